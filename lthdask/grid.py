@@ -1,0 +1,80 @@
+"""The grid: which cells a study consists of, and in which order they are trained.
+
+A cell is one training run, (arm, replicate, threshold, rewind epoch). Two nested loops,
+over thresholds and rewind epochs, make the grid.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+
+ARMS = ("ticket",)
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One training run of the grid."""
+
+    arm: str
+    replicate: int
+    threshold: float
+    rewind_epoch: int
+
+    def __str__(self) -> str:
+        """Return the cell's name, as used in file names, task keys and messages."""
+        return f"{self.arm}-r{self.replicate}-t{self.threshold:g}-k{self.rewind_epoch}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The axes of a study.
+
+    Parameters
+    ----------
+    thresholds : tuple of float
+        Strictly increasing; a share in (0, 1), or a positive cutoff, as the study's
+        pruning says.
+    rewind_epochs : tuple of int
+        Strictly increasing, each at least 0 and less than the number of epochs.
+    arms : tuple of str
+        What is done with the mask.
+    replicates : int
+        Independent repetitions, at least 1.
+    """
+
+    thresholds: tuple[float, ...]
+    rewind_epochs: tuple[int, ...]
+    arms: tuple[str, ...] = ("ticket",)
+    replicates: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("thresholds", "rewind_epochs", "arms"):
+            values = getattr(self, name)
+            if not values:
+                raise ValueError(f"{name} must hold at least one value")
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} holds a value twice: {_listed(values)}")
+        for name in ("thresholds", "rewind_epochs"):
+            values = getattr(self, name)
+            if list(values) != sorted(values):
+                raise ValueError(f"{name} must increase; got {_listed(values)}")
+        if min(self.rewind_epochs) < 0:
+            raise ValueError(f"rewind_epochs must be 0 or more; got {self.rewind_epochs[0]}")
+        if unknown := set(self.arms) - set(ARMS):
+            raise ValueError(f"unknown arm {min(unknown)!r}; known: {', '.join(ARMS)}")
+        if self.replicates < 1:
+            raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
+
+    def cells(self) -> list[Cell]:
+        """Return every cell of the grid, longest run first.
+
+        A ticket rewound to k trains the epochs that are left, so a small k is long.
+        Longest first keeps the last workers from waiting for one late straggler (Graham's
+        LPT rule: at most 4/3 of the shortest possible makespan).
+        """
+        cells = product(self.arms, range(self.replicates), self.thresholds, self.rewind_epochs)
+        return sorted((Cell(*cell) for cell in cells), key=lambda c: (c.rewind_epoch, c))
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(str(value) for value in values)

@@ -1,0 +1,130 @@
+"""The experiments: train the dense network; draw a ticket from it and train that.
+
+Plain functions of values. Nothing here knows where a run takes place, or where its results
+go.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lthdask.data import Data
+from lthdask.masks import Pruning, density, prunable_weights, spared_weights
+from lthdask.networks import Network, build
+from lthdask.rewinding import Checkpoint, Ticket, draw_ticket
+from lthdask.streams import Purpose, stream
+from lthdask.training import Engine, EpochMetrics, Recipe, train
+
+Epochs = Iterator[tuple[Checkpoint, EpochMetrics | None]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a training run depends on but its replicate, mask and start.
+
+    Attributes
+    ----------
+    network : Network
+    image_size : int
+        In pixels.
+    data : Data
+        Held on the engine's device.
+    recipe : Recipe
+    pruning : Pruning
+    seed : int
+    engine : Engine
+        With nothing left on ``auto``.
+    fresh_buffers : bool
+        Whether a ticket's optimizer starts afresh.
+    """
+
+    network: Network
+    image_size: int
+    data: Data
+    recipe: Recipe
+    pruning: Pruning
+    seed: int
+    engine: Engine
+    fresh_buffers: bool = False
+
+    def build(self, replicate: int = 0) -> nn.Module:
+        """Return the network as `replicate` initialises it, on the device.
+
+        It is drawn on the CPU, so that it is the same on every device.
+        """
+        with torch.random.fork_rng(devices=[]):
+            bits = stream(self.seed, replicate, Purpose.INITIALISATION)
+            torch.manual_seed(int(bits.random_raw() >> 1))
+            network = build(self.network, self.image_size, self.data.channels, self.data.classes)
+        return network.to(self.engine.device, memory_format=torch.channels_last)
+
+
+def train_dense(experiment: Experiment, replicate: int) -> Epochs:
+    """Train the unpruned network of a replicate.
+
+    Yields
+    ------
+    checkpoint : Checkpoint
+        Checkpoints 0, 1, ..., T; 0 is before the first step.
+    metrics : EpochMetrics or None
+        Of the epoch; None for checkpoint 0.
+    """
+    network = experiment.build(replicate)
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    initial = Checkpoint(0, weights)
+    yield initial, None
+    yield from _train(experiment, network, replicate, initial, None)
+
+
+def ticket(
+    experiment: Experiment, trained: Checkpoint, early: Checkpoint, threshold: float
+) -> Ticket:
+    """Draw the ticket of checkpoint `early` at `threshold`, from the `trained` dense weights."""
+    network = experiment.build()
+    spared = spared_weights(network, experiment.pruning.spare)
+    prunable = list(prunable_weights(network))
+    return draw_ticket(
+        trained,
+        early,
+        threshold,
+        experiment.pruning,
+        prunable,
+        spared,
+        experiment.fresh_buffers,
+    )
+
+
+def train_ticket(experiment: Experiment, replicate: int, drawn: Ticket) -> Epochs:
+    """Train a ticket from its rewind epoch k to T, yielding after each of epochs k + 1..T."""
+    network = experiment.build(replicate)
+    yield from _train(experiment, network, replicate, drawn.start, drawn.mask)
+
+
+def densities(experiment: Experiment, trained: Checkpoint) -> tuple[float, dict[str, float]]:
+    """Count the weights that are not zero: their share in the network, and in each layer."""
+    names = prunable_weights(experiment.build())
+    weights = {name: trained.weights[name] for name in names}
+    return density(weights), {name: density({name: w}) for name, w in weights.items()}
+
+
+def _train(
+    experiment: Experiment,
+    network: nn.Module,
+    replicate: int,
+    start: Checkpoint,
+    mask: dict[str, Tensor] | None,
+) -> Epochs:
+    engine = experiment.engine
+    torch.set_num_threads(engine.threads if mask is not None else engine.dense_threads)
+    return train(
+        network,
+        experiment.data,
+        experiment.recipe,
+        start,
+        seed=experiment.seed,
+        replicate=replicate,
+        mask=mask,
+        engine=engine,
+    )

@@ -1,0 +1,175 @@
+"""Networks by name, fitted to the image size and the number of classes.
+
+All of them take images of one or three channels; a single channel is shown to every
+channel of a three-channel stem, so a network has the same weights whatever the data.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+import torchvision.models
+from torch import Tensor, nn
+
+from lthdask.errors import one_of
+
+SEVEN_STAGES = [  # expansion, channels, blocks, stride: Sandler et al. 2018, table 2
+    [1, 16, 1, 1],
+    [6, 24, 2, 2],
+    [6, 32, 3, 2],
+    [6, 64, 4, 2],
+    [6, 96, 3, 1],
+    [6, 160, 3, 2],
+    [6, 320, 1, 1],
+]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network a study trains.
+
+    Parameters
+    ----------
+    name : str
+        One of `NETWORKS`.
+    form : {"imagenet", "small"}
+        Of MobileNetV2: strides for 224 pixels (32 in all, so that a 32-pixel image ends
+        as one pixel), or stem and first strided stage at stride 1.
+    width : float
+        Of MobileNetV2: the multiplier of its channels, more than 0.
+    """
+
+    name: str
+    form: Literal["imagenet", "small"] = "imagenet"
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.name not in NETWORKS:
+            raise one_of("network", self.name, list(NETWORKS))
+        if self.name != "mobilenet_v2" and (self.form, self.width) != ("imagenet", 1.0):
+            raise ValueError(f"form and width belong to mobilenet_v2; {self.name} has neither")
+        if not 0 < self.width <= 4:
+            raise ValueError(f"width must be above 0 and at most 4; got {self.width}")
+
+
+def build(network: Network, image_size: int, channels: int, classes: int) -> nn.Module:
+    """Return `network` with freshly drawn weights, from torch's global random state.
+
+    Parameters
+    ----------
+    network : Network
+        Which one.
+    image_size : int
+        Height and width of the images, in pixels.
+    channels : int
+        1 or 3.
+    classes : int
+        Number of outputs.
+    """
+    return NETWORKS[network.name](network, image_size, channels, classes)
+
+
+class MobileNetV2(torchvision.models.MobileNetV2):  # type: ignore[misc]
+    """torchvision's MobileNetV2 (Sandler et al. 2018), without dropout.
+
+    Without, because a draw inside the network would tie its result to how often it has
+    been called, and a resumed run must equal an undisturbed one.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of a batch."""
+        logits: Tensor = super().forward(images.expand(-1, 3, -1, -1))
+        return logits
+
+
+def mobilenet_v2(network: Network, image_size: int, channels: int, classes: int) -> nn.Module:
+    """Return MobileNetV2; 2,236,682 parameters at width 1 with 10 classes."""
+    stages = [list(stage) for stage in SEVEN_STAGES]
+    if network.form == "small":
+        stages[1][3] = 1
+    model = MobileNetV2(classes, network.width, stages, dropout=0.0)
+    if network.form == "small":
+        model.features[0][0].stride = (1, 1)
+    return model
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut (He et al. 2016, section 3.3)."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.shortcut = nn.Sequential()
+        if stride != 1:
+            convolution = nn.Conv2d(before, after, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(after))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the block's features."""
+        features = F.relu(self.bn1(self.conv1(images)))
+        return F.relu(self.bn2(self.conv2(features)) + self.shortcut(images))
+
+
+class ResNet20(nn.Module):
+    """ResNet-20 for small images (He et al. 2016, section 4.2).
+
+    The two shortcuts that change shape are 1×1 convolutions, as in the lottery ticket
+    literature's code; initialised as in He et al. 2015. 272,474 parameters are He's
+    count with identity shortcuts; these two add 2,752.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16))
+        shapes = [(16, 16, 1)] * 3 + [(16, 32, 2)] + [(32, 32, 1)] * 2
+        shapes += [(32, 64, 2)] + [(64, 64, 1)] * 2
+        self.blocks = nn.Sequential(*(ResidualBlock(*shape) for shape in shapes))
+        self.classifier = nn.Linear(64, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of a batch."""
+        features = self.blocks(F.relu(self.stem(images.expand(-1, 3, -1, -1))))
+        logits: Tensor = self.classifier(features.mean((2, 3)))
+        return logits
+
+
+def resnet20(network: Network, image_size: int, channels: int, classes: int) -> nn.Module:
+    """Return ResNet-20."""
+    return ResNet20(classes)
+
+
+def lenet_300_100(network: Network, image_size: int, channels: int, classes: int) -> nn.Module:
+    """Return LeNet-300-100, Glorot-normal as in Frankle & Carbin 2019, figure 2.
+
+    266,610 parameters on MNIST.
+    """
+    widths = (channels * image_size**2, 300, 100, classes)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in zip(widths, widths[1:], strict=False):
+        layer = nn.Linear(before, after)
+        nn.init.xavier_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+NETWORKS: dict[str, Callable[[Network, int, int, int], nn.Module]] = {
+    "mobilenet_v2": mobilenet_v2,
+    "resnet20": resnet20,
+    "lenet_300_100": lenet_300_100,
+}
+"""The known networks: name → function of (network, image size, channels, classes)."""
+
+
+def on_meta(network: Network, image_size: int, channels: int, classes: int) -> nn.Module:
+    """Return `network` without storage: names and shapes only, in milliseconds."""
+    with torch.device("meta"):
+        return build(network, image_size, channels, classes)

@@ -1,0 +1,126 @@
+"""Rewinding: checkpoints of the dense run, and the tickets drawn from them.
+
+Checkpoint k is everything that is needed to go on after k epochs as if nothing had
+happened. A ticket is checkpoint k under a mask that was taken from the *final* dense
+weights. Both are values: nothing changes a checkpoint, a ticket is made of copies.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lthdask.masks import Mask, Pruning, draw_mask
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The complete state of a training run.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs that are done; 0 is before the first step.
+    weights : dict of str to Tensor
+        The state of the network, batch-norm statistics included.
+    buffers : dict of str to dict of str to Tensor
+        The optimizer's buffers: name of weight → name of buffer → tensor. Empty where the
+        optimizer starts afresh.
+    step : int
+        Steps that are done of the epoch after `epoch`; 0 at an epoch's end. The order of
+        the data needs no saving, it is a function of (seed, replicate, epoch).
+    loss : float
+        Sum of the training losses of those steps, in nats.
+    """
+
+    epoch: int
+    weights: dict[str, Tensor]
+    buffers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    step: int = 0
+    loss: float = 0.0
+
+    def digest(self) -> str:
+        """Return the SHA-256 of everything in the checkpoint, in hexadecimal."""
+        sha = hashlib.sha256(f"{self.epoch} {self.step} {self.loss!r}".encode())
+        buffers = {f"{w}/{b}": t for w, bs in self.buffers.items() for b, t in bs.items()}
+        for name, tensor in sorted({**self.weights, **buffers}.items()):
+            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A sparse network at the start of its training.
+
+    Attributes
+    ----------
+    start : Checkpoint
+        Checkpoint k with pruned weights, and their optimizer buffers, at zero.
+    mask : dict of str to Tensor
+        ``True`` where a weight survives.
+    cutoffs : dict of str to float
+        The lowest score that survives, per weight; NaN where spared.
+    """
+
+    start: Checkpoint
+    mask: dict[str, Tensor]
+    cutoffs: dict[str, float]
+
+
+def masked(checkpoint: Checkpoint, mask: Mask, fresh_buffers: bool = False) -> Checkpoint:
+    """Return a copy of `checkpoint` with what the mask prunes at zero, momentum included.
+
+    A weight at zero whose momentum is not would come back to life at the next step.
+    """
+
+    def zeroed(name: str, tensor: Tensor) -> Tensor:
+        kept = mask.get(name)
+        if kept is None or kept.shape != tensor.shape:
+            return tensor.clone()
+        return tensor * kept
+
+    buffers = {} if fresh_buffers else checkpoint.buffers
+    return Checkpoint(
+        checkpoint.epoch,
+        {name: zeroed(name, tensor) for name, tensor in checkpoint.weights.items()},
+        {
+            name: {buffer: zeroed(name, tensor) for buffer, tensor in of_weight.items()}
+            for name, of_weight in buffers.items()
+        },
+    )
+
+
+def draw_ticket(
+    trained: Checkpoint,
+    early: Checkpoint,
+    threshold: float,
+    pruning: Pruning,
+    prunable: list[str],
+    spared: frozenset[str] = frozenset(),
+    fresh_buffers: bool = False,
+) -> Ticket:
+    """Rewind the weights that survive pruning to an early checkpoint.
+
+    Parameters
+    ----------
+    trained : Checkpoint
+        The dense network after its last epoch; the mask is taken from it and from nothing
+        else (Frankle & Carbin 2019, section 1), so it is the same for every rewind epoch.
+    early : Checkpoint
+        Checkpoint k, which the survivors restart from. The complete state, as Renda et al.
+        2020 do: with batch-norm statistics and, unless `fresh_buffers`, momentum.
+    threshold : float
+        Share of the weights to prune, in (0, 1), or a cutoff; see `lthdask.masks.Pruning`.
+    pruning : Pruning
+        How weights are scored.
+    prunable : list of str
+        Names of the prunable weights.
+    spared : frozenset of str
+        Names of those that are kept whole.
+    fresh_buffers : bool
+        Start the optimizer afresh, as open_lth does.
+    """
+    final = {name: trained.weights[name] for name in prunable}
+    mask, cutoffs = draw_mask(final, threshold, pruning, spared)
+    return Ticket(masked(early, mask, fresh_buffers), mask, cutoffs)

@@ -1,0 +1,299 @@
+"""A study: one experiment as a YAML file, validated once into a frozen value.
+
+Every block of the file is the frozen dataclass of the module that uses it, so a study
+checks itself the same way whether it is read from a file or built in Python.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pydantic
+import yaml
+
+from lthdask.datasets import DataSource
+from lthdask.errors import InputError
+from lthdask.grid import Grid
+from lthdask.masks import Pruning, spared_weights
+from lthdask.networks import Network, on_meta
+from lthdask.training import Engine, Optimizer, Recipe, Schedule
+
+AXES = ("thresholds", "rewind_epochs", "arms", "replicates")
+
+for _block in (DataSource, Network, Optimizer, Schedule, Recipe, Pruning, Grid, Engine):
+    _block.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One experiment: network, data, recipe, grid.
+
+    Parameters
+    ----------
+    name : str
+        Letters, digits, ``.``, ``_`` and ``-``; names the study's folder.
+    data : DataSource
+    network : Network
+    recipe : Recipe
+    grid : Grid
+    pruning : Pruning
+    seed : int
+        What every random draw derives from, at least 0.
+    matching_margin : float
+        How far below the dense accuracy a ticket still matches it, in [0, 1].
+    keep_until : int, optional
+        The last epoch of the dense run whose complete state is kept, so that the grid can
+        grow to it; by default the last rewind epoch.
+    fresh_buffers : bool
+        Start a ticket's optimizer afresh, in place of its state at the rewind epoch.
+    engine : Engine
+        How the numbers are computed.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by pydantic, not a field
+
+    name: str
+    data: DataSource
+    network: Network
+    recipe: Recipe
+    grid: Grid
+    pruning: Pruning = Pruning()
+    seed: int = 0
+    matching_margin: float = 0.01
+    keep_until: int | None = None
+    fresh_buffers: bool = False
+    engine: Engine = Engine()
+
+    def __post_init__(self) -> None:
+        epochs, last = self.recipe.epochs, self.grid.rewind_epochs[-1]
+        if not re.fullmatch(r"[\w][\w.-]*", self.name, re.ASCII):
+            raise ValueError(
+                f"name must be letters, digits, '.', '_' and '-', as it names a folder; "
+                f"got {self.name!r}"
+            )
+        if last >= epochs:
+            raise ValueError(
+                f"rewind epoch {last} leaves nothing to train: the study has {epochs} epochs, "
+                f"so the last possible one is {epochs - 1}"
+            )
+        if self.keep_until is not None and not last <= self.keep_until <= epochs:
+            raise ValueError(
+                f"keep_until must lie between the last rewind epoch, {last}, and the last "
+                f"epoch, {epochs}; got {self.keep_until}"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more; got {self.seed}")
+        if not 0 <= self.matching_margin <= 1:
+            raise ValueError(f"matching_margin must be in [0, 1]; got {self.matching_margin}")
+        self.pruning.check(self.grid.thresholds)
+        # Names do not depend on the data, so three channels and ten classes do for the check.
+        network = on_meta(self.network, self.data.image_size, 3, 10)
+        spared_weights(network, self.pruning.spare)
+
+    @property
+    def kept_until(self) -> int:
+        """The last epoch of the dense run whose complete state is kept."""
+        return self.grid.rewind_epochs[-1] if self.keep_until is None else self.keep_until
+
+    @classmethod
+    def read(cls, which: str | Path) -> "Study":
+        """Read a named study, or a file.
+
+        Parameters
+        ----------
+        which : str or Path
+            A name from :func:`names`, or the path of a YAML file.
+
+        Raises
+        ------
+        InputError
+            If there is no such study, or something in it is wrong.
+        """
+        path = Path(which)
+        shipped = resources.files("lthdask") / "studies" / f"{which}.yaml"
+        if str(which) in names():
+            text = shipped.read_text()
+        elif path.suffix in (".yaml", ".yml") or path.is_file():
+            try:
+                text = path.read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "it is not text"
+                raise InputError(f"cannot read the study file {path}: {reason}") from None
+        else:
+            close = get_close_matches(str(which), names(), 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise InputError(
+                f"unknown study {str(which)!r}; {hint}known: {', '.join(names())}, "
+                f"or the path of a YAML file"
+            )
+        return cls.parse(text, str(which))
+
+    @classmethod
+    def parse(cls, text: str, source: str = "study") -> "Study":
+        """Read a study from YAML text; `source` names it in errors."""
+        try:
+            values = yaml.load(text, _StrictLoader)
+        except (yaml.YAMLError, ValueError) as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            problem = getattr(error, "problem", None) or "not YAML"
+            raise InputError(f"{source}{line}: {problem}") from None
+        if not isinstance(values, dict):
+            raise InputError(f"{source}: a study is a mapping of keys to values; see --help")
+        return cls.from_dict(values, source)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "study") -> "Study":
+        """Return the study of nested mappings, strictly validated."""
+        try:
+            # Through JSON, which is where pydantic is strict on types and takes lists.
+            text = json.dumps(values)
+            return pydantic.TypeAdapter(cls).validate_json(text, strict=True)
+        except pydantic.ValidationError as error:
+            problems = "; ".join(_explained(problem) for problem in error.errors()[:3])
+            raise InputError(f"{source}: {problems}") from None
+        except TypeError as error:
+            raise InputError(f"{source}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the study as nested dictionaries and lists, every default resolved."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    def to_yaml(self) -> str:
+        """Return the study as YAML text, from which :meth:`parse` makes an equal one."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
+
+    def changed(self, changes: Mapping[str, str]) -> "Study":
+        """Return the study with some keys changed, as on the command line.
+
+        Parameters
+        ----------
+        changes : mapping of str to str
+            Dotted key, such as ``recipe.batch_size`` → value; a list is comma-separated.
+        """
+        values = self.to_dict()
+        for key, text in changes.items():
+            *path, last = key.split(".")
+            block: Any = values
+            for part in path:
+                block = block.get(part) if isinstance(block, dict) else None
+            if not isinstance(block, dict) or last not in block:
+                known = list(_flat(self.to_dict()))
+                raise InputError(f"unknown key {key!r}{_nearest(key, known)}")
+            if isinstance(block[last], dict):
+                parts = ", ".join(f"{key}.{part}" for part in block[last])
+                raise InputError(f"{key!r} is a block; set one of {parts}")
+            block[last] = _value(text, isinstance(block[last], list), key)
+        return Study.from_dict(values, "command line")
+
+    def differences(self, other: "Study") -> list[str]:
+        """Return one line per key on which `other` is another study than this.
+
+        The grid's axes may grow, so a value that is new in `other` is no difference. How
+        it was computed is the manifest's to say, not the study's.
+        """
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        lines = []
+        for key, value in mine.items():
+            block, _, axis = key.partition(".")
+            given = theirs[key]
+            if block == "engine":
+                continue
+            if block == "grid" and axis in AXES:
+                if axis == "replicates" and given < value:
+                    lines.append(f"{key}: {value} in the folder, {given} given (it may only grow)")
+                elif axis != "replicates" and (gone := [v for v in value if v not in given]):
+                    lines.append(f"{key}: {_listed(gone)} in the folder, but not given")
+            elif value != given:
+                lines.append(f"{key}: {_shown(value)} in the folder, {_shown(given)} given")
+        return lines
+
+
+def names() -> list[str]:
+    """Return the names of the studies that are shipped with the package."""
+    folder = resources.files("lthdask") / "studies"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which 5e-4 is a number and a key that is given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                problem = f"the key {key_node.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _value(text: str, is_list: bool, key: str) -> Any:
+    """Return a value from the command line."""
+    try:
+        parts = text.split(",") if is_list and not text.startswith("[") else [text]
+        values = [yaml.load(part, _StrictLoader) for part in parts]
+    except (yaml.YAMLError, ValueError):
+        raise InputError(f"{key}: cannot read {text!r}") from None
+    if not is_list or text.startswith("["):
+        return values[0]
+    return [value for value in values if value is not None]
+
+
+def _explained(problem: Any) -> str:
+    """Return one problem of a study as a sentence for its author."""
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key {key!r}{_nearest(key, _keys(path[:-1]))}"
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"the key {key!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if problem["type"] == "value_error":
+        return f"{key}: {message}" if key else str(message)
+    wanted = message if problem["type"] == "literal_error" else message.removeprefix("Input ")
+    return f"{key} should be {wanted}; got {_shown(problem['input'])}"
+
+
+def _keys(path: Iterable[str]) -> list[str]:
+    """Return the dotted keys that a block of a study may hold."""
+    block: Any = Study
+    for part in path:
+        block = get_type_hints(block).get(part, block)
+    prefix = "".join(f"{part}." for part in path)
+    return [prefix + field.name for field in fields(block)] if is_dataclass(block) else []
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    close = get_close_matches(key, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else json.dumps(value)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(str(value) for value in values)
