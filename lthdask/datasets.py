@@ -8,12 +8,11 @@ on the same images.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from torch import Tensor
 
 from lthdask.data import Data, ImageFiles, Images, Split

@@ -9,7 +9,7 @@ import functools
 import logging
 import platform
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ import xarray as xr
 from lthdask.cluster.queue import Queue, Task
 from lthdask.errors import InputError
 from lthdask.events import Event
-from lthdask.grid import Cell
+from lthdask.grid import Cell, longest_first
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import Cube, Status, open_results
@@ -79,7 +79,7 @@ def run(
     queue = Queue(client, lambda name: watch(Event("epoch", name)))
     where = Path(data).absolute() if data else None
     work, cube = _prepared(queue, Work(study, _engine(study, folder), folder, where, download))
-    cells = unfinished(cube, retry_failed)
+    cells = _unfinished(cube.cells(), retry_failed)
     search = _Search(work, cube, cells, queue, watch)
 
     replicates = sorted({cell.replicate for cell in cells})
@@ -203,11 +203,18 @@ def existing(study: Study, out: str | Path | None = None) -> Folder:
     return folder
 
 
-def unfinished(cube: Cube, retry_failed: bool = False) -> list[Cell]:
+def remaining(study: Study, folder: Folder, retry_failed: bool = False) -> list[Cell]:
+    """Return the cells that a run of the study would train, longest first."""
+    cells = dict.fromkeys(study.grid.cells(), Status.PENDING)
+    if folder.cube.exists():
+        cells |= Cube(folder.cube).cells()
+    return _unfinished(cells, retry_failed)
+
+
+def _unfinished(cells: Mapping[Cell, Status], retry_failed: bool = False) -> list[Cell]:
     """Return the cells that are to be trained, longest first."""
     wanted = {Status.PENDING} | ({Status.FAILED} if retry_failed else set())
-    cells = [cell for cell, status in cube.cells().items() if status in wanted]
-    return sorted(cells, key=lambda cell: (cell.rewind_epoch, cell))
+    return longest_first(cell for cell, status in cells.items() if status in wanted)
 
 
 def epochs_to_train(study: Study, cells: list[Cell], dense_runs: int) -> int:

@@ -66,14 +66,19 @@ class Grid:
             raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
 
     def cells(self) -> list[Cell]:
-        """Return every cell of the grid, longest run first.
-
-        A ticket rewound to k trains the epochs that are left, so a small k is long.
-        Longest first keeps the last workers from waiting for one late straggler (Graham's
-        LPT rule: at most 4/3 of the shortest possible makespan).
-        """
+        """Return every cell of the grid, longest run first."""
         cells = product(self.arms, range(self.replicates), self.thresholds, self.rewind_epochs)
-        return sorted((Cell(*cell) for cell in cells), key=lambda c: (c.rewind_epoch, c))
+        return longest_first(Cell(*cell) for cell in cells)
+
+
+def longest_first(cells: Iterable[Cell]) -> list[Cell]:
+    """Return cells in the order to train them.
+
+    A ticket rewound to k trains the epochs that are left, so a small k is long. Longest
+    first keeps the last workers from waiting for one straggler (Graham's LPT rule: at most
+    4/3 of the shortest possible makespan).
+    """
+    return sorted(cells, key=lambda cell: (cell.rewind_epoch, cell))
 
 
 def _listed(values: Iterable[object]) -> str:

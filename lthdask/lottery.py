@@ -58,7 +58,9 @@ class Experiment:
             bits = stream(self.seed, replicate, Purpose.INITIALISATION)
             torch.manual_seed(int(bits.random_raw() >> 1))
             network = build(self.network, self.image_size, self.data.channels, self.data.classes)
-        return network.to(self.engine.device, memory_format=torch.channels_last)
+        device = torch.device(self.engine.device)
+        moved: nn.Module = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return moved
 
 
 def train_dense(experiment: Experiment, replicate: int) -> Epochs:

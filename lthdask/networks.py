@@ -6,6 +6,7 @@ channel of a three-channel stem, so a network has the same weights whatever the 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -153,7 +154,7 @@ def lenet_300_100(network: Network, image_size: int, channels: int, classes: int
     """
     widths = (channels * image_size**2, 300, 100, classes)
     layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layer = nn.Linear(before, after)
         nn.init.xavier_normal_(layer.weight)
         nn.init.zeros_(layer.bias)

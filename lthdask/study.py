@@ -7,7 +7,7 @@ checks itself the same way whether it is read from a file or built in Python.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -25,8 +25,9 @@ from lthdask.training import Engine, Optimizer, Recipe, Schedule
 
 AXES = ("thresholds", "rewind_epochs", "arms", "replicates")
 
+_block: Any
 for _block in (DataSource, Network, Optimizer, Schedule, Recipe, Pruning, Grid, Engine):
-    _block.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    _block.__pydantic_config__ = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)

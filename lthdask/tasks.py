@@ -124,9 +124,7 @@ def train_dense(work: Work, replicate: int, tell: Tell) -> dict[str, str]:
     return digests
 
 
-def train_cell(
-    work: Work, cell: Cell, trained: Checkpoint, early: Checkpoint, tell: Tell
-) -> str:
+def train_cell(work: Work, cell: Cell, trained: Checkpoint, early: Checkpoint, tell: Tell) -> str:
     """Draw the ticket of a cell, train it, and write its results into the cube.
 
     Parameters

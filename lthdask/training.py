@@ -9,7 +9,7 @@ import math
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -84,8 +84,10 @@ class Schedule:
         if self.warmup_epochs < 0:
             raise ValueError(f"warmup_epochs must be 0 or more; got {self.warmup_epochs}")
         if bool(self.milestones) != (self.name == "step"):
-            raise ValueError(f"milestones belong to the step schedule, and it needs them: "
-                             f"got {list(self.milestones)} with {self.name!r}")
+            raise ValueError(
+                f"milestones belong to the step schedule, and it needs them: "
+                f"got {list(self.milestones)} with {self.name!r}"
+            )
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones must increase; got {list(self.milestones)}")
         if not 0 < self.factor < 1:
@@ -195,8 +197,10 @@ class Engine:
         """
         there = torch.cuda.is_available()
         if self.device == "cuda" and not there:
-            raise InputError(f"no CUDA device on {platform.node()}, where the cells would train; "
-                             f"use --device cpu, or workers that have one")
+            raise InputError(
+                f"no CUDA device on {platform.node()}, where the cells would train; "
+                f"use --device cpu, or workers that have one"
+            )
         device: Literal["cpu", "cuda"] = "cuda" if there and self.device != "cpu" else "cpu"
         precision = self.precision
         if precision == "auto":
@@ -269,6 +273,7 @@ def train(
     optimizer = _optimizer(recipe.optimizer, weights, start.buffers)
     # float32 masks in the layout of their weights: 0.3 % of a step; boolean ones took 1.8 %.
     kept = {name: torch.empty_like(weights[name]).copy_(m) for name, m in (mask or {}).items()}
+    masks: Any = list(kept.values())
     steps, device = data.steps(recipe.batch_size), next(iter(weights.values())).device
     loss_sum = torch.tensor(start.loss, dtype=torch.float64, device=device)
     for epoch in range(start.epoch, recipe.epochs):
@@ -281,8 +286,8 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             if kept:
-                gradients = [weights[name].grad for name in kept]
-                torch._foreach_mul_(gradients, list(kept.values()))
+                gradients: Any = [weights[name].grad for name in kept]
+                torch._foreach_mul_(gradients, masks)
             optimizer.step()
             loss_sum += loss.detach()
             if every and (step + 1) % every == 0 and step + 1 < steps:
@@ -300,9 +305,7 @@ def train(
         yield _checkpoint(network, optimizer, weights, epoch + 1, 0, loss_sum), metrics
 
 
-def evaluate(
-    network: nn.Module, data: Data, split: Split, engine: Engine
-) -> tuple[float, float]:
+def evaluate(network: nn.Module, data: Data, split: Split, engine: Engine) -> tuple[float, float]:
     """Return the mean loss, in nats, and the accuracy, in [0, 1], on a split."""
     network.eval()
     loss = correct = torch.zeros((), dtype=torch.float64, device=data.mean.device)

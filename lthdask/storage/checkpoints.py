@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
+from torch import Tensor
 
 from lthdask.errors import InputError
 from lthdask.rewinding import Checkpoint
@@ -66,7 +67,8 @@ def load(path: Path, digest: str) -> Checkpoint:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != digest:
         raise InputError(f"the checkpoint {path} is damaged: its digest is not the manifest's")
-    weights, buffers = {}, {}
+    weights: dict[str, Tensor] = {}
+    buffers: dict[str, dict[str, Tensor]] = {}
     for name, tensor in safetensors.torch.load(content).items():
         kind, _, rest = name.partition("/")
         if kind == "weights":

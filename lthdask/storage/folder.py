@@ -44,7 +44,7 @@ class Folder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if self.study() is None and any(self.path.iterdir()):
+            if self.study() is None and any(p.name[0] != "." for p in self.path.iterdir()):
                 raise InputError(
                     f"the folder {self.path} holds something else than a study; "
                     f"give another one with --out"

@@ -133,7 +133,9 @@ class Cube:
             _array(group, name, (name,), array.shape, array.shape, array.dtype, about)[:] = array
         sizes = {name: len(values) for name, (values, _, _) in coordinates.items()}
 
-        def add(name: str, cell: Sequence[str], rest: Sequence[str], kind: Any, **about: Any) -> None:
+        def add(
+            name: str, cell: Sequence[str], rest: Sequence[str], kind: Any, **about: Any
+        ) -> None:
             dimensions = (*cell, *rest)
             shape = tuple(sizes[d] for d in dimensions)
             chunks = (1,) * len(cell) + shape[len(cell) :]
@@ -141,15 +143,27 @@ class Cube:
 
         meanings = " ".join(status.name.lower() for status in Status)
         flags = [int(status) for status in Status]
-        add("status", CELL, [], np.dtype("u1"), description="what became of the cell",
-            flag_values=flags, flag_meanings=meanings)
+        add(
+            "status",
+            CELL,
+            [],
+            np.dtype("u1"),
+            description="what became of the cell",
+            flag_values=flags,
+            flag_meanings=meanings,
+        )
         add("metrics", CELL, ["metric"], np.dtype("f8"), description="results of a cell")
         add("curves", CELL, ["epoch", "curve"], np.dtype("f8"), description="results by epoch")
         add("layers", CELL, ["layer", "quantity"], np.dtype("f8"), description="results by layer")
         add("record", CELL, ["field"], np.dtype("f8"), description="how a cell was computed")
         add("place", CELL, [], np.dtype(object), description="host and device")
-        add("dense_curves", ["replicate"], ["epoch", "curve"], np.dtype("f8"),
-            description="the dense runs by epoch")
+        add(
+            "dense_curves",
+            ["replicate"],
+            ["epoch", "curve"],
+            np.dtype("f8"),
+            description="the dense runs by epoch",
+        )
         _consolidate(aside)
         os.replace(aside, path)
         return cls(path)
@@ -161,9 +175,7 @@ class Cube:
 
     def grow(self, axes: Mapping[str, Sequence[Any]]) -> None:
         """Append the values of `axes` that are new, and leave everything else as it is."""
-        grown = {
-            name: list(dict.fromkeys([*self.axis(name), *axes[name]])) for name in CELL
-        }
+        grown = {name: list(dict.fromkeys([*self.axis(name), *axes[name]])) for name in CELL}
         if all(len(values) == len(self.axis(name)) for name, values in grown.items()):
             return
         for name in ("status", "metrics", "curves", "layers", "record", "place", "dense_curves"):

@@ -1,0 +1,88 @@
+"""Show a running study: a bar in a terminal, a line per run elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from lthdask.events import Event
+
+
+@dataclass
+class Pace:
+    """How far a study is, and how fast it goes.
+
+    Attributes
+    ----------
+    cells, epochs : int
+        To be trained, in all.
+    cells_done, epochs_done : int
+    """
+
+    cells: int = 0
+    epochs: int = 0
+    cells_done: int = 0
+    epochs_done: int = 0
+    _began: float = field(default_factory=time.monotonic)
+
+    def count(self, event: Event) -> None:
+        """Take an event into account."""
+        if event.kind == "plan":
+            self.cells, self.epochs, self._began = event.cells, event.epochs, time.monotonic()
+        self.cells_done += event.kind == "cell"
+        self.epochs_done += event.kind == "epoch"
+
+    def __str__(self) -> str:
+        """Return cells done, epochs per second and the time left."""
+        done = f"{self.cells_done}/{self.cells} cells"
+        if not self.epochs_done:
+            return done
+        rate = self.epochs_done / (time.monotonic() - self._began)
+        left = max(0, self.epochs - self.epochs_done) / rate
+        return f"{done}, {rate:.2g} epochs/s, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: ``45 s``, ``3 min 5 s``, ``2 h 10 min``, ``4 d 3 h``."""
+    whole = round(seconds)
+    for (size, unit), (smaller, part) in (
+        ((86400, "d"), (3600, "h")),
+        ((3600, "h"), (60, "min")),
+        ((60, "min"), (1, "s")),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller} {part}"
+    return f"{whole} s"
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[Callable[[Event], None]]:
+    """Yield the function to call with each event of a study, to show it on `console`."""
+    pace = Pace()
+    if not console.is_terminal:
+
+        def tell(event: Event) -> None:
+            pace.count(event)
+            if event.kind in ("dense", "cell"):
+                console.print(f"{event.name} {event.status}: {pace}", highlight=False)
+
+        yield tell
+        return
+    columns = TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[pace]}")
+    with Progress(*columns, console=console) as bars:
+        bar: TaskID = bars.add_task("starting", total=None, pace="")
+
+        def draw(event: Event) -> None:
+            pace.count(event)
+            if event.kind in ("dense", "cell") and event.status != "done":
+                console.print(f"{event.name} {event.status}", highlight=False)
+            what = "tickets" if pace.cells_done or event.kind == "cell" else "dense run"
+            total = pace.epochs or None
+            bars.update(
+                bar, description=what, total=total, completed=pace.epochs_done, pace=str(pace)
+            )
+
+        yield draw

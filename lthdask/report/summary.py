@@ -1,0 +1,164 @@
+"""What came out: the accuracy map beside the dense accuracy, as a table and as plain values."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich import box
+from rich.table import Table
+
+
+def flags(results: xr.Dataset) -> dict[str, int]:
+    """Return the meanings of ``results.status``: name → code."""
+    about = results.status.attrs
+    return dict(zip(about["flag_meanings"].split(), about["flag_values"], strict=True))
+
+
+def cells_with(results: xr.Dataset, status: str) -> list[dict[str, Any]]:
+    """Return the coordinates of the cells with a status."""
+    found = (results.status == flags(results)[status]).values
+    return [
+        {
+            name: results[name].values[i].item() if name != "arm" else str(results.arm.values[i])
+            for name, i in zip(results.status.dims, index, strict=True)
+        }
+        for index in np.argwhere(found)
+    ]
+
+
+def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | None:
+    """Return the sparsest ticket whose mean test accuracy is within `margin` of the dense one.
+
+    Returns
+    -------
+    dict or None
+        ``threshold``, ``rewind_epoch``, ``density``, ``test_accuracy`` (means over
+        replicates; the best rewind epoch where several match) and ``replicates``.
+    """
+    tickets = results.sel(arm="ticket")
+    complete = (tickets.status == flags(results)["done"]).all("replicate")
+    accuracy = tickets.test_accuracy.mean("replicate", skipna=False)
+    density = tickets.density.mean("replicate", skipna=False)
+    dense = float(results.dense_test_accuracy.mean())
+    # Accuracies are counts of images; half a millionth is rounding, not an image.
+    matching = complete & (accuracy >= dense - margin - 5e-7)
+    if not bool(matching.any()):
+        return None
+    candidates = np.argwhere(matching.values)
+    i, j = min(candidates, key=lambda at: (density.values[*at], -accuracy.values[*at]))
+    return {
+        "threshold": float(tickets.threshold[i]),
+        "rewind_epoch": int(tickets.rewind_epoch[j]),
+        "density": float(density[i, j]),
+        "test_accuracy": float(accuracy[i, j]),
+        "replicates": int(results.sizes["replicate"]),
+    }
+
+
+def emptied_layers(results: xr.Dataset) -> dict[float, list[str]]:
+    """Return, per threshold, the layers that pruning left without a single weight."""
+    dims = [d for d in results.layer_density.dims if d not in ("threshold", "layer")]
+    empty = (results.layer_density == 0).any(dims)
+    return {
+        float(threshold): [str(layer) for layer in row.layer.values[row.values]]
+        for threshold, row in zip(empty.threshold.values, empty, strict=True)
+        if row.any()
+    }
+
+
+def accuracy_map(results: xr.Dataset) -> Table:
+    """Return test accuracy in percent, thresholds by rewind epochs, the dense run below.
+
+    With replicates, mean ± standard deviation. A cell without an accuracy shows its status.
+    """
+    title = "test accuracy, %"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
+    table.add_column("threshold", justify="right")
+    table.add_column("density", justify="right")
+    for k in results.rewind_epoch.values:
+        table.add_column(f"k={k}", justify="right")
+    names = {code: name for name, code in flags(results).items()}
+    tickets = results.sel(arm="ticket")
+    emptied = emptied_layers(results)
+    for threshold in tickets.threshold.values:
+        row = tickets.sel(threshold=threshold)
+        shown = [
+            _percent(row.test_accuracy.sel(rewind_epoch=k).values)
+            or "/".join(dict.fromkeys(names[c] for c in row.status.sel(rewind_epoch=k).values))
+            for k in results.rewind_epoch.values
+        ]
+        density = row.density.values
+        counted = f"{np.nanmean(density):.4f}" if np.isfinite(density).any() else ""
+        mark = "*" if float(threshold) in emptied else ""
+        table.add_row(f"{threshold:g}{mark}", counted, *shown)
+    dense = _percent(results.dense_test_accuracy.values) or "not trained"
+    table.add_section()
+    table.add_row("dense", "1", dense, *[""] * (results.sizes["rewind_epoch"] - 1))
+    return table
+
+
+def sentences(results: xr.Dataset, margin: float) -> list[str]:
+    """Return what the map does not say by itself, in a few sentences."""
+    said = []
+    for threshold, layers in emptied_layers(results).items():
+        more = f" and {len(layers) - 5} more" if len(layers) > 5 else ""
+        said.append(f"* threshold {threshold:g} empties {', '.join(layers[:5])}{more}")
+    for status in ("diverged", "failed", "pending"):
+        if cells := cells_with(results, status):
+            listed = ", ".join(
+                f"threshold {c['threshold']:g} k={c['rewind_epoch']} replicate {c['replicate']}"
+                for c in cells[:5]
+            )
+            more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
+            said.append(f"{len(cells)} {status}: {listed}{more}")
+    best = sparsest_matching(results, margin)
+    points = f"{100 * margin:g} points of the dense accuracy"
+    if best:
+        one = ", one replicate" if best["replicates"] == 1 else ""
+        said.append(
+            f"sparsest within {points}: {100 * best['density']:.2f} % of the weights "
+            f"(threshold {best['threshold']:g}, k={best['rewind_epoch']}): "
+            f"{100 * best['test_accuracy']:.2f} %{one}"
+        )
+    else:
+        said.append(f"no cell is within {points}")
+    return said
+
+
+def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
+    """Return the outcome for scripts, as values that JSON can hold; NaN is null."""
+    names = {code: name for name, code in flags(results).items()}
+    stacked = results[["status", "test_accuracy", "density"]].stack(cell=results.status.dims)
+    cells = [
+        {
+            "arm": str(at.arm.values),
+            "replicate": int(at.replicate),
+            "threshold": float(at.threshold),
+            "rewind_epoch": int(at.rewind_epoch),
+            "status": names[int(at.status)],
+            "test_accuracy": _number(at.test_accuracy),
+            "density": _number(at.density),
+        }
+        for i in range(stacked.sizes["cell"])
+        if (at := stacked.isel(cell=i)) is not None
+    ]
+    return {
+        "study": results.attrs["study"]["name"],
+        "dense_test_accuracy": [_number(value) for value in results.dense_test_accuracy],
+        "sparsest_matching": sparsest_matching(results, margin),
+        "emptied_layers": {f"{t:g}": layers for t, layers in emptied_layers(results).items()},
+        "cells": cells,
+    }
+
+
+def _percent(values: np.ndarray[Any, Any]) -> str:
+    """Return mean ± standard deviation in percent; empty where there is no value."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return ""
+    mean = f"{100 * known.mean():.1f}"
+    return mean if len(known) == 1 else f"{mean} ± {100 * known.std(ddof=1):.1f}"
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

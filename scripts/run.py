@@ -1,0 +1,231 @@
+"""Train a lottery ticket grid: python scripts/run.py --help."""
+
+import json
+import signal
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from lthdask.errors import InputError
+
+# Everything else is imported when it is needed: --help must not wait for torch.
+
+STUDIES = sorted(
+    file.name.removesuffix(".yaml") for file in (resources.files("lthdask") / "studies").iterdir()
+)
+COMMON = {
+    "thresholds": "grid.thresholds",
+    "rewind_epochs": "grid.rewind_epochs",
+    "replicates": "grid.replicates",
+    "epochs": "recipe.epochs",
+    "seed": "seed",
+    "device": "engine.device",
+}
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option(
+    "--study",
+    "which",
+    metavar="NAME|FILE",
+    default="digits",
+    show_default=True,
+    help=f"The study: {', '.join(STUDIES)}, or a YAML file.",
+)
+@click.option(
+    "--thresholds",
+    metavar="LIST",
+    help="Shares of the prunable weights to prune, between 0 and 1, such as 0.5,0.9; "
+    "or cutoffs, with --set pruning.by=cutoff.",
+)
+@click.option(
+    "--rewind-epochs",
+    metavar="LIST",
+    help="Epochs of the dense run that tickets restart from, such as 0,1,2.",
+)
+@click.option("--epochs", metavar="N", help="Epochs of the dense run, T.")
+@click.option("--replicates", metavar="N", help="Independent repetitions of the whole grid.")
+@click.option("--seed", metavar="N", help="What every random draw derives from.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="What cells train on; auto is a GPU where a worker has one.",
+)
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Any other key of the study, such as recipe.batch_size=128. Repeatable.",
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The study's folder; runs/NAME by default. What is done in it is not done again.",
+)
+@click.option(
+    "--data",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder of the data set; digits need none.",
+)
+@click.option("--download", is_flag=True, help="Fetch the data set into --data if it is missing.")
+@click.option(
+    "--workers",
+    metavar="N",
+    type=int,
+    help="Worker processes, one cell each; by default as many as this machine has cores for.",
+)
+@click.option("--retry-failed", is_flag=True, help="Train failed cells again.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and start nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, for scripts.")
+def main(**options: Any) -> None:
+    """Train a lottery ticket grid and fill its Zarr cube.
+
+    Trains the dense network once, then every ticket of the grid: thresholds by rewind
+    epochs. Run it again to finish what is not finished; what is done is never trained
+    again. Ends with 0 if no cell is pending or failed, with 1 if one is, with 2 if
+    something that was given cannot be used.
+    """
+    # With --json, standard output holds nothing but JSON.
+    console = Console(stderr=options["as_json"])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(_run(console, **options))
+    except InputError as error:
+        Console(stderr=True).print(f"error: {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here", highlight=False)
+        sys.exit(130)
+
+
+def _run(
+    console: Console,
+    which: str,
+    settings: tuple[str, ...],
+    out: Path | None,
+    data: Path | None,
+    download: bool,
+    workers: int | None,
+    retry_failed: bool,
+    dry_run: bool,
+    as_json: bool,
+    **common: str | None,
+) -> int:
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers must be 1 or more; got {workers}")
+    changes = {COMMON[name]: str(value) for name, value in common.items() if value is not None}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set takes KEY=VALUE; got {setting!r}")
+        changes[key.strip()] = value.strip()
+
+    from lthdask.study import Study
+
+    study = Study.read(which).changed(changes)
+    from lthdask.flow import existing, remaining, run
+    from lthdask.storage.results import open_results
+
+    folder = existing(study, out)
+    cells = remaining(study, folder, retry_failed)
+    if dry_run:
+        return _print_plan(console, study, out, data, retry_failed, workers, as_json)
+    if cells:
+        from lthdask.cluster.client import local_workers, open_client
+        from lthdask.report.progress import shown
+
+        room = local_workers(study.engine.threads)
+        if workers and workers > room:
+            _say(console, f"{workers} workers asked for; this machine has room for {room}")
+        with open_client(workers, study.engine.threads) as client, shown(console) as watch:
+            _say(console, f"{study.name}: {len(cells)} cells to train; {client.dashboard_link}")
+            run(
+                study,
+                client,
+                out,
+                data,
+                download=download,
+                retry_failed=retry_failed,
+                watch=watch,
+            )
+    else:
+        _say(console, f"{study.name}: every cell is done")
+    return _print_outcome(console, open_results(folder.path), study, folder.path, as_json)
+
+
+def _print_plan(
+    console: Console,
+    study: Any,
+    out: Path | None,
+    data: Path | None,
+    retry_failed: bool,
+    workers: int | None,
+    as_json: bool,
+) -> int:
+    """Say what would be done."""
+    from lthdask.cluster.client import local_workers
+    from lthdask.plan import plan
+    from lthdask.report.progress import duration
+
+    found = plan(study, out, data, retry_failed=retry_failed)
+    room = local_workers(study.engine.threads)
+    count = min(workers or room, room)
+    seconds = found.seconds(count, study.recipe.epochs)
+    if as_json:
+        values = {
+            "study": study.name,
+            "cells": len(found.cells),
+            "done": found.done,
+            "dense_runs": found.dense_runs,
+            "epochs": found.epochs,
+            "disk_bytes": found.disk,
+            "workers": count,
+            "seconds": seconds,
+        }
+        click.echo(json.dumps(values, indent=2))
+        return 0
+    _say(console, f"{study.name}: {len(found.cells)} cells to train, {found.done} done")
+    _say(
+        console,
+        f"epochs  {found.epochs}, with {found.dense_runs} dense runs of {study.recipe.epochs}",
+    )
+    _say(console, f"disk    {found.disk / 1e6:.0f} MB")
+    if seconds is None:
+        _say(console, f"time    not known: {found.source}")
+    else:
+        _say(
+            console,
+            f"time    about {duration(seconds)} on {count} workers, judged by {found.source}",
+        )
+    return 0
+
+
+def _print_outcome(console: Console, results: Any, study: Any, folder: Path, as_json: bool) -> int:
+    """Say what came out, and return the exit code."""
+    from lthdask.report.summary import accuracy_map, cells_with, outcome, sentences
+
+    results = results.load()
+    if as_json:
+        values = outcome(results, study.matching_margin) | {"folder": str(folder)}
+        click.echo(json.dumps(values, indent=2))
+    else:
+        console.print(accuracy_map(results))
+        for sentence in sentences(results, study.matching_margin):
+            _say(console, sentence)
+        _say(console, f"results in {folder}: lthdask.open_results({str(folder)!r})")
+    return 1 if cells_with(results, "pending") or cells_with(results, "failed") else 0
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    main()
