@@ -1,0 +1,80 @@
+"""Small real parts for the tests: data of a few images, networks of a few weights."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from lthdask import lottery
+from lthdask.data import Data, Images
+from lthdask.masks import Pruning
+from lthdask.networks import Network
+from lthdask.training import Engine, Optimizer, Recipe, Schedule
+
+settings.register_profile("busy-machine", deadline=None, derandomize=True)
+settings.load_profile("busy-machine")
+
+ENGINE = Engine(device="cpu", precision="float32")
+
+
+def images(count: int, size: int = 8, channels: int = 1, classes: int = 4, seed: int = 0) -> Images:
+    """Return images whose class is where they are bright, with noise."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    pixels = random.integers(0, 120, (count, channels, size, size))
+    for image, label in zip(pixels, labels, strict=True):
+        image[:, :, label * size // classes : (label + 1) * size // classes] += 80
+    return Images(torch.from_numpy(pixels).byte(), torch.from_numpy(labels).long())
+
+
+def small_data(size: int = 8, channels: int = 1, augmentation: tuple[str, ...] = ()) -> Data:
+    """Return 4 batches of 8 training images, and an incomplete one."""
+    train = images(35, size, channels, seed=1)
+    mean, std = torch.full((channels, 1, 1), 100.0), torch.full((channels, 1, 1), 50.0)
+    rest = [images(12, size, channels, seed=seed) for seed in (2, 3)]
+    return Data(train, *rest, 4, mean, std, augmentation)
+
+
+def small_recipe(epochs: int = 4, batch_size: int = 8, **changes: object) -> Recipe:
+    optimizer = Optimizer("sgd", rate=0.05, momentum=0.9, weight_decay=1e-3)
+    values = {"optimizer": optimizer, "schedule": Schedule("linear", warmup_epochs=1)} | changes
+    return Recipe(epochs=epochs, batch_size=batch_size, **values)
+
+
+def small_experiment(
+    network: str | Network = "lenet_300_100", **changes: object
+) -> lottery.Experiment:
+    if isinstance(network, str):
+        width = 0.25 if network == "mobilenet_v2" else 1.0
+        network = Network(network, width=width)
+    values = {
+        "network": network,
+        "image_size": 8,
+        "data": small_data(),
+        "recipe": small_recipe(),
+        "pruning": Pruning("lamp"),
+        "seed": 3,
+        "engine": ENGINE,
+    }
+    return lottery.Experiment(**(values | changes))
+
+
+@pytest.fixture(scope="session")
+def dense_run():
+    """The checkpoints and metrics of one dense MobileNetV2, trained for 4 epochs."""
+    experiment = small_experiment("mobilenet_v2")
+    checkpoints, metrics = zip(*lottery.train_dense(experiment, replicate=0), strict=True)
+    return experiment, checkpoints, metrics
+
+
+def equal(a, b) -> bool:
+    """Whether two checkpoints are equal, bit for bit."""
+    return a.digest() == b.digest()
+
+
+@pytest.fixture(scope="session")
+def local_client():
+    """A client to two real worker processes."""
+    from lthdask.cluster.client import open_client
+
+    with open_client(2) as client:
+        yield client

@@ -1,0 +1,97 @@
+"""What the networks promise: the published shapes, and no dependence on anything but a seed."""
+
+import pytest
+import torch
+from lthdask.errors import InputError
+from lthdask.networks import Network, build, on_meta
+from torch import nn
+
+
+def parameters(network, size=32, channels=3, classes=10):
+    built = on_meta(Network(network), size, channels, classes)
+    return sum(p.numel() for p in built.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "count"),
+    [
+        ("mobilenet_v2", (32, 3, 10), 2_236_682),
+        ("mobilenet_v2", (32, 1, 10), 2_236_682),
+        ("mobilenet_v2", (224, 3, 1000), 3_504_872),
+        ("resnet20", (32, 3, 10), 272_474),
+        ("lenet_300_100", (28, 1, 10), 266_610),
+    ],
+)
+def test_networks_have_the_published_number_of_parameters(name, arguments, count):
+    assert parameters(name, *arguments) == count
+
+
+@pytest.mark.parametrize(
+    ("form", "size", "pixels"),
+    [("imagenet", 32, 1), ("imagenet", 224, 7), ("small", 32, 4), ("small", 8, 1)],
+)
+def test_the_small_form_of_mobilenetv2_keeps_four_times_the_resolution(form, size, pixels):
+    network = build(Network("mobilenet_v2", form), size, 3, 10).eval()
+    features = network.features(torch.zeros(1, 3, size, size))
+    assert features.shape == (1, 1280, pixels, pixels)
+
+
+@pytest.mark.parametrize("width", [0.5, 1.4])
+def test_the_width_multiplies_the_channels(width):
+    network = build(Network("mobilenet_v2", width=width), 32, 3, 10)
+    assert network.features[2].out_channels == {0.5: 16, 1.4: 32}[width]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet20", "lenet_300_100"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_network_takes_one_or_three_channels(name, channels):
+    network = build(Network(name), 16, channels, 7)
+    assert network(torch.randn(2, channels, 16, 16)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(("form", "size"), [("imagenet", 32), ("imagenet", 64), ("small", 8)])
+def test_the_fast_convolutions_are_the_plain_ones(form, size):
+    """Outputs, gradients and batch-norm statistics agree with torchvision's, in float64."""
+    torch.manual_seed(0)
+    fast = build(Network("mobilenet_v2", form, 0.25), size, 3, 10).double()
+    torch.manual_seed(0)
+    plain = build(Network("mobilenet_v2", form, 0.25), size, 3, 10).double()
+    for layer in plain.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.__class__ = nn.Conv2d
+    images = torch.randn(6, 3, size, size, dtype=torch.float64)
+    for network in (fast, plain):
+        network(images).square().sum().backward()
+    scale = max(p.grad.abs().max().item() for p in plain.parameters())
+    for (name, a), b in zip(fast.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-9 * scale, msg=name)
+    for a, b in zip(fast.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_there_is_no_dropout():
+    assert [
+        m.p
+        for m in build(Network("mobilenet_v2"), 32, 3, 10).modules()
+        if isinstance(m, nn.Dropout)
+    ] == [0.0]
+
+
+def test_the_lenet_is_glorot_normal_with_zero_biases():
+    network = build(Network("lenet_300_100"), 28, 1, 10)
+    assert network[1].weight.std().item() == pytest.approx((2 / (784 + 300)) ** 0.5, rel=0.02)
+    assert not network[1].bias.any()
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: Network("vgg19"), "unknown network 'vgg19'; known: lenet_300_100, mobilenet_v2"),
+        (lambda: Network("resnet20", width=2.0), "belong to mobilenet_v2"),
+        (lambda: Network("mobilenet_v2", width=0), "width must be above 0"),
+    ],
+)
+def test_an_unknown_or_impossible_network_is_refused(make, problem):
+    with pytest.raises(ValueError, match=problem):
+        make()
+    assert issubclass(InputError, ValueError)

@@ -1,0 +1,88 @@
+"""What a ticket promises: the early state under a mask of the final weights."""
+
+import pytest
+import torch
+from lthdask import lottery
+from lthdask.masks import Pruning, draw_mask, prunable_weights
+from lthdask.rewinding import Checkpoint, draw_ticket
+from tests.conftest import small_experiment
+
+FINAL = Checkpoint(4, {"w": torch.tensor([1.0, 2.0, 3.0, 4.0]), "norm.mean": torch.ones(2)})
+EARLY = Checkpoint(
+    1,
+    {"w": torch.tensor([9.0, 8.0, 7.0, 6.0]), "norm.mean": torch.full((2,), 5.0)},
+    {"w": {"momentum_buffer": torch.tensor([0.1, 0.2, 0.3, 0.4]), "step": torch.tensor(3.0)}},
+)
+
+
+def test_the_mask_comes_from_the_final_weights_and_the_values_from_the_early_ones():
+    ticket = draw_ticket(FINAL, EARLY, 0.5, Pruning("global"), ["w"])
+    assert ticket.mask["w"].tolist() == [False, False, True, True]
+    assert ticket.start.epoch == 1
+    assert ticket.start.weights["w"].tolist() == [0, 0, 7, 6]
+    assert ticket.start.weights["norm.mean"].tolist() == [5, 5]
+
+
+def test_pruned_momentum_is_zero_and_the_rest_of_the_optimizer_is_kept():
+    ticket = draw_ticket(FINAL, EARLY, 0.5, Pruning("global"), ["w"])
+    buffers = ticket.start.buffers["w"]
+    assert buffers["momentum_buffer"].tolist() == pytest.approx([0, 0, 0.3, 0.4])
+    assert buffers["step"] == 3
+    fresh = draw_ticket(FINAL, EARLY, 0.5, Pruning("global"), ["w"], fresh_buffers=True)
+    assert fresh.start.buffers == {}
+
+
+def test_every_rewind_epoch_gets_the_same_mask(dense_run):
+    experiment, checkpoints, _ = dense_run
+    tickets = [lottery.ticket(experiment, checkpoints[-1], c, 0.8) for c in checkpoints[:-1]]
+    for ticket in tickets[1:]:
+        assert all(torch.equal(ticket.mask[n], m) for n, m in tickets[0].mask.items())
+    # ... and it is not the mask that the rewound weights would give.
+    early = prunable_weights(experiment.build())
+    wrong, _ = draw_mask({n: checkpoints[1].weights[n] for n in early}, 0.8, experiment.pruning)
+    assert any(not torch.equal(wrong[n], m) for n, m in tickets[0].mask.items())
+
+
+def test_a_checkpoint_is_the_same_after_cells_have_used_it(dense_run):
+    experiment, checkpoints, _ = dense_run
+    trained, early = checkpoints[-1], checkpoints[1]
+    before = trained.digest(), early.digest()
+    for threshold in (0.5, 0.9):
+        ticket = lottery.ticket(experiment, trained, early, threshold)
+        for _ in lottery.train_ticket(experiment, 0, ticket):
+            pass
+    assert (trained.digest(), early.digest()) == before
+
+
+def test_a_checkpoint_is_not_changed_by_the_run_that_goes_on():
+    digests, run = [], lottery.train_dense(small_experiment(), 0)
+    kept = []
+    for checkpoint, _ in run:
+        kept.append(checkpoint)
+        digests.append(checkpoint.digest())
+    assert [checkpoint.digest() for checkpoint in kept] == digests
+    assert len(set(digests)) == len(digests)
+
+
+def test_checkpoints_are_complete(dense_run):
+    _, checkpoints, _ = dense_run
+    assert [checkpoint.epoch for checkpoint in checkpoints] == [0, 1, 2, 3, 4]
+    counters = [c.weights["features.0.1.num_batches_tracked"].item() for c in checkpoints]
+    assert counters == [0, 4, 8, 12, 16]  # k = 0 is before the first step
+    assert checkpoints[0].buffers == {}
+    assert not torch.equal(
+        checkpoints[1].weights["features.0.1.running_mean"],
+        checkpoints[2].weights["features.0.1.running_mean"],
+    )
+    momentum = checkpoints[2].buffers["classifier.1.weight"]["momentum_buffer"]
+    assert momentum.abs().sum() > 0
+
+
+@pytest.mark.parametrize("change", ["weight", "buffer", "epoch"])
+def test_the_digest_sees_every_part_of_a_checkpoint(change):
+    other = Checkpoint(
+        1 + (change == "epoch"),
+        EARLY.weights | ({"w": EARLY.weights["w"] + 1} if change == "weight" else {}),
+        {"w": EARLY.buffers["w"] | ({"step": torch.tensor(4.0)} if change == "buffer" else {})},
+    )
+    assert other.digest() != EARLY.digest()

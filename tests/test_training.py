@@ -1,0 +1,213 @@
+"""What the one training loop promises, to dense runs and tickets alike."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from lthdask import lottery
+from lthdask.data import Images
+from lthdask.errors import InputError
+from lthdask.masks import density, prunable_weights
+from lthdask.rewinding import Checkpoint, draw_ticket
+from lthdask.training import Diverged, Engine, Optimizer, Recipe, Schedule, evaluate, train
+from tests.conftest import ENGINE, equal, small_data, small_experiment, small_recipe
+
+ADAM = Optimizer("adam", rate=0.01, weight_decay=1e-3)
+
+
+def run(experiment, start, mask=None, every=None, replicate=0):
+    return train(
+        experiment.build(replicate),
+        experiment.data,
+        experiment.recipe,
+        start,
+        seed=experiment.seed,
+        replicate=replicate,
+        mask=mask,
+        engine=experiment.engine,
+        every=every,
+    )
+
+
+def initial(experiment, replicate=0):
+    return next(lottery.train_dense(experiment, replicate))[0]
+
+
+@pytest.mark.parametrize("optimizer", [None, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("network", ["lenet_300_100", "mobilenet_v2"])
+@pytest.mark.parametrize("augmentation", [(), ("crop", "flip")], ids=["plain", "augmented"])
+def test_a_run_that_is_stopped_and_resumed_anywhere_ends_in_the_same_bits(
+    network, optimizer, augmentation
+):
+    recipe = small_recipe(2, label_smoothing=0.1, **({"optimizer": optimizer} if optimizer else {}))
+    data = small_data(augmentation=augmentation)
+    experiment = small_experiment(network, recipe=recipe, data=data)
+    undisturbed = list(run(experiment, initial(experiment), every=1))
+    assert [(c.epoch, c.step) for c, _ in undisturbed] == [
+        *((0, 1), (0, 2), (0, 3), (1, 0)),
+        *((1, 1), (1, 2), (1, 3), (2, 0)),
+    ]
+    for stopped, _ in undisturbed[:-1]:
+        *_, (last, metrics) = run(experiment, stopped)
+        assert equal(last, undisturbed[-1][0])
+        assert metrics == undisturbed[-1][1]
+
+
+def test_a_ticket_that_prunes_nothing_is_the_dense_run(dense_run):
+    experiment, checkpoints, metrics = dense_run
+    for k in range(4):
+        everything = {
+            n: torch.ones_like(w, dtype=torch.bool)
+            for n, w in prunable_weights(experiment.build()).items()
+        }
+        rest = list(run(experiment, checkpoints[k], everything))
+        assert [m for _, m in rest] == list(metrics[k + 1 :])
+        assert equal(rest[-1][0], checkpoints[-1])
+
+
+@pytest.mark.parametrize("optimizer", [None, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("k", [0, 2])
+def test_pruned_weights_and_their_buffers_are_zero_at_every_yield(optimizer, k):
+    recipe = small_recipe(4, **({"optimizer": optimizer} if optimizer else {}))
+    experiment = small_experiment("mobilenet_v2", recipe=recipe)
+    checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
+    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[k], 0.8)
+    for checkpoint, _ in run(experiment, ticket.start, ticket.mask, every=2):
+        for name, kept in ticket.mask.items():
+            tensors = [checkpoint.weights[name], *checkpoint.buffers[name].values()]
+            for tensor in tensors:
+                if tensor.shape == kept.shape:
+                    assert not tensor[~kept].any()
+    names = prunable_weights(experiment.build())
+    assert density({n: checkpoint.weights[n] for n in names}) == pytest.approx(0.2, abs=1e-5)
+
+
+def test_density_is_what_is_counted_after_training_and_not_what_was_asked(dense_run):
+    experiment, checkpoints, _ = dense_run
+    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[1], 0.8)
+    *_, (last, _) = lottery.train_ticket(experiment, 0, ticket)
+    share, by_layer = lottery.densities(experiment, last)
+    assert share == pytest.approx(0.2, abs=1e-5)
+    stem = last.weights["features.0.0.weight"]
+    assert by_layer["features.0.0.weight"] == int(stem.count_nonzero()) / stem.numel()
+    # A network that was trained without its mask is dense again, and is said to be.
+    *_, (revived, _) = run(experiment, ticket.start)
+    assert lottery.densities(experiment, revived)[0] > 0.8
+
+
+def test_momentum_that_was_not_pruned_is_noticed(dense_run):
+    experiment, checkpoints, _ = dense_run
+    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[2], 0.8)
+    alive = Checkpoint(2, ticket.start.weights, checkpoints[2].buffers)
+    with pytest.raises(RuntimeError, match="are not zero"):
+        list(run(experiment, alive, ticket.mask))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (Schedule("constant"), [1, 1, 1, 1, 1, 1, 1, 1]),
+        (Schedule("constant", warmup_epochs=2), [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]),
+        (Schedule("step", milestones=(1, 3), factor=0.1), [1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]),
+        (Schedule("linear"), [1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
+        (Schedule("linear", warmup_epochs=2), [0.25, 0.5, 0.75, 1, 1, 0.75, 0.5, 0.25]),
+        (Schedule("cosine", warmup_epochs=2), [0.25, 0.5, 0.75, 1, 1, 0.853553, 0.5, 0.146447]),
+    ],
+)
+def test_the_learning_rate_is_a_function_of_the_absolute_epoch(schedule, rates):
+    recipe = Recipe(epochs=4, batch_size=8, optimizer=Optimizer("sgd", 1.0), schedule=schedule)
+    steps = itertools.product(range(4), range(2))
+    assert [recipe.rate(e, s, steps=2) for e, s in steps] == pytest.approx(rates, abs=1e-6)
+
+
+def test_the_recipe_of_the_reference_grid_drops_after_epochs_91_and_136():
+    schedule = Schedule("step", milestones=(91, 136), factor=0.1)
+    recipe = Recipe(182, 128, Optimizer("sgd", 0.1, 0.9), schedule)
+    rates = [recipe.rate(epoch, 0, 10) for epoch in (0, 90, 91, 135, 136, 181)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_replicates_differ_in_initialisation_and_order_of_the_data():
+    experiment = small_experiment()
+    first, second = (initial(experiment, replicate) for replicate in (0, 1))
+    assert not equal(first, second)
+    same_start = [list(run(experiment, first, replicate=r))[-1][0] for r in (0, 0, 1)]
+    assert equal(same_start[0], same_start[1])
+    assert not equal(same_start[0], same_start[2])
+
+
+def test_masks_hold_on_the_float32_weights_under_bfloat16():
+    engine = Engine(device="cpu", precision="bfloat16")
+    experiment = small_experiment("mobilenet_v2", engine=engine, recipe=small_recipe(2))
+    checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
+    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[1], 0.9)
+    *_, (last, _) = lottery.train_ticket(experiment, 0, ticket)
+    for name, kept in ticket.mask.items():
+        assert last.weights[name].dtype == torch.float32
+        assert not last.weights[name][~kept].any()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged():
+    recipe = small_recipe(optimizer=Optimizer("sgd", rate=1e30))
+    experiment = small_experiment(recipe=recipe)
+    with pytest.raises(Diverged, match="in epoch 1"):
+        list(run(experiment, initial(experiment)))
+
+
+def test_evaluation_counts_every_image_once():
+    data, network = small_data(), torch.nn.Flatten()  # logits are the 64 pixels themselves
+    loss, accuracy = evaluate(network, data, data.test, ENGINE)
+    logits = (data.test.images.float().flatten(1) - 100) / 50
+    assert loss == pytest.approx(F.cross_entropy(logits, data.test.labels).item(), rel=1e-6)
+    assert accuracy == (logits.argmax(1) == data.test.labels).float().mean().item()
+
+
+def test_an_incomplete_last_batch_is_left_out_of_training():
+    experiment = small_experiment(recipe=small_recipe(batch_size=10))
+    seen = [len(labels) for _, labels in experiment.data.epoch(10, 0, 0, 1)]
+    assert seen == [10, 10, 10]
+    with pytest.raises(Exception, match="more than 1 value per channel"):
+        one = Images(experiment.data.train.images[:1], experiment.data.train.labels[:1])
+        small_experiment("mobilenet_v2").build().train()(one.images.float())
+
+
+@given(st.integers(0, 3), st.sampled_from([0.3, 0.9]))
+def test_training_a_ticket_takes_the_epochs_that_are_left(k, threshold):
+    experiment = small_experiment()
+    checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
+    names = list(prunable_weights(experiment.build()))
+    ticket = draw_ticket(checkpoints[-1], checkpoints[k], threshold, experiment.pruning, names)
+    assert [m.epoch for _, m in run(experiment, ticket.start, ticket.mask)] == [*range(k + 1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: Optimizer("sgd", rate=0), "rate must be above 0; got 0"),
+        (lambda: Optimizer("sgd", rate=float("nan")), "got nan"),
+        (lambda: Optimizer("sgd", 0.1, momentum=1), "momentum"),
+        (lambda: Optimizer("adam", 0.1, momentum=0.9), "belongs to sgd"),
+        (lambda: Optimizer("sgd", 0.1, weight_decay=-1), "weight_decay"),
+        (lambda: Schedule("step"), "milestones"),
+        (lambda: Schedule("linear", milestones=(3,)), "milestones"),
+        (lambda: Schedule("step", milestones=(3, 2)), "increase"),
+        (lambda: Schedule("step", milestones=(3,), factor=2), "factor"),
+        (lambda: small_recipe(0), "epochs"),
+        (lambda: small_recipe(1, schedule=Schedule(warmup_epochs=1)), "warmup_epochs"),
+        (lambda: small_recipe(label_smoothing=1), "label_smoothing"),
+        (lambda: Engine(threads=0), "threads"),
+    ],
+)
+def test_an_impossible_recipe_is_refused_with_what_was_given(make, problem):
+    with pytest.raises(ValueError, match=problem):
+        make()
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="no CUDA device on .*use --device cpu"):
+        Engine(device="cuda").chosen()
+    assert Engine().chosen() == Engine("cpu", "float32")
