@@ -1,0 +1,231 @@
+"""What the readers promise: true formats, separate splits, and errors that help.
+
+The files are small and made here, in the formats in which the data sets are distributed.
+"""
+
+import gzip
+import hashlib
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+import torchvision.datasets as published
+from lthdask.data import ImageFiles
+from lthdask.datasets import DataSource, load
+from lthdask.errors import InputError
+from PIL import Image
+
+RANDOM = np.random.default_rng(0)
+
+
+def pixels(*shape):
+    return RANDOM.integers(0, 256, shape, dtype=np.uint8)
+
+
+def everything(data):
+    """All training images, validation included, as a set of bytes."""
+    splits = (data.train.images, data.validation.images)
+    return {image.numpy().tobytes() for split in splits for image in split}
+
+
+def write_cifar(folder, monkeypatch, name):
+    """python pickles of rows: 1024 red, 1024 green, 1024 blue bytes."""
+    kind = getattr(published, name)
+    place = folder / kind.base_folder
+    place.mkdir()
+    images, listed = [], {}
+    for part in ("train_list", "test_list"):
+        listed[part] = []
+        for file, _ in getattr(kind, part):
+            rows = pixels(6, 3072)
+            label = "fine_labels" if name == "CIFAR100" else "labels"
+            (place / file).write_bytes(pickle.dumps({"data": rows, label: [0, 1, 2, 3, 4, 5]}))
+            listed[part].append((file, hashlib.md5((place / file).read_bytes()).hexdigest()))
+            images += [(part, row.reshape(3, 32, 32)) for row in rows]
+        monkeypatch.setattr(kind, part, listed[part])
+    meta = kind.meta
+    (place / meta["filename"]).write_bytes(pickle.dumps({meta["key"]: [str(i) for i in range(10)]}))
+    digest = hashlib.md5((place / meta["filename"]).read_bytes()).hexdigest()
+    monkeypatch.setattr(kind, "meta", meta | {"md5": digest})
+    return images
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "classes"), [("cifar10", "CIFAR10", 10), ("cifar100", "CIFAR100", 100)]
+)
+def test_cifar_is_read_from_its_batches(tmp_path, monkeypatch, name, kind, classes):
+    written = write_cifar(tmp_path, monkeypatch, kind)
+    data = load(DataSource(name, 32, validation=2), tmp_path)
+    assert data.classes == classes
+    assert everything(data) == {i.tobytes() for part, i in written if part == "train_list"}
+    assert data.test.images.numpy().tobytes() == b"".join(
+        i.tobytes() for part, i in written if part == "test_list"
+    )
+    assert data.test.labels.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")]
+)
+def test_mnist_is_read_from_its_idx_files(tmp_path, name, folder):
+    raw = tmp_path / folder / "raw"
+    raw.mkdir(parents=True)
+    written = {}
+    for part, count in (("train", 20), ("t10k", 6)):
+        images = written[part] = pixels(count, 28, 28)
+        header = struct.pack(">4I", 0x803, count, 28, 28)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        labels = bytes(i % 10 for i in range(count))
+        content = struct.pack(">2I", 0x801, count) + labels
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(content)
+        with gzip.open(raw / f"{part}-labels-idx1-ubyte.gz", "wb") as file:
+            file.write(content)
+    data = load(DataSource(name, 28, validation=5), tmp_path)
+    assert everything(data) == {image.tobytes() for image in written["train"]}
+    assert torch.equal(data.test.images[:, 0], torch.from_numpy(written["t10k"]))
+    assert data.test.labels.tolist() == [0, 1, 2, 3, 4, 5]
+    assert data.channels == 1
+
+
+def test_svhn_is_read_from_its_matlab_files(tmp_path, monkeypatch):
+    lists, written = {}, {}
+    for part, count in (("train", 9), ("test", 4)):
+        images = written[part] = pixels(32, 32, 3, count)
+        labels = np.array([[10], [1], [2], [3], [4], [5], [6], [7], [8]][:count], dtype=np.uint8)
+        file = tmp_path / f"{part}_32x32.mat"
+        scipy.io.savemat(file, {"X": images, "y": labels})
+        url, name, _ = published.SVHN.split_list[part]
+        lists[part] = [url, name, hashlib.md5(file.read_bytes()).hexdigest()]
+    monkeypatch.setattr(published.SVHN, "split_list", lists)
+    data = load(DataSource("svhn", 32, validation=3), tmp_path)
+    assert len(data.train) == 6
+    assert data.test.labels.tolist() == [0, 1, 2, 3]  # its zero is written as 10
+    assert torch.equal(
+        data.test.images[1], torch.from_numpy(written["test"][..., 1]).permute(2, 0, 1)
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder as ImageNet's: three classes, images of different sizes, two file formats."""
+    for part, count in (("train", 8), ("val", 3)):
+        for number, label in enumerate(("cat", "dog", "eel")):
+            place = tmp_path / part / label
+            place.mkdir(parents=True)
+            for i in range(count):
+                colour = np.zeros((20 + i, 30, 3), dtype=np.uint8)
+                colour[..., number] = 200 + i
+                suffix = "png" if i % 2 else "bmp"
+                Image.fromarray(colour).save(place / f"{i}.{suffix}")
+    return tmp_path
+
+
+def test_a_folder_of_class_folders_streams_from_disk(folder):
+    data = load(DataSource("folder", 16, validation=4), folder)
+    assert isinstance(data.train, ImageFiles)
+    assert (len(data.train), len(data.validation), len(data.test), data.classes) == (20, 4, 9, 3)
+    shown = list(data.epoch(10, 0, 0, 1))
+    assert [tuple(x.shape) for x, _ in shown] == [(10, 3, 16, 16)] * 2
+    for images, labels in shown:  # the colour tells the class
+        assert images.mean((2, 3)).argmax(1).tolist() == labels.tolist()
+
+
+def test_resized_crops_are_parts_of_the_image_and_the_same_when_resumed(folder):
+    data = load(DataSource("folder", 16, 4, ("resized_crop", "flip")), folder)
+    whole = list(data.epoch(5, 1, 0, 3))
+    late = list(data.epoch(5, 1, 0, 3, start=2))
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[2:], late, strict=True))
+    assert whole[0][0].shape == (5, 3, 16, 16)
+
+
+def test_the_middle_of_an_image_is_shown_in_evaluation(tmp_path):
+    for part in ("train", "val"):
+        for label in ("a", "b"):
+            (tmp_path / part / label).mkdir(parents=True)
+            image = np.zeros((64, 128, 3), dtype=np.uint8)
+            # The middle 56 columns, 7/8 of the shorter side, and one more for interpolation.
+            image[:, 35:93] = 255
+            for i in range(3):
+                Image.fromarray(image).save(tmp_path / part / label / f"{i}.png")
+    data = load(DataSource("folder", 28, validation=1), tmp_path)
+    shown = next(iter(data.evaluation(data.test)))[0] * data.std + data.mean
+    assert (shown > 254).all()
+
+
+def test_the_splits_are_disjoint_and_the_same_for_every_seed():
+    data = load(DataSource("digits", 8, validation=200))
+    sizes = (len(data.train), len(data.validation), len(data.test))
+    assert sizes == (1097, 200, 500)
+    again = load(DataSource("digits", 8, validation=200))
+    assert torch.equal(data.validation.images, again.validation.images)
+    rows = [
+        [i.tobytes() for i in s.images.numpy()] for s in (data.train, data.validation, data.test)
+    ]
+    from sklearn.datasets import load_digits
+
+    original = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
+    assert sorted(sum(rows, [])) == sorted(image.tobytes() for image in original)
+    # Every class is in every split.
+    for split in (data.train, data.validation, data.test):
+        assert torch.bincount(split.labels, minlength=10).min() > 5
+
+
+def test_digits_are_brought_to_size():
+    data = load(DataSource("digits", 32, validation=200))
+    assert data.train.images.shape == (1097, 1, 32, 32)
+    assert data.train.images.dtype == torch.uint8
+    flat = data.train.images.float()
+    assert data.mean.item() == pytest.approx(flat.mean().item(), rel=1e-3)
+    assert data.std.item() == pytest.approx(flat.std().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"])
+def test_missing_files_are_named_and_nothing_is_downloaded_unasked(tmp_path, name):
+    with pytest.raises(InputError, match=r"no usable .* put its files there, or add --download"):
+        load(DataSource(name, 32, 10), tmp_path)
+    assert not any(p.is_file() for p in tmp_path.rglob("*"))
+
+
+def test_malformed_files_are_refused(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, 5, 28, 28))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"")
+    with pytest.raises(InputError, match="no usable MNIST"):
+        load(DataSource("mnist", 28, 1), tmp_path)
+
+
+def test_a_folder_with_another_layout_is_refused(tmp_path, folder):
+    with pytest.raises(InputError, match="not laid out as train/CLASS"):
+        load(DataSource("folder", 16, 4), tmp_path / "train")
+    (folder / "val" / "eel").rename(folder / "val" / "fox")
+    with pytest.raises(InputError, match="differ in their classes: eel, fox"):
+        load(DataSource("folder", 16, 4), folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (
+            lambda: DataSource("imagenet21k", 32, 10),
+            "unknown data set 'imagenet21k'; known: cifar10",
+        ),
+        (lambda: DataSource("digits", 4, 10), "image_size must be 8 pixels or more; got 4"),
+        (lambda: DataSource("digits", 8, 0), "validation must be 1 image or more"),
+        (lambda: DataSource("digits", 8, 10, ("resized_crop",)), "for folders of images"),
+        (lambda: load(DataSource("digits", 8, 1297)), "leaves none to train on"),
+        (lambda: load(DataSource("mnist", 28, 10)), "give --data DIR"),
+    ],
+)
+def test_impossible_data_are_refused(make, problem):
+    with pytest.raises(ValueError, match=problem):
+        make()
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load(DataSource("mnist", 28, 10), tmp_path / "nowhere")

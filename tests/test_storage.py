@@ -1,0 +1,205 @@
+"""What the study's folder promises: whole files, labelled results, and no cell half done."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from lthdask.errors import InputError
+from lthdask.grid import Cell
+from lthdask.rewinding import Checkpoint
+from lthdask.storage import checkpoints
+from lthdask.storage.files import write_whole
+from lthdask.storage.folder import Folder
+from lthdask.storage.results import CURVES, LAYERS, METRICS, RECORD, Cube, Status, open_results
+
+AXES = {"arm": ["ticket"], "replicate": [0], "threshold": [0.5, 0.9], "rewind_epoch": [0, 2]}
+CELL = Cell("ticket", 0, 0.9, 2)
+RESULTS = {
+    "metrics": {"test_accuracy": 0.9, "density": 0.1, "epochs_trained": 1},
+    "curves": {3: {"train_loss": 0.5, "test_accuracy": 0.9}},
+    "layers": {"conv.weight": {"density": 0.2, "cutoff": 0.03}},
+    "record": {"seconds": 2.5, "attempts": 1},
+    "place": "node1 cpu",
+}
+CHECKPOINT = Checkpoint(
+    3,
+    {
+        "w": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+        "norm.num_batches_tracked": torch.tensor(7),
+    },
+    {"w": {"momentum_buffer": torch.randn(2, 3, 4, 4), "step": torch.tensor(5.0)}},
+    step=2,
+    loss=0.1 + 0.2,
+)
+
+
+@pytest.fixture
+def cube(tmp_path):
+    layers = ["conv.weight", "fc.weight"]
+    about = {"study": {"name": "small"}}
+    return Cube.create(tmp_path / "results.zarr", AXES, 3, layers, about, ("1", "share"))
+
+
+def test_a_cell_is_read_back_by_its_coordinates(cube):
+    cube.write(CELL, Status.DONE, **RESULTS)
+    results = open_results(cube.path)
+    cell = results.sel(arm="ticket", replicate=0, threshold=0.9, rewind_epoch=2)
+    assert cell.status == Status.DONE
+    assert (cell.test_accuracy, cell.density, cell.seconds) == (0.9, 0.1, 2.5)
+    assert np.isnan(cell.test_loss)
+    assert cell.train_loss_curve.values.tolist()[2] == 0.5
+    assert np.isnan(cell.train_loss_curve.values[:2]).all()
+    assert cell.layer_density.sel(layer="conv.weight") == 0.2
+    assert np.isnan(cell.layer_cutoff.sel(layer="fc.weight"))
+    assert str(cell.place.values) == "node1 cpu"
+    assert int((results.status == Status.DONE).sum()) == 1
+
+
+def test_every_variable_has_units_and_a_description(cube):
+    results = open_results(cube.path)
+    for name, variable in results.data_vars.items():
+        assert variable.attrs["description"], name
+        assert "units" in variable.attrs or name in ("status", "place")
+    assert len(results.data_vars) == 2 + len([*METRICS, *CURVES, *CURVES, *LAYERS, *RECORD]) + 1
+    assert results.status.attrs["flag_meanings"].split()[1] == "done"
+
+
+def test_xarray_opens_the_cube_without_a_warning(cube):
+    cube.write(CELL, Status.DONE, **RESULTS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = xr.open_zarr(cube.path).load()
+    assert plain.metrics.dims == (*AXES, "metric")
+    assert plain.metrics.sel(metric="density", threshold=0.9, rewind_epoch=2).item() == 0.1
+    assert plain.attrs["study"] == {"name": "small"}
+
+
+def test_a_cell_has_one_chunk_in_every_array(cube):
+    cube.write(CELL, Status.DONE, **RESULTS)
+    arrays = ("status", "metrics", "curves", "layers", "record", "place")
+    chunks = [p for a in arrays for p in (cube.path / a / "c").rglob("*") if p.is_file()]
+    assert len(chunks) == len(arrays)
+
+
+def test_what_was_written_stays_when_the_axes_grow(cube):
+    cube.write(CELL, Status.DONE, **RESULTS)
+    cube.write_dense(0, {1: {"test_accuracy": 0.5}})
+    cube.grow(
+        {
+            "arm": ["ticket"],
+            "replicate": [0, 1],
+            "threshold": [0.5, 0.7, 0.9],
+            "rewind_epoch": [0, 1, 2],
+        }
+    )
+    cube.write(Cell("ticket", 1, 0.7, 1), Status.DIVERGED, **RESULTS)
+    results = open_results(cube.path)
+    assert results.threshold.values.tolist() == [0.5, 0.7, 0.9]
+    assert results.rewind_epoch.values.tolist() == [0, 1, 2]
+    assert results.sel(replicate=0, threshold=0.9, rewind_epoch=2).test_accuracy == 0.9
+    assert results.sel(replicate=1, threshold=0.7, rewind_epoch=1).status == Status.DIVERGED
+    assert results.dense_test_accuracy_curve.sel(replicate=0, epoch=1) == 0.5
+    assert sum(status is not Status.PENDING for status in cube.cells().values()) == 2
+    again = Cube(cube.path)
+    again.grow(AXES)
+    assert again.cells() == cube.cells()
+
+
+def test_the_status_is_written_last(cube, monkeypatch):
+    written = []
+    array = Cube._array
+
+    class Spy:
+        def __init__(self, name, real):
+            self.name, self.real = name, real
+
+        def __setitem__(self, index, value):
+            written.append(self.name)
+            self.real[index] = value
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+    monkeypatch.setattr(Cube, "_array", lambda self, name: Spy(name, array(self, name)))
+    cube.write(CELL, Status.DONE, **RESULTS)
+    assert written[-1] == "status"
+    assert set(written) == {"metrics", "curves", "layers", "record", "place", "status"}
+
+
+def test_flipped_bits_in_a_result_are_found(cube):
+    cube.write(CELL, Status.DONE, **RESULTS)
+    chunk = cube.path / "metrics/c/0/0/1/1/0"
+    content = bytearray(chunk.read_bytes())
+    content[3] ^= 16
+    chunk.write_bytes(content)
+    with pytest.raises(Exception, match="checksum"):
+        open_results(cube.path).test_accuracy.load()
+
+
+def test_no_results_are_said_to_be_none(tmp_path):
+    with pytest.raises(InputError, match="there are no results at"):
+        open_results(tmp_path)
+    with pytest.raises(InputError, match="there are no results at"):
+        Cube(tmp_path / "results.zarr")
+
+
+def test_a_checkpoint_is_read_back_bit_for_bit(tmp_path):
+    path = checkpoints.path_of(tmp_path, 0, 3)
+    digest = checkpoints.save(path, CHECKPOINT)
+    back = checkpoints.load(path, digest)
+    assert back.digest() == CHECKPOINT.digest()
+    assert (back.epoch, back.step, back.loss) == (3, 2, CHECKPOINT.loss)
+    assert checkpoints.save(path, CHECKPOINT) == digest  # the same state, the same bytes
+    light = checkpoints.save(path, CHECKPOINT, complete=False)
+    assert checkpoints.load(path, light).buffers == {}
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
+    path = tmp_path / "c.safetensors"
+    digest = checkpoints.save(path, CHECKPOINT)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"cut": content[:-9], "flip": content, "empty": b""}[damage])
+    with pytest.raises(InputError, match="cannot read" if damage == "gone" else "is damaged"):
+        checkpoints.load(path, digest)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+    with pytest.raises(TypeError):
+        write_whole(path, "not bytes")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_attempts_at_a_cell_are_counted(tmp_path):
+    folder = Folder(tmp_path)
+    assert [folder.begin_attempt(CELL, {"place": "here"}) for _ in range(3)] == [1, 2, 3]
+    file = tmp_path / "cells" / str(CELL) / "attempt-2.json"
+    assert json.loads(file.read_text()) == {"place": "here"}
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match="holds something else than a study"):
+        Folder(tmp_path).make()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write to the folder .*Not a directory"):
+        Folder(tmp_path / "file" / "run").make()
+
+
+def test_a_damaged_manifest_is_refused(tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        Folder(tmp_path).manifest()

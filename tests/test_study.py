@@ -1,0 +1,153 @@
+"""What a study promises: strict, complete, and clear about what is wrong."""
+
+import dataclasses
+
+import pytest
+from lthdask.errors import InputError
+from lthdask.study import Study, names
+
+DIGITS = Study.read("digits")
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_shipped_study_is_valid_and_survives_writing_and_reading(name):
+    study = Study.read(name)
+    assert study.name == name
+    assert Study.parse(study.to_yaml()) == study
+
+
+def test_the_shipped_studies_are_the_ones_that_are_promised():
+    assert names() == [
+        "cifar10-mobilenetv2",
+        "cifar10-resnet20",
+        "digits",
+        "imagenet-mobilenetv2",
+        "mnist-lenet",
+    ]
+    original = Study.read("imagenet-mobilenetv2")
+    assert len(original.grid.thresholds) == 20
+    assert (original.grid.thresholds[0], original.grid.thresholds[-1]) == (0.60, 0.99)
+    assert original.grid.rewind_epochs == (5, 10, 15, 20, 25)
+    assert original.recipe.epochs == 150
+    assert original.changed({"data.image_size": "112"}).data.image_size == 112
+    remaining = [1 - t for t in Study.read("cifar10-resnet20").grid.thresholds]
+    assert remaining == pytest.approx([0.8, 0.512, 0.328, 0.21, 0.134, 0.107])
+
+
+def test_a_study_is_a_frozen_value():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DIGITS.seed = 1
+    assert DIGITS == Study.read("digits")
+    assert hash(DIGITS) == hash(Study.read("digits"))
+
+
+def test_settings_change_by_dotted_key_with_lists_separated_by_commas():
+    study = DIGITS.changed(
+        {
+            "grid.thresholds": "0.25,0.75",
+            "pruning.spare": "stem,classifier",
+            "recipe.optimizer.weight_decay": "1e-4",
+            "recipe.epochs": "9",
+            "keep_until": "null",
+        }
+    )
+    assert study.grid.thresholds == (0.25, 0.75)
+    assert study.pruning.spare == ("stem", "classifier")
+    assert study.recipe.optimizer.weight_decay == 1e-4
+    assert (study.recipe.epochs, study.kept_until) == (9, study.grid.rewind_epochs[-1])
+    assert DIGITS.changed({"pruning.spare": "stem"}).pruning.spare == ("stem",)
+
+
+WRONG = [
+    ({"recipe.epoch": "3"}, "unknown key 'recipe.epoch'; did you mean 'recipe.epochs'?"),
+    ({"bogus": "3"}, "unknown key 'bogus'"),
+    ({"recipe.optimizer": "adam"}, "'recipe.optimizer' is a block; set one of recipe.optimizer."),
+    ({"recipe.epochs": "many"}, 'recipe.epochs should be a valid integer; got "many"'),
+    ({"recipe.epochs": "3.5"}, "recipe.epochs should be a valid integer; got 3.5"),
+    ({"recipe.optimizer.rate": "5e-2x"}, 'should be a valid number; got "5e-2x"'),
+    ({"recipe.schedule.name": "stap"}, "should be 'constant', 'step', 'cosine' or 'linear'; got"),
+    ({"grid.thresholds": "0.5,1.2"}, "share to prune, between 0 and 1; got 1.2"),
+    ({"grid.thresholds": "0,0.5"}, "share to prune, between 0 and 1; got 0"),
+    ({"grid.thresholds": ".nan"}, "between 0 and 1; got nan"),
+    ({"grid.thresholds": "0.9,0.5"}, "thresholds must increase; got 0.9, 0.5"),
+    ({"grid.thresholds": ""}, "thresholds must hold at least one value"),
+    ({"pruning.by": "cutoff", "grid.thresholds": "-1,0.5"}, "a number above 0; got -1"),
+    ({"grid.rewind_epochs": "0,7"}, "rewind epoch 7 leaves nothing to train: the study has 7"),
+    ({"grid.rewind_epochs": "-1"}, "rewind_epochs must be 0 or more; got -1"),
+    ({"grid.rewind_epochs": "1,1"}, "rewind_epochs holds a value twice: 1, 1"),
+    ({"grid.replicates": "0"}, "replicates must be 1 or more; got 0"),
+    ({"grid.arms": "ticket,magic"}, "unknown arm 'magic'; known: ticket"),
+    ({"network.name": "vgg"}, "unknown network 'vgg'; known: lenet_300_100, mobilenet_v2"),
+    ({"data.name": "imagenet22k"}, "unknown data set 'imagenet22k'; known: cifar10"),
+    ({"pruning.spare": "dephtwise"}, "spare names 'dephtwise', which this network does not have"),
+    ({"keep_until": "1"}, "keep_until must lie between the last rewind epoch, 4, and"),
+    ({"seed": "-1"}, "seed must be 0 or more; got -1"),
+    ({"matching_margin": "2"}, "matching_margin must be in"),
+    ({"name": "../elsewhere"}, "name must be letters"),
+]
+
+
+@pytest.mark.parametrize(("changes", "problem"), WRONG, ids=[str(w[0]) for w in WRONG])
+def test_what_is_wrong_is_said_in_one_sentence(changes, problem):
+    with pytest.raises(InputError) as error:
+        DIGITS.changed(changes)
+    assert problem in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+FILES = [
+    ("grid: [", "my.yaml, line 1: "),
+    ("name: a\nname: b", "my.yaml, line 2: the key 'name' is given twice"),
+    ("- a", "a study is a mapping"),
+    (DIGITS.to_yaml() + "extra: 1", "unknown key 'extra'"),
+    (DIGITS.to_yaml().replace("epochs: 7", "epoch: 7"), "did you mean 'recipe.epochs'?"),
+    (DIGITS.to_yaml().replace("batch_size: 64", "batch_size: '64'"), 'got "64"'),
+    (DIGITS.to_yaml().replace("seed: 0", "seed: true"), "seed should be a valid integer"),
+    (DIGITS.to_yaml().replace("seed: 0", "seed: 2020-01-01"), "not JSON"),
+    ("name: digits", "the key 'data' is missing"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), FILES, ids=[f[1] for f in FILES])
+def test_a_file_is_read_strictly(text, problem):
+    with pytest.raises(InputError, match="my.yaml") as error:
+        Study.parse(text, "my.yaml")
+    assert problem in str(error.value)
+
+
+def test_an_exponent_without_a_point_is_a_number():
+    text = DIGITS.to_yaml().replace("weight_decay: 0.0005", "weight_decay: 5e-4")
+    assert Study.parse(text) == DIGITS
+
+
+@pytest.mark.parametrize(
+    ("which", "problem"),
+    [
+        ("digit", "unknown study 'digit'; did you mean 'digits'?"),
+        ("nowhere.yaml", "cannot read the study file nowhere.yaml: No such file"),
+    ],
+)
+def test_an_unknown_study_is_refused(which, problem):
+    with pytest.raises(InputError, match=problem):
+        Study.read(which)
+
+
+def test_a_study_may_grow_along_its_axes_and_nowhere_else():
+    grown = DIGITS.changed(
+        {
+            "grid.thresholds": "0.25," + ",".join(map(str, DIGITS.grid.thresholds)),
+            "grid.replicates": "2",
+            "engine.threads": "2",
+        }
+    )
+    assert DIGITS.differences(grown) == []
+    other = DIGITS.changed({"grid.thresholds": "0.5", "seed": "1", "recipe.batch_size": "32"})
+    lines = DIGITS.differences(other)
+    assert "recipe.batch_size: 64 in the folder, 32 given" in lines
+    assert "seed: 0 in the folder, 1 given" in lines
+    assert any(line.startswith("grid.thresholds: 0.8, ") for line in lines)
+    assert len(lines) == 3
+    assert (
+        grown.differences(DIGITS)[-1]
+        == "grid.replicates: 2 in the folder, 1 given (it may only grow)"
+    )
