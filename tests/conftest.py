@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
 from lthdask import lottery
 from lthdask.data import Data, Images
 from lthdask.masks import Pruning

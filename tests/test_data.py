@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lthdask.data import Data, Images, _moved
 from lthdask.streams import Purpose, permutation, stream
 from tests.conftest import images, small_data

@@ -5,6 +5,7 @@ The files are small and made here, in the formats in which the data sets are dis
 
 import gzip
 import hashlib
+import itertools
 import pickle
 import struct
 
@@ -13,10 +14,11 @@ import pytest
 import scipy.io
 import torch
 import torchvision.datasets as published
+from PIL import Image
+
 from lthdask.data import ImageFiles
 from lthdask.datasets import DataSource, load
 from lthdask.errors import InputError
-from PIL import Image
 
 RANDOM = np.random.default_rng(0)
 
@@ -167,7 +169,7 @@ def test_the_splits_are_disjoint_and_the_same_for_every_seed():
     from sklearn.datasets import load_digits
 
     original = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
-    assert sorted(sum(rows, [])) == sorted(image.tobytes() for image in original)
+    assert sorted(itertools.chain(*rows)) == sorted(image.tobytes() for image in original)
     # Every class is in every split.
     for split in (data.train, data.validation, data.test):
         assert torch.bincount(split.labels, minlength=10).min() > 5

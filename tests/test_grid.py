@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lthdask.grid import Cell, Grid
 
 axes = st.builds(

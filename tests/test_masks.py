@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+
 from lthdask.errors import InputError
 from lthdask.masks import (
     Pruning,
@@ -16,7 +18,6 @@ from lthdask.masks import (
     spared_weights,
 )
 from lthdask.networks import Network, build
-from torch import nn
 
 WEIGHTS = {"small": [0.1, -0.3, 0.2, 0.05], "large": [-2.0, 1.0, 4.0, -3.0]}
 

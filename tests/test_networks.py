@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 from lthdask.errors import InputError
 from lthdask.networks import Network, build, on_meta
-from torch import nn
 
 
 def parameters(network, size=32, channels=3, classes=10):

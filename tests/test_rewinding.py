@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from lthdask import lottery
 from lthdask.masks import Pruning, draw_mask, prunable_weights
 from lthdask.rewinding import Checkpoint, draw_ticket

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.rewinding import Checkpoint

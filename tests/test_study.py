@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from lthdask.errors import InputError
 from lthdask.study import Study, names
 
@@ -72,7 +73,7 @@ WRONG = [
     ({"grid.thresholds": "0.9,0.5"}, "thresholds must increase; got 0.9, 0.5"),
     ({"grid.thresholds": ""}, "thresholds must hold at least one value"),
     ({"pruning.by": "cutoff", "grid.thresholds": "-1,0.5"}, "a number above 0; got -1"),
-    ({"grid.rewind_epochs": "0,7"}, "rewind epoch 7 leaves nothing to train: the study has 7"),
+    ({"grid.rewind_epochs": "0,6"}, "rewind epoch 6 leaves nothing to train: the study has 6"),
     ({"grid.rewind_epochs": "-1"}, "rewind_epochs must be 0 or more; got -1"),
     ({"grid.rewind_epochs": "1,1"}, "rewind_epochs holds a value twice: 1, 1"),
     ({"grid.replicates": "0"}, "replicates must be 1 or more; got 0"),
@@ -100,7 +101,7 @@ FILES = [
     ("name: a\nname: b", "my.yaml, line 2: the key 'name' is given twice"),
     ("- a", "a study is a mapping"),
     (DIGITS.to_yaml() + "extra: 1", "unknown key 'extra'"),
-    (DIGITS.to_yaml().replace("epochs: 7", "epoch: 7"), "did you mean 'recipe.epochs'?"),
+    (DIGITS.to_yaml().replace("epochs: 6", "epoch: 7"), "did you mean 'recipe.epochs'?"),
     (DIGITS.to_yaml().replace("batch_size: 64", "batch_size: '64'"), 'got "64"'),
     (DIGITS.to_yaml().replace("seed: 0", "seed: true"), "seed should be a valid integer"),
     (DIGITS.to_yaml().replace("seed: 0", "seed: 2020-01-01"), "not JSON"),

@@ -1,0 +1,334 @@
+"""What a run promises: the cells that a serial loop would give, each trained once.
+
+On a real LocalCluster with two worker processes, and real Zarr on disk.
+"""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lthdask import lottery
+from lthdask.cluster.queue import Queue, Task
+from lthdask.datasets import load
+from lthdask.errors import InputError
+from lthdask.flow import run
+from lthdask.plan import checkpoint_bytes, plan
+from lthdask.storage import checkpoints
+from lthdask.storage.results import open_results
+from lthdask.study import Study
+
+SMALL = Study.read("digits").changed(
+    {
+        "name": "small",
+        "network.width": "0.25",
+        "data.image_size": "16",
+        "data.validation": "900",
+        "data.augmentation": "crop",
+        "recipe.epochs": "3",
+        "grid.thresholds": "0.5,0.95",
+        "grid.rewind_epochs": "0,2",
+        "grid.replicates": "2",
+        "keep_until": "2",
+    }
+)
+RESULTS = (
+    "status",
+    "test_accuracy",
+    "validation_accuracy",
+    "test_loss",
+    "validation_loss",
+    "density",
+    "epochs_trained",
+    "train_loss_curve",
+    "validation_loss_curve",
+    "test_accuracy_curve",
+    "layer_density",
+    "layer_cutoff",
+    "dense_train_loss_curve",
+    "dense_test_accuracy_curve",
+)
+TINY = SMALL.changed(
+    {
+        "name": "tiny",
+        "network.name": "lenet_300_100",
+        "network.width": "1.0",
+        "data.image_size": "8",
+        "grid.replicates": "1",
+    }
+)
+
+
+@pytest.fixture(scope="session")
+def small(local_client, tmp_path_factory):
+    """A small study, run on two workers, and the events it told."""
+    events = []
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    return run(SMALL, local_client, folder, watch=events.append).load(), folder, events
+
+
+def attempts(folder):
+    """The event log: one file per training of a cell."""
+    return sorted(f"{p.parent.name}/{p.name}" for p in folder.glob("cells/*/attempt-*.json"))
+
+
+def test_the_grid_on_two_workers_equals_plain_serial_loops(small):
+    results, _, _ = small
+    data = load(SMALL.data)
+    engine = SMALL.engine.chosen()
+    experiment = lottery.Experiment(
+        SMALL.network, 16, data, SMALL.recipe, SMALL.pruning, SMALL.seed, engine
+    )
+    for replicate in range(2):
+        dense, metrics = zip(*lottery.train_dense(experiment, replicate), strict=True)
+        at = results.sel(replicate=replicate)
+        assert at.dense_test_accuracy_curve.values.tolist() == [
+            m.test_accuracy for m in metrics[1:]
+        ]
+        for threshold in SMALL.grid.thresholds:
+            for k in SMALL.grid.rewind_epochs:
+                ticket = lottery.ticket(experiment, dense[-1], dense[k], threshold)
+                trained, measured = zip(
+                    *lottery.train_ticket(experiment, replicate, ticket), strict=True
+                )
+                cell = at.sel(arm="ticket", threshold=threshold, rewind_epoch=k)
+                assert cell.test_loss == measured[-1].test_loss
+                assert cell.test_accuracy == measured[-1].test_accuracy
+                curve = cell.train_loss_curve.values
+                assert curve[k:].tolist() == [m.train_loss for m in measured]
+                assert np.isnan(curve[:k]).all()
+                density, by_layer = lottery.densities(experiment, trained[-1])
+                assert cell.density == density == pytest.approx(1 - threshold, abs=1e-4)
+                assert cell.layer_density.values.tolist() == list(by_layer.values())
+                assert cell.epochs_trained == 3 - k
+
+
+def test_every_cell_is_done_once_and_says_where(small):
+    results, folder, _ = small
+    assert (results.status == 1).all()
+    assert len(attempts(folder)) == 8
+    assert (results.attempts == 1).all()
+    assert (results.seconds > 0).all()
+    assert (results.ended >= results.started).all()
+    assert all(str(place).endswith(" cpu") for place in results.place.values.ravel())
+
+
+def test_the_folder_says_what_the_study_was_and_how_it_was_computed(small):
+    results, folder, _ = small
+    assert Study.parse((folder / "study.yaml").read_text()) == SMALL
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["engine"] == dataclasses.asdict(SMALL.engine.chosen())
+    assert manifest["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert results.attrs["study"] == SMALL.to_dict()
+    assert results.attrs["versions"] == manifest["versions"]
+    for replicate in ("0", "1"):
+        digests = manifest["checkpoints"][replicate]
+        assert list(digests) == ["0", "1", "2", "3"]
+        states = [
+            checkpoints.load(checkpoints.path_of(folder, int(replicate), int(e)), d)
+            for e, d in digests.items()
+        ]
+        assert [bool(state.buffers) for state in states] == [False, True, True, True]
+
+
+def test_the_events_tell_every_epoch_and_every_end(small):
+    _, _, events = small
+    kinds = [event.kind for event in events]
+    assert kinds.count("plan") == 1
+    planned = next(event for event in events if event.kind == "plan")
+    assert (planned.cells, planned.epochs) == (8, 2 * 3 + 2 * 2 * (3 + 1))
+    assert (kinds.count("dense"), kinds.count("cell")) == (2, 8)
+    assert {event.status for event in events if event.kind == "cell"} == {"done"}
+
+
+def test_a_second_run_trains_nothing(small, local_client):
+    results, folder, _ = small
+    before = attempts(folder)
+    events = []
+    again = run(SMALL, local_client, folder, watch=events.append)
+    assert attempts(folder) == before
+    assert [event.kind for event in events] == ["plan"]
+    for name in RESULTS:
+        np.testing.assert_array_equal(again[name].values, results[name].values)
+
+
+def test_a_study_that_grows_keeps_what_is_done(local_client, tmp_path):
+    run(TINY, local_client, tmp_path)
+    first = attempts(tmp_path)
+    grown = TINY.changed({"grid.thresholds": "0.5,0.8,0.95", "grid.rewind_epochs": "0,1,2"})
+    results = run(grown, local_client, tmp_path).load()
+    assert (results.status == 1).all()
+    assert set(first) < set(attempts(tmp_path))
+    assert len(attempts(tmp_path)) == 9
+    alone = run(grown, local_client, tmp_path / "alone").load()
+    for name in RESULTS:
+        np.testing.assert_array_equal(results[name].values, alone[name].values)
+
+
+def test_another_study_in_the_same_folder_is_refused_with_the_difference(small, local_client):
+    _, folder, _ = small
+    with pytest.raises(InputError, match=r"another study.*batch_size: 64 in the folder, 32 given"):
+        run(SMALL.changed({"recipe.batch_size": "32"}), local_client, folder)
+    with pytest.raises(InputError, match=r"engine.threads 1, and 2 is asked for"):
+        run(SMALL.changed({"engine.threads": "2"}), local_client, folder)
+
+
+def test_the_grid_cannot_grow_past_the_states_that_are_kept(local_client, tmp_path):
+    study = TINY.changed({"grid.rewind_epochs": "0", "keep_until": "null"})
+    run(study, local_client, tmp_path)
+    with pytest.raises(InputError, match="keeps complete states of its dense runs until epoch 0"):
+        run(study.changed({"grid.rewind_epochs": "0,2"}), local_client, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_a_damaged_checkpoint_is_computed_again(local_client, tmp_path, damage):
+    run(TINY, local_client, tmp_path)
+    grown = TINY.changed({"grid.thresholds": "0.5,0.8,0.95"})
+    path = checkpoints.path_of(tmp_path, 0, 2)
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    results = run(grown, local_client, tmp_path)
+    assert (results.status == 1).all()
+    assert path.read_bytes() == whole
+
+
+def test_checkpoints_that_the_workers_lost_are_sent_again(local_client):
+    queue, seen = Queue(local_client), []
+
+    def lose(outcome):
+        queue._futures["value"].cancel()
+        queue.add(Task("second", _plus, (2,), ("value",), then=seen.append))
+
+    queue.share("value", lambda: 40)
+    queue.add(Task("first", _plus, (1,), ("value",), then=lambda o: (seen.append(o), lose(o))))
+    queue.run()
+    assert seen == [41, 42]
+
+
+def _plus(number, value, tell):
+    return number + value
+
+
+def test_the_driver_never_holds_more_than_a_window_of_tasks(local_client):
+    queue, most = Queue(local_client), 0
+
+    def count(outcome):
+        nonlocal most
+        most = max(most, len([k for k in local_client.futures if str(k).startswith("plus")]))
+
+    for number in range(60):
+        queue.add(Task(f"plus-{number}", _plus, (number, 1), then=count))
+    queue.run()
+    assert most <= 3 * 2
+
+
+def test_a_cell_that_raises_is_failed_with_its_traceback_and_blocks_no_other(
+    local_client, tmp_path
+):
+    run(TINY.changed({"grid.thresholds": "0.5"}), local_client, tmp_path)
+    # A folder of the cell's name that is a file: the worker cannot record its attempt.
+    (tmp_path / "cells" / "ticket-r0-t0.95-k0").write_text("in the way")
+    with pytest.raises(FileExistsError):  # nor can the driver keep a traceback there
+        run(TINY, local_client, tmp_path)
+    (tmp_path / "cells" / "ticket-r0-t0.95-k0").unlink()
+    attempt = tmp_path / "cells" / "ticket-r0-t0.95-k0"
+    attempt.mkdir()
+    array = tmp_path / "results.zarr" / "curves" / "c" / "0" / "0" / "1" / "0"
+    array.parent.mkdir(parents=True, exist_ok=True)
+    array.write_text("in the way")
+    results = run(TINY, local_client, tmp_path).load()
+    cell = results.sel(threshold=0.95, rewind_epoch=0)
+    assert cell.status == 2
+    assert (results.status == 1).sum() == 3
+    assert "Traceback" in (attempt / "traceback.txt").read_text()
+    # It stays failed until it is asked for again.
+    assert (run(TINY, local_client, tmp_path).status == 2).sum() == 1
+    array.unlink()
+    assert (run(TINY, local_client, tmp_path, retry_failed=True).status == 1).all()
+
+
+def test_a_cell_whose_loss_is_not_finite_is_diverged_and_blocks_no_other(local_client, tmp_path):
+    run(TINY, local_client, tmp_path / "sound")
+    # Checkpoint 2 gets an infinite weight: only the cells rewound to it diverge.
+    folder = tmp_path / "sound"
+    path = checkpoints.path_of(folder, 0, 2)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    state = checkpoints.load(path, manifest["checkpoints"]["0"]["2"])
+    state.weights["5.bias"][:] = float("inf")
+    manifest["checkpoints"]["0"]["2"] = checkpoints.save(path, state)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    grown = TINY.changed({"grid.thresholds": "0.5,0.8,0.95"})
+    results = run(grown, local_client, folder).load().sel(threshold=0.8)
+    assert results.status.sel(rewind_epoch=0) == 1
+    assert results.status.sel(rewind_epoch=2) == 3
+    assert np.isnan(results.test_accuracy.sel(rewind_epoch=2)).all()
+    assert results.epochs_trained.sel(rewind_epoch=2) == 0
+
+
+def test_a_dense_run_that_diverges_fails_the_cells_of_its_replicate_with_that_reason(
+    local_client, tmp_path
+):
+    study = TINY.changed({"recipe.optimizer.rate": "1e30"})
+    results = run(study, local_client, tmp_path)
+    assert (results.status == 2).all()
+    reason = (tmp_path / "cells" / "ticket-r0-t0.5-k0" / "traceback.txt").read_text()
+    assert "Diverged: the loss is" in reason
+    assert attempts(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "problem"),
+    [
+        ({"engine.device": "cuda"}, {}, "no CUDA device on .*use --device cpu"),
+        ({"recipe.batch_size": "1000"}, {}, "batch_size is 1000, but there are only 397"),
+        ({"data.name": "mnist"}, {}, "give --data DIR"),
+        ({"data.name": "mnist"}, {"data": "nowhere"}, "nowhere does not exist"),
+    ],
+)
+def test_what_a_worker_cannot_use_is_refused_before_anything_is_trained(
+    local_client, tmp_path, changes, arguments, problem
+):
+    if changes.get("engine.device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError, match=problem):
+        run(TINY.changed(changes), local_client, tmp_path / "run", **arguments)
+    assert list((tmp_path / "run").iterdir()) == []
+    # ... and the corrected study can have the folder.
+    assert run(TINY, local_client, tmp_path / "run").attrs["study"]["name"] == "tiny"
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(local_client, tmp_path, monkeypatch):
+    from lthdask.storage.folder import Folder
+
+    monkeypatch.setattr(Folder, "leave_word", lambda self: ".word-elsewhere")
+    with pytest.raises(InputError, match="does not see the folder .* shared file system"):
+        run(TINY, local_client, tmp_path)
+
+
+def test_the_plan_says_what_a_run_then_does(small, tmp_path):
+    _, folder, _ = small
+    fresh = plan(SMALL, tmp_path / "new")
+    assert (len(fresh.cells), fresh.done, fresh.dense_runs, fresh.epochs) == (8, 0, 2, 22)
+    assert fresh.seconds(2, 3) > 0
+    assert not (tmp_path / "new").exists()
+    written = sum(f.stat().st_size for f in (folder / "checkpoints").rglob("*") if f.is_file())
+    assert 2 * checkpoint_bytes(SMALL) == pytest.approx(written, rel=0.1)
+    later = plan(SMALL, folder)
+    assert (len(later.cells), later.done, later.epochs, later.disk) == (0, 8, 0, 0)
+    assert later.source == "8 earlier cells"
+    spent = open_results(folder)
+    assert later.seconds_per_epoch == pytest.approx(
+        float((spent.seconds / spent.epochs_trained).median())
+    )
+
+
+def test_a_plan_without_the_device_here_leaves_the_time_out(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    found = plan(TINY.changed({"engine.device": "cuda"}), tmp_path / "new")
+    assert found.seconds(2, 3) is None
