@@ -146,15 +146,19 @@ def _run(
             _say(console, f"{workers} workers asked for; this machine has room for {room}")
         with open_client(workers, study.engine.threads) as client, shown(console) as watch:
             _say(console, f"{study.name}: {len(cells)} cells to train; {client.dashboard_link}")
-            run(
-                study,
-                client,
-                out,
-                data,
-                download=download,
-                retry_failed=retry_failed,
-                watch=watch,
-            )
+            try:
+                run(
+                    study,
+                    client,
+                    out,
+                    data,
+                    download=download,
+                    retry_failed=retry_failed,
+                    watch=watch,
+                )
+            except KeyboardInterrupt:
+                _say(console, "stopping the workers")
+                raise
     else:
         _say(console, f"{study.name}: every cell is done")
     return _print_outcome(console, open_results(folder.path), study, folder.path, as_json)

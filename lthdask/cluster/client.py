@@ -1,13 +1,15 @@
 """Open a Dask client, the same way for a script, a notebook and a test."""
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, WorkerPlugin
 
 SETTINGS = {
     # Checkpoints are dependencies of every cell; without these two, Dask hands out cells
@@ -53,10 +55,22 @@ def open_client(workers: int | None = None, threads: int = 1) -> Iterator[Client
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:8787",
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,  # tracebacks are kept in the study's folder
         )
         with cluster, Client(cluster) as client:
+            client.register_plugin(IgnoreInterrupt())
             yield client
+
+
+class IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
+    """Leave Ctrl-C, which a terminal sends to every process, to the driver."""
+
+    name = "ignore-interrupt"
+
+    def setup(self, worker: object) -> None:
+        """Ignore SIGINT; Dask calls this in the worker's main thread."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def local_workers(threads: int = 1) -> int:

@@ -1,0 +1,55 @@
+"""What the project promises as a whole: one list of dependencies, a light engine, few names."""
+
+import doctest
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import lthdask
+import lthdask.masks
+
+ROOT = Path(__file__).parent.parent
+CONDA = {"torch": "pytorch", "dask": "dask-core"}
+
+
+def test_environment_yml_names_the_dependencies_and_ranges_of_pyproject_toml():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {
+        CONDA.get(r.name, r.name): r.specifier for r in map(Requirement, project["dependencies"])
+    }
+    wanted["python"] = SpecifierSet(project["requires-python"])
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    listed = {}
+    for line in environment["dependencies"]:
+        if isinstance(line, str) and line != "pip":
+            name, _, ranges = line.partition(" ")
+            listed[name] = SpecifierSet(ranges)
+    assert listed == wanted
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+
+
+def test_the_engine_imports_with_nothing_but_torch_torchvision_and_numpy():
+    heavy = "dask distributed zarr xarray pydantic yaml safetensors sklearn click rich pandas"
+    code = f"import sys; sys.modules.update(dict.fromkeys({heavy.split()!r}))\n"
+    code += "import lthdask.lottery, lthdask.networks, lthdask.data, lthdask.datasets"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_public_names_are_few_and_all_there():
+    names = ["InputError", "Study", "open_client", "open_results", "run"]
+    assert sorted(dir(lthdask)) == lthdask.__all__ == names
+    assert all(getattr(lthdask, name).__doc__ for name in names)
+    with pytest.raises(AttributeError, match="no attribute 'magic'"):
+        _ = lthdask.magic
+
+
+def test_the_examples_in_the_docstrings_are_true():
+    found = doctest.testmod(lthdask.masks)
+    assert found.attempted
+    assert not found.failed

@@ -1,0 +1,210 @@
+"""What the command promises, run as its users run it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from lthdask.study import Study
+from tests.test_flow import TINY, attempts
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "scripts" / "run.py"
+
+
+@pytest.fixture
+def tiny_file(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.to_yaml())
+    return path
+
+
+@pytest.fixture(scope="session")
+def command():
+    spec = spec_from_file_location("run_script", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def start(*arguments, **kwargs):
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
+    )
+
+
+def test_help_answers_without_importing_torch_and_explains_every_option():
+    code = (
+        "import sys; sys.argv = ['run.py', '--help']; import runpy\n"
+        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'dask', 'zarr', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    options = [
+        "study",
+        "thresholds",
+        "rewind-epochs",
+        "epochs",
+        "replicates",
+        "out",
+        "workers",
+        "seed",
+        "device",
+        "set",
+        "data",
+        "download",
+        "dry-run",
+        "json",
+        "retry-failed",
+    ]
+    assert all(f"--{option} " in done.stdout for option in options)
+
+
+def test_the_command_fills_a_cube_and_prints_the_map(tiny_file, tmp_path):
+    out = tmp_path / "run"
+    first = start("--study", tiny_file, "--out", out, "--workers", "64")
+    output, errors = first.communicate(timeout=120)
+    assert (first.returncode, errors) == (0, "")
+    assert "64 workers asked for; this machine has room for " in output
+    assert "http://127.0.0.1:" in output
+    assert "4/4 cells" in output
+    assert "dense" in output
+    assert "one replicate" in output or "no cell is within" in output
+    assert f"results in {out}" in output
+    assert len(attempts(out)) == 4
+    second = start("--study", tiny_file, "--out", out, "--json")
+    output, errors = second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert "every cell is done" in errors
+    values = json.loads(output)
+    assert {cell["status"] for cell in values["cells"]} == {"done"}
+    assert values["folder"] == str(out)
+    assert len(attempts(out)) == 4
+
+
+BAD = [
+    (["--study", "digit"], "unknown study 'digit'; did you mean 'digits'?"),
+    (["--set", "network.name=vgg"], "unknown network 'vgg'; known: "),
+    (["--set", "data.name=coco"], "unknown data set 'coco'; known: "),
+    (["--thresholds", "1.5"], "between 0 and 1; got 1.5"),
+    (["--thresholds", "0.9,0.5"], "thresholds must increase"),
+    (["--thresholds", "0.5,0.5"], "a value twice"),
+    (["--thresholds", "-0.5", "--set", "pruning.by=cutoff"], "a number above 0; got -0.5"),
+    (["--rewind-epochs", "6"], "rewind epoch 6 leaves nothing to train"),
+    (["--rewind-epochs", "-1"], "rewind_epochs must be 0 or more"),
+    (["--epochs", "three"], "should be a valid integer"),
+    (["--workers", "0"], "--workers must be 1 or more; got 0"),
+    (["--set", "seed"], "--set takes KEY=VALUE; got 'seed'"),
+    (["--set", "sed=1"], "unknown key 'sed'; did you mean 'seed'?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "problem"), BAD, ids=[" ".join(b[0]) for b in BAD])
+def test_bad_input_is_one_sentence_and_exit_code_2(command, tmp_path, arguments, problem):
+    done = CliRunner().invoke(command, [*arguments, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert problem in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    command, tiny_file, tmp_path, as_json
+):
+    out = tmp_path / "run"
+    arguments = ["--study", str(tiny_file), "--out", str(out), "--dry-run", "--workers", "2"]
+    done = CliRunner().invoke(command, [*arguments, *as_json])
+    assert done.exit_code == 0
+    assert not out.exists()
+    if as_json:
+        values = json.loads(done.stdout)
+        assert (values["cells"], values["epochs"], values["dense_runs"]) == (4, 11, 1)
+    else:
+        assert "4 cells to train, 0 done" in done.stdout
+        assert "judged by" in done.stdout
+
+
+def test_another_study_in_the_folder_is_refused_before_any_worker_starts(command, tmp_path):
+    (tmp_path / "study.yaml").write_text(Study.read("digits").to_yaml())
+    done = CliRunner().invoke(command, ["--seed", "5", "--out", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "seed: 0 in the folder, 5 given" in done.stderr
+
+
+def test_a_device_that_is_not_there_is_refused_by_the_worker(tiny_file, tmp_path):
+    process = start(
+        "--study",
+        tiny_file,
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cuda",
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "no CUDA device on" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
+def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, how):
+    study = yaml.safe_load(tiny_file.read_text())
+    study["grid"]["thresholds"] = [i / 20 for i in range(1, 17)]
+    tiny_file.write_text(yaml.safe_dump(study))
+    out = tmp_path / "run"
+    process = start("--study", tiny_file, "--out", out, start_new_session=True)
+    for line in process.stdout:
+        if " done: 3/" in line:
+            break
+    if how == "ctrl-c":  # a terminal sends it to the workers, too
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
+    stopped = time.monotonic()
+    output, errors = process.communicate(timeout=60)
+    assert time.monotonic() - stopped < 20
+    assert process.returncode == 130
+    assert "the same command goes on from here" in output
+    assert "Traceback" not in output + errors
+    from lthdask.storage.results import Cube, Status
+
+    done = [c for c, s in Cube(out / "results.zarr").cells().items() if s is Status.DONE]
+    assert len(done) >= 3
+    again = start("--study", tiny_file, "--out", out, "--json")
+    output, _ = again.communicate(timeout=180)
+    assert again.returncode == 0
+    cells = json.loads(output)["cells"]
+    assert {cell["status"] for cell in cells} == {"done"}
+    counted = attempts(out)
+    for cell in done:
+        assert sum(name.startswith(f"{cell}/") for name in counted) == 1
+
+
+def test_a_study_with_a_failed_cell_ends_with_1(command, tiny_file, tmp_path):
+    from lthdask.storage.results import Cube, Status
+
+    out = tmp_path / "run"
+    process = start("--study", tiny_file, "--out", out)
+    process.communicate(timeout=120)
+    cube = Cube(out / "results.zarr")
+    cube.mark(next(iter(cube.cells())), Status.FAILED)
+    done = CliRunner().invoke(command, ["--study", str(tiny_file), "--out", str(out)])
+    assert done.exit_code == 1
+    assert "1 failed: threshold 0.5 k=0 replicate 0" in done.stdout
