@@ -47,9 +47,9 @@ class Study:
         What every random draw derives from, at least 0.
     matching_margin : float
         How far below the dense accuracy a ticket still matches it, in [0, 1].
-    keep_until : int, optional
+    keep_until : int
         The last epoch of the dense run whose complete state is kept, so that the grid can
-        grow to it; by default the last rewind epoch.
+        grow to it; the last rewind epoch, if that is later.
     fresh_buffers : bool
         Start a ticket's optimizer afresh, in place of its state at the rewind epoch.
     engine : Engine
@@ -66,7 +66,7 @@ class Study:
     pruning: Pruning = Pruning()
     seed: int = 0
     matching_margin: float = 0.01
-    keep_until: int | None = None
+    keep_until: int = 0
     fresh_buffers: bool = False
     engine: Engine = Engine()
 
@@ -82,11 +82,8 @@ class Study:
                 f"rewind epoch {last} leaves nothing to train: the study has {epochs} epochs, "
                 f"so the last possible one is {epochs - 1}"
             )
-        if self.keep_until is not None and not last <= self.keep_until <= epochs:
-            raise ValueError(
-                f"keep_until must lie between the last rewind epoch, {last}, and the last "
-                f"epoch, {epochs}; got {self.keep_until}"
-            )
+        if self.keep_until < 0:
+            raise ValueError(f"keep_until must be 0 or more; got {self.keep_until}")
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more; got {self.seed}")
         if not 0 <= self.matching_margin <= 1:
@@ -99,7 +96,7 @@ class Study:
     @property
     def kept_until(self) -> int:
         """The last epoch of the dense run whose complete state is kept."""
-        return self.grid.rewind_epochs[-1] if self.keep_until is None else self.keep_until
+        return max(self.keep_until, self.grid.rewind_epochs[-1])
 
     @classmethod
     def read(cls, which: str | Path) -> "Study":

@@ -49,13 +49,12 @@ def test_settings_change_by_dotted_key_with_lists_separated_by_commas():
             "pruning.spare": "stem,classifier",
             "recipe.optimizer.weight_decay": "1e-4",
             "recipe.epochs": "9",
-            "keep_until": "null",
         }
     )
     assert study.grid.thresholds == (0.25, 0.75)
     assert study.pruning.spare == ("stem", "classifier")
     assert study.recipe.optimizer.weight_decay == 1e-4
-    assert (study.recipe.epochs, study.kept_until) == (9, study.grid.rewind_epochs[-1])
+    assert (study.recipe.epochs, study.kept_until) == (9, 5)
     assert DIGITS.changed({"pruning.spare": "stem"}).pruning.spare == ("stem",)
 
 
@@ -81,7 +80,8 @@ WRONG = [
     ({"network.name": "vgg"}, "unknown network 'vgg'; known: lenet_300_100, mobilenet_v2"),
     ({"data.name": "imagenet22k"}, "unknown data set 'imagenet22k'; known: cifar10"),
     ({"pruning.spare": "dephtwise"}, "spare names 'dephtwise', which this network does not have"),
-    ({"keep_until": "1"}, "keep_until must lie between the last rewind epoch, 4, and"),
+    ({"keep_until": "-1"}, "keep_until must be 0 or more; got -1"),
+    ({"keep_until": "null"}, "keep_until should be a valid integer; got none"),
     ({"seed": "-1"}, "seed must be 0 or more; got -1"),
     ({"matching_margin": "2"}, "matching_margin must be in"),
     ({"name": "../elsewhere"}, "name must be letters"),
