@@ -10,13 +10,14 @@ from typing import Any
 import click
 from rich.console import Console
 
-from lthdask.errors import InputError
+from lthdask.errors import InputError, one_of
 
 # Everything else is imported when it is needed: --help must not wait for torch.
 
 STUDIES = sorted(
     file.name.removesuffix(".yaml") for file in (resources.files("lthdask") / "studies").iterdir()
 )
+DEPLOYMENTS = ("auto", "local", "slurm", "pbs", "sge", "lsf", "htcondor", "moab", "oar")
 COMMON = {
     "thresholds": "grid.thresholds",
     "rewind_epochs": "grid.rewind_epochs",
@@ -77,9 +78,25 @@ COMMON = {
 @click.option("--download", is_flag=True, help="Fetch the data set into --data if it is missing.")
 @click.option(
     "--workers",
-    metavar="N",
-    type=int,
-    help="Worker processes, one cell each; by default as many as this machine has cores for.",
+    metavar="N|MIN..MAX",
+    help="Workers, one cell each: processes of this machine, by default as many as it has GPUs, "
+    "or else cores, for; or jobs of a queue, 1 by default.",
+)
+@click.option(
+    "--cluster",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Where to train, in Dask's format; ./cluster.yaml by default, if there is one.",
+)
+@click.option(
+    "--deploy",
+    metavar="WHERE",
+    help=f"{', '.join(DEPLOYMENTS)}; in place of what the cluster file says. auto is Slurm where "
+    "sbatch answers, this machine elsewhere.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already.")
+@click.option(
+    "--print-job-script", is_flag=True, help="Print what would be submitted, and start nothing."
 )
 @click.option("--retry-failed", is_flag=True, help="Train failed cells again.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and start nothing.")
@@ -112,14 +129,21 @@ def _run(
     out: Path | None,
     data: Path | None,
     download: bool,
-    workers: int | None,
+    workers: str | None,
+    cluster: Path | None,
+    deploy: str | None,
+    scheduler: str | None,
+    print_job_script: bool,
     retry_failed: bool,
     dry_run: bool,
     as_json: bool,
     **common: str | None,
 ) -> int:
-    if workers is not None and workers < 1:
-        raise InputError(f"--workers must be 1 or more; got {workers}")
+    count = _workers(workers)
+    if deploy is not None and deploy not in DEPLOYMENTS:
+        raise one_of("deployment", deploy, DEPLOYMENTS)
+    if cluster is None and Path("cluster.yaml").is_file():
+        cluster = Path("cluster.yaml")
     changes = {COMMON[name]: str(value) for name, value in common.items() if value is not None}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -130,38 +154,75 @@ def _run(
     from lthdask.study import Study
 
     study = Study.read(which).changed(changes)
+    from lthdask.cluster.settings import Settings
+
+    where = Settings.read(cluster)  # what is wrong with it is said before anything starts
+    if print_job_script:
+        from lthdask.cluster.client import job_script
+
+        queue = deploy or where.deployment
+        queue = queue if queue not in ("auto", "local", "scheduler") else "slurm"
+        click.echo(job_script(where, queue))
+        return 0
+
     from lthdask.flow import existing, remaining, run
     from lthdask.storage.results import open_results
 
     folder = existing(study, out)
     cells = remaining(study, folder, retry_failed)
     if dry_run:
-        return _print_plan(console, study, out, data, retry_failed, workers, as_json)
+        return _print_plan(console, study, out, data, retry_failed, count, as_json)
     if cells:
-        from lthdask.cluster.client import local_workers, open_client
+        from lthdask.cluster.client import choose, local_workers, open_client
         from lthdask.report.progress import shown
 
-        room = local_workers(study.engine.threads)
-        if workers and workers > room:
-            _say(console, f"{workers} workers asked for; this machine has room for {room}")
-        with open_client(workers, study.engine.threads) as client, shown(console) as watch:
-            _say(console, f"{study.name}: {len(cells)} cells to train; {client.dashboard_link}")
+        deployment = choose(where, deploy, scheduler, lambda line: _say(console, line))
+        threads, room = study.engine.threads, local_workers(study.engine.threads)
+        if deployment == "local" and count and count[1] > room:
+            _say(console, f"{count[1]} workers asked for; this machine has room for {room}")
+        with open_client(
+            count,
+            threads=threads,
+            cluster=cluster,
+            deployment=deployment,
+            scheduler=scheduler,
+            say=lambda line: _say(console, line),
+        ) as client:
             try:
-                run(
-                    study,
-                    client,
-                    out,
-                    data,
-                    download=download,
-                    retry_failed=retry_failed,
-                    watch=watch,
-                )
+                _say(console, f"{study.name}: {len(cells)} cells to train")
+                with shown(console) as watch:
+                    run(
+                        study,
+                        client,
+                        out,
+                        data,
+                        download=download,
+                        retry_failed=retry_failed,
+                        watch=watch,
+                    )
             except KeyboardInterrupt:
+                # Once is enough: what follows leaves nothing behind in a queue.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 _say(console, "stopping the workers")
                 raise
     else:
         _say(console, f"{study.name}: every cell is done")
     return _print_outcome(console, open_results(folder.path), study, folder.path, as_json)
+
+
+def _workers(text: str | None) -> tuple[int, int] | None:
+    """Return the least and the most workers."""
+    if text is None:
+        return None
+    low, _, high = text.partition("..")
+    try:
+        least, most = int(low), int(high or low)
+    except ValueError:
+        raise InputError(f"--workers is a number, or MIN..MAX; got {text!r}") from None
+    if not 1 <= least <= most:
+        raise InputError(f"--workers must be 1 or more, and MIN not above MAX; got {text}")
+    return least, most
 
 
 def _print_plan(
@@ -170,7 +231,7 @@ def _print_plan(
     out: Path | None,
     data: Path | None,
     retry_failed: bool,
-    workers: int | None,
+    workers: tuple[int, int] | None,
     as_json: bool,
 ) -> int:
     """Say what would be done."""
@@ -180,7 +241,7 @@ def _print_plan(
 
     found = plan(study, out, data, retry_failed=retry_failed)
     room = local_workers(study.engine.threads)
-    count = min(workers or room, room)
+    count = min(workers[1], room) if workers else room
     seconds = found.seconds(count, study.recipe.epochs)
     if as_json:
         values = {

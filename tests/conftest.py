@@ -77,5 +77,5 @@ def local_client():
     """A client to two real worker processes."""
     from lthdask.cluster.client import open_client
 
-    with open_client(2) as client:
+    with open_client(2, deployment="local") as client:
         yield client

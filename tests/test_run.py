@@ -37,7 +37,7 @@ def command():
 
 def start(*arguments, **kwargs):
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        [sys.executable, str(SCRIPT), "--deploy", "local", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -80,7 +80,7 @@ def test_the_command_fills_a_cube_and_prints_the_map(tiny_file, tmp_path):
     output, errors = first.communicate(timeout=120)
     assert (first.returncode, errors) == (0, "")
     assert "64 workers asked for; this machine has room for " in output
-    assert "http://127.0.0.1:" in output
+    assert "dashboard: http://127.0.0.1:" in output
     assert "4/4 cells" in output
     assert "dense" in output
     assert "one replicate" in output or "no cell is within" in output
@@ -107,7 +107,12 @@ BAD = [
     (["--rewind-epochs", "6"], "rewind epoch 6 leaves nothing to train"),
     (["--rewind-epochs", "-1"], "rewind_epochs must be 0 or more"),
     (["--epochs", "three"], "should be a valid integer"),
-    (["--workers", "0"], "--workers must be 1 or more; got 0"),
+    (["--workers", "0"], "--workers must be 1 or more, and MIN not above MAX; got 0"),
+    (["--workers", "4..2"], "MIN not above MAX; got 4..2"),
+    (["--workers", "many"], "--workers is a number, or MIN..MAX; got 'many'"),
+    (["--deploy", "slum"], "unknown deployment 'slum'; known: "),
+    (["--deploy", "scheduler"], "unknown deployment"),
+    (["--cluster", "nowhere.yaml"], "cannot read the cluster file nowhere.yaml"),
     (["--set", "seed"], "--set takes KEY=VALUE; got 'seed'"),
     (["--set", "sed=1"], "unknown key 'sed'; did you mean 'seed'?"),
 ]

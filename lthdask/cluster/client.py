@@ -1,16 +1,46 @@
-"""Open a Dask client, the same way for a script, a notebook and a test."""
+"""Open a Dask client, the same way for a script, a notebook and a test.
 
+Workers are processes of this machine, jobs of a queue, or those of a scheduler that runs
+already. One worker trains one cell at a time, on one device.
+"""
+
+import glob
 import logging
+import os
+import shlex
 import signal
+import subprocess
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import dask
+import dask_jobqueue
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, WorkerPlugin
 
+from lthdask.cluster.settings import Settings, seconds, slurm_answers
+from lthdask.errors import InputError
+
+CLASSES = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "sge": "SGECluster",
+    "lsf": "LSFCluster",
+    "htcondor": "HTCondorCluster",
+    "moab": "MoabCluster",
+    "oar": "OARCluster",
+}
+MEMORY = {
+    # Dask has workers give freed memory back at once, and training asks for it again in the
+    # next step: page faults halved the speed of MobileNetV2 (189 against 407 images/s).
+    "MALLOC_TRIM_THRESHOLD_": 2**30,
+    "MALLOC_MMAP_THRESHOLD_": 2**30,
+}
 SETTINGS = {
     # Checkpoints are dependencies of every cell; without these two, Dask hands out cells
     # eagerly, ignores their priority, and blames one lost worker on cells that never ran.
@@ -23,56 +53,275 @@ SETTINGS = {
     "distributed.scheduler.active-memory-manager.policies": [],
     # Training is one long call; a worker in it is busy, not lost.
     "distributed.scheduler.worker-ttl": "30 minutes",
-    # Dask has workers give freed memory back at once, and training asks for it again in the
-    # next step: page faults halved the speed of MobileNetV2 (189 against 407 images/s).
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**30,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**30,
+    # So that data sets that stream from disk may start readers.
+    "distributed.worker.daemon": False,
+    **{f"distributed.nanny.pre-spawn-environ.{key}": value for key, value in MEMORY.items()},
 }
+DASHBOARD = "127.0.0.1:8787"
+
+Workers = int | tuple[int, int] | None
+Say = Callable[[str], None]
 
 
 @contextmanager
-def open_client(workers: int | None = None, threads: int = 1) -> Iterator[Client]:
-    """Open a client to workers on this machine, and close both at the end.
+def open_client(
+    workers: Workers = None,
+    *,
+    threads: int = 1,
+    cluster: Path | str | None = None,
+    deployment: str | None = None,
+    scheduler: str | None = None,
+    say: Say = print,
+) -> Iterator[Client]:
+    """Open a client, and close it with its workers at the end, however that comes.
 
     Parameters
     ----------
-    workers : int, optional
-        Worker processes, one cell each; by default, and at most, as many as the machine
-        has room for.
+    workers : int or (int, int), optional
+        Worker processes, or jobs of a queue, one cell each; the least and the most for an
+        elastic number. On this machine, by default and at most, as many as it has GPUs, or
+        else cores, for; in a queue, 1 by default.
     threads : int
         CPU threads that a cell computes with.
+    cluster : path, optional
+        A cluster file, strictly checked; see the ``cluster.yaml`` that comes with lthdask.
+    deployment : str, optional
+        In place of the file's.
+    scheduler : str, optional
+        Address of a scheduler that runs already, in place of the file's.
+    say : callable
+        Told, in a line each, where it trains and what it waits for.
 
     Yields
     ------
     distributed.Client
-        Scheduler and dashboard listen on this machine only.
+        With at least one worker.
+
+    Raises
+    ------
+    InputError
+        If something that was given cannot be used, or patience with the queue has ended.
     """
-    count = min(workers or local_workers(threads), local_workers(threads))
-    with dask.config.set(SETTINGS), warnings.catch_warnings():
+    settings = Settings.read(Path(cluster) if cluster else None)
+    chosen = choose(settings, deployment, scheduler, say)
+    if settings.file:  # so that workers that are started from here read it, too
+        os.environ["DASK_CONFIG"] = str(settings.file)
+    with dask.config.set(SETTINGS), dask.config.set(_flat(settings.values)):
+        if chosen == "local":
+            opened = _local(workers, threads, say)
+        elif chosen == "scheduler":
+            opened = _existing(scheduler or settings.scheduler)
+        else:
+            opened = _queued(chosen, settings, workers or 1, threads, say)
+        with opened as client:
+            client.register_plugin(Prepare())
+            yield client
+
+
+def choose(
+    settings: Settings, deployment: str | None, scheduler: str | None, say: Say = print
+) -> str:
+    """Return the deployment to use: what is given, what the file says, or what is there."""
+    chosen = "scheduler" if scheduler else deployment or settings.deployment
+    if chosen == "scheduler" and not (scheduler or settings.scheduler):
+        raise InputError(
+            "deployment is scheduler, but no address is given; add --scheduler ADDRESS"
+        )
+    if chosen != "auto":
+        return chosen
+    if slurm_answers():
+        say("training on Slurm, because sbatch answers here; --deploy local for this machine")
+        return "slurm"
+    say("training on this machine, because no Slurm answers here; --deploy slurm to insist")
+    return "local"
+
+
+def local_workers(threads: int = 1) -> int:
+    """Return how many workers this machine has room for: one per GPU, or by its cores."""
+    return len(_devices()) or max(1, int(CPU_COUNT) // threads)
+
+
+def job_script(settings: Settings, queue: str, threads: int = 1) -> str:
+    """Return the job script that would be submitted, also where there is no such queue."""
+    with (
+        dask.config.set(SETTINGS),
+        dask.config.set(_flat(settings.values)),
+        _queue_cluster(queue, settings, threads) as cluster,
+    ):
+        script: str = cluster.job_script()
+        return script
+
+
+def ask_for_workers(client: Client, tasks: int) -> None:
+    """Ask a queue for as many workers as there is work for, within what was asked for.
+
+    While only dense runs can work, no GPU is held idle for the cells that will come. The
+    number never falls: workers that hold checkpoints are not sent away.
+    """
+    cluster = client.cluster
+    limits = getattr(cluster, "lthdask_limits", None)
+    if limits is None:
+        return
+    low, high = (min(limit, max(tasks, 1)) for limit in limits)
+    before = getattr(cluster, "lthdask_asked", (0, 0))
+    asked = max(low, before[0]), max(high, before[1])
+    if asked != before:
+        cluster.lthdask_asked = asked
+        cluster.adapt(minimum=asked[0], maximum=asked[1])
+
+
+class Prepare(WorkerPlugin):  # type: ignore[misc]
+    """Leave Ctrl-C to the driver, and take one GPU for oneself where there are several."""
+
+    name = "lthdask-prepare"
+
+    def setup(self, worker: Any) -> None:
+        """Prepare a worker; Dask calls this in its main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # a worker inside the driver's own process
+        # A terminal sends Ctrl-C to every process of the command.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        devices = _devices()
+        if len(devices) > 1 and isinstance(worker.name, int):
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices[worker.name % len(devices)]
+
+
+def _devices() -> list[str]:
+    """Return the GPUs that may be used here, without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [device for device in visible.split(",") if device]
+    return [path.removeprefix("/dev/nvidia") for path in sorted(glob.glob("/dev/nvidia[0-9]*"))]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys as dotted ones: Dask replaces a whole section by a nested one."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+@contextmanager
+def _local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
+    """Workers on this machine; scheduler and dashboard listen to nobody else."""
+    most = workers[1] if isinstance(workers, tuple) else workers
+    count = min(most or local_workers(threads), local_workers(threads))
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port 8787 is already in use")
         cluster = LocalCluster(
             n_workers=count,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address="127.0.0.1:8787",
+            dashboard_address=DASHBOARD,
             silence_logs=logging.CRITICAL,  # tracebacks are kept in the study's folder
         )
-        with cluster, Client(cluster) as client:
-            client.register_plugin(IgnoreInterrupt())
-            yield client
+    with cluster, Client(cluster) as client:
+        say(f"dashboard: {client.dashboard_link}")
+        yield client
 
 
-class IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
-    """Leave Ctrl-C, which a terminal sends to every process, to the driver."""
+@contextmanager
+def _existing(address: str | None) -> Iterator[Client]:
+    """Workers of a scheduler that runs already; they stay when the client leaves."""
+    try:
+        client = Client(address, timeout="20s")
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(f"no Dask scheduler answers at {address}: {error}") from None
+    with client:
+        yield client
 
-    name = "ignore-interrupt"
 
-    def setup(self, worker: object) -> None:
-        """Ignore SIGINT; Dask calls this in the worker's main thread."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _queued(
+    queue: str, settings: Settings, workers: int | tuple[int, int], threads: int, say: Say
+) -> Iterator[Client]:
+    """Jobs of a queue; none is left in it at the end."""
+    with _queue_cluster(queue, settings, threads) as cluster, Client(cluster) as client:
+        cluster.lthdask_limits = workers if isinstance(workers, tuple) else (workers, workers)
+        ask_for_workers(client, 1)
+        port = cluster.scheduler.http_server.port
+        host, user = os.uname().nodename, os.environ.get("USER", "USER")
+        say(f"dashboard: ssh -N -L 8787:127.0.0.1:{port} {user}@{host}, then {_link(8787)}")
+        _wait_for_a_worker(queue, client, settings.patience, say)
+        yield client
 
 
-def local_workers(threads: int = 1) -> int:
-    """Return how many cells of so many threads this machine has room for."""
-    return max(1, int(CPU_COUNT) // threads)
+def _link(port: int) -> str:
+    return f"http://127.0.0.1:{port}/status"
+
+
+def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
+    """Return the cluster of a queue by name, with no worker yet."""
+    given = settings.queue(queue)
+    given.setdefault("cores", 1)
+    given.setdefault("processes", 1)
+    if given.get("memory") is None:
+        raise InputError(f"{settings.file}: jobqueue.{queue}.memory is missing; such as 32GiB")
+    shared = Path(given.pop("shared_temp_directory", None) or "~/.lthdask").expanduser()
+    shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if logs := given.get("log_directory"):
+        given["log_directory"] = str(Path(logs).expanduser().absolute())
+    given["job_script_prologue"] = [
+        *(given.get("job_script_prologue") or []),
+        *(f"export {key}={value}" for key, value in MEMORY.items()),
+        f"export DASK_CONFIG={shlex.quote(str(settings.file))}",
+    ]
+    extra = list(given.get("worker_extra_args") or [])
+    given["worker_extra_args"] = extra + _lifetime(given.get("walltime"), extra)
+    return getattr(dask_jobqueue, CLASSES[queue])(
+        config_name=queue,
+        security=True,
+        protocol="tls://",
+        shared_temp_directory=str(shared),
+        scheduler_options={"dashboard_address": DASHBOARD},
+        silence_logs=logging.CRITICAL,
+        **{key: value for key, value in given.items() if value is not None},
+    )
+
+
+def _lifetime(walltime: str | None, given: list[str]) -> list[str]:
+    """Return the worker's arguments that make it leave before its job is killed.
+
+    A tenth of the wall-time before, at most ten minutes, give or take half of that, so
+    that jobs which began together do not end together.
+    """
+    arguments = ["--no-dashboard"]
+    if "--memory-limit" not in given:
+        arguments += ["--memory-limit", "0"]  # the queue fences memory already
+    if walltime and "--lifetime" not in given:
+        margin = min(seconds(walltime) // 10, 600)
+        arguments += ["--lifetime", f"{seconds(walltime) - margin}s"]
+        arguments += ["--lifetime-stagger", f"{margin // 2}s"]
+    return arguments
+
+
+def _wait_for_a_worker(queue: str, client: Client, patience: float, say: Say) -> None:
+    """Wait for the first worker, and say meanwhile what the queue says."""
+    began, before = time.monotonic(), ""
+    while not client.nthreads():
+        jobs = [worker.job_id for worker in client.cluster.workers.values() if worker.job_id]
+        state = _queue_state(queue, jobs)
+        waited = time.monotonic() - began
+        if state != before:
+            say(f"waiting for the queue: {state}")
+            before = state
+        if waited > patience:
+            raise InputError(
+                f"no worker has started after {waited:.0f} s of patience ({state}); its jobs are "
+                f"cancelled; ask for less in the cluster file, or set lthdask.patience"
+            )
+        time.sleep(1)
+
+
+def _queue_state(queue: str, jobs: list[str]) -> str:
+    """Return how many jobs there are and, from Slurm, in which state and why."""
+    if queue != "slurm" or not jobs:
+        return f"{len(jobs)} jobs submitted"
+    asked = ["squeue", "--noheader", "--format=%T (%r)", f"--jobs={','.join(jobs)}"]
+    found = subprocess.run(asked, capture_output=True, text=True).stdout.split("\n")
+    counts = {line: found.count(line) for line in found if line}
+    return ", ".join(f"{count} {line}" for line, count in counts.items()) or "no jobs"

@@ -16,6 +16,8 @@ from typing import Any
 import dask
 from distributed import Client, Future, as_completed, get_worker
 
+from lthdask.cluster.client import ask_for_workers
+
 WINDOW = 3
 """Tasks in flight per worker: enough that no worker ever waits for the driver."""
 TOPIC = "lthdask"
@@ -74,6 +76,8 @@ class Queue:
     def share(self, name: Hashable, load: Callable[[], Any]) -> None:
         """Scatter a value; `load` gives it, and gives it again if the workers lose it."""
         self._loaders[name] = load
+        if not self.client.nthreads():  # between two jobs of a queue, say
+            self.client.wait_for_workers(1)
         # In a list: the keys of a bare mapping would become keys of the whole cluster.
         (self._futures[name],) = self.client.scatter([load()], hash=False)
 
@@ -89,6 +93,7 @@ class Queue:
             self.client.subscribe_topic(TOPIC, lambda event: self.on_message(event[1]))
         try:
             while self._waiting or running:
+                ask_for_workers(self.client, len(self._waiting) + len(running))
                 while self._waiting and len(running) < self._window():
                     task = heapq.heappop(self._waiting)[-1]
                     future = self._submit(task)

@@ -1,0 +1,186 @@
+"""cluster.yaml: Dask's own configuration, read strictly.
+
+Dask takes any key in silence, so that a misspelt wall-time is a run on the default one.
+Here every key is checked against the defaults that Dask and dask-jobqueue ship, also in
+sections that are not in use, and what is wrong is named with its line.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dask.utils import parse_bytes, parse_timedelta
+
+from lthdask.errors import InputError
+
+OURS = {"deployment": "auto", "patience": "24 hours", "scheduler": None}
+QUEUES = ("slurm", "pbs", "sge", "lsf", "htcondor", "moab", "oar")
+DEPLOYMENTS = ("auto", "local", "scheduler", *QUEUES)
+WALLTIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d\d)")
+"""[days-][hours:]minutes:seconds"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where to train.
+
+    Attributes
+    ----------
+    file : Path or None
+        The file they were read from.
+    deployment : str
+        One of `DEPLOYMENTS`.
+    patience : float
+        Seconds to wait for the first worker.
+    scheduler : str or None
+        Address of a scheduler that runs already.
+    values : dict
+        The file, as Dask takes it.
+    """
+
+    file: Path | None = None
+    deployment: str = "auto"
+    patience: float = 86400.0
+    scheduler: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path | None) -> "Settings":
+        """Read a cluster file; without one, everything is as Dask has it.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read, or anything in it is unknown or impossible.
+        """
+        if path is None:
+            return cls()
+        try:
+            text = path.read_text()
+            node = yaml.compose(text, yaml.SafeLoader)
+            values = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise InputError(f"cannot read the cluster file {path}: {reason}") from None
+        except (yaml.YAMLError, ValueError) as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            raise InputError(f"{path}{line}: {getattr(error, 'problem', error)}") from None
+        if node is None or not isinstance(values, dict):
+            raise InputError(f"{path}: a cluster file is a mapping of sections, as cluster.yaml")
+        _check(path, node, _known(), "")
+        ours = OURS | (values.get("lthdask") or {})
+        return cls(
+            path.absolute(),
+            ours["deployment"],
+            parse_timedelta(ours["patience"]),
+            ours["scheduler"],
+            values,
+        )
+
+    def queue(self, name: str) -> dict[str, Any]:
+        """Return the section of a queue, with ``-`` in its keys as ``_``."""
+        section = (self.values.get("jobqueue") or {}).get(name)
+        if section is None:
+            where = f"the file {self.file} has" if self.file else "there is no cluster.yaml, so"
+            raise InputError(
+                f"{where} no section jobqueue.{name}; give one with --cluster FILE, "
+                f"as in the cluster.yaml that comes with lthdask"
+            )
+        return {key.replace("-", "_"): value for key, value in section.items()}
+
+
+def seconds(walltime: str) -> int:
+    """Return a wall-time such as ``04:00:00`` or ``2-12:00:00`` in seconds."""
+    found = WALLTIME.fullmatch(walltime)
+    if not found:
+        raise ValueError(f"a wall-time is [days-]hours:minutes:seconds; got {walltime!r}")
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return 86400 * days + 3600 * hours + 60 * minutes + rest
+
+
+def slurm_answers() -> bool:
+    """Return whether jobs can be submitted to a Slurm from here."""
+    if not shutil.which("sbatch") or not shutil.which("sinfo"):
+        return False
+    try:
+        return subprocess.run(["sinfo", "-h"], capture_output=True, timeout=20).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _known() -> dict[str, Any]:
+    """Return every key there is, with its default."""
+    known: dict[str, Any] = {"lthdask": OURS}
+    for package in ("dask", "distributed", "dask_jobqueue"):
+        name = "jobqueue" if package == "dask_jobqueue" else package
+        text = (resources.files(package) / f"{name}.yaml").read_text()
+        known |= yaml.safe_load(text)
+    known["jobqueue"] = {name: known["jobqueue"][name] for name in QUEUES}
+    return known
+
+
+def _check(path: Path, node: yaml.Node, known: Mapping[str, Any], prefix: str) -> None:
+    """Check one mapping of the file against the mapping of what is known there."""
+    names = {key.replace("_", "-"): key for key in known}
+    for key_node, value_node in node.value:
+        where = f"{path}, line {key_node.start_mark.line + 1}"
+        key = str(key_node.value)
+        name = names.get(key.replace("_", "-"))
+        if name is None:
+            close = get_close_matches(key, known, 1, cutoff=0.5)
+            hint = f"did you mean {prefix + close[0]!r}?" if close else f"known: {_listed(known)}"
+            raise InputError(f"{where}: unknown key {prefix + key!r}; {hint}")
+        default = known[name]
+        open_ended = name in (
+            "environ",
+            "pre-spawn-environ",
+            "resources",
+            "scheduler-options",
+            "default-task-durations",
+            "annotations",
+        )
+        if isinstance(default, dict) and not open_ended:
+            if not isinstance(value_node, yaml.MappingNode):
+                raise InputError(f"{where}: {prefix + name} is a section of keys and values")
+            _check(path, value_node, default, f"{prefix}{name}.")
+        else:
+            value = yaml.safe_load(yaml.serialize(value_node))
+            if problem := _problem(name, value, default):
+                raise InputError(f"{where}: {prefix + name} {problem}; got {value!r}")
+
+
+def _problem(name: str, value: Any, default: Any) -> str | None:
+    """Return what is wrong with a value, if anything is."""
+    if value is None:
+        return None
+    if name == "deployment" and value not in DEPLOYMENTS:
+        return f"is one of {_listed(DEPLOYMENTS)}"
+    if isinstance(default, list) and not isinstance(value, list):
+        return "is a list"
+    if name in ("cores", "processes", "job-cpu") and not (type(value) is int and value > 0):
+        return "is a whole number above 0"
+    try:
+        if name in ("memory", "job-mem"):
+            parse_bytes(value)
+        elif name in ("patience", "death-timeout"):
+            parse_timedelta(value)
+        elif name == "walltime":
+            if not isinstance(value, str):  # YAML 1.1 reads 04:00:00 as 14400
+                return 'is a text in quotes, as "04:00:00"'
+            if seconds(value) < 60:
+                return "is at least a minute"
+    except (ValueError, TypeError, KeyError) as error:
+        return f"cannot be read ({error})"
+    return None
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(names)
