@@ -5,6 +5,7 @@ disk, because results that only live on a worker are lost with it.
 """
 
 import functools
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -70,6 +71,17 @@ class Work:
 @functools.lru_cache(maxsize=1)
 def _data(source: DataSource, folder: Path | None, download: bool, device: str) -> Data:
     return load(source, folder, download).to(torch.device(device))
+
+
+def _place(engine: Engine) -> str:
+    """Return host, device and, in a queue, the number of the job."""
+    device: str = engine.device
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    jobs = [
+        os.environ[name] for name in ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID") if name in os.environ
+    ]
+    device += f":{visible}" if device == "cuda" and visible else ""
+    return " ".join([platform.node(), device, *(f"job {job}" for job in jobs[:1])])
 
 
 def look_around(work: Work, word: str, tell: Tell) -> tuple[Engine, list[str]]:
@@ -141,7 +153,7 @@ def train_cell(work: Work, cell: Cell, trained: Checkpoint, early: Checkpoint, t
         What became of the cell: ``done`` or ``diverged``.
     """
     clock, started = time.perf_counter(), time.time()
-    place = f"{platform.node()} {work.engine.device}"
+    place = _place(work.engine)
     attempt = work.folder.begin_attempt(cell, {"started": started, "place": place})
     experiment = work.experiment()
     ticket = lottery.ticket(experiment, trained, early, cell.threshold)

@@ -17,7 +17,7 @@ from lthdask.errors import InputError, one_of
 STUDIES = sorted(
     file.name.removesuffix(".yaml") for file in (resources.files("lthdask") / "studies").iterdir()
 )
-DEPLOYMENTS = ("auto", "local", "slurm", "pbs", "sge", "lsf", "htcondor", "moab", "oar")
+DEPLOYMENTS = ("auto", "local", "slurm", "pbs", "sge", "lsf", "htcondor")
 COMMON = {
     "thresholds": "grid.thresholds",
     "rewind_epochs": "grid.rewind_epochs",

@@ -25,7 +25,7 @@ wait_for() { # wait_for SECONDS COMMAND...: poll until COMMAND succeeds
 }
 
 ours() { [ "$(head -n 1 "$etc/$1" 2>/dev/null)" = "$mark" ]; }
-alive() { [ "$(cat "/proc/$(cat "$dir/$1.pid")/comm")" = "$1" ]; } 2>/dev/null
+alive() { grep -qa "$1" "/proc/$(cat "$dir/$1.pid")/cmdline"; } 2>/dev/null # not if a zombie
 dead() { ! alive "$1"; }
 queue_empty() { [ -z "$(timeout 5 squeue -h -o %A 2>/dev/null)" ]; }
 node_ready() { timeout 5 sinfo -h -o %T 2>/dev/null | grep -qxE 'idle|mixed|allocated|completing'; }

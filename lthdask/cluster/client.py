@@ -4,22 +4,23 @@ Workers are processes of this machine, jobs of a queue, or those of a scheduler 
 already. One worker trains one cell at a time, on one device.
 """
 
+import getpass
 import glob
 import logging
 import os
 import shlex
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dask
-import dask_jobqueue
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, WorkerPlugin
 
@@ -32,8 +33,6 @@ CLASSES = {
     "sge": "SGECluster",
     "lsf": "LSFCluster",
     "htcondor": "HTCondorCluster",
-    "moab": "MoabCluster",
-    "oar": "OARCluster",
 }
 MEMORY = {
     # Dask has workers give freed memory back at once, and training asks for it again in the
@@ -57,7 +56,6 @@ SETTINGS = {
     "distributed.worker.daemon": False,
     **{f"distributed.nanny.pre-spawn-environ.{key}": value for key, value in MEMORY.items()},
 }
-DASHBOARD = "127.0.0.1:8787"
 
 Workers = int | tuple[int, int] | None
 Say = Callable[[str], None]
@@ -210,16 +208,16 @@ def _local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
     """Workers on this machine; scheduler and dashboard listen to nobody else."""
     most = workers[1] if isinstance(workers, tuple) else workers
     count = min(most or local_workers(threads), local_workers(threads))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Port 8787 is already in use")
-        cluster = LocalCluster(
+    with (
+        LocalCluster(
             n_workers=count,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=DASHBOARD,
+            dashboard_address=_dashboard_address(),
             silence_logs=logging.CRITICAL,  # tracebacks are kept in the study's folder
-        )
-    with cluster, Client(cluster) as client:
+        ) as cluster,
+        Client(cluster) as client,
+    ):
         say(f"dashboard: {client.dashboard_link}")
         yield client
 
@@ -244,10 +242,21 @@ def _queued(
         cluster.lthdask_limits = workers if isinstance(workers, tuple) else (workers, workers)
         ask_for_workers(client, 1)
         port = cluster.scheduler.http_server.port
-        host, user = os.uname().nodename, os.environ.get("USER", "USER")
+        host, user = os.uname().nodename, getpass.getuser()
         say(f"dashboard: ssh -N -L 8787:127.0.0.1:{port} {user}@{host}, then {_link(8787)}")
         _wait_for_a_worker(queue, client, settings.patience, say)
         yield client
+
+
+def _dashboard_address() -> str:
+    """Return where the dashboard listens: on this machine only, at 8787 if that is free."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", 8787))
+        except OSError:
+            return "127.0.0.1:0"
+    return "127.0.0.1:8787"
 
 
 def _link(port: int) -> str:
@@ -265,22 +274,41 @@ def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
     shared.mkdir(mode=0o700, parents=True, exist_ok=True)
     if logs := given.get("log_directory"):
         given["log_directory"] = str(Path(logs).expanduser().absolute())
+    # exec: Slurm's SIGTERM reaches the first process of a job only, and the time it then
+    # leaves is that process's; a shell that waits for the worker would waste both.
+    given["python"] = f"exec {given.get('python') or sys.executable}"
     given["job_script_prologue"] = [
         *(given.get("job_script_prologue") or []),
         *(f"export {key}={value}" for key, value in MEMORY.items()),
         f"export DASK_CONFIG={shlex.quote(str(settings.file))}",
     ]
     extra = list(given.get("worker_extra_args") or [])
-    given["worker_extra_args"] = extra + _lifetime(given.get("walltime"), extra)
-    return getattr(dask_jobqueue, CLASSES[queue])(
+    # LSF's wall-times have no seconds.
+    walltime = given.get("walltime")
+    walltime = f"{walltime}:00" if walltime and queue == "lsf" else walltime
+    given["worker_extra_args"] = extra + _lifetime(walltime, extra)
+    return _cluster_class(queue)(
         config_name=queue,
         security=True,
         protocol="tls://",
         shared_temp_directory=str(shared),
-        scheduler_options={"dashboard_address": DASHBOARD},
+        scheduler_options={"dashboard_address": _dashboard_address()},
         silence_logs=logging.CRITICAL,
         **{key: value for key, value in given.items() if value is not None},
     )
+
+
+def _cluster_class(queue: str) -> Any:
+    """Return dask-jobqueue's class for a queue, and undo what its import does to signals.
+
+    It makes Ctrl-C end the process in silence, with exit code 0 (dask_jobqueue/runner.py).
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    import dask_jobqueue
+
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return getattr(dask_jobqueue, CLASSES[queue])
 
 
 def _lifetime(walltime: str | None, given: list[str]) -> list[str]:
@@ -289,7 +317,7 @@ def _lifetime(walltime: str | None, given: list[str]) -> list[str]:
     A tenth of the wall-time before, at most ten minutes, give or take half of that, so
     that jobs which began together do not end together.
     """
-    arguments = ["--no-dashboard"]
+    arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
     if "--memory-limit" not in given:
         arguments += ["--memory-limit", "0"]  # the queue fences memory already
     if walltime and "--lifetime" not in given:
@@ -306,7 +334,7 @@ def _wait_for_a_worker(queue: str, client: Client, patience: float, say: Say) ->
         jobs = [worker.job_id for worker in client.cluster.workers.values() if worker.job_id]
         state = _queue_state(queue, jobs)
         waited = time.monotonic() - began
-        if state != before:
+        if jobs and state != before:
             say(f"waiting for the queue: {state}")
             before = state
         if waited > patience:

@@ -21,7 +21,7 @@ from dask.utils import parse_bytes, parse_timedelta
 from lthdask.errors import InputError
 
 OURS = {"deployment": "auto", "patience": "24 hours", "scheduler": None}
-QUEUES = ("slurm", "pbs", "sge", "lsf", "htcondor", "moab", "oar")
+QUEUES = ("slurm", "pbs", "sge", "lsf", "htcondor")
 DEPLOYMENTS = ("auto", "local", "scheduler", *QUEUES)
 WALLTIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d\d)")
 """[days-][hours:]minutes:seconds"""
@@ -139,15 +139,8 @@ def _check(path: Path, node: yaml.Node, known: Mapping[str, Any], prefix: str) -
             hint = f"did you mean {prefix + close[0]!r}?" if close else f"known: {_listed(known)}"
             raise InputError(f"{where}: unknown key {prefix + key!r}; {hint}")
         default = known[name]
-        open_ended = name in (
-            "environ",
-            "pre-spawn-environ",
-            "resources",
-            "scheduler-options",
-            "default-task-durations",
-            "annotations",
-        )
-        if isinstance(default, dict) and not open_ended:
+        names_are_free = not default or name in ("pre-spawn-environ", "default-task-durations")
+        if isinstance(default, dict) and not names_are_free:
             if not isinstance(value_node, yaml.MappingNode):
                 raise InputError(f"{where}: {prefix + name} is a section of keys and values")
             _check(path, value_node, default, f"{prefix}{name}.")

@@ -1,0 +1,252 @@
+"""What cluster.yaml and opening a client promise, on a machine without any queue."""
+
+import os
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lthdask.cluster.client import (
+    CLASSES,
+    Prepare,
+    ask_for_workers,
+    choose,
+    job_script,
+    local_workers,
+    open_client,
+)
+from lthdask.cluster.settings import DEPLOYMENTS, QUEUES, Settings, seconds
+from lthdask.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "cluster.yaml"
+
+
+def test_the_shipped_file_is_valid_and_every_key_has_a_comment():
+    assert Settings.read(SHIPPED).deployment == "auto"
+    lines = [line.strip() for line in SHIPPED.read_text().splitlines()]
+    sections = {"lthdask:", "jobqueue:", "slurm:", "distributed:", "comm:", "timeouts:"}
+    for before, line in pairwise(lines):
+        if ":" in line and line not in sections and not line.startswith("#"):
+            assert before.startswith("#") or line.startswith(("account", "memory", "tcp")), line
+
+
+WRONG = [
+    (
+        "lthdask: {deploiment: local}",
+        1,
+        "unknown key 'lthdask.deploiment'; did you mean 'lthdask.deployment'?",
+    ),
+    ("lthdask: {deployment: slum}", 1, "lthdask.deployment is one of auto, local"),
+    (
+        "\njobqueue:\n  slrum: {cores: 1}",
+        3,
+        "unknown key 'jobqueue.slrum'; did you mean 'jobqueue.slurm'?",
+    ),
+    ("jobqueue:\n  slurm:\n    walltme: '01:00:00'", 3, "did you mean 'jobqueue.slurm.walltime'?"),
+    (
+        "jobqueue:\n  slurm:\n    walltime: 4 hours",
+        3,
+        "a wall-time is [days-]hours:minutes:seconds",
+    ),
+    ("jobqueue:\n  slurm:\n    walltime: 12:00:00", 3, "is a text in quotes"),
+    (
+        "jobqueue:\n  pbs:\n    cores: many",
+        3,
+        "jobqueue.pbs.cores is a whole number above 0; got 'many'",
+    ),
+    ("jobqueue:\n  pbs:\n    memory: lots", 3, "jobqueue.pbs.memory cannot be read"),
+    ("jobqueue:\n  slurm:\n    job-extra-directives: --gres=gpu:1", 3, "is a list"),
+    ("jobqueue:\n  my-gpus: {cores: 1}", 2, "unknown key 'jobqueue.my-gpus'; known: slurm, pbs"),
+    ("jobqueue:\n  slurm: 3", 2, "jobqueue.slurm is a section of keys and values"),
+    ("distributed:\n  schedular: {}", 2, "did you mean 'distributed.scheduler'?"),
+    ("distributed:\n  comm:\n    timeout: {}", 3, "did you mean 'distributed.comm.timeouts'?"),
+    ("lthdask: {patience: for ever}", 1, "lthdask.patience cannot be read"),
+    ("a: [", 1, "expected the node content"),
+    ("[]", None, "a cluster file is a mapping of sections"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "problem"), WRONG, ids=[w[2] for w in WRONG])
+def test_a_cluster_file_is_checked_whole_with_the_line_and_the_nearest_key(
+    tmp_path, text, line, problem
+):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        Settings.read(path)
+    assert problem in str(error.value)
+    if line:
+        assert f"c.yaml, line {line}: " in str(error.value)
+
+
+def test_free_sections_take_any_key(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("distributed: {nanny: {pre-spawn-environ: {OMP_NUM_THREADS: 2, MINE: 1}}}")
+    assert Settings.read(path).values["distributed"]["nanny"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("04:00:00", 14400), ("2-12:00:00", 216000), ("90:00", 5400), ("00:00:59", 59)],
+)
+def test_wall_times_are_read_as_slurm_reads_them(text, expected):
+    assert seconds(text) == expected
+
+
+def test_the_slurm_job_is_one_gpu_one_worker_one_thread_with_tls_and_a_lifetime():
+    script = job_script(Settings.read(SHIPPED), "slurm")
+    for line in (
+        "#SBATCH --gres=gpu:1",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH --mem=32G",
+        "#SBATCH -t 04:00:00",
+        "#SBATCH --no-requeue",
+        f"export DASK_CONFIG={SHIPPED}",
+        "export MALLOC_TRIM_THRESHOLD_=",
+    ):
+        assert line in script.splitlines() or line in script
+    command = script.splitlines()[-1] or script.splitlines()[-2]
+    assert "--nthreads 1 " in command
+    assert "--tls-cert" in command
+    assert "--death-timeout 600" in command
+    # 4 h less a tenth, at most ten minutes; give or take five.
+    assert "--lifetime 13800s --lifetime-stagger 300s" in command
+    assert command.rindex("--memory-limit 0") > command.index("--memory-limit 32.00GiB")
+
+
+SITES = {
+    "pbs": (
+        "walltime: '02:00:00', resource-spec: 'select=1:ncpus=8:ngpus=1:mem=32gb'",
+        "#PBS -l select=1:ncpus=8:ngpus=1",
+    ),
+    "sge": ("walltime: '02:00:00', resource-spec: 'gpu=1'", "#$ -l gpu=1"),
+    "lsf": ("walltime: '02:00', job-extra-directives: ['-gpu num=1']", "#BSUB -gpu num=1"),
+    "htcondor": ("disk: 4GB, job-extra-directives: {request_gpus: 1}", "request_gpus = 1"),
+}
+
+
+@pytest.mark.parametrize("queue", SITES)
+def test_other_queues_come_by_name(tmp_path, queue):
+    extra, line = SITES[queue]
+    path = tmp_path / "c.yaml"
+    section = f"name: lth, cores: 1, memory: 32GiB, {extra}, shared-temp-directory: {tmp_path}"
+    path.write_text(f"jobqueue: {{{queue}: {{{section}}}}}")
+    script = job_script(Settings.read(path), queue)
+    assert line in script
+    assert "dask_worker tls://" in script
+    if "walltime" in extra:
+        assert "--lifetime 6600s" in script
+
+
+def test_the_prologue_loads_what_the_documentation_says(tmp_path):
+    """The examples of docs/how-to-run.md, as text."""
+    page = (ROOT / "docs" / "how-to-run.md").read_text()
+    examples = [block for block in page.split("```")[1::2] if block.startswith("yaml")]
+    assert len(examples) == 3  # a module, a conda environment, an Apptainer image
+    for example in examples:
+        path = tmp_path / "c.yaml"
+        values = yaml.safe_load(example.removeprefix("yaml"))
+        section = {"memory": "32GiB", "shared-temp-directory": str(tmp_path)}
+        values["jobqueue"]["slurm"] |= section
+        path.write_text(yaml.safe_dump(values))
+        script = job_script(Settings.read(path), "slurm")
+        for line in values["jobqueue"]["slurm"].get("job-script-prologue", []):
+            assert line in script.splitlines()
+        if python := values["jobqueue"]["slurm"].get("python"):
+            assert f"exec {python} -m distributed.cli.dask_worker" in script
+
+
+def test_the_deployment_is_what_is_given_then_what_the_file_says_then_what_is_there(monkeypatch):
+    said = []
+    file = Settings(deployment="pbs", scheduler="tcp://x:1")
+    assert choose(file, "local", None) == "local"
+    assert choose(file, None, None) == "pbs"
+    assert choose(file, None, "tcp://y:1") == "scheduler"
+    for answers, expected in ((True, "slurm"), (False, "local")):
+        monkeypatch.setattr("lthdask.cluster.client.slurm_answers", lambda a=answers: a)
+        assert choose(Settings(), None, None, said.append) == expected
+    assert "sbatch answers here; --deploy local" in said[0]
+    assert "no Slurm answers here; --deploy slurm" in said[1]
+    with pytest.raises(InputError, match="no address is given; add --scheduler"):
+        choose(Settings(), "scheduler", None)
+    assert set(CLASSES) == set(QUEUES) < set(DEPLOYMENTS)
+
+
+def test_a_queue_without_a_section_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no section jobqueue\.slurm; give one with --cluster"):
+        job_script(Settings(), "slurm")
+    path = tmp_path / "c.yaml"
+    path.write_text("jobqueue: {slurm: {cores: 1}}")
+    with pytest.raises(InputError, match=r"jobqueue\.slurm\.memory is missing"):
+        job_script(Settings.read(path), "slurm")
+
+
+def test_a_scheduler_that_runs_already_is_used_and_left_running(local_client, tmp_path):
+    from lthdask.flow import run
+    from tests.test_flow import TINY
+
+    address = local_client.scheduler.address
+    with open_client(scheduler=address) as client:
+        assert (run(TINY, client, tmp_path).status == 1).all()
+    assert len(local_client.nthreads()) == 2
+
+
+def test_a_scheduler_that_does_not_answer_is_refused():
+    code = "import lthdask\nwith lthdask.open_client(scheduler='tcp://127.0.0.1:9'): pass"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "InputError: no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr
+
+
+def test_one_worker_per_gpu_where_there_are_gpus_else_by_cores(monkeypatch):
+    monkeypatch.setattr("lthdask.cluster.client.CPU_COUNT", 6)
+    monkeypatch.setattr("lthdask.cluster.client._devices", lambda: [])
+    assert (local_workers(1), local_workers(4), local_workers(8)) == (6, 1, 1)
+    monkeypatch.setattr("lthdask.cluster.client._devices", lambda: ["0", "3"])
+    assert local_workers(1) == 2
+
+
+def test_every_local_worker_takes_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    handler = signal.getsignal(2)
+
+    class Numbered:
+        name = 1
+
+    Prepare().setup(Numbered())
+    try:
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+    finally:
+        signal.signal(2, handler)
+
+
+def test_workers_are_asked_for_as_there_is_work_and_never_taken_back():
+    asked = []
+
+    class Elastic:
+        lthdask_limits = (4, 16)
+
+        def adapt(self, minimum, maximum):
+            asked.append((minimum, maximum))
+
+    class Holder:
+        cluster = Elastic()
+
+    for tasks in (1, 3, 3, 40, 2):
+        ask_for_workers(Holder(), tasks)
+    assert asked == [(1, 1), (3, 3), (4, 16)]
+
+
+def test_nothing_of_a_local_run_listens_beyond_this_machine(local_client):
+    listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True).stdout
+    if not listening:
+        pytest.skip("ss is not installed here, so nobody can say what listens")
+    pids = {f"pid={pid}," for pid in local_client.run(os.getpid).values()}
+    pids.add(f"pid={os.getpid()},")
+    ours = [line for line in listening.splitlines() if any(pid in line for pid in pids)]
+    assert ours
+    assert all(line.split()[3].startswith("127.0.0.1:") for line in ours), ours

@@ -1,0 +1,189 @@
+"""What a run promises on a real Slurm: bash tests/slurm.sh up && uv run pytest -m slurm.
+
+Two stand-in GPUs on one node; every job is a real one, and the results are compared with
+those of workers on this machine, bit for bit.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+from distributed import Client
+
+from lthdask.cluster.client import open_client
+from lthdask.cluster.settings import slurm_answers
+from lthdask.errors import InputError
+from lthdask.flow import run
+from tests.test_flow import RESULTS, SMALL
+from tests.test_run import SCRIPT
+
+REQUIRED = os.environ.get("LTHDASK_REQUIRE_SLURM") == "1"
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(
+        not REQUIRED and not slurm_answers(), reason="no Slurm answers: bash tests/slurm.sh up"
+    ),
+]
+STUDY = SMALL.changed({"grid.replicates": "1", "grid.thresholds": "0.5,0.8,0.9,0.95"})
+
+
+@pytest.fixture
+def cluster_file(tmp_path):
+    """Return a function that writes a cluster file for this Slurm."""
+
+    def write(**changes):
+        section = {
+            "name": f"lthdask-{os.getpid()}",
+            "cores": 1,
+            "processes": 1,
+            "job-cpu": 1,
+            "memory": "2GB",
+            "walltime": "00:30:00",
+            "interface": "lo",
+            "job-extra-directives": ["--gres=gpu:1", "--no-requeue"],
+            "log-directory": str(tmp_path / "logs"),
+            "shared-temp-directory": str(tmp_path / "tls"),
+        }
+        patience = changes.pop("patience", "2 minutes")
+        path = tmp_path / "cluster.yaml"
+        values = {"lthdask": {"patience": patience}, "jobqueue": {"slurm": section | changes}}
+        path.write_text(yaml.safe_dump(values))
+        (tmp_path / "logs").mkdir(exist_ok=True)
+        return path
+
+    yield write
+    until(lambda: not jobs(), "jobs were left in the queue")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The results of the study on workers of this machine."""
+    with open_client(2, deployment="local") as client:
+        return run(STUDY, client, tmp_path_factory.mktemp("undisturbed")).load()
+
+
+def jobs(state="all"):
+    """The numbers of this test's jobs in the queue."""
+    asked = ["squeue", "-h", "-o", "%i", f"--name=lthdask-{os.getpid()}", f"--states={state}"]
+    if state == "all":
+        asked[-1] = "--states=PENDING,RUNNING,CONFIGURING"
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+
+
+def until(condition, otherwise, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.2)
+
+
+def assert_equal(results, undisturbed):
+    for name in RESULTS:
+        np.testing.assert_array_equal(results[name].values, undisturbed[name].values)
+
+
+def test_a_study_on_two_gpu_jobs_equals_one_on_this_machine(cluster_file, tmp_path, undisturbed):
+    during_dense = []
+
+    def watch(event):
+        if event.kind == "epoch" and event.name.startswith("dense"):
+            during_dense.append(len(jobs()))
+
+    with open_client((2, 2), cluster=cluster_file(), deployment="slurm") as client:
+        results = run(STUDY, client, tmp_path / "run", watch=watch).load()
+        client.wait_for_workers(2, timeout=90)
+        seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+        daemons = client.run(lambda: os.environ["DASK_CONFIG"])
+    assert sorted(seen.values()) == ["0", "1"]
+    assert set(daemons.values()) == {str(tmp_path / "cluster.yaml")}
+    assert set(during_dense) == {1}  # no GPU is held while only the dense run can work
+    assert all("cpu job " in str(place) for place in results.place.values.ravel())
+    assert_equal(results, undisturbed)
+
+
+def test_a_worker_that_is_cancelled_in_a_cell_is_replaced_and_nothing_is_lost(
+    cluster_file, tmp_path, undisturbed
+):
+    cancelled = []
+
+    def watch(event):
+        if event.kind == "epoch" and event.name.startswith("ticket") and not cancelled:
+            cancelled.extend(jobs("RUNNING")[:1])
+            subprocess.run(["scancel", *cancelled], check=True)
+
+    with open_client(1, cluster=cluster_file(), deployment="slurm") as client:
+        results = run(STUDY, client, tmp_path / "run", watch=watch).load()
+    assert cancelled
+    assert results.attempts.max() > 1
+    assert_equal(results, undisturbed)
+
+
+def test_a_study_longer_than_the_wall_time_completes_over_several_jobs(cluster_file, tmp_path):
+    long = STUDY.changed({"recipe.epochs": "24", "grid.rewind_epochs": "0,1,2,3"})
+    path = cluster_file(walltime="00:01:00")
+    with open_client(1, cluster=path, deployment="slurm") as client:
+        results = run(long, client, tmp_path / "run").load()
+    assert (results.status == 1).all()
+    assert len({str(place) for place in results.place.values.ravel()}) > 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_driver_leaves_no_job_behind(cluster_file, tmp_path, how):
+    study = tmp_path / "study.yaml"
+    study.write_text(STUDY.changed({"recipe.epochs": "40"}).to_yaml())
+    arguments = ["--study", study, "--out", tmp_path / "run", "--workers", "2", "--deploy", "slurm"]
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, *arguments, "--cluster", cluster_file(**{"death-timeout": 60})],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in process.stdout:
+        if "cells to train" in line:
+            break
+    assert jobs()
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == (-9 if how == signal.SIGKILL else 130), output
+    # Without a driver, workers leave when they miss the scheduler.
+    until(lambda: not jobs(), f"jobs were left after {how!r}", 120 if how == signal.SIGKILL else 20)
+
+
+def test_traffic_is_encrypted_and_a_client_without_the_certificate_is_refused(cluster_file):
+    with open_client(1, cluster=cluster_file(), deployment="slurm") as client:
+        address = client.scheduler.address
+        assert address.startswith("tls://")
+        assert all(worker.startswith("tls://") for worker in client.nthreads())
+        for other in (address, address.replace("tls://", "tcp://")):
+            with pytest.raises((OSError, TypeError, ValueError)):
+                Client(other, timeout="5s")
+        files = list((cluster_file().parent / "tls").iterdir())
+        assert files
+        assert all(file.stat().st_mode & 0o077 == 0 for file in files)
+
+
+def test_what_listens_is_tls_or_on_the_loopback_interface(cluster_file):
+    listening = "ss -Hltnp | awk '{print $4, $6}'"
+    with open_client(1, cluster=cluster_file(), deployment="slurm"):
+        lines = subprocess.run(listening, shell=True, capture_output=True, text=True).stdout
+    ours = [line for line in lines.splitlines() if "python" in line]
+    assert ours
+    assert all(line.startswith("127.0.0.1:") for line in ours), ours
+
+
+def test_the_end_of_patience_is_a_clear_error_and_the_job_is_cancelled(cluster_file):
+    path = cluster_file(
+        patience="6s", **{"job-extra-directives": ["--gres=gpu:1", "--begin=now+1hour"]}
+    )
+    said = []
+    opened = open_client(1, cluster=path, deployment="slurm", say=said.append)
+    problem = r"no worker has started after .*\(1 PENDING \(BeginTime\)\)"
+    with pytest.raises(InputError, match=problem), opened:
+        pass
+    assert any("waiting for the queue: 1 PENDING" in line for line in said)
+    until(lambda: not jobs(), "the job is still in the queue", 20)
