@@ -250,3 +250,10 @@ def test_nothing_of_a_local_run_listens_beyond_this_machine(local_client):
     ours = [line for line in listening.splitlines() if any(pid in line for pid in pids)]
     assert ours
     assert all(line.split()[3].startswith("127.0.0.1:") for line in ours), ours
+
+
+def test_ctrl_c_stays_what_it_was_when_a_queue_is_opened(tmp_path):
+    """Its import makes Ctrl-C end the process in silence, with exit code 0."""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    job_script(Settings.read(SHIPPED), "slurm")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

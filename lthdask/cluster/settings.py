@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +121,11 @@ def _known() -> dict[str, Any]:
     known: dict[str, Any] = {"lthdask": OURS}
     for package in ("dask", "distributed", "dask_jobqueue"):
         name = "jobqueue" if package == "dask_jobqueue" else package
-        text = (resources.files(package) / f"{name}.yaml").read_text()
-        known |= yaml.safe_load(text)
+        # Found without importing it: dask_jobqueue's import changes what Ctrl-C does.
+        spec = find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        known |= yaml.safe_load((Path(spec.origin).parent / f"{name}.yaml").read_text())
     known["jobqueue"] = {name: known["jobqueue"][name] for name in QUEUES}
     return known
 
