@@ -104,7 +104,7 @@ def open_client(
     chosen = choose(settings, deployment, scheduler, say)
     if settings.file:  # so that workers that are started from here read it, too
         os.environ["DASK_CONFIG"] = str(settings.file)
-    with dask.config.set(SETTINGS), dask.config.set(_flat(settings.values)):
+    with dask.config.set(SETTINGS), dask.config.set(_dasks_own(settings)):
         if chosen == "local":
             opened = _local(workers, threads, say)
         elif chosen == "scheduler":
@@ -143,7 +143,7 @@ def job_script(settings: Settings, queue: str, threads: int = 1) -> str:
     """Return the job script that would be submitted, also where there is no such queue."""
     with (
         dask.config.set(SETTINGS),
-        dask.config.set(_flat(settings.values)),
+        dask.config.set(_dasks_own(settings)),
         _queue_cluster(queue, settings, threads) as cluster,
     ):
         script: str = cluster.job_script()
@@ -190,6 +190,12 @@ def _devices() -> list[str]:
     if visible is not None:
         return [device for device in visible.split(",") if device]
     return [path.removeprefix("/dev/nvidia") for path in sorted(glob.glob("/dev/nvidia[0-9]*"))]
+
+
+def _dasks_own(settings: Settings) -> dict[str, Any]:
+    """Return the file's sections that are Dask's; those of queues become arguments."""
+    sections = settings.values.items()
+    return _flat({name: part for name, part in sections if name not in ("lthdask", "jobqueue")})
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
