@@ -181,9 +181,10 @@ def existing(study: Study, out: str | Path | None = None) -> Folder:
     Raises
     ------
     InputError
-        If it holds another study, or one that cannot grow to this.
+        If it cannot be written, or holds another study, or one that cannot grow to this.
     """
     folder = Folder(Path(out or Path("runs") / study.name))
+    folder.check()
     text = folder.study()
     if text is None:
         return folder

@@ -4,11 +4,13 @@ A cell is one training run, (arm, replicate, threshold, rewind epoch). Two neste
 over thresholds and rewind epochs, make the grid.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
 ARMS = ("ticket",)
+MOST_CELLS = 1_000_000
 
 
 @dataclass(frozen=True, order=True)
@@ -64,6 +66,9 @@ class Grid:
             raise ValueError(f"unknown arm {min(unknown)!r}; known: {', '.join(ARMS)}")
         if self.replicates < 1:
             raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
+        lengths = (len(self.arms), len(self.thresholds), len(self.rewind_epochs))
+        if (cells := math.prod(lengths) * self.replicates) > MOST_CELLS:
+            raise ValueError(f"a grid may have {MOST_CELLS:,} cells at most; got {cells:,}")
 
     def cells(self) -> list[Cell]:
         """Return every cell of the grid, longest run first."""

@@ -113,6 +113,7 @@ BAD = [
     (["--deploy", "slum"], "unknown deployment 'slum'; known: "),
     (["--deploy", "scheduler"], "unknown deployment"),
     (["--cluster", "nowhere.yaml"], "cannot read the cluster file nowhere.yaml"),
+    (["--replicates", "9" * 20], "a grid may have 1,000,000 cells at most"),
     (["--set", "seed"], "--set takes KEY=VALUE; got 'seed'"),
     (["--set", "sed=1"], "unknown key 'sed'; did you mean 'seed'?"),
 ]
@@ -150,6 +151,17 @@ def test_another_study_in_the_folder_is_refused_before_any_worker_starts(command
     done = CliRunner().invoke(command, ["--seed", "5", "--out", str(tmp_path)])
     assert done.exit_code == 2
     assert "seed: 0 in the folder, 5 given" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_worker_starts(command, tmp_path):
+    (tmp_path / "file").touch()
+    for out, problem in (
+        (tmp_path / "file" / "run", "is not a folder"),
+        (tmp_path, "such as file"),
+    ):
+        done = CliRunner().invoke(command, ["--out", str(out)])
+        assert done.exit_code == 2
+        assert problem in done.stderr
 
 
 def test_a_device_that_is_not_there_is_refused_by_the_worker(tiny_file, tmp_path):

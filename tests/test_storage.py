@@ -196,7 +196,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write to the folder .*Not a directory"):
+    with pytest.raises(InputError, match="cannot write to the folder .*file is not a folder"):
         Folder(tmp_path / "file" / "run").make()
 
 

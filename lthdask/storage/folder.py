@@ -34,21 +34,39 @@ class Folder:
         self._study = self.path / "study.yaml"
         self._manifest = self.path / "manifest.json"
 
-    def make(self) -> None:
-        """Make the folder, or check that it can be used.
+    def check(self) -> None:
+        """Check, without writing anything, that this can be the folder of a study.
 
         Raises
         ------
         InputError
             If it cannot be written, or holds something that is not a study.
         """
+        there = next(p for p in (self.path, *self.path.parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            reason = "may not be written" if there.is_dir() else "is not a folder"
+            raise InputError(
+                f"cannot write to the folder {self.path}: {there} {reason}; "
+                f"give another one with --out"
+            )
+        holds = [p for p in self.path.iterdir() if p.name[0] != "."] if there == self.path else []
+        if holds and self.study() is None:
+            raise InputError(
+                f"the folder {self.path} holds something else than a study, such as "
+                f"{holds[0].name}; give another one with --out"
+            )
+
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises
+        ------
+        InputError
+            If it cannot be made, or nothing can be written into it.
+        """
+        self.check()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if self.study() is None and any(p.name[0] != "." for p in self.path.iterdir()):
-                raise InputError(
-                    f"the folder {self.path} holds something else than a study; "
-                    f"give another one with --out"
-                )
             self._leave_word().unlink()
         except OSError as error:
             raise InputError(
