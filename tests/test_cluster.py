@@ -101,6 +101,7 @@ def test_wall_times_are_read_as_slurm_reads_them(text, expected):
 def test_the_slurm_job_is_one_gpu_one_worker_one_thread_with_tls_and_a_lifetime():
     script = job_script(Settings.read(SHIPPED), "slurm")
     for line in (
+        "#SBATCH -J lthdask",
         "#SBATCH --gres=gpu:1",
         "#SBATCH --cpus-per-task=8",
         "#SBATCH --mem=32G",

@@ -274,6 +274,7 @@ def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
     given = settings.queue(queue)
     given.setdefault("cores", 1)
     given.setdefault("processes", 1)
+    given["job_name"] = given.pop("name", None) or "lthdask"
     if given.get("memory") is None:
         raise InputError(f"{settings.file}: jobqueue.{queue}.memory is missing; such as 32GiB")
     shared = Path(given.pop("shared_temp_directory", None) or "~/.lthdask").expanduser()
