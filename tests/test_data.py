@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lthdask.data import Data, Images, _moved
-from lthdask.streams import Purpose, permutation, stream
+from lthdask.streams import Purpose, below, permutation, stream
 from tests.conftest import images, small_data
 
 BOTH = ("crop", "flip")
@@ -84,6 +84,9 @@ def test_flips_mirror_about_half_of_the_images_left_to_right():
             mirrored += torch.equal(a, b.flip(2))
             assert torch.equal(a, b) or torch.equal(a, b.flip(2))
     assert 160 < mirrored < 240
+    # Drawn from the stream of augmentation, so that it is independent of the order.
+    drawn = below(stream(0, 0, Purpose.AUGMENTATION, 1), 2, 400)
+    assert mirrored == drawn.sum()
 
 
 def test_crops_move_each_image_over_a_black_border():

@@ -231,3 +231,28 @@ def test_impossible_data_are_refused(make, problem):
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load(DataSource("mnist", 28, 10), tmp_path / "nowhere")
+
+
+def test_a_study_shows_its_images_as_its_augmentation_says(folder):
+    plain = load(DataSource("digits", 8, 200))
+    flipped = load(DataSource("digits", 8, 200, ("flip",)))
+    pairs = zip(plain.epoch(64, 0, 0, 1), flipped.epoch(64, 0, 0, 1), strict=True)
+    assert any(not torch.equal(a, b) for (a, _), (b, _) in pairs)
+    # A random part of an image is not its middle, and another one in each epoch.
+    gradient = np.arange(64, dtype=np.uint8)[None, :, None].repeat(64, 0).repeat(3, 2)
+    for path in folder.rglob("*.png"):
+        Image.fromarray(gradient).save(path)
+    for path in folder.rglob("*.bmp"):
+        Image.fromarray(gradient).save(path)
+    parts = load(DataSource("folder", 16, 4, ("resized_crop",)), folder)
+    means = [x.mean((1, 2, 3)) for epoch in (1, 2) for x, _ in parts.epoch(20, 0, 0, epoch)]
+    assert len({round(m, 3) for epoch in means for m in epoch.tolist()}) > 20
+    middle = load(DataSource("folder", 16, 4), folder)
+    (shown, _) = next(middle.epoch(20, 0, 0, 1))
+    assert shown.mean((1, 2, 3)).std() < 1e-3
+
+
+def test_the_validation_split_is_drawn_from_every_class_of_a_sorted_folder(folder):
+    data = load(DataSource("folder", 16, validation=9), folder)
+    assert len(set(data.validation.labels.tolist())) > 1
+    assert len(set(data.train.labels.tolist())) == 3

@@ -5,6 +5,7 @@ On a real LocalCluster with two worker processes, and real Zarr on disk.
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -141,6 +142,47 @@ def test_the_events_tell_every_epoch_and_every_end(small):
     assert (planned.cells, planned.epochs) == (8, 2 * 3 + 2 * 2 * (3 + 1))
     assert (kinds.count("dense"), kinds.count("cell")) == (2, 8)
     assert {event.status for event in events if event.kind == "cell"} == {"done"}
+    end = time.monotonic() + 10  # epochs are told beside the results, and may come later
+    while sum(event.kind == "epoch" for event in events) < planned.epochs:
+        assert time.monotonic() < end, "an epoch was not told"
+        time.sleep(0.05)
+
+
+def test_states_are_complete_as_far_as_they_are_kept_and_at_the_end(local_client, tmp_path):
+    study = TINY.changed({"recipe.epochs": "5", "grid.rewind_epochs": "0,1", "keep_until": "2"})
+    run(study, local_client, tmp_path)
+    digests = json.loads((tmp_path / "manifest.json").read_text())["checkpoints"]["0"]
+    states = [
+        checkpoints.load(checkpoints.path_of(tmp_path, 0, int(epoch)), digest)
+        for epoch, digest in digests.items()
+    ]
+    assert [bool(state.buffers) for state in states] == [False, True, True, False, False, True]
+
+
+def test_fresh_buffers_change_the_tickets_that_had_some(local_client, tmp_path):
+    kept = run(TINY, local_client, tmp_path / "kept").load()
+    fresh = run(TINY.changed({"fresh_buffers": "true"}), local_client, tmp_path / "fresh").load()
+    same = kept.test_loss == fresh.test_loss
+    assert same.sel(rewind_epoch=0).all()
+    assert not same.sel(rewind_epoch=2).any()
+
+
+def test_the_longest_tasks_are_submitted_first(local_client):
+    queue = Queue(local_client)
+    for length in (1, 7, 3, 9, 5):
+        queue.add(Task(f"task-{length}", _plus, (length, 1), length=length))
+    submitted = queue._submitted_next(0)
+    assert [task.length for task, _ in submitted] == [9, 7, 5, 3, 1]
+
+
+def test_a_shared_value_is_read_and_sent_once_for_all_its_tasks(local_client):
+    queue, reads, landed = Queue(local_client), [], []
+    queue.share("value", lambda: reads.append(1) or 40)
+    for number in range(20):
+        queue.add(Task(f"plus-{number}", _plus, (number,), ("value",), then=landed.append))
+    queue.run()
+    assert sorted(landed) == [40 + number for number in range(20)]
+    assert len(reads) == 1
 
 
 def test_a_second_run_trains_nothing(small, local_client):

@@ -1,5 +1,7 @@
 """What a ticket promises: the early state under a mask of the final weights."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -87,3 +89,22 @@ def test_the_digest_sees_every_part_of_a_checkpoint(change):
         {"w": EARLY.buffers["w"] | ({"step": torch.tensor(4.0)} if change == "buffer" else {})},
     )
     assert other.digest() != EARLY.digest()
+
+
+def test_what_a_study_spares_is_kept_whole():
+    pruning = Pruning("global", spare=("stem", "5.weight"))
+    experiment = small_experiment(pruning=pruning)
+    checkpoint = next(lottery.train_dense(experiment, 0))[0]
+    mask = lottery.ticket(experiment, checkpoint, checkpoint, 0.9).mask
+    assert {name: bool(kept.all()) for name, kept in mask.items()} == {
+        "1.weight": True,
+        "3.weight": False,
+        "5.weight": True,
+    }
+
+
+def test_a_study_may_start_the_optimizer_of_its_tickets_afresh(dense_run):
+    experiment, checkpoints, _ = dense_run
+    fresh = dataclasses.replace(experiment, fresh_buffers=True)
+    tickets = [lottery.ticket(e, checkpoints[-1], checkpoints[2], 0.5) for e in (experiment, fresh)]
+    assert [bool(ticket.start.buffers) for ticket in tickets] == [True, False]

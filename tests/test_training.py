@@ -208,3 +208,87 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(InputError, match="no CUDA device on .*use --device cpu"):
         Engine(device="cuda").chosen()
     assert Engine().chosen() == Engine("cpu", "float32")
+
+
+@pytest.mark.parametrize("optimizer", [None, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("pruned", [False, True], ids=["dense", "ticket"])
+def test_the_loop_is_the_plain_one(optimizer, pruned):
+    """Against a naive loop, written from the definitions: PyTorch's plain optimizers,
+    weights masked after every step, losses and accuracies of each split computed whole."""
+    changes = {"optimizer": optimizer} if optimizer else {}
+    recipe = small_recipe(3, label_smoothing=0.2, **changes)
+    experiment = small_experiment(recipe=recipe)
+    start, data = initial(experiment), experiment.data
+    ticket = lottery.ticket(experiment, start, start, 0.6)
+    mask = ticket.mask if pruned else None
+    *_, (last, metrics) = run(experiment, ticket.start if pruned else start, mask)
+
+    network = experiment.build()
+    network.load_state_dict(start.weights)
+    kind, settings = torch.optim.SGD, recipe.optimizer
+    arguments = {"weight_decay": settings.weight_decay, "momentum": settings.momentum}
+    if optimizer:
+        kind, arguments = torch.optim.Adam, {"weight_decay": settings.weight_decay}
+    plain = kind(network.parameters(), lr=1.0, foreach=False, fused=False, **arguments)
+
+    def prune():
+        with torch.no_grad():
+            for name, weight in network.named_parameters():
+                if mask and name in mask:
+                    weight *= mask[name]
+                    for buffer in plain.state[weight].values():
+                        if buffer.shape == weight.shape:
+                            buffer *= mask[name]
+
+    prune()
+    for epoch in (1, 2, 3):
+        losses = []
+        for step, (images, labels) in enumerate(data.epoch(8, experiment.seed, 0, epoch)):
+            done = epoch - 1 + step / 4  # epochs; one of warm-up, then a line to 0 at 3
+            share = done + 1 / 4 if done < 1 else (3 - done) / 2
+            plain.param_groups[0]["lr"] = settings.rate * share
+            logits = network(images)
+            smooth = F.one_hot(labels, 4) * 0.8 + 0.2 / 4
+            loss = -(smooth * logits.log_softmax(1)).sum(1).mean()
+            plain.zero_grad()
+            loss.backward()
+            if mask:  # weight decay of a pruned weight is nothing; nor may its gradient be
+                for name, kept in mask.items():
+                    dict(network.named_parameters())[name].grad *= kept
+            plain.step()
+            prune()
+            losses.append(loss.item())
+    for name, weight in network.named_parameters():
+        torch.testing.assert_close(last.weights[name], weight.detach(), rtol=1e-4, atol=1e-5)
+    assert metrics.train_loss == pytest.approx(sum(losses) / 4, rel=1e-4)
+    for split, loss, accuracy in (
+        (data.validation, metrics.validation_loss, metrics.validation_accuracy),
+        (data.test, metrics.test_loss, metrics.test_accuracy),
+    ):
+        logits = network((split.images.float() - 100) / 50)
+        assert loss == pytest.approx(F.cross_entropy(logits, split.labels).item(), rel=1e-4)
+        assert accuracy == (logits.argmax(1) == split.labels).float().mean().item()
+
+
+def test_bfloat16_is_another_computation():
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        experiment = small_experiment(engine=Engine(device="cpu", precision=precision))
+        losses.append(next(run(experiment, initial(experiment)))[1].train_loss)
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_dense_runs_and_tickets_use_the_threads_of_the_engine():
+    engine = Engine(device="cpu", precision="float32", threads=1, dense_threads=2)
+    experiment = small_experiment(engine=engine)
+    checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
+    assert torch.get_num_threads() == 2
+    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[1], 0.5)
+    next(lottery.train_ticket(experiment, 0, ticket))
+    assert torch.get_num_threads() == 1
+
+
+def test_the_seed_of_a_study_changes_the_initial_weights():
+    first, second = (initial(small_experiment(seed=seed)) for seed in (3, 4))
+    assert not equal(first, second)
