@@ -115,7 +115,7 @@ def main(**options: Any) -> None:
     try:
         sys.exit(_run(console, **options))
     except InputError as error:
-        Console(stderr=True).print(f"error: {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"error: {error}", highlight=False, soft_wrap=True, markup=False)
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", highlight=False)
