@@ -144,7 +144,7 @@ def _torchvision(name: str, classes: int, by_split: bool) -> Callable[..., Readi
             split = {"split": "train" if train else "test"} if by_split else {"train": train}
             try:
                 found = getattr(torchvision.datasets, name)(folder, download=download, **split)
-            except (RuntimeError, OSError, ValueError, EOFError) as error:
+            except Exception as error:  # torchvision asserts, unpickles and unzips
                 raise InputError(
                     f"no usable {name} in {folder} ({_first_sentence(error)}); "
                     f"put its files there, or add --download"
@@ -155,6 +155,11 @@ def _torchvision(name: str, classes: int, by_split: bool) -> Callable[..., Readi
             elif images.shape[3] == 3:
                 images = images.permute(0, 3, 1, 2)
             labels = torch.as_tensor(found.labels if by_split else found.targets).long()
+            if len(images) != len(labels) or not 0 <= labels.min() <= labels.max() < classes:
+                raise InputError(
+                    f"no usable {name} in {folder}: it has {len(images)} images and "
+                    f"{len(labels)} labels, from {labels.min()} to {labels.max()}"
+                )
             return Images(_resized(images, source.image_size), labels)
 
         return part(train=True), part(train=False), classes

@@ -130,7 +130,7 @@ class _Search:
             try:
                 self.queue.share((replicate, epoch), load)
             except InputError as error:
-                log.warning("%s; the dense run is trained again", error)
+                log.warning("%s", error)
                 return False
         return True
 
@@ -163,8 +163,12 @@ class _Search:
         manifest["checkpoints"][str(replicate)] = outcome
         self.work.folder.write_manifest(manifest)
         self.watch(Event("dense", f"dense run {replicate}", "done"))
-        self.share_checkpoints(replicate)
-        self.add_cells(replicate)
+        if self.share_checkpoints(replicate):
+            self.add_cells(replicate)
+            return
+        unread = InputError(f"the driver cannot read the checkpoints of replicate {replicate}")
+        for cell in self.cells_of(replicate):
+            self._cell_landed(cell, unread)
 
     def _cell_landed(self, cell: Cell, outcome: Any) -> None:
         status = outcome

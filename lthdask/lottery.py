@@ -6,6 +6,7 @@ go.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from lthdask.networks import Network, build
 from lthdask.rewinding import Checkpoint, Ticket, draw_ticket
 from lthdask.streams import Purpose, stream
 from lthdask.training import Engine, EpochMetrics, Recipe, train
+
+_drawing = Lock()
 
 Epochs = Iterator[tuple[Checkpoint, EpochMetrics | None]]
 
@@ -54,7 +57,8 @@ class Experiment:
 
         It is drawn on the CPU, so that it is the same on every device.
         """
-        with torch.random.fork_rng(devices=[]):
+        # torch's layers draw from one generator for the whole process.
+        with _drawing, torch.random.fork_rng(devices=[]):
             bits = stream(self.seed, replicate, Purpose.INITIALISATION)
             torch.manual_seed(int(bits.random_raw() >> 1))
             network = build(self.network, self.image_size, self.data.channels, self.data.classes)

@@ -166,6 +166,7 @@ def _run(
         return 0
 
     from lthdask.flow import existing, remaining, run
+    from lthdask.report.summary import cells_with
     from lthdask.storage.results import open_results
 
     folder = existing(study, out)
@@ -207,7 +208,9 @@ def _run(
                 _say(console, "stopping the workers")
                 raise
     else:
-        _say(console, f"{study.name}: every cell is done")
+        failed = len(cells_with(open_results(folder.path), "failed"))
+        again = f"nothing left to train, {failed} failed; --retry-failed trains them again"
+        _say(console, f"{study.name}: {again if failed else 'every cell is done'}")
     return _print_outcome(console, open_results(folder.path), study, folder.path, as_json)
 
 

@@ -69,7 +69,8 @@ def emptied_layers(results: xr.Dataset) -> dict[float, list[str]]:
 def accuracy_map(results: xr.Dataset) -> Table:
     """Return test accuracy in percent, thresholds by rewind epochs, the dense run below.
 
-    With replicates, mean ± standard deviation. A cell without an accuracy shows its status.
+    With replicates, mean ± standard deviation, and how many of them are done if not all. A
+    cell of which none is done shows its status.
     """
     title = "test accuracy, %"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
@@ -79,11 +80,12 @@ def accuracy_map(results: xr.Dataset) -> Table:
         table.add_column(f"k={k}", justify="right")
     names = {code: name for name, code in flags(results).items()}
     tickets = results.sel(arm="ticket")
+    tickets = tickets.assign(test_accuracy=_of_done(results, "test_accuracy").sel(arm="ticket"))
     emptied = emptied_layers(results)
     for threshold in tickets.threshold.values:
         row = tickets.sel(threshold=threshold)
         shown = [
-            _percent(row.test_accuracy.sel(rewind_epoch=k).values)
+            _percent(row.test_accuracy.sel(rewind_epoch=k).values, results.sizes["replicate"])
             or "/".join(dict.fromkeys(names[c] for c in row.status.sel(rewind_epoch=k).values))
             for k in results.rewind_epoch.values
         ]
@@ -91,7 +93,8 @@ def accuracy_map(results: xr.Dataset) -> Table:
         counted = f"{np.nanmean(density):.4f}" if np.isfinite(density).any() else ""
         mark = "*" if float(threshold) in emptied else ""
         table.add_row(f"{threshold:g}{mark}", counted, *shown)
-    dense = _percent(results.dense_test_accuracy.values) or "not trained"
+    dense = _percent(results.dense_test_accuracy.values, results.sizes["replicate"])
+    dense = dense or "not trained"
     table.add_section()
     table.add_row("dense", "1", dense, *[""] * (results.sizes["rewind_epoch"] - 1))
     return table
@@ -128,7 +131,8 @@ def sentences(results: xr.Dataset, margin: float) -> list[str]:
 def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
     """Return the outcome for scripts, as values that JSON can hold; NaN is null."""
     names = {code: name for name, code in flags(results).items()}
-    stacked = results[["status", "test_accuracy", "density"]].stack(cell=results.status.dims)
+    done = {name: _of_done(results, name) for name in ("test_accuracy", "density")}
+    stacked = results[["status"]].assign(done).stack(cell=results.status.dims)
     cells = [
         {
             "arm": str(at.arm.values),
@@ -151,13 +155,20 @@ def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
     }
 
 
-def _percent(values: np.ndarray[Any, Any]) -> str:
+def _of_done(results: xr.Dataset, name: str) -> xr.DataArray:
+    """Return a variable where its cell is done: the status decides, not what is written."""
+    return results[name].where(results.status == flags(results)["done"])
+
+
+def _percent(values: np.ndarray[Any, Any], replicates: int) -> str:
     """Return mean ± standard deviation in percent; empty where there is no value."""
     known = values[np.isfinite(values)]
     if not len(known):
         return ""
     mean = f"{100 * known.mean():.1f}"
-    return mean if len(known) == 1 else f"{mean} ± {100 * known.std(ddof=1):.1f}"
+    spread = f" ± {100 * known.std(ddof=1):.1f}" if len(known) > 1 else ""
+    some = f" ({len(known)}/{replicates})" if len(known) < replicates else ""
+    return mean + spread + some
 
 
 def _number(value: Any) -> float | None:
