@@ -256,3 +256,21 @@ def test_the_validation_split_is_drawn_from_every_class_of_a_sorted_folder(folde
     data = load(DataSource("folder", 16, validation=9), folder)
     assert len(set(data.validation.labels.tolist())) > 1
     assert len(set(data.train.labels.tolist())) == 3
+
+
+def test_files_that_are_noise_or_have_labels_of_no_class_are_refused(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for file in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+            (raw / f"{part}-{file}").write_bytes(RANDOM.bytes(500))
+    with pytest.raises(InputError, match="no usable MNIST"):
+        load(DataSource("mnist", 28, 1), tmp_path)
+    for labels in (bytes([77] * 5), bytes(4)):
+        for part in ("train", "t10k"):
+            header = struct.pack(">4I", 0x803, 5, 28, 28)
+            (raw / f"{part}-images-idx3-ubyte").write_bytes(header + bytes(5 * 28 * 28))
+            header = struct.pack(">2I", 0x801, len(labels))
+            (raw / f"{part}-labels-idx1-ubyte").write_bytes(header + labels)
+        with pytest.raises(InputError, match="no usable MNIST .*5 images and"):
+            load(DataSource("mnist", 28, 1), tmp_path)

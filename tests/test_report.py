@@ -154,3 +154,16 @@ def test_times_are_said_as_people_say_them(seconds, said):
 def test_nan_is_never_taken_for_a_match(tmp_path):
     found = results(tmp_path, [(0.9, float("nan"))] * 3, dense=np.nan)
     assert sparsest_matching(found, 0.5) is None
+
+
+def test_the_status_decides_what_is_shown_and_not_what_is_written(tmp_path):
+    found = results(
+        tmp_path,
+        [(0.9, 0.9)] * 3,
+        replicates=2,
+        status={(0.5, 0): Status.PENDING, (0.9, 0): Status.DIVERGED},
+    )
+    rows = [" ".join(line.split()) for line in text(accuracy_map(found)).splitlines()]
+    assert "0.5 0.5000 91.0 (1/2) 90.5 ± 0.7" in rows
+    pending = [c for c in outcome(found, 0.01)["cells"] if c["status"] == "pending"]
+    assert [c["test_accuracy"] for c in pending] == [None]

@@ -1,6 +1,7 @@
 """What a ticket promises: the early state under a mask of the final weights."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -108,3 +109,14 @@ def test_a_study_may_start_the_optimizer_of_its_tickets_afresh(dense_run):
     fresh = dataclasses.replace(experiment, fresh_buffers=True)
     tickets = [lottery.ticket(e, checkpoints[-1], checkpoints[2], 0.5) for e in (experiment, fresh)]
     assert [bool(ticket.start.buffers) for ticket in tickets] == [True, False]
+
+
+def test_networks_drawn_in_two_threads_at_once_are_those_drawn_in_turn():
+    experiment = small_experiment("mobilenet_v2")
+
+    def drawn(replicate):
+        return next(lottery.train_dense(experiment, replicate))[0].digest()
+
+    alone = [drawn(replicate) for replicate in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(drawn, range(6))) == alone
