@@ -19,6 +19,10 @@ from lthdask.data import Data, ImageFiles, Images, Split
 from lthdask.errors import InputError, one_of
 from lthdask.streams import Purpose, permutation, stream
 
+LARGEST_IMAGE = 1024
+RESIZED_AT_ONCE = 1000
+"""Images; their floats take four times the memory of their bytes."""
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -29,7 +33,7 @@ class DataSource:
     name : str
         One of `READERS`.
     image_size : int
-        Height and width the images are brought to, in pixels, at least 8.
+        Height and width the images are brought to, in pixels, 8 to 1,024.
     validation : int
         Training images that are set aside for validation, at least 1.
     augmentation : tuple of {"flip", "crop", "resized_crop"}
@@ -48,6 +52,10 @@ class DataSource:
             raise one_of("data set", self.name, list(READERS))
         if self.image_size < 8:
             raise ValueError(f"image_size must be 8 pixels or more; got {self.image_size}")
+        if self.image_size > LARGEST_IMAGE:
+            raise ValueError(
+                f"image_size must be {LARGEST_IMAGE:,} pixels or fewer; got {self.image_size}"
+            )
         if self.validation < 1:
             raise ValueError(
                 f"validation must be 1 image or more, so that nothing is chosen on the "
@@ -115,10 +123,15 @@ def _resized(images: Tensor, size: int) -> Tensor:
     """Return byte images (N, C, H, W) at size × size pixels."""
     if images.shape[2:] == (size, size):
         return images.contiguous()
-    resized = F.interpolate(
-        images.float(), (size, size), mode="bilinear", align_corners=False, antialias=True
-    )
-    return resized.round().clamp(0, 255).byte()
+    resized = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
+    for part, whole in zip(
+        resized.split(RESIZED_AT_ONCE), images.split(RESIZED_AT_ONCE), strict=True
+    ):
+        pixels = F.interpolate(
+            whole.float(), (size, size), mode="bilinear", align_corners=False, antialias=True
+        )
+        part.copy_(pixels.round().clamp(0, 255))
+    return resized
 
 
 def _digits(source: DataSource, folder: Path, download: bool) -> Reading:

@@ -1,8 +1,12 @@
-"""The one error for bad input: what was wrong, what was given, what to do."""
+"""Errors whose message is for the user: what was wrong, what was given, what to do."""
 
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one sentence for them to read."""
+
+
+class ExhaustedError(RuntimeError):
+    """A run was begun too often without getting any further."""
 
 
 def one_of(what: str, given: str, known: "list[str] | tuple[str, ...]") -> InputError:

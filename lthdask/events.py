@@ -1,28 +1,52 @@
-"""What a running study tells those who watch it: for display, never as the record."""
+"""What a running study tells those who watch it, and what a task knows of where it runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that has just happened.
+    """Something that has just happened; for display, never as the record.
 
     Attributes
     ----------
-    kind : {"plan", "dense", "epoch", "cell"}
+    kind : {"plan", "dense", "epoch", "cell", "warning"}
         The work is known; a dense run has ended; a run has trained one more epoch; a cell
-        has ended.
+        has ended; something needs attention.
     name : str
-        Of the dense run or cell.
+        Of the dense run or cell; of a warning, what it is about.
     status : str
-        With "dense" and "cell": what became of it.
+        With "dense" and "cell": what became of it; with "warning": the sentence.
     cells, epochs : int
         With "plan": how many are to be trained, dense runs' epochs included.
     """
 
-    kind: Literal["plan", "dense", "epoch", "cell"]
+    kind: Literal["plan", "dense", "epoch", "cell", "warning"]
     name: str = ""
     status: str = ""
     cells: int = 0
     epochs: int = 0
+
+
+class Stopped(Exception):  # noqa: N818 - an outcome of a task, not an error
+    """A task has left off, because its worker has to go; another one goes on with it."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """What a task knows of the worker it runs on.
+
+    Attributes
+    ----------
+    tell : callable
+        Shows an `Event` to the driver.
+    should_stop : callable
+        Returns whether the worker has to go: save, and raise `Stopped`.
+    lifetime : float or None
+        Seconds after which it goes by itself.
+    """
+
+    tell: Callable[[Event], None]
+    should_stop: Callable[[], bool]
+    lifetime: float | None = None

@@ -5,33 +5,36 @@ nested loops, over thresholds and rewind epochs, become delayed tasks; the worke
 every ticket and write its cell.
 """
 
+import errno
 import functools
 import logging
-import platform
+import secrets
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from lthdask.cluster.queue import Queue, Task
-from lthdask.errors import InputError
+from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Event
-from lthdask.grid import Cell, longest_first
+from lthdask.grid import Cell
+from lthdask.preparing import engine_for, epochs_to_train, existing, prepared, remaining_of
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import Cube, Status, open_results
 from lthdask.study import Study
-from lthdask.tasks import Work, look_around, train_cell, train_dense
-from lthdask.training import Engine
+from lthdask.tasks import Work, dense_run, train_cell, train_dense
+from lthdask.training import Diverged
 
 if TYPE_CHECKING:
     from distributed import Client
 
-PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr")
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,8 @@ def run(
     *,
     download: bool = False,
     retry_failed: bool = False,
+    max_attempts: int = 3,
+    checkpoint_interval: float = 60.0,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> xr.Dataset:
     """Train every cell of a study that is not done yet.
@@ -61,6 +66,10 @@ def run(
         Fetch a data set that is missing from that folder.
     retry_failed : bool
         Train failed cells again.
+    max_attempts : int
+        A cell is failed once so many attempts ended without a newer saved state.
+    checkpoint_interval : float
+        Seconds between two saved states of a cell: what is lost with a worker at most.
     watch : callable
         Called with each `Event`, from more than one thread.
 
@@ -72,26 +81,39 @@ def run(
     Raises
     ------
     InputError
-        If something that was given cannot be used; nothing has been trained then.
+        If something that was given cannot be used, or nothing can be written any more;
+        nothing that is done is lost.
     """
     folder = existing(study, out)
     folder.make()
-    queue = Queue(client, lambda name: watch(Event("epoch", name)))
-    where = Path(data).absolute() if data else None
-    work, cube = _prepared(queue, Work(study, _engine(study, folder), folder, where, download))
-    cells = _unfinished(cube.cells(), retry_failed)
-    search = _Search(work, cube, cells, queue, watch)
-
-    replicates = sorted({cell.replicate for cell in cells})
-    trained = [replicate for replicate in replicates if search.share_checkpoints(replicate)]
-    epochs = epochs_to_train(study, cells, dense_runs=len(replicates) - len(trained))
-    watch(Event("plan", cells=len(cells), epochs=epochs))
-    for replicate in replicates:
-        if replicate in trained:
-            search.add_cells(replicate)
-        else:
-            search.add_dense_run(replicate)
-    queue.run()
+    queue = Queue(client, _Messages(watch))
+    work = Work(
+        study,
+        engine_for(study, folder),
+        folder,
+        Path(data).absolute() if data else None,
+        download,
+        secrets.token_hex(8),
+        checkpoint_interval,
+        max_attempts,
+    )
+    with _said_when_full(folder), folder.driving():
+        work, cube = prepared(queue, work)
+        left = remaining_of(cube.cells(), folder, retry_failed)
+        cells = left.cells
+        for cell in cells:
+            folder.remove_traceback(cell)
+        search = _Search(work, cube, cells, queue, watch)
+        replicates = sorted({cell.replicate for cell in cells} | left.dense_runs)
+        trained = [replicate for replicate in replicates if search.share_checkpoints(replicate)]
+        epochs = epochs_to_train(study, cells, dense_runs=len(replicates) - len(trained))
+        watch(Event("plan", cells=len(cells), epochs=epochs))
+        for replicate in replicates:
+            if replicate in trained:
+                search.add_cells(replicate)
+            else:
+                search.add_dense_run(replicate)
+        queue.run()
     return open_results(folder.path)
 
 
@@ -104,11 +126,12 @@ class _Search:
     cells: list[Cell]
     queue: Queue
     watch: Callable[[Event], None]
+    raised: Counter[str] = field(default_factory=Counter)
 
     def add_dense_run(self, replicate: int) -> None:
         """Queue the dense run of a replicate, before all cells."""
         then = functools.partial(self._dense_run_landed, replicate)
-        name, arguments = f"dense-{replicate}", (self.work, replicate)
+        name, arguments = dense_run(replicate), (self.work, replicate)
         self.queue.add(Task(name, train_dense, arguments, length=float("inf"), then=then))
 
     def share_checkpoints(self, replicate: int) -> bool:
@@ -126,153 +149,123 @@ class _Search:
             return False
         for epoch in sorted({last} | {c.rewind_epoch for c in self.cells_of(replicate)}):
             path = checkpoints.path_of(folder.path, replicate, epoch)
-            load = functools.partial(checkpoints.load, path, digests[str(epoch)])
+            load = functools.partial(checkpoints.load, path, digests.get(str(epoch), ""))
             try:
                 self.queue.share((replicate, epoch), load)
             except InputError as error:
-                log.warning("%s", error)
+                log.warning("%s: the dense run is trained anew", error)
                 return False
         return True
 
     def add_cells(self, replicate: int) -> None:
         """Queue the cells of a replicate, longest first."""
-        last = self.work.study.recipe.epochs
         for cell in self.cells_of(replicate):
-            self.queue.add(
-                Task(
-                    f"cell-{cell}",
-                    train_cell,
-                    arguments=(self.work, cell),
-                    shared=((replicate, last), (replicate, cell.rewind_epoch)),
-                    length=last - cell.rewind_epoch,
-                    then=functools.partial(self._cell_landed, cell),
-                )
+            self.add_cell(cell)
+
+    def add_cell(self, cell: Cell) -> None:
+        """Queue a cell."""
+        last = self.work.study.recipe.epochs
+        self.queue.add(
+            Task(
+                f"cell-{cell}",
+                train_cell,
+                arguments=(self.work, cell),
+                shared=((cell.replicate, last), (cell.replicate, cell.rewind_epoch)),
+                length=last - cell.rewind_epoch,
+                then=functools.partial(self._cell_landed, cell),
             )
+        )
 
     def cells_of(self, replicate: int) -> list[Cell]:
         """Return the cells of a replicate."""
         return [cell for cell in self.cells if cell.replicate == replicate]
 
     def _dense_run_landed(self, replicate: int, outcome: Any) -> None:
+        name, folder = dense_run(replicate), self.work.folder
         if isinstance(outcome, Exception):
+            if self._tried_again(name, outcome):
+                self.add_dense_run(replicate)
+                return
             self.watch(Event("dense", f"dense run {replicate}", "failed"))
             for cell in self.cells_of(replicate):
-                self._cell_landed(cell, outcome)
+                self._fail(cell, outcome)
             return
-        manifest = self.work.folder.manifest()
+        manifest = folder.manifest()
         manifest["checkpoints"][str(replicate)] = outcome
-        self.work.folder.write_manifest(manifest)
+        folder.write_manifest(manifest)
+        checkpoints.State(folder.run(name)).remove()
         self.watch(Event("dense", f"dense run {replicate}", "done"))
         if self.share_checkpoints(replicate):
             self.add_cells(replicate)
             return
         unread = InputError(f"the driver cannot read the checkpoints of replicate {replicate}")
         for cell in self.cells_of(replicate):
-            self._cell_landed(cell, unread)
+            self._fail(cell, unread)
 
     def _cell_landed(self, cell: Cell, outcome: Any) -> None:
-        status = outcome
-        if isinstance(outcome, Exception):
-            status = "failed"
-            self.work.folder.write_traceback(cell, "".join(traceback.format_exception(outcome)))
-            self.cube.mark(cell, Status.FAILED)
-        self.watch(Event("cell", str(cell), status))
+        if not isinstance(outcome, Exception):
+            self.work.folder.remove_traceback(cell)
+            self.watch(Event("cell", str(cell), outcome))
+        elif self._tried_again(str(cell), outcome):
+            self.add_cell(cell)
+        else:
+            self._fail(cell, outcome)
+
+    def _tried_again(self, name: str, outcome: Exception) -> bool:
+        """Keep the reason why a run raised, and return whether to begin it again.
+
+        Whether it has been begun too often is for the next attempt to say. One that raises
+        before it is even recorded is not begun again.
+        """
+        if isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
+            raise outcome
+        self._keep_reason(name, outcome)
+        self.raised[name] += 1
+        attempts = self.work.folder.attempts(name)
+        begun = sum(attempt.get("driver") == self.work.driver for attempt in attempts)
+        return self.raised[name] <= begun and not isinstance(outcome, ExhaustedError | Diverged)
+
+    def _fail(self, cell: Cell, outcome: Exception) -> None:
+        self._keep_reason(str(cell), outcome)
+        self.cube.mark(cell, Status.FAILED)
+        self.watch(Event("cell", str(cell), "failed"))
+
+    def _keep_reason(self, name: str, outcome: Exception) -> None:
+        folder = self.work.folder
+        if isinstance(outcome, ExhaustedError) and folder.has_traceback(name):
+            return  # which says more
+        try:
+            folder.write_traceback(name, "".join(traceback.format_exception(outcome)))
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise
+            log.warning("cannot keep the reason why %s failed: %s", name, error)
 
 
-def existing(study: Study, out: str | Path | None = None) -> Folder:
-    """Return the folder of a study, which need not exist, if it can be gone on with.
+@dataclass
+class _Messages:
+    """What the workers tell: warnings go to the log, once each, the rest to who watches."""
 
-    Raises
-    ------
-    InputError
-        If it cannot be written, or holds another study, or one that cannot grow to this.
-    """
-    folder = Folder(Path(out or Path("runs") / study.name))
-    folder.check()
-    text = folder.study()
-    if text is None:
-        return folder
-    before = Study.parse(text, str(folder.path / "study.yaml"))
-    if lines := before.differences(study):
+    watch: Callable[[Event], None]
+    warned: set[str] = field(default_factory=set)
+
+    def __call__(self, event: Event) -> None:
+        if event.kind != "warning":
+            self.watch(event)
+        elif event.name not in self.warned:
+            self.warned.add(event.name)
+            log.warning("%s", event.status)
+
+
+@contextmanager
+def _said_when_full(folder: Folder) -> Iterator[None]:
+    """Say in one sentence that nothing can be written any more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
         raise InputError(
-            f"the folder {folder.path} holds another study; give another one with --out, or "
-            f"the same settings: " + "; ".join(lines)
-        )
-    kept, last = before.kept_until, study.grid.rewind_epochs[-1]
-    if last > kept:
-        raise InputError(
-            f"the grid cannot grow to rewind epoch {last}: the folder {folder.path} keeps "
-            f"complete states of its dense runs until epoch {kept}; give another one with --out"
-        )
-    _engine(study, folder)
-    return folder
-
-
-def remaining(study: Study, folder: Folder, retry_failed: bool = False) -> list[Cell]:
-    """Return the cells that a run of the study would train, longest first."""
-    cells = dict.fromkeys(study.grid.cells(), Status.PENDING)
-    if folder.cube.exists():
-        cells |= Cube(folder.cube).cells()
-    return _unfinished(cells, retry_failed)
-
-
-def _unfinished(cells: Mapping[Cell, Status], retry_failed: bool = False) -> list[Cell]:
-    """Return the cells that are to be trained, longest first."""
-    wanted = {Status.PENDING} | ({Status.FAILED} if retry_failed else set())
-    return longest_first(cell for cell, status in cells.items() if status in wanted)
-
-
-def epochs_to_train(study: Study, cells: list[Cell], dense_runs: int) -> int:
-    """Return how many epochs it takes to train so many dense runs and these cells."""
-    epochs = study.recipe.epochs
-    return dense_runs * epochs + sum(epochs - cell.rewind_epoch for cell in cells)
-
-
-def _engine(study: Study, folder: Folder) -> Engine:
-    """Return the engine to ask a worker for: the one that was used before, if any."""
-    before = folder.manifest().get("engine")
-    if before is None:
-        return study.engine
-    for name, used in before.items():
-        asked = getattr(study.engine, name)
-        if asked not in ("auto", used):
-            raise InputError(
-                f"the folder {folder.path} was computed with engine.{name} {used}, and "
-                f"{asked} is asked for; give another one with --out, or the same engine"
-            )
-    return Engine(**before)
-
-
-def _prepared(queue: Queue, work: Work) -> tuple[Work, Cube]:
-    """Have a worker look around; then write down what the study is, and make its cube."""
-    study, folder, found = work.study, work.folder, list[Any]()
-    arguments = (work, folder.leave_word())
-    queue.add(Task("look-around", look_around, arguments, then=found.append))
-    queue.run()
-    if isinstance(found[0], Exception):
-        raise found[0]
-    engine, layers = found[0]
-    versions = {package: version(package) for package in PACKAGES}
-    manifest = folder.manifest() or {
-        "versions": versions | {"python": platform.python_version()},
-        "host": platform.node(),
-        "engine": asdict(engine),
-        "checkpoints": {},
-    }
-    folder.write_study(study.to_yaml())
-    folder.write_manifest(manifest)
-    axes: dict[str, Any] = {
-        "arm": study.grid.arms,
-        "replicate": range(study.grid.replicates),
-        "threshold": study.grid.thresholds,
-        "rewind_epoch": study.grid.rewind_epochs,
-    }
-    about = {"study": study.to_dict(), "versions": manifest["versions"], "engine": asdict(engine)}
-    if folder.cube.exists():
-        cube = Cube(folder.cube)
-        cube.grow(axes)
-        cube.annotate(about)
-    else:
-        meaning = study.pruning.meaning
-        cube = Cube.create(folder.cube, axes, study.recipe.epochs, layers, about, meaning)
-    return replace(work, engine=engine), cube
+            f"cannot write to {error.filename or folder.path}: {error.strerror}; make room, and "
+            f"run the same command again: what is done is kept"
+        ) from None

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 ARMS = ("ticket",)
 MOST_CELLS = 1_000_000
@@ -70,10 +71,18 @@ class Grid:
         if (cells := math.prod(lengths) * self.replicates) > MOST_CELLS:
             raise ValueError(f"a grid may have {MOST_CELLS:,} cells at most; got {cells:,}")
 
+    def axes(self) -> dict[str, list[Any]]:
+        """Return the values along each axis of a cell."""
+        return {
+            "arm": list(self.arms),
+            "replicate": list(range(self.replicates)),
+            "threshold": list(self.thresholds),
+            "rewind_epoch": list(self.rewind_epochs),
+        }
+
     def cells(self) -> list[Cell]:
         """Return every cell of the grid, longest run first."""
-        cells = product(self.arms, range(self.replicates), self.thresholds, self.rewind_epochs)
-        return longest_first(Cell(*cell) for cell in cells)
+        return longest_first(Cell(*cell) for cell in product(*self.axes().values()))
 
 
 def longest_first(cells: Iterable[Cell]) -> list[Cell]:

@@ -1,24 +1,25 @@
 """What a run would do: cells, epochs, disk and time. Nothing is started or written."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from lthdask import lottery
+from lthdask.data import EVALUATION_BATCH
 from lthdask.errors import InputError
-from lthdask.flow import epochs_to_train, existing, remaining
 from lthdask.grid import Cell
 from lthdask.networks import on_meta
+from lthdask.preparing import epochs_to_train, existing, remaining
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import open_results
+from lthdask.storage.results import read_results
 from lthdask.study import Study
 from lthdask.tasks import Work
-from lthdask.training import train
+from lthdask.training import Diverged, evaluate, train
 
-MEASURED_STEPS = 8
+MEASURED_SECONDS = 3.0
 CUBE_BYTES_PER_CELL = 6 * 4096
 """Six files, each at least a block of the file system."""
 
@@ -40,9 +41,9 @@ class Plan:
     disk : int
         Bytes to be written.
     seconds_per_epoch : float or None
-        On one worker; None where it is not known.
+        On one worker, evaluation included; None where it is not known.
     source : str
-        Where `seconds_per_epoch` comes from.
+        Where `seconds_per_epoch` comes from, or why it is not known.
     """
 
     cells: list[Cell]
@@ -68,13 +69,19 @@ def plan(
     data: str | Path | None = None,
     *,
     retry_failed: bool = False,
+    here: bool = True,
 ) -> Plan:
-    """Return what :func:`lthdask.run` would do with the same arguments."""
+    """Return what :func:`lthdask.run` would do with the same arguments.
+
+    The time of an epoch is that of earlier cells; without any, it is measured if cells
+    would train `here`, on this machine.
+    """
     folder = existing(study, out)
-    cells = remaining(study, folder, retry_failed)
-    trained = {int(replicate) for replicate in folder.manifest().get("checkpoints", {})}
-    dense_runs = len({cell.replicate for cell in cells} - trained)
-    seconds, source = _from_earlier_cells(folder) or _measured(study, folder, data)
+    left = remaining(study, folder, retry_failed)
+    cells, dense_runs = left.cells, len(left.dense_runs)
+    elsewhere = None, "cells would train on other machines, and none is done yet"
+    measured = _from_earlier_cells(folder)
+    seconds, source = measured or (_measured(study, folder, data) if here else elsewhere)
     return Plan(
         cells,
         len(study.grid.cells()) - len(cells),
@@ -101,39 +108,55 @@ def _from_earlier_cells(folder: Folder) -> tuple[float, str] | None:
     """Return the median time of an epoch in the cells that are done."""
     if not folder.cube.exists():
         return None
-    results = open_results(folder.path)
+    results = read_results(folder.path)
     per_epoch = (results.seconds / results.epochs_trained).values
     known = per_epoch[np.isfinite(per_epoch)]
     return (float(np.median(known)), f"{len(known)} earlier cells") if len(known) else None
 
 
 def _measured(study: Study, folder: Folder, data: str | Path | None) -> tuple[float | None, str]:
-    """Return the time of an epoch from a few steps here, if cells would train on the like."""
+    """Return the time of an epoch here, from a few steps and a part of the evaluation."""
     try:
         work = Work(study, study.engine.chosen(), folder, Path(data).absolute() if data else None)
-    except InputError:
-        return None, "no such device on this machine"
-    experiment = work.experiment()
-    network = experiment.build()
-    start = next(lottery.train_dense(experiment, 0))[0]
-    torch.set_num_threads(work.engine.threads)
-    steps = experiment.data.steps(study.recipe.batch_size)
+        experiment = work.experiment()
+    except InputError as error:
+        return None, str(error)
+    images, batch = experiment.data, study.recipe.batch_size
+    steps = images.steps(batch)
     if steps < 1:
         raise InputError(
-            f"batch_size is {study.recipe.batch_size}, but there are only "
-            f"{len(experiment.data.train)} training images"
+            f"batch_size is {batch}, but there are only {len(images.train)} training images"
         )
-    run = train(
-        network,
-        experiment.data,
-        study.recipe,
-        start,
-        seed=study.seed,
-        replicate=0,
-        engine=work.engine,
-        every=1,
-    )
-    clock = [time.perf_counter() for _ in zip(range(min(steps, MEASURED_STEPS)), run, strict=False)]
-    warm = clock[1:] if len(clock) > 2 else clock
-    per_step = float(np.median(np.diff(warm))) if len(warm) > 1 else 0.0
-    return per_step * steps, f"{len(clock)} steps on this machine"
+    torch.set_num_threads(work.engine.threads)
+    network = experiment.build()
+    start = next(lottery.train_dense(experiment, 0))[0]
+    one = images.test.subset(torch.arange(1))
+
+    def training(steps: int) -> float:
+        train_images = images.train.subset(torch.arange(steps * batch))
+        part = replace(images, train=train_images, validation=one, test=one)
+        run = train(
+            network,
+            part,
+            study.recipe,
+            start,
+            seed=study.seed,
+            replicate=0,
+            engine=work.engine,
+        )
+        began = time.perf_counter()
+        next(run)
+        return time.perf_counter() - began
+
+    try:
+        training(1)  # warms up
+        some = min(steps, max(1, int(MEASURED_SECONDS / training(1))))
+        seconds = training(some) / some * steps
+    except Diverged as error:
+        return None, str(error)
+    shown = images.test.subset(torch.arange(min(len(images.test), EVALUATION_BATCH)))
+    began = time.perf_counter()
+    evaluate(network, images, shown, work.engine)
+    per_image = (time.perf_counter() - began) / len(shown)
+    seconds += per_image * (len(images.validation) + len(images.test))
+    return seconds, f"{some} steps on this machine"

@@ -136,7 +136,7 @@ class Study:
         """Read a study from YAML text; `source` names it in errors."""
         try:
             values = yaml.load(text, _StrictLoader)
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             line = f", line {mark.line + 1}" if mark else ""
             problem = getattr(error, "problem", None) or "not YAML"
@@ -155,7 +155,7 @@ class Study:
         except pydantic.ValidationError as error:
             problems = "; ".join(_explained(problem) for problem in error.errors()[:3])
             raise InputError(f"{source}: {problems}") from None
-        except TypeError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{source}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,7 +220,17 @@ def names() -> list[str]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which 5e-4 is a number and a key that is given twice is an error."""
+    """YAML in which 5e-4 is a number, and a key that is given twice or an alias is an error.
+
+    A few aliases of aliases stand for more values than fit into memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            problem = f"write the value of the alias *{event.anchor} out"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

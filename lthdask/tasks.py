@@ -8,8 +8,7 @@ import functools
 import os
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from lthdask import lottery
 from lthdask.data import Data
 from lthdask.datasets import DataSource, load
 from lthdask.errors import InputError
+from lthdask.events import Event, Here, Stopped
 from lthdask.grid import Cell
 from lthdask.masks import prunable_weights
 from lthdask.rewinding import Checkpoint
@@ -26,8 +26,6 @@ from lthdask.storage.folder import Folder
 from lthdask.storage.results import Cube, Status
 from lthdask.study import Study
 from lthdask.training import Diverged, Engine
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,12 @@ class Work:
         Folder of the data set.
     download : bool
         Whether a missing data set may be fetched.
+    driver : str
+        Names the run of the command that asks for the work.
+    checkpoint_interval : float
+        Seconds between two saved states of a run.
+    max_attempts : int
+        How many attempts at a run may end without a newer state.
     """
 
     study: Study
@@ -52,6 +56,9 @@ class Work:
     folder: Folder
     data: Path | None = None
     download: bool = False
+    driver: str = ""
+    checkpoint_interval: float = 60.0
+    max_attempts: int = 3
 
     def experiment(self) -> lottery.Experiment:
         """Return the experiment; its data are read once per process."""
@@ -84,7 +91,7 @@ def _place(engine: Engine) -> str:
     return " ".join([platform.node(), device, *(f"job {job}" for job in jobs[:1])])
 
 
-def look_around(work: Work, word: str, tell: Tell) -> tuple[Engine, list[str]]:
+def look_around(work: Work, word: str, here: Here) -> tuple[Engine, list[str]]:
     """Check, before anything is trained, that the study can be trained here.
 
     Returns
@@ -106,15 +113,136 @@ def look_around(work: Work, word: str, tell: Tell) -> tuple[Engine, list[str]]:
             f"give one on a shared file system with --out"
         )
     engine = work.engine.chosen()
-    experiment = Work(work.study, engine, work.folder, work.data, work.download).experiment()
+    experiment = replace(work, engine=engine).experiment()
     train, batch = len(experiment.data.train), work.study.recipe.batch_size
     if train < batch:
         raise InputError(f"batch_size is {batch}, but there are only {train} training images")
     return engine, list(prunable_weights(experiment.build()))
 
 
-def train_dense(work: Work, replicate: int, tell: Tell) -> dict[str, str]:
+def dense_run(replicate: int) -> str:
+    """Return the name of a dense run."""
+    return f"dense-r{replicate}"
+
+
+class Training:
+    """A training run that may be stopped at any step, and goes on from there.
+
+    Parameters
+    ----------
+    work : Work
+    name : object
+        Of the run: a cell, or `dense_run`.
+    here : Here
+
+    Attributes
+    ----------
+    start : Checkpoint or None
+        The newest state that was saved.
+    curves : dict of int to dict of str to float
+        `EpochMetrics` of the epochs that are done.
+    digests : dict of str to str
+        Of a dense run: epoch → digest of its checkpoint.
+
+    Raises
+    ------
+    Stopped
+        If the worker has to go already.
+    """
+
+    def __init__(self, work: Work, name: object, here: Here) -> None:
+        if here.should_stop():
+            raise Stopped
+        self.work, self.name, self.here = work, name, here
+        self.place = _place(work.engine)
+        self.began, self._clock = time.time(), time.monotonic()
+        self._saved_at = self._clock
+        self._state = checkpoints.State(work.folder.run(name), self._warn)
+        self.start: Checkpoint | None
+        self.start, notes = self._state.load() or (None, {})
+        self.curves = {int(epoch): values for epoch, values in notes.get("curves", {}).items()}
+        self.digests: dict[str, str] = notes.get("digests", {})
+        self._seconds_before: float = notes.get("seconds", 0.0)
+
+    def begin(self, epoch: int) -> None:
+        """Record the attempt; without a state, it starts at the end of `epoch`."""
+        self._position = (self.start.epoch, self.start.step) if self.start else (epoch, 0)
+        about = {
+            "driver": self.work.driver,
+            "started": self.began,
+            "place": self.place,
+            "pid": os.getpid(),
+            "epoch": self._position[0],
+            "step": self._position[1],
+            "seconds": self._seconds_before,
+        }
+        most = self.work.max_attempts
+        self.attempt = self.work.folder.begin_attempt(self.name, about, most)
+
+    def restart(self, reason: str) -> None:
+        """Forget the state, which cannot be gone on with."""
+        self._warn(f"{self.name} starts anew: {reason}")
+        self._state.remove()
+        self.start, self.curves, self.digests = None, {}, {}
+
+    def due(self) -> bool:
+        """Return whether it is time to save the state."""
+        waited = time.monotonic() - self._saved_at
+        return waited >= self.work.checkpoint_interval or self.here.should_stop()
+
+    def follow(self, epochs: lottery.Epochs, steps: int) -> lottery.Epochs:
+        """Pass on what is trained; keep its curves, and save its state when that is due.
+
+        Raises
+        ------
+        Stopped
+            If the worker has to go; the state is saved.
+        """
+        (epoch, step), clock = self._position, time.monotonic()
+        for checkpoint, metrics in epochs:
+            if metrics:
+                self.curves[metrics.epoch] = asdict(metrics)
+                self.here.tell(Event("epoch", str(self.name)))
+            yield checkpoint, metrics
+            done = (checkpoint.epoch - epoch) * steps + checkpoint.step - step
+            self._compare_with_lifetime((time.monotonic() - clock) * steps / max(done, 1))
+            if checkpoint.epoch < self.work.study.recipe.epochs and self.due():
+                leaving = self.here.should_stop()
+                self.save(checkpoint)
+                if leaving:
+                    raise Stopped
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Save the state."""
+        notes = {"curves": self.curves, "digests": self.digests, "seconds": self.seconds()}
+        self._state.save(checkpoint, notes)
+        self._saved_at = time.monotonic()
+
+    def seconds(self) -> float:
+        """Return how long the run has taken, in all attempts that went on from one another."""
+        return self._seconds_before + time.monotonic() - self._clock
+
+    def end(self) -> None:
+        """Remove the state: the results are written."""
+        self._state.remove()
+
+    def _warn(self, sentence: str) -> None:
+        self.here.tell(Event("warning", str(self.name), sentence))
+
+    def _compare_with_lifetime(self, epoch: float) -> None:
+        lifetime = self.here.lifetime
+        if lifetime and epoch > lifetime:
+            sentence = (
+                f"an epoch takes {epoch:.0f} s, longer than the {lifetime:.0f} s that a worker "
+                f"has: it goes on inside an epoch, but a longer wall-time would start less often"
+            )
+            self.here.tell(Event("warning", "lifetime", sentence))
+
+
+def train_dense(work: Work, replicate: int, here: Here) -> dict[str, str]:
     """Train the dense network of a replicate; save its checkpoints and its curves.
+
+    Its state is kept until the driver has written down the digests.
 
     Returns
     -------
@@ -122,21 +250,31 @@ def train_dense(work: Work, replicate: int, tell: Tell) -> dict[str, str]:
         Epoch → digest of its checkpoint.
     """
     study, folder = work.study, work.folder
-    keep_until, last = study.kept_until, study.recipe.epochs
-    digests, curves = {}, {}
-    for checkpoint, metrics in lottery.train_dense(work.experiment(), replicate):
-        epoch = checkpoint.epoch
-        path = checkpoints.path_of(folder.path, replicate, epoch)
-        complete = epoch <= keep_until or epoch == last
-        digests[str(epoch)] = checkpoints.save(path, checkpoint, complete)
-        if metrics:
-            curves[epoch] = asdict(metrics)
-            tell(f"dense run {replicate}")
-    Cube(folder.cube).write_dense(replicate, curves)
-    return digests
+    training = Training(work, dense_run(replicate), here)
+    for epoch, digest in training.digests.items():
+        try:
+            checkpoints.read(checkpoints.path_of(folder.path, replicate, int(epoch)), digest)
+        except InputError as error:
+            training.restart(str(error))
+            break
+    training.begin(0)
+    experiment = work.experiment()
+    steps = experiment.data.steps(study.recipe.batch_size)
+    epochs = lottery.train_dense(experiment, replicate, training.start, training.due)
+    checkpoint = training.start
+    for checkpoint, _ in training.follow(epochs, steps):
+        if checkpoint.step == 0:
+            done = checkpoint.epoch
+            path = checkpoints.path_of(folder.path, replicate, done)
+            complete = done <= study.kept_until or done == study.recipe.epochs
+            training.digests[str(done)] = checkpoints.save(path, checkpoint, complete)
+    Cube(folder.cube).write_dense(replicate, training.curves)
+    if checkpoint:
+        training.save(checkpoint)
+    return training.digests
 
 
-def train_cell(work: Work, cell: Cell, trained: Checkpoint, early: Checkpoint, tell: Tell) -> str:
+def train_cell(work: Work, cell: Cell, trained: Checkpoint, early: Checkpoint, here: Here) -> str:
     """Draw the ticket of a cell, train it, and write its results into the cube.
 
     Parameters
@@ -145,43 +283,40 @@ def train_cell(work: Work, cell: Cell, trained: Checkpoint, early: Checkpoint, t
     cell : Cell
     trained, early : Checkpoint
         Of the dense run: after the last epoch, and at the cell's rewind epoch.
-    tell : callable
+    here : Here
 
     Returns
     -------
     str
         What became of the cell: ``done`` or ``diverged``.
     """
-    clock, started = time.perf_counter(), time.time()
-    place = _place(work.engine)
-    attempt = work.folder.begin_attempt(cell, {"started": started, "place": place})
+    training = Training(work, cell, here)
+    training.begin(cell.rewind_epoch)
     experiment = work.experiment()
     ticket = lottery.ticket(experiment, trained, early, cell.threshold)
-    status, last, curves, metrics = Status.DONE, ticket.start, {}, {}
+    status, last, metrics = Status.DONE, training.start or ticket.start, {}
+    epochs = lottery.train_ticket(experiment, cell.replicate, ticket, training.start, training.due)
+    steps = experiment.data.steps(work.study.recipe.batch_size)
     try:
-        for last, measured in lottery.train_ticket(experiment, cell.replicate, ticket):
-            if measured:
-                curves[measured.epoch] = asdict(measured)
-                tell(str(cell))
-        metrics = curves[last.epoch]
+        for last, _ in training.follow(epochs, steps):
+            pass
+        metrics = training.curves[last.epoch]
     except Diverged:
         status = Status.DIVERGED
-    density, by_layer = lottery.densities(experiment, last)
+    left, layers = lottery.densities(experiment, last)
     Cube(work.folder.cube).write(
         cell,
         status,
-        metrics | {"density": density, "epochs_trained": len(curves)},
-        curves,
+        metrics | left | {"epochs_trained": len(training.curves)},
+        training.curves,
+        {name: layer | {"cutoff": ticket.cutoffs[name]} for name, layer in layers.items()},
         {
-            name: {"density": share, "cutoff": ticket.cutoffs[name]}
-            for name, share in by_layer.items()
-        },
-        {
-            "seconds": time.perf_counter() - clock,
-            "attempts": attempt,
-            "started": started,
+            "seconds": training.seconds(),
+            "attempts": training.attempt,
+            "started": training.began,
             "ended": time.time(),
         },
-        place,
+        training.place,
     )
+    training.end()
     return status.name.lower()

@@ -7,7 +7,7 @@ the same bits as one that was never stopped.
 
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -126,6 +126,12 @@ class Recipe:
                 f"warmup_epochs must be fewer than the {self.epochs} epochs; "
                 f"got {self.schedule.warmup_epochs}"
             )
+        late = [m for m in self.schedule.milestones if not 0 < m < self.epochs]
+        if late:
+            raise ValueError(
+                f"schedule.milestones must lie between 0 and the {self.epochs} epochs; "
+                f"got {late[0]}"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"label_smoothing must be at least 0 and below 1; got {self.label_smoothing}"
@@ -231,7 +237,7 @@ def train(
     replicate: int,
     mask: Mask | None = None,
     engine: Engine,
-    every: int | None = None,
+    due: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Checkpoint, EpochMetrics | None]]:
     """Train from `start` to the last epoch of the recipe.
 
@@ -253,8 +259,9 @@ def train(
         held at zero, so that nothing can revive them: momentum and weight decay included.
     engine : Engine
         Precision of the computation.
-    every : int, optional
-        Yield every so many steps, too.
+    due : callable
+        Asked after each step inside an epoch; where it says so, the state is yielded there,
+        too.
 
     Yields
     ------
@@ -290,7 +297,7 @@ def train(
                 torch._foreach_mul_(gradients, masks)
             optimizer.step()
             loss_sum += loss.detach()
-            if every and (step + 1) % every == 0 and step + 1 < steps:
+            if step + 1 < steps and due():
                 _require_finite(float(loss_sum), epoch + 1)
                 yield _checkpoint(network, optimizer, weights, epoch, step + 1, loss_sum), None
         train_loss = float(loss_sum) / steps

@@ -99,6 +99,17 @@ COMMON = {
     "--print-job-script", is_flag=True, help="Print what would be submitted, and start nothing."
 )
 @click.option("--retry-failed", is_flag=True, help="Train failed cells again.")
+@click.option(
+    "--max-attempts",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="A cell is failed once so many attempts ended without a newer saved state.",
+)
+@click.option(
+    "--status", "status_only", is_flag=True, help="Print how far a study is, and start nothing."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and start nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, for scripts.")
 def main(**options: Any) -> None:
@@ -135,6 +146,8 @@ def _run(
     scheduler: str | None,
     print_job_script: bool,
     retry_failed: bool,
+    max_attempts: int,
+    status_only: bool,
     dry_run: bool,
     as_json: bool,
     **common: str | None,
@@ -154,6 +167,8 @@ def _run(
     from lthdask.study import Study
 
     study = Study.read(which).changed(changes)
+    if status_only:
+        return _print_status(console, out or Path("runs") / study.name, as_json)
     from lthdask.cluster.settings import Settings
 
     where = Settings.read(cluster)  # what is wrong with it is said before anything starts
@@ -165,16 +180,21 @@ def _run(
         click.echo(job_script(where, queue))
         return 0
 
-    from lthdask.flow import existing, remaining, run
+    from lthdask.flow import run
+    from lthdask.preparing import existing, remaining
     from lthdask.report.summary import cells_with
-    from lthdask.storage.results import open_results
+    from lthdask.storage.results import read_results
 
     folder = existing(study, out)
-    cells = remaining(study, folder, retry_failed)
+    left = remaining(study, folder, retry_failed)
     if dry_run:
-        return _print_plan(console, study, out, data, retry_failed, count, as_json)
-    if cells:
-        from lthdask.cluster.client import choose, local_workers, open_client
+        from lthdask.cluster.client import choose
+
+        place = choose(where, deploy, scheduler, lambda line: None)
+        return _print_plan(console, study, out, data, retry_failed, count, place, as_json)
+    if left.cells or left.dense_runs:
+        folder.refuse_if_driven()
+        from lthdask.cluster.client import choose, local_workers, open_client, quiet_loops
         from lthdask.report.progress import shown
 
         deployment = choose(where, deploy, scheduler, lambda line: _say(console, line))
@@ -190,7 +210,9 @@ def _run(
             say=lambda line: _say(console, line),
         ) as client:
             try:
-                _say(console, f"{study.name}: {len(cells)} cells to train")
+                runs = len(left.dense_runs)
+                also = f", {runs} dense run{'s' * (runs > 1)}" if runs else ""
+                _say(console, f"{study.name}: {len(left.cells)} cells to train{also}")
                 with shown(console) as watch:
                     run(
                         study,
@@ -199,19 +221,22 @@ def _run(
                         data,
                         download=download,
                         retry_failed=retry_failed,
+                        max_attempts=max_attempts,
+                        checkpoint_interval=where.checkpoint_interval,
                         watch=watch,
                     )
             except KeyboardInterrupt:
                 # Once is enough: what follows leaves nothing behind in a queue.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                quiet_loops()
                 _say(console, "stopping the workers")
                 raise
     else:
-        failed = len(cells_with(open_results(folder.path), "failed"))
+        failed = len(cells_with(read_results(folder.path), "failed"))
         again = f"nothing left to train, {failed} failed; --retry-failed trains them again"
         _say(console, f"{study.name}: {again if failed else 'every cell is done'}")
-    return _print_outcome(console, open_results(folder.path), study, folder.path, as_json)
+    return _print_outcome(console, read_results(folder.path), study, folder.path, as_json)
 
 
 def _workers(text: str | None) -> tuple[int, int] | None:
@@ -235,6 +260,7 @@ def _print_plan(
     data: Path | None,
     retry_failed: bool,
     workers: tuple[int, int] | None,
+    deployment: str,
     as_json: bool,
 ) -> int:
     """Say what would be done."""
@@ -242,9 +268,11 @@ def _print_plan(
     from lthdask.plan import plan
     from lthdask.report.progress import duration
 
-    found = plan(study, out, data, retry_failed=retry_failed)
+    here = deployment == "local"
+    found = plan(study, out, data, retry_failed=retry_failed, here=here)
     room = local_workers(study.engine.threads)
-    count = min(workers[1], room) if workers else room
+    asked = workers[1] if workers else (room if here else 1)
+    count = min(asked, room) if here else asked
     seconds = found.seconds(count, study.recipe.epochs)
     if as_json:
         values = {
@@ -254,6 +282,7 @@ def _print_plan(
             "dense_runs": found.dense_runs,
             "epochs": found.epochs,
             "disk_bytes": found.disk,
+            "deployment": deployment,
             "workers": count,
             "seconds": seconds,
         }
@@ -270,23 +299,51 @@ def _print_plan(
     else:
         _say(
             console,
-            f"time    about {duration(seconds)} on {count} workers, judged by {found.source}",
+            f"time    about {duration(seconds)} on {count} workers ({deployment}), "
+            f"judged by {found.source}",
         )
     return 0
 
 
+def _print_status(console: Console, out: Path, as_json: bool) -> int:
+    """Say how far a study is, and who runs it."""
+    from lthdask.report.summary import counts
+    from lthdask.storage.folder import Folder
+    from lthdask.storage.results import read_results
+    from lthdask.study import Study
+
+    folder = Folder(out)
+    text = folder.study()
+    if text is None:
+        raise InputError(f"there is no study in {folder.path}; give its folder with --out")
+    study = Study.parse(text, str(folder.path / "study.yaml"))
+    results = read_results(folder.path)
+    found = ", ".join(f"{count} {status}" for status, count in counts(results).items())
+    dense, driver = len(folder.manifest().get("checkpoints", {})), folder.driver()
+    _say(console, f"{study.name}: {found}; {dense} of {study.grid.replicates} dense runs trained")
+    _say(console, f"being run by {driver}" if driver else "nobody runs it now")
+    for name, state in folder.unfinished().items():
+        _say(console, f"  {name}: {state}")
+    return _print_outcome(console, results, study, folder.path, as_json)
+
+
 def _print_outcome(console: Console, results: Any, study: Any, folder: Path, as_json: bool) -> int:
     """Say what came out, and return the exit code."""
-    from lthdask.report.summary import accuracy_map, cells_with, outcome, sentences
+    from lthdask.report.summary import cells_with, outcome, print_map, reasons, sentences
+    from lthdask.storage.folder import Folder
 
-    results = results.load()
+    why = reasons(results, Folder(folder))
     if as_json:
-        values = outcome(results, study.matching_margin) | {"folder": str(folder)}
-        click.echo(json.dumps(values, indent=2))
+        values = outcome(results, study.matching_margin)
+        click.echo(json.dumps(values | {"folder": str(folder), "reasons": why}, indent=2))
     else:
-        console.print(accuracy_map(results))
+        print_map(console, results)
         for sentence in sentences(results, study.matching_margin):
             _say(console, sentence)
+        for reason, file in list(why.items())[:5]:
+            _say(console, f"failed: {reason}; see {file}")
+        if len(why) > 5:
+            _say(console, f"and {len(why) - 5} more reasons; see {folder / 'cells'}")
         _say(console, f"results in {folder}: lthdask.open_results({str(folder)!r})")
     return 1 if cells_with(results, "pending") or cells_with(results, "failed") else 0
 

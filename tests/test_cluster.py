@@ -66,6 +66,18 @@ WRONG = [
     ("distributed:\n  schedular: {}", 2, "did you mean 'distributed.scheduler'?"),
     ("distributed:\n  comm:\n    timeout: {}", 3, "did you mean 'distributed.comm.timeouts'?"),
     ("lthdask: {patience: for ever}", 1, "lthdask.patience cannot be read"),
+    ("lthdask: {checkpoint-interval: often}", 1, "checkpoint-interval cannot be read"),
+    (
+        "lthdask: {checkpoint-interval: 9 minutes}\njobqueue:\n  slurm: {walltime: '00:10:00'}",
+        None,
+        "every 540 s (lthdask.checkpoint-interval) is never saved by workers that may leave "
+        "after 510 s (jobqueue.slurm: 600 s of wall-time - 60 s - 30 s of staggering)",
+    ),
+    (
+        "jobqueue:\n  pbs: {worker-extra-args: [--lifetime, 60s, --lifetime-stagger, 5s]}",
+        None,
+        "leave after 55 s (jobqueue.pbs: 60 s - 5 s of staggering)",
+    ),
     ("a: [", 1, "expected the node content"),
     ("[]", None, "a cluster file is a mapping of sections"),
 ]

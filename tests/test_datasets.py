@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+import torch.nn.functional as F
 import torchvision.datasets as published
 from PIL import Image
+from torch.overrides import TorchFunctionMode
 
 from lthdask.data import ImageFiles
 from lthdask.datasets import DataSource, load
@@ -184,6 +186,33 @@ def test_digits_are_brought_to_size():
     assert data.std.item() == pytest.approx(flat.std().item(), rel=1e-3)
 
 
+def test_images_are_resized_one_by_one_whatever_their_number():
+    data = load(DataSource("digits", 24, validation=200))
+    small = load(DataSource("digits", 8, validation=200))
+    assert len(data.train) > 1000
+    for split in ("train", "validation", "test"):
+        large, few = getattr(data, split).images, getattr(small, split).images
+        for image, original in zip(large, few, strict=True):
+            alone = F.interpolate(original[None].float(), (24, 24), mode="bilinear", antialias=True)
+            assert torch.equal(image, alone[0].round().byte())
+
+
+def test_a_data_set_is_never_held_in_floats_as_a_whole():
+    largest = 0
+
+    class Floats(TorchFunctionMode):
+        def __torch_function__(self, function, types, arguments=(), kwargs=None):
+            nonlocal largest
+            made = function(*arguments, **(kwargs or {}))
+            if isinstance(made, torch.Tensor) and made.is_floating_point():
+                largest = max(largest, made.numel())
+            return made
+
+    with Floats():
+        load(DataSource("digits", 24, validation=200))
+    assert largest <= 1000 * 24 * 24
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"])
 def test_missing_files_are_named_and_nothing_is_downloaded_unasked(tmp_path, name):
     with pytest.raises(InputError, match=r"no usable .* put its files there, or add --download"):
@@ -217,6 +246,7 @@ def test_a_folder_with_another_layout_is_refused(tmp_path, folder):
             "unknown data set 'imagenet21k'; known: cifar10",
         ),
         (lambda: DataSource("digits", 4, 10), "image_size must be 8 pixels or more; got 4"),
+        (lambda: DataSource("digits", 2048, 10), "must be 1,024 pixels or fewer; got 2048"),
         (lambda: DataSource("digits", 8, 0), "validation must be 1 image or more"),
         (lambda: DataSource("digits", 8, 10, ("resized_crop",)), "for folders of images"),
         (lambda: load(DataSource("digits", 8, 1297)), "leaves none to train on"),

@@ -15,10 +15,13 @@ from lthdask import lottery
 from lthdask.cluster.queue import Queue, Task
 from lthdask.datasets import load
 from lthdask.errors import InputError
+from lthdask.events import Event
 from lthdask.flow import run
+from lthdask.grid import Cell
 from lthdask.plan import checkpoint_bytes, plan
 from lthdask.storage import checkpoints
-from lthdask.storage.results import open_results
+from lthdask.storage.folder import Folder
+from lthdask.storage.results import Cube, Status, open_results
 from lthdask.study import Study
 
 SMALL = Study.read("digits").changed(
@@ -42,11 +45,13 @@ RESULTS = (
     "test_loss",
     "validation_loss",
     "density",
+    "parameters_left",
     "epochs_trained",
     "train_loss_curve",
     "validation_loss_curve",
     "test_accuracy_curve",
     "layer_density",
+    "layer_dead_channels",
     "layer_cutoff",
     "dense_train_loss_curve",
     "dense_test_accuracy_curve",
@@ -71,8 +76,8 @@ def small(local_client, tmp_path_factory):
 
 
 def attempts(folder):
-    """The event log: one file per training of a cell."""
-    return sorted(f"{p.parent.name}/{p.name}" for p in folder.glob("cells/*/attempt-*.json"))
+    """The event log: one file per attempt at a cell."""
+    return sorted(f"{p.parent.name}/{p.name}" for p in folder.glob("cells/ticket-*/attempt-*.json"))
 
 
 def test_the_grid_on_two_workers_equals_plain_serial_loops(small):
@@ -100,10 +105,42 @@ def test_the_grid_on_two_workers_equals_plain_serial_loops(small):
                 curve = cell.train_loss_curve.values
                 assert curve[k:].tolist() == [m.train_loss for m in measured]
                 assert np.isnan(curve[:k]).all()
-                density, by_layer = lottery.densities(experiment, trained[-1])
-                assert cell.density == density == pytest.approx(1 - threshold, abs=1e-4)
-                assert cell.layer_density.values.tolist() == list(by_layer.values())
+                left, layers = lottery.densities(experiment, trained[-1])
+                assert cell.density == left["density"] == pytest.approx(1 - threshold, abs=1e-4)
+                assert cell.parameters_left == left["parameters_left"]
+                for name in ("density", "dead_channels"):
+                    found = cell[f"layer_{name}"].values.tolist()
+                    assert found == [layer[name] for layer in layers.values()]
                 assert cell.epochs_trained == 3 - k
+
+
+def test_the_metrics_of_a_cell_are_those_of_its_last_epoch(small):
+    results, _, _ = small
+    for name in ("test_accuracy", "validation_accuracy", "validation_loss"):
+        last = results[f"{name}_curve"].isel(epoch=-1)
+        np.testing.assert_array_equal(results[name].values, last.values)
+        assert np.isfinite(last).all()
+    for name in ("dense_test_accuracy", "dense_validation_accuracy"):
+        last = results[f"{name}_curve"].isel(epoch=-1)
+        np.testing.assert_array_equal(results[name].values, last.values)
+
+
+def test_the_cutoff_of_a_cell_is_the_lowest_score_that_survives(small):
+    results, folder, _ = small
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for replicate in range(2):
+        path = checkpoints.path_of(folder, replicate, 3)
+        weights = checkpoints.load(path, manifest["checkpoints"][str(replicate)]["3"]).weights
+        scores = []
+        for layer in results.layer.values:
+            squares = np.sort(weights[layer].double().numpy().ravel() ** 2)
+            # LAMP: a weight's square over the sum of those at least as large, in its layer.
+            scores.append(squares / np.cumsum(squares[::-1])[::-1])
+        ranked = np.sort(np.concatenate(scores))
+        for threshold in SMALL.grid.thresholds:
+            expected = ranked[int(threshold * len(ranked))]  # as many are pruned
+            cutoffs = results.layer_cutoff.sel(replicate=replicate, threshold=threshold)
+            np.testing.assert_allclose(cutoffs.values, expected, rtol=1e-9)
 
 
 def test_every_cell_is_done_once_and_says_where(small):
@@ -275,9 +312,11 @@ def test_a_cell_that_raises_is_failed_with_its_traceback_and_blocks_no_other(
     run(TINY.changed({"grid.thresholds": "0.5"}), local_client, tmp_path)
     # A folder of the cell's name that is a file: the worker cannot record its attempt.
     (tmp_path / "cells" / "ticket-r0-t0.95-k0").write_text("in the way")
-    with pytest.raises(FileExistsError):  # nor can the driver keep a traceback there
-        run(TINY, local_client, tmp_path)
+    results = run(TINY, local_client, tmp_path)  # nor can the driver keep a traceback there
+    assert results.status.sel(threshold=0.95, rewind_epoch=0) == 2
+    assert (results.status == 1).sum() == 3
     (tmp_path / "cells" / "ticket-r0-t0.95-k0").unlink()
+    Cube(tmp_path / "results.zarr").mark(Cell("ticket", 0, 0.95, 0), Status.PENDING)
     attempt = tmp_path / "cells" / "ticket-r0-t0.95-k0"
     attempt.mkdir()
     array = tmp_path / "results.zarr" / "curves" / "c" / "0" / "0" / "1" / "0"
@@ -299,11 +338,11 @@ def test_a_cell_whose_loss_is_not_finite_is_diverged_and_blocks_no_other(local_c
     # Checkpoint 2 gets an infinite weight: only the cells rewound to it diverge.
     folder = tmp_path / "sound"
     path = checkpoints.path_of(folder, 0, 2)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = Folder(folder).manifest()
     state = checkpoints.load(path, manifest["checkpoints"]["0"]["2"])
     state.weights["5.bias"][:] = float("inf")
     manifest["checkpoints"]["0"]["2"] = checkpoints.save(path, state)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    Folder(folder).write_manifest(manifest)
     grown = TINY.changed({"grid.thresholds": "0.5,0.8,0.95"})
     results = run(grown, local_client, folder).load().sel(threshold=0.8)
     assert results.status.sel(rewind_epoch=0) == 1
@@ -321,6 +360,25 @@ def test_a_dense_run_that_diverges_fails_the_cells_of_its_replicate_with_that_re
     reason = (tmp_path / "cells" / "ticket-r0-t0.5-k0" / "traceback.txt").read_text()
     assert "Diverged: the loss is" in reason
     assert attempts(tmp_path) == []
+    # Nor is it trained again, until its cells are asked for again.
+    run(study, local_client, tmp_path)
+    assert plan(study, tmp_path, here=False).dense_runs == 0
+    assert len(Folder(tmp_path).attempts("dense-r0")) == 1
+
+
+def test_a_dense_run_that_was_lost_is_trained_again_where_no_cell_is_pending(
+    local_client, tmp_path
+):
+    run(TINY, local_client, tmp_path)
+    whole, cells = Folder(tmp_path).manifest(), attempts(tmp_path)
+    Folder(tmp_path).write_manifest(whole | {"checkpoints": {}})
+    found = plan(TINY, tmp_path)
+    assert (len(found.cells), found.dense_runs, found.epochs) == (0, 1, 3)
+    events = []
+    run(TINY, local_client, tmp_path, watch=events.append)
+    assert events[0] == Event("plan", cells=0, epochs=3)
+    assert Folder(tmp_path).manifest() == whole
+    assert attempts(tmp_path) == cells
 
 
 @pytest.mark.parametrize(
@@ -339,7 +397,7 @@ def test_what_a_worker_cannot_use_is_refused_before_anything_is_trained(
         pytest.skip("this machine has a GPU")
     with pytest.raises(InputError, match=problem):
         run(TINY.changed(changes), local_client, tmp_path / "run", **arguments)
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [p for p in (tmp_path / "run").iterdir() if p.name[0] != "."] == []
     # ... and the corrected study can have the folder.
     assert run(TINY, local_client, tmp_path / "run").attrs["study"]["name"] == "tiny"
 
@@ -374,3 +432,35 @@ def test_a_plan_without_the_device_here_leaves_the_time_out(tmp_path):
         pytest.skip("this machine has a GPU")
     found = plan(TINY.changed({"engine.device": "cuda"}), tmp_path / "new")
     assert found.seconds(2, 3) is None
+
+
+def test_a_plan_says_why_the_time_is_not_known(tmp_path):
+    out = tmp_path / "new"
+    assert plan(TINY.changed({"data.name": "mnist"}), out).source.endswith("give --data DIR")
+    diverges = plan(TINY.changed({"recipe.optimizer.rate": "1e30"}), out)
+    assert diverges.source.startswith("the loss is ")
+    elsewhere = plan(TINY, out, here=False)
+    assert elsewhere.source == "cells would train on other machines, and none is done yet"
+    assert [p.seconds(2, 3) for p in (diverges, elsewhere)] == [None, None]
+
+
+def test_earlier_cells_tell_the_time_of_a_plan_wherever_it_is_carried_out(small):
+    _, folder, _ = small
+    assert plan(SMALL, folder, here=False).source == "8 earlier cells"
+
+
+@pytest.mark.parametrize(
+    ("validation", "batch"),
+    [("1200", "64"), ("300", "900")],  # most of an epoch is evaluation, or its one step
+)
+def test_a_plan_counts_the_evaluation_and_an_epoch_of_one_step(tmp_path, validation, batch):
+    changes = {"data.validation": validation, "recipe.batch_size": batch, "data.image_size": "32"}
+    study = SMALL.changed(changes)
+    data, engine = load(study.data), study.engine.chosen()
+    assert data.steps(study.recipe.batch_size) == 1
+    experiment = lottery.Experiment(
+        study.network, 32, data, study.recipe, study.pruning, study.seed, engine
+    )
+    clock = [time.perf_counter() for _ in lottery.train_dense(experiment, 0)]
+    estimate = plan(study, tmp_path / "new").seconds_per_epoch
+    assert estimate > min(np.diff(clock)) / 2

@@ -9,14 +9,23 @@ from rich.console import Console
 from lthdask.events import Event
 from lthdask.grid import Cell
 from lthdask.report.progress import duration, shown
-from lthdask.report.summary import accuracy_map, outcome, sentences, sparsest_matching
+from lthdask.report.summary import (
+    accuracy_map,
+    outcome,
+    print_map,
+    sentences,
+    sparsest_matching,
+)
 from lthdask.storage.results import Cube, Status, open_results
 
 THRESHOLDS, REWINDS = [0.5, 0.9, 0.97], [0, 2]
 
 
-def results(tmp_path, accuracy, replicates=1, dense=0.95, status=None, layers=None):
-    """A cube in which the accuracy of (threshold, k) is a row of `accuracy`."""
+def results(tmp_path, accuracy, replicates=1, dense=0.95, status=None, validation=None):
+    """A cube in which the accuracy of (threshold, k) is a row of `accuracy`.
+
+    On the validation images, too, if `validation` does not give another one.
+    """
     axes = {
         "arm": ["ticket"],
         "replicate": range(replicates),
@@ -26,13 +35,17 @@ def results(tmp_path, accuracy, replicates=1, dense=0.95, status=None, layers=No
     about = {"study": {"name": "small"}}
     cube = Cube.create(tmp_path / "results.zarr", axes, 3, ["a", "b"], about, ("1", ""))
     for replicate in range(replicates):
-        cube.write_dense(replicate, {3: {"test_accuracy": dense}})
-        for threshold, row in zip(THRESHOLDS, accuracy, strict=True):
-            for k, value in zip(REWINDS, row, strict=True):
-                cell = Cell("ticket", replicate, threshold, k)
+        cube.write_dense(replicate, {3: {"test_accuracy": dense, "validation_accuracy": dense}})
+        for i, threshold in enumerate(THRESHOLDS):
+            for j, k in enumerate(REWINDS):
+                cell, value = Cell("ticket", replicate, threshold, k), accuracy[i][j]
                 if value is None:
                     continue
-                metrics = {"test_accuracy": value + replicate / 100, "density": 1 - threshold}
+                metrics = {
+                    "test_accuracy": value + replicate / 100,
+                    "validation_accuracy": (validation or accuracy)[i][j] + replicate / 100,
+                    "density": 1 - threshold,
+                }
                 empty = {"a": {"density": 0.0}, "b": {"density": 0.5}}
                 full = {"a": {"density": 0.5}, "b": {"density": 0.5}}
                 cube.write(cell, Status.DONE, metrics, {}, empty if value < 0.2 else full, {}, "")
@@ -62,19 +75,30 @@ def test_replicates_are_shown_as_mean_and_standard_deviation(tmp_path):
     assert "90.5 ± 0.7" in shown
 
 
+@pytest.mark.parametrize("terminal", [False, True], ids=["log", "terminal"])
+def test_the_map_loses_no_digit_where_the_output_is_narrower(tmp_path, terminal):
+    console = Console(width=20, file=io.StringIO(), force_terminal=terminal)
+    print_map(console, results(tmp_path, [(0.9, 0.96)] * 3, replicates=2))
+    rows = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert "0.97 0.0300 90.5 ± 0.7 96.5 ± 0.7" in rows
+
+
 def test_the_sparsest_matching_cell_is_marked_when_it_is_one_replicate(tmp_path):
     found = results(tmp_path, [(0.9, 0.96), (0.8, 0.945), (0.1, None)])
     assert sparsest_matching(found, 0.01) == {
         "threshold": 0.9,
         "rewind_epoch": 2,
         "density": pytest.approx(0.1),
+        "validation_accuracy": 0.945,
         "test_accuracy": 0.945,
+        "dense_test_accuracy": 0.95,
         "replicates": 1,
     }
     said = sentences(found, 0.01)
     assert said[-1] == (
-        "sparsest within 1 points of the dense accuracy: 10.00 % of the weights "
-        "(threshold 0.9, k=2): 94.50 %, one replicate"
+        "sparsest within 1 points of the dense accuracy, chosen on the validation images: "
+        "10.00 % of the weights (threshold 0.9, k=2), test accuracy 94.50 %, dense 95.00 %, "
+        "one replicate"
     )
     assert sentences(found, 0.001)[-1].startswith("sparsest within 0.1 points")
     assert "threshold 0.5" in sentences(found, 0.001)[-1]
@@ -83,7 +107,20 @@ def test_the_sparsest_matching_cell_is_marked_when_it_is_one_replicate(tmp_path)
 def test_no_match_is_said_to_be_none(tmp_path):
     found = results(tmp_path, [(0.1, 0.2)] * 3)
     assert sparsest_matching(found, 0.01) is None
-    assert sentences(found, 0.01)[-1] == "no cell is within 1 points of the dense accuracy"
+    assert sentences(found, 0.01)[-1] == (
+        "no cell is within 1 points of the dense accuracy on the validation images"
+    )
+
+
+def test_the_sparsest_matching_cell_is_chosen_without_the_test_images(tmp_path):
+    validation = [(0.95, 0.95), (0.95, 0.96), (0.5, 0.5)]
+    tests = [(0.9, 0.9), (0.99, 0.7), (0.99, 0.99)], [(0.1, 0.1), (0.2, 0.3), (0.9, 0.4)]
+    for name, test in zip("ab", tests, strict=True):
+        (tmp_path / name).mkdir()
+        found = results(tmp_path / name, test, validation=validation)
+        best = sparsest_matching(found, 0.01)
+        assert (best["threshold"], best["rewind_epoch"]) == (0.9, 2)
+        assert (best["validation_accuracy"], best["test_accuracy"]) == (0.96, test[1][1])
 
 
 def test_a_margin_is_met_by_an_accuracy_exactly_at_it(tmp_path):
@@ -128,6 +165,19 @@ def test_a_log_gets_a_line_per_run(capsys):
     assert lines[0].startswith("a done: 1/2 cells, ")
     assert lines[0].endswith(" left")
     assert lines[1].startswith("b diverged: 2/2 cells")
+
+
+def test_a_log_says_once_a_minute_that_a_long_run_goes_on(capsys):
+    now = 0.0
+    with shown(Console(), clock=lambda: now) as watch:
+        watch(Event("plan", cells=2, epochs=400))
+        for now in (1.0, 59.0, 61.0, 119.0, 122.0):
+            watch(Event("epoch", f"dense run at {now:g} s"))
+        watch(Event("cell", "a", "done"))
+        for now in (181.0, 183.0):
+            watch(Event("epoch", f"cell at {now:g} s"))
+    heads = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert heads == ["dense run at 61 s", "dense run at 122 s", "a done", "cell at 183 s"]
 
 
 def test_a_terminal_gets_a_bar(capsys):

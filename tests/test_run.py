@@ -8,6 +8,7 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -42,6 +43,11 @@ def start(*arguments, **kwargs):
         text=True,
         **kwargs,
     )
+
+
+def children(process):
+    found = psutil.Process(process.pid).children()
+    return [child for child in found if child.is_running() and child.status() != "zombie"]
 
 
 def test_help_answers_without_importing_torch_and_explains_every_option():
@@ -145,6 +151,26 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
         assert "judged by" in done.stdout
 
 
+def test_a_dry_run_does_not_judge_a_queue_by_this_machine(command, tiny_file, tmp_path):
+    arguments = ["--study", str(tiny_file), "--out", str(tmp_path / "run"), "--dry-run", "--json"]
+    for workers, count in ((["--workers", "2..999"], 999), ([], 1)):
+        done = CliRunner().invoke(command, [*arguments, "--deploy", "slurm", *workers])
+        values = json.loads(done.stdout)
+        assert (values["deployment"], values["workers"], values["seconds"]) == (
+            "slurm",
+            count,
+            None,
+        )
+
+
+def test_a_dry_run_needs_no_data(command, tmp_path):
+    arguments = ["--study", "cifar10-resnet20", "--out", str(tmp_path / "run"), "--dry-run"]
+    done = CliRunner().invoke(command, [*arguments, "--deploy", "local"])
+    assert done.exit_code == 0
+    assert "144 cells to train, 0 done" in done.stdout
+    assert "not known: the data set 'cifar10' is read from disk: give --data DIR" in done.stdout
+
+
 def test_another_study_in_the_folder_is_refused_before_any_worker_starts(command, tmp_path):
     (tmp_path / "study.yaml").write_text(Study.read("digits").to_yaml())
     done = CliRunner().invoke(command, ["--seed", "5", "--out", str(tmp_path)])
@@ -211,14 +237,38 @@ def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, how
         assert sum(name.startswith(f"{cell}/") for name in counted) == 1
 
 
-def test_a_study_with_a_failed_cell_ends_with_1(command, tiny_file, tmp_path):
+def test_ctrl_c_while_the_workers_start_is_quiet_too(tiny_file, tmp_path):
+    process = start("--study", tiny_file, "--out", tmp_path / "run", start_new_session=True)
+    while not any("spawn_main" in " ".join(c.cmdline()) for c in children(process)):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output + errors
+
+
+def test_a_study_with_failed_cells_ends_with_1_and_says_why(command, tiny_file, tmp_path):
+    from lthdask.storage.folder import Folder
     from lthdask.storage.results import Cube, Status
 
     out = tmp_path / "run"
     process = start("--study", tiny_file, "--out", out)
     process.communicate(timeout=120)
     cube = Cube(out / "results.zarr")
-    cube.mark(next(iter(cube.cells())), Status.FAILED)
-    done = CliRunner().invoke(command, ["--study", str(tiny_file), "--out", str(out)])
+    reasons = "OSError: the disk is full", "OSError: the disk is full", "ValueError: [odd]", None
+    for cell, reason in zip(cube.cells(), reasons, strict=True):
+        cube.mark(cell, Status.FAILED)
+        if reason:
+            Folder(out).write_traceback(cell, f"Traceback\n  File 'a.py'\n{reason}\n\n")
+    arguments = ["--study", str(tiny_file), "--out", str(out)]
+    done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 1
-    assert "1 failed: threshold 0.5 k=0 replicate 0" in done.stdout
+    assert "4 failed: threshold 0.5 k=0 replicate 0" in done.stdout
+    first, other = (
+        f"{out}/cells/ticket-r0-t{place}/traceback.txt" for place in ("0.5-k0", "0.95-k0")
+    )
+    assert done.stdout.count("failed: OSError") == 1
+    assert f"failed: OSError: the disk is full; see {first}" in done.stdout
+    assert f"failed: ValueError: [odd]; see {other}" in done.stdout
+    values = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).stdout)
+    assert values["reasons"] == {reasons[0]: first, reasons[2]: other}

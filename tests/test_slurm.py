@@ -19,6 +19,7 @@ from lthdask.cluster.client import open_client
 from lthdask.cluster.settings import slurm_answers
 from lthdask.errors import InputError
 from lthdask.flow import run
+from lthdask.storage.folder import Folder
 from tests.test_flow import RESULTS, SMALL
 from tests.test_run import SCRIPT
 
@@ -51,7 +52,8 @@ def cluster_file(tmp_path):
         }
         patience = changes.pop("patience", "2 minutes")
         path = tmp_path / "cluster.yaml"
-        values = {"lthdask": {"patience": patience}, "jobqueue": {"slurm": section | changes}}
+        ours = {"patience": patience, "checkpoint-interval": "5 seconds"}
+        values = {"lthdask": ours, "jobqueue": {"slurm": section | changes}}
         path.write_text(yaml.safe_dump(values))
         (tmp_path / "logs").mkdir(exist_ok=True)
         return path
@@ -127,9 +129,16 @@ def test_a_study_longer_than_the_wall_time_completes_over_several_jobs(cluster_f
     long = STUDY.changed({"recipe.epochs": "24", "grid.rewind_epochs": "0,1,2,3"})
     path = cluster_file(walltime="00:01:00")
     with open_client(1, cluster=path, deployment="slurm") as client:
-        results = run(long, client, tmp_path / "run").load()
+        results = run(long, client, tmp_path / "run", checkpoint_interval=5).load()
     assert (results.status == 1).all()
     assert len({str(place) for place in results.place.values.ravel()}) > 1
+    # What the end of a job interrupted went on in the next, and not from its start.
+    folder = Folder(tmp_path / "run")
+    runs = [folder.attempts(place.name) for place in (tmp_path / "run" / "cells").iterdir()]
+    again = [attempts for attempts in runs if len(attempts) > 1]
+    assert again
+    for first, *rest in again:
+        assert all((a["epoch"], a["step"]) > (first["epoch"], first["step"]) for a in rest)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

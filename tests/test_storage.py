@@ -1,14 +1,18 @@
 """What the study's folder promises: whole files, labelled results, and no cell half done."""
 
-import json
+import os
+import platform
+import subprocess
+import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
-from lthdask.errors import InputError
+from lthdask.errors import ExhaustedError, InputError
 from lthdask.grid import Cell
 from lthdask.rewinding import Checkpoint
 from lthdask.storage import checkpoints
@@ -35,6 +39,13 @@ CHECKPOINT = Checkpoint(
     step=2,
     loss=0.1 + 0.2,
 )
+
+
+def damaged(content):
+    """Ways in which a file goes bad."""
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :]
+    return {"cut": content[:-9], "flip": flipped, "empty": b"", "zeroed": bytes(len(content))}
 
 
 @pytest.fixture
@@ -64,7 +75,7 @@ def test_every_variable_has_units_and_a_description(cube):
     for name, variable in results.data_vars.items():
         assert variable.attrs["description"], name
         assert "units" in variable.attrs or name in ("status", "place")
-    assert len(results.data_vars) == 2 + len([*METRICS, *CURVES, *CURVES, *LAYERS, *RECORD]) + 1
+    assert len(results.data_vars) == 2 + len([*METRICS, *CURVES, *CURVES, *LAYERS, *RECORD]) + 2
     assert results.status.attrs["flag_meanings"].split()[1] == "done"
 
 
@@ -92,8 +103,8 @@ def test_what_was_written_stays_when_the_axes_grow(cube):
         {
             "arm": ["ticket"],
             "replicate": [0, 1],
-            "threshold": [0.5, 0.7, 0.9],
-            "rewind_epoch": [0, 1, 2],
+            "threshold": [0.5, 0.9, 0.7],
+            "rewind_epoch": [0, 2, 1],
         }
     )
     cube.write(Cell("ticket", 1, 0.7, 1), Status.DIVERGED, **RESULTS)
@@ -105,7 +116,7 @@ def test_what_was_written_stays_when_the_axes_grow(cube):
     assert results.dense_test_accuracy_curve.sel(replicate=0, epoch=1) == 0.5
     assert sum(status is not Status.PENDING for status in cube.cells().values()) == 2
     again = Cube(cube.path)
-    again.grow(AXES)
+    again.grow({name: cube.axis(name) for name in AXES})
     assert again.cells() == cube.cells()
 
 
@@ -162,12 +173,10 @@ def test_a_checkpoint_is_read_back_bit_for_bit(tmp_path):
 def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
     path = tmp_path / "c.safetensors"
     digest = checkpoints.save(path, CHECKPOINT)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes({"cut": content[:-9], "flip": content, "empty": b""}[damage])
+        path.write_bytes(damaged(path.read_bytes())[damage])
     with pytest.raises(InputError, match="cannot read" if damage == "gone" else "is damaged"):
         checkpoints.load(path, digest)
 
@@ -181,11 +190,34 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_attempts_at_a_cell_are_counted(tmp_path):
+def test_attempts_that_get_no_further_are_limited(tmp_path):
     folder = Folder(tmp_path)
-    assert [folder.begin_attempt(CELL, {"place": "here"}) for _ in range(3)] == [1, 2, 3]
-    file = tmp_path / "cells" / str(CELL) / "attempt-2.json"
-    assert json.loads(file.read_text()) == {"place": "here"}
+
+    def begin(epoch, step=0, driver="a"):
+        about = {"driver": driver, "epoch": epoch, "step": step, "place": "node1 cpu"}
+        return folder.begin_attempt(CELL, about, most=2)
+
+    assert [begin(0), begin(0)] == [1, 2]
+    assert [begin(0, 1), begin(0, 1)] == [3, 4]  # both got further than the first two
+    with pytest.raises(ExhaustedError, match=r"2 attempts .* epoch 0, step 1; .* node1 cpu"):
+        begin(0, 1)
+    assert [begin(0, 1, "b"), begin(2), begin(2)] == [5, 6, 7]  # another driver, or further
+    with pytest.raises(ExhaustedError):
+        begin(2)
+    (tmp_path / "cells" / str(CELL) / "attempt-8.json").touch()  # killed as it began
+    assert begin(3) == 9
+    assert [attempt.get("epoch") for attempt in folder.attempts(CELL)][5:] == [2, 2, None, 3]
+
+
+def test_the_reason_of_a_failed_cell_is_the_last_line_of_its_traceback(tmp_path):
+    folder = Folder(tmp_path)
+    assert folder.reason(CELL) == ""
+    for text, reason in (
+        ("Traceback:\n  line 3\nOSError: full\n\n  \n", "OSError: full"),
+        ("", ""),
+    ):
+        folder.write_traceback(CELL, text)
+        assert folder.reason(CELL) == reason
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
@@ -200,7 +232,75 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         Folder(tmp_path / "file" / "run").make()
 
 
-def test_a_damaged_manifest_is_refused(tmp_path):
-    (tmp_path / "manifest.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", "null", '"engine": {', "cpu"])
+def test_a_damaged_manifest_is_refused(tmp_path, text):
+    Folder(tmp_path).write_manifest({"engine": {"device": "cpu"}, "checkpoints": {}})
+    path = tmp_path / "manifest.json"
+    assert Folder(tmp_path).manifest()["engine"] == {"device": "cpu"}
+    whole = path.read_text()
+    path.write_text(whole.replace("cpu", "cpv") if text == "cpu" else text)
     with pytest.raises(InputError, match="is damaged"):
         Folder(tmp_path).manifest()
+
+
+def test_a_state_comes_back_with_its_notes_and_the_newest_wins(tmp_path):
+    state = checkpoints.State(tmp_path / "run")
+    assert state.load() is None
+    state.save(replace(CHECKPOINT, step=1), {"seconds": 0.1})
+    state.save(CHECKPOINT, {"seconds": 0.1 + 0.2, "curves": {"3": {"train_loss": 1 / 3}}})
+    checkpoint, notes = checkpoints.State(tmp_path / "run").load()
+    assert checkpoint.digest() == CHECKPOINT.digest()
+    assert notes == {"seconds": 0.1 + 0.2, "curves": {"3": {"train_loss": 1 / 3}}}
+    state.remove()
+    assert checkpoints.State(tmp_path / "run").load() is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "zeroed"])
+def test_a_damaged_state_is_set_aside_and_the_last_good_one_is_taken(tmp_path, damage):
+    warned = []
+    state = checkpoints.State(tmp_path, warned.append)
+    state.save(replace(CHECKPOINT, step=1), {})
+    before = set(tmp_path.iterdir())
+    state.save(CHECKPOINT, {})
+    (newest,) = set(tmp_path.iterdir()) - before
+    content = newest.read_bytes()
+    newest.write_bytes(damaged(content)[damage])
+    checkpoint, _ = state.load()
+    assert checkpoint.step == 1
+    assert warned == [f"{newest} is damaged, and set aside as {newest.stem}.damaged"]
+    # ... and the good one is not the next to be overwritten.
+    state.save(CHECKPOINT, {})
+    assert set(tmp_path.glob("*.safetensors")) == {newest, *before}
+    assert state.load()[0].step == CHECKPOINT.step
+
+
+def test_one_driver_at_a_time_and_it_is_named(tmp_path):
+    folder = Folder(tmp_path)
+    assert folder.driver() is None
+    with folder.driving():
+        problem = rf"is being run by process {os.getpid()} on {platform.node()}, since 20"
+        with pytest.raises(InputError, match=problem), Folder(tmp_path).driving():
+            pass
+        assert f"process {os.getpid()}" in Folder(tmp_path).driver()
+    assert folder.driver() is None
+    with folder.driving():
+        pass
+
+
+def test_a_dead_driver_holds_nothing(tmp_path):
+    code = f"""if True:
+        from pathlib import Path
+        from lthdask.storage.folder import Folder
+        with Folder(Path({str(tmp_path)!r})).driving():
+            print("in", flush=True)
+            input()"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "in\n"
+        assert f"process {process.pid}" in Folder(tmp_path).driver()
+        process.kill()
+    assert Folder(tmp_path).driver() is None
+    with Folder(tmp_path).driving():
+        pass

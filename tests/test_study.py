@@ -106,6 +106,9 @@ FILES = [
     (DIGITS.to_yaml().replace("seed: 0", "seed: true"), "seed should be a valid integer"),
     (DIGITS.to_yaml().replace("seed: 0", "seed: 2020-01-01"), "not JSON"),
     ("name: digits", "the key 'data' is missing"),
+    ("? [a, b]\n: 1", "not YAML"),
+    ("name: &a [*a]", "my.yaml"),
+    (DIGITS.to_yaml().replace("seed: 0", "seed: " + "9" * 5000), "my.yaml"),
 ]
 
 

@@ -18,7 +18,8 @@ from tests.conftest import ENGINE, equal, small_data, small_experiment, small_re
 ADAM = Optimizer("adam", rate=0.01, weight_decay=1e-3)
 
 
-def run(experiment, start, mask=None, every=None, replicate=0):
+def run(experiment, start, mask=None, every=0, replicate=0):
+    due = itertools.cycle([*[False] * (every - 1), every > 0])
     return train(
         experiment.build(replicate),
         experiment.data,
@@ -28,7 +29,7 @@ def run(experiment, start, mask=None, every=None, replicate=0):
         replicate=replicate,
         mask=mask,
         engine=experiment.engine,
-        every=every,
+        due=lambda: next(due),
     )
 
 
@@ -89,13 +90,33 @@ def test_density_is_what_is_counted_after_training_and_not_what_was_asked(dense_
     experiment, checkpoints, _ = dense_run
     ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[1], 0.8)
     *_, (last, _) = lottery.train_ticket(experiment, 0, ticket)
-    share, by_layer = lottery.densities(experiment, last)
-    assert share == pytest.approx(0.2, abs=1e-5)
+    network, layers = lottery.densities(experiment, last)
+    assert network["density"] == pytest.approx(0.2, abs=1e-5)
     stem = last.weights["features.0.0.weight"]
-    assert by_layer["features.0.0.weight"] == int(stem.count_nonzero()) / stem.numel()
+    assert layers["features.0.0.weight"]["density"] == int(stem.count_nonzero()) / stem.numel()
     # A network that was trained without its mask is dense again, and is said to be.
     *_, (revived, _) = run(experiment, ticket.start)
-    assert lottery.densities(experiment, revived)[0] > 0.8
+    assert lottery.densities(experiment, revived)[0]["density"] > 0.8
+
+
+def test_what_is_left_is_counted_among_all_parameters_and_by_channel():
+    experiment = small_experiment()  # LeNet-300-100: 64 pixels, 4 classes
+    trained = initial(experiment)
+    shapes = {"1": (300, 64), "3": (100, 300), "5": (4, 100)}
+    hidden = trained.weights["3.weight"]
+    hidden[:7] = 0.0  # 7 dead channels, and an eighth that has one weight
+    hidden[7, 1:] = 0.0
+    trained.weights["1.weight"][:, 5] = 0.0  # one weight of every channel
+    network, layers = lottery.densities(experiment, trained)
+    assert {name: layer["dead_channels"] for name, layer in layers.items()} == {
+        "1.weight": 0,
+        "3.weight": 7,
+        "5.weight": 0,
+    }
+    parameters = sum(rows * columns + rows for rows, columns in shapes.values())
+    pruned = 7 * 300 + 299 + 300
+    assert network["parameters_left"] == (parameters - pruned) / parameters
+    assert network["density"] == 1 - pruned / sum(r * c for r, c in shapes.values())
 
 
 def test_momentum_that_was_not_pruned_is_noticed(dense_run):
@@ -195,6 +216,8 @@ def test_training_a_ticket_takes_the_epochs_that_are_left(k, threshold):
         (lambda: small_recipe(0), "epochs"),
         (lambda: small_recipe(1, schedule=Schedule(warmup_epochs=1)), "warmup_epochs"),
         (lambda: small_recipe(label_smoothing=1), "label_smoothing"),
+        (lambda: small_recipe(3, schedule=Schedule("step", milestones=(3,))), "3 epochs; got 3"),
+        (lambda: small_recipe(3, schedule=Schedule("step", milestones=(0,))), "got 0"),
         (lambda: Engine(threads=0), "threads"),
     ],
 )

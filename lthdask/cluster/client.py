@@ -16,7 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import dask
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, WorkerPlugin
 
-from lthdask.cluster.settings import Settings, seconds, slurm_answers
+from lthdask.cluster.settings import Settings, slurm_answers
 from lthdask.errors import InputError
 
 CLASSES = {
@@ -168,8 +169,13 @@ def ask_for_workers(client: Client, tasks: int) -> None:
         cluster.adapt(minimum=asked[0], maximum=asked[1])
 
 
+def has_to_go(worker: Any) -> bool:
+    """Return whether a worker is about to close: its time is up, or it was told to."""
+    return worker.status.name.startswith("clos") or getattr(worker, "lthdask_told_to_go", False)
+
+
 class Prepare(WorkerPlugin):  # type: ignore[misc]
-    """Leave Ctrl-C to the driver, and take one GPU for oneself where there are several."""
+    """Leave in order when told to, and take one GPU for oneself where there are several."""
 
     name = "lthdask-prepare"
 
@@ -177,11 +183,28 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]
         """Prepare a worker; Dask calls this in its main thread."""
         if threading.current_thread() is not threading.main_thread():
             return  # a worker inside the driver's own process
-        # A terminal sends Ctrl-C to every process of the command.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        quiet_loops()
+
+        def leave(number: int, frame: Any) -> None:
+            worker.lthdask_told_to_go = True
+            # Its nanny, if that is not told to go as well, starts another one.
+            worker.loop.add_callback_from_signal(worker.close_gracefully, restart=True)
+
+        # By default, SIGTERM leaves a running cell no time to save its state.
+        signal.signal(signal.SIGTERM, leave)
         devices = _devices()
         if len(devices) > 1 and isinstance(worker.name, int):
             os.environ["CUDA_VISIBLE_DEVICES"] = devices[worker.name % len(devices)]
+
+
+def quiet_loops() -> None:
+    """Keep event loops from printing tracebacks of connections that end as they close.
+
+    Driver and workers may be told to go at the same moment; what fails in a task is kept in
+    the study's folder.
+    """
+    for name in ("tornado.application", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _devices() -> list[str]:
@@ -214,16 +237,27 @@ def _local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
     """Workers on this machine; scheduler and dashboard listen to nobody else."""
     most = workers[1] if isinstance(workers, tuple) else workers
     count = min(most or local_workers(threads), local_workers(threads))
-    with (
-        LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address=_dashboard_address(),
-            silence_logs=logging.CRITICAL,  # tracebacks are kept in the study's folder
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with ExitStack() as stack:
+        # A nanny starts its worker again. Dask would close it for good if, so long after one
+        # death, the worker happened to be starting after another.
+        stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1000 d"}))
+        # A terminal sends Ctrl-C to every process of the command. What is started while it
+        # is blocked here, workers that come later too, never sees it; the driver does then.
+        resource_tracker.ensure_running()  # or it would be started meanwhile, and unblock it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            cluster = stack.enter_context(
+                LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address=_dashboard_address(),
+                    silence_logs=logging.CRITICAL,  # tracebacks are kept in the study's folder
+                )
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        client = stack.enter_context(Client(cluster))
         say(f"dashboard: {client.dashboard_link}")
         yield client
 
@@ -289,11 +323,9 @@ def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
         *(f"export {key}={value}" for key, value in MEMORY.items()),
         f"export DASK_CONFIG={shlex.quote(str(settings.file))}",
     ]
-    extra = list(given.get("worker_extra_args") or [])
-    # LSF's wall-times have no seconds.
-    walltime = given.get("walltime")
-    walltime = f"{walltime}:00" if walltime and queue == "lsf" else walltime
-    given["worker_extra_args"] = extra + _lifetime(walltime, extra)
+    given["worker_extra_args"] = _worker_arguments(
+        list(given.get("worker_extra_args") or []), settings.lifetime(queue)
+    )
     return _cluster_class(queue)(
         config_name=queue,
         security=True,
@@ -318,19 +350,14 @@ def _cluster_class(queue: str) -> Any:
     return getattr(dask_jobqueue, CLASSES[queue])
 
 
-def _lifetime(walltime: str | None, given: list[str]) -> list[str]:
-    """Return the worker's arguments that make it leave before its job is killed.
-
-    A tenth of the wall-time before, at most ten minutes, give or take half of that, so
-    that jobs which began together do not end together.
-    """
-    arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+def _worker_arguments(given: list[str], lifetime: tuple[float, float] | None) -> list[str]:
+    """Return the worker's arguments, with those that make it leave before its job is killed."""
+    arguments = [*given, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
     if "--memory-limit" not in given:
         arguments += ["--memory-limit", "0"]  # the queue fences memory already
-    if walltime and "--lifetime" not in given:
-        margin = min(seconds(walltime) // 10, 600)
-        arguments += ["--lifetime", f"{seconds(walltime) - margin}s"]
-        arguments += ["--lifetime-stagger", f"{margin // 2}s"]
+    if lifetime and "--lifetime" not in given:
+        arguments += ["--lifetime", f"{lifetime[0]:g}s"]
+        arguments += ["--lifetime-stagger", f"{lifetime[1]:g}s"]
     return arguments
 
 

@@ -10,14 +10,15 @@ import heapq
 import logging
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import groupby
 from typing import Any
 
 import dask
-from distributed import Client, Future, as_completed, get_worker
+from distributed import Client, Future, Reschedule, as_completed, get_worker
 
-from lthdask.cluster.client import ask_for_workers
+from lthdask.cluster.client import ask_for_workers, has_to_go
+from lthdask.events import Event, Here, Stopped
 
 LEAST, MOST = 2, 4
 """Tasks in flight per worker: enough that no worker ever waits for the driver."""
@@ -35,8 +36,8 @@ class Task:
     name : str
         Unique in the queue; seen in the dashboard.
     function : callable
-        Called as ``function(*arguments, *values, tell)``: `values` are the shared ones, and
-        ``tell(message)`` shows a message to the driver while the task runs.
+        Called as ``function(*arguments, *values, here)``: `values` are the shared ones, and
+        `here` is a `Here`. One that raises `Stopped` is called again elsewhere.
     arguments : tuple
         Small values; they travel with the task.
     shared : tuple of hashable
@@ -62,12 +63,12 @@ class Queue:
     Parameters
     ----------
     client : distributed.Client
-    on_message : callable, optional
-        Called with each message that a running task tells, in another thread.
+    watch : callable, optional
+        Called with each event that a running task tells, in another thread.
     """
 
     client: Client
-    on_message: Callable[[Any], None] | None = None
+    watch: Callable[[Event], None] = lambda event: None
     _waiting: list[tuple[float, int, Task]] = field(default_factory=list)
     _loaders: dict[Hashable, Callable[[], Any]] = field(default_factory=dict)
     _futures: dict[Hashable, Future] = field(default_factory=dict)
@@ -93,8 +94,7 @@ class Queue:
         """Run until no task is left, those included that are added on the way."""
         landed = as_completed([], with_results=True, raise_errors=False)
         running = dict[str, Task]()
-        if self.on_message:
-            self.client.subscribe_topic(TOPIC, lambda event: self.on_message(event[1]))
+        self.client.subscribe_topic(TOPIC, lambda event: self.watch(Event(*event[1])))
         try:
             while self._waiting or running:
                 ask_for_workers(self.client, len(self._waiting) + len(running))
@@ -111,8 +111,7 @@ class Queue:
                     else:
                         task.then(result[1] if status == "error" else result)
         finally:
-            if self.on_message:
-                self.client.unsubscribe_topic(TOPIC)
+            self.client.unsubscribe_topic(TOPIC)
 
     def _submitted_next(self, running: int) -> list[tuple[Task, Future]]:
         """Submit what there is room for, many at a time: Dask takes 2 ms for each graph."""
@@ -148,4 +147,12 @@ class Queue:
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...], *shared: Any) -> Any:
     """Run a task on a worker."""
     worker = get_worker()
-    return function(*arguments, *shared, lambda message: worker.log_event(TOPIC, message))
+    here = Here(
+        tell=lambda event: worker.log_event(TOPIC, astuple(event)),
+        should_stop=lambda: has_to_go(worker),
+        lifetime=worker.lifetime,
+    )
+    try:
+        return function(*arguments, *shared, here)
+    except Stopped:
+        raise Reschedule from None

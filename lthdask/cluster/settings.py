@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from lthdask.errors import InputError
 
-OURS = {"deployment": "auto", "patience": "24 hours", "scheduler": None}
+OURS = {
+    "deployment": "auto",
+    "patience": "24 hours",
+    "scheduler": None,
+    "checkpoint-interval": "60 seconds",
+}
 QUEUES = ("slurm", "pbs", "sge", "lsf", "htcondor")
 DEPLOYMENTS = ("auto", "local", "scheduler", *QUEUES)
 WALLTIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d\d)")
@@ -41,6 +47,8 @@ class Settings:
         Seconds to wait for the first worker.
     scheduler : str or None
         Address of a scheduler that runs already.
+    checkpoint_interval : float
+        Seconds between two saved states of a cell.
     values : dict
         The file, as Dask takes it.
     """
@@ -49,6 +57,7 @@ class Settings:
     deployment: str = "auto"
     patience: float = 86400.0
     scheduler: str | None = None
+    checkpoint_interval: float = 60.0
     values: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -76,14 +85,20 @@ class Settings:
         if node is None or not isinstance(values, dict):
             raise InputError(f"{path}: a cluster file is a mapping of sections, as cluster.yaml")
         _check(path, node, _known(), "")
-        ours = OURS | (values.get("lthdask") or {})
-        return cls(
+        given = values.get("lthdask") or {}
+        ours = OURS | {key.replace("_", "-"): value for key, value in given.items()}
+        settings = cls(
             path.absolute(),
             ours["deployment"],
             parse_timedelta(ours["patience"]),
             ours["scheduler"],
+            parse_timedelta(ours["checkpoint-interval"]),
             values,
         )
+        for queue, section in (values.get("jobqueue") or {}).items():
+            if section is not None:
+                settings._check_lifetime(queue)
+        return settings
 
     def queue(self, name: str) -> dict[str, Any]:
         """Return the section of a queue, with ``-`` in its keys as ``_``."""
@@ -95,6 +110,45 @@ class Settings:
                 f"as in the cluster.yaml that comes with lthdask"
             )
         return {key.replace("-", "_"): value for key, value in section.items()}
+
+    def lifetime(self, queue: str) -> tuple[float, float] | None:
+        """Return after how many seconds a worker leaves, and how much earlier or later.
+
+        A tenth of the wall-time before its job is killed, at most ten minutes, give or take
+        half of that, so that jobs which began together do not end together; or as
+        ``worker-extra-args`` say. None without a wall-time.
+        """
+        section = self.queue(queue)
+        arguments = [str(argument) for argument in section.get("worker_extra_args") or []]
+        given = dict(pairwise(arguments))
+        if "--lifetime" in given:
+            stagger = parse_timedelta(given.get("--lifetime-stagger", 0))
+            return parse_timedelta(given["--lifetime"]), stagger
+        walltime = self._walltime(queue)
+        if walltime is None:
+            return None
+        margin = min(walltime // 10, 600)
+        return walltime - margin, margin // 2
+
+    def _walltime(self, queue: str) -> int | None:
+        walltime = self.queue(queue).get("walltime")
+        # LSF's have no seconds.
+        return seconds(f"{walltime}:00" if queue == "lsf" else walltime) if walltime else None
+
+    def _check_lifetime(self, queue: str) -> None:
+        """Refuse a checkpoint interval that ends after the worker, with the arithmetic."""
+        life, interval = self.lifetime(queue), self.checkpoint_interval
+        if life is None or interval < life[0] - life[1]:
+            return
+        lifetime, stagger = life
+        walltime = self._walltime(queue)
+        whole = f"{walltime} s of wall-time - {walltime - lifetime:g} s" if walltime else ""
+        raise InputError(
+            f"{self.file}: a state every {interval:g} s (lthdask.checkpoint-interval) is never "
+            f"saved by workers that may leave after {lifetime - stagger:g} s (jobqueue.{queue}: "
+            f"{whole or f'{lifetime:g} s'} - {stagger:g} s of staggering); shorten the interval, "
+            f"or lengthen the jobs"
+        )
 
 
 def seconds(walltime: str) -> int:
@@ -166,7 +220,7 @@ def _problem(name: str, value: Any, default: Any) -> str | None:
     try:
         if name in ("memory", "job-mem"):
             parse_bytes(value)
-        elif name in ("patience", "death-timeout"):
+        elif name in ("patience", "death-timeout", "checkpoint-interval"):
             parse_timedelta(value)
         elif name == "walltime":
             if not isinstance(value, str):  # YAML 1.1 reads 04:00:00 as 14400

@@ -1,4 +1,4 @@
-"""Show a running study: a bar in a terminal, a line per run elsewhere."""
+"""Show a running study: a bar in a terminal, lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from lthdask.events import Event
+
+QUIET_SECONDS = 60.0
+"""Between two lines about epochs in a log."""
 
 
 @dataclass
@@ -59,15 +62,25 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def shown(console: Console) -> Iterator[Callable[[Event], None]]:
-    """Yield the function to call with each event of a study, to show it on `console`."""
+def shown(
+    console: Console, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[Event], None]]:
+    """Yield the function to call with each event of a study, to show it on `console`.
+
+    Outside a terminal, that is a line for each run that ends, and one a minute between.
+    """
     pace = Pace()
     if not console.is_terminal:
+        said = clock()
 
         def tell(event: Event) -> None:
+            nonlocal said
             pace.count(event)
-            if event.kind in ("dense", "cell"):
-                console.print(f"{event.name} {event.status}: {pace}", highlight=False)
+            ended = event.kind in ("dense", "cell")
+            if ended or (event.kind == "epoch" and clock() - said >= QUIET_SECONDS):
+                said = clock()
+                what = f"{event.name} {event.status}" if ended else event.name
+                console.print(f"{what}: {pace}", highlight=False, soft_wrap=True)
 
         yield tell
         return

@@ -5,7 +5,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from rich import box
+from rich.console import Console
 from rich.table import Table
+
+from lthdask.grid import Cell
+from lthdask.storage.folder import Folder
 
 
 def flags(results: xr.Dataset) -> dict[str, int]:
@@ -26,31 +30,51 @@ def cells_with(results: xr.Dataset, status: str) -> list[dict[str, Any]]:
     ]
 
 
+def counts(results: xr.Dataset) -> dict[str, int]:
+    """Return how many cells have each status that occurs."""
+    found = {name: int((results.status == code).sum()) for name, code in flags(results).items()}
+    return {name: count for name, count in found.items() if count}
+
+
+def reasons(results: xr.Dataset, folder: Folder) -> dict[str, str]:
+    """Return why cells failed: each last line of a traceback → the file of one that ends so."""
+    files: dict[str, str] = {}
+    for cell in (Cell(**found) for found in cells_with(results, "failed")):
+        if reason := folder.reason(cell):
+            files.setdefault(reason, str(folder.path / "cells" / str(cell) / "traceback.txt"))
+    return files
+
+
 def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | None:
-    """Return the sparsest ticket whose mean test accuracy is within `margin` of the dense one.
+    """Return the sparsest ticket whose mean validation accuracy is within `margin` of the dense.
+
+    It is chosen on the validation images alone, so that its test accuracy is not the best
+    of many, and may be compared with the dense one.
 
     Returns
     -------
     dict or None
-        ``threshold``, ``rewind_epoch``, ``density``, ``test_accuracy`` (means over
-        replicates; the best rewind epoch where several match) and ``replicates``.
+        ``threshold``, ``rewind_epoch``, ``density``, ``validation_accuracy``,
+        ``test_accuracy``, ``dense_test_accuracy`` (means over replicates; the best on the
+        validation images where several are as sparse) and ``replicates``.
     """
     tickets = results.sel(arm="ticket")
     complete = (tickets.status == flags(results)["done"]).all("replicate")
-    accuracy = tickets.test_accuracy.mean("replicate", skipna=False)
-    density = tickets.density.mean("replicate", skipna=False)
-    dense = float(results.dense_test_accuracy.mean())
+    means = tickets[["density", "validation_accuracy", "test_accuracy"]]
+    means = means.mean("replicate", skipna=False)
+    dense = float(results.dense_validation_accuracy.mean())
     # Accuracies are counts of images; half a millionth is rounding, not an image.
-    matching = complete & (accuracy >= dense - margin - 5e-7)
+    matching = complete & (means.validation_accuracy >= dense - margin - 5e-7)
     if not bool(matching.any()):
         return None
+    density, accuracy = means.density.values, means.validation_accuracy.values
     candidates = np.argwhere(matching.values)
-    i, j = min(candidates, key=lambda at: (density.values[*at], -accuracy.values[*at]))
+    i, j = min(candidates, key=lambda at: (density[*at], -accuracy[*at]))
     return {
         "threshold": float(tickets.threshold[i]),
         "rewind_epoch": int(tickets.rewind_epoch[j]),
-        "density": float(density[i, j]),
-        "test_accuracy": float(accuracy[i, j]),
+        **{str(name): float(mean[i, j]) for name, mean in means.items()},
+        "dense_test_accuracy": float(results.dense_test_accuracy.mean()),
         "replicates": int(results.sizes["replicate"]),
     }
 
@@ -100,6 +124,14 @@ def accuracy_map(results: xr.Dataset) -> Table:
     return table
 
 
+def print_map(console: Console, results: xr.Dataset) -> None:
+    """Print the accuracy map at its own width: cut to that of a screen it would lose digits."""
+    table = accuracy_map(results)
+    unbounded = console.options.update(max_width=100_000)
+    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    console.print(table)
+
+
 def sentences(results: xr.Dataset, margin: float) -> list[str]:
     """Return what the map does not say by itself, in a few sentences."""
     said = []
@@ -119,12 +151,14 @@ def sentences(results: xr.Dataset, margin: float) -> list[str]:
     if best:
         one = ", one replicate" if best["replicates"] == 1 else ""
         said.append(
-            f"sparsest within {points}: {100 * best['density']:.2f} % of the weights "
-            f"(threshold {best['threshold']:g}, k={best['rewind_epoch']}): "
-            f"{100 * best['test_accuracy']:.2f} %{one}"
+            f"sparsest within {points}, chosen on the validation images: "
+            f"{100 * best['density']:.2f} % of the weights "
+            f"(threshold {best['threshold']:g}, k={best['rewind_epoch']}), "
+            f"test accuracy {100 * best['test_accuracy']:.2f} %, "
+            f"dense {100 * best['dense_test_accuracy']:.2f} %{one}"
         )
     else:
-        said.append(f"no cell is within {points}")
+        said.append(f"no cell is within {points} on the validation images")
     return said
 
 
@@ -133,19 +167,20 @@ def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
     names = {code: name for name, code in flags(results).items()}
     done = {name: _of_done(results, name) for name in ("test_accuracy", "density")}
     stacked = results[["status"]].assign(done).stack(cell=results.status.dims)
-    cells = [
-        {
-            "arm": str(at.arm.values),
-            "replicate": int(at.replicate),
-            "threshold": float(at.threshold),
-            "rewind_epoch": int(at.rewind_epoch),
-            "status": names[int(at.status)],
-            "test_accuracy": _number(at.test_accuracy),
-            "density": _number(at.density),
-        }
-        for i in range(stacked.sizes["cell"])
-        if (at := stacked.isel(cell=i)) is not None
-    ]
+    cells = []
+    for i in range(stacked.sizes["cell"]):
+        cell = stacked.isel(cell=i)
+        cells.append(
+            {
+                "arm": str(cell.arm.values),
+                "replicate": int(cell.replicate),
+                "threshold": float(cell.threshold),
+                "rewind_epoch": int(cell.rewind_epoch),
+                "status": names[int(cell.status)],
+                "test_accuracy": _number(cell.test_accuracy),
+                "density": _number(cell.density),
+            }
+        )
     return {
         "study": results.attrs["study"]["name"],
         "dense_test_accuracy": [_number(value) for value in results.dense_test_accuracy],

@@ -1,9 +1,18 @@
-"""Checkpoints on disk, as safetensors: no file that is read here can run code."""
+"""Checkpoints on disk, as safetensors: no file that is read here can run code.
+
+A checkpoint of the dense run is a file whose digest the manifest holds. The state of an
+unfinished run is a checkpoint with notes, in a file that holds its own digest.
+"""
 
 import hashlib
 import json
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor
@@ -11,6 +20,8 @@ from torch import Tensor
 from lthdask.errors import InputError
 from lthdask.rewinding import Checkpoint
 from lthdask.storage.files import write_whole
+
+log = logging.getLogger(__name__)
 
 
 def path_of(folder: Path, replicate: int, epoch: int) -> Path:
@@ -36,12 +47,7 @@ def save(path: Path, checkpoint: Checkpoint, complete: bool = True) -> str:
     """
     if not complete:
         checkpoint = replace(checkpoint, buffers={})
-    tensors = {f"weights/{name}": tensor for name, tensor in checkpoint.weights.items()}
-    for weight, buffers in checkpoint.buffers.items():
-        tensors.update({f"buffers/{weight}/{name}": tensor for name, tensor in buffers.items()})
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    progress = {"epoch": checkpoint.epoch, "step": checkpoint.step, "loss": checkpoint.loss}
-    content = safetensors.torch.save(tensors, {"progress": json.dumps(progress)})
+    content = _encoded(checkpoint, {})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
     return hashlib.sha256(content).hexdigest()
@@ -59,7 +65,18 @@ def load(path: Path, digest: str) -> Checkpoint:
     Raises
     ------
     InputError
-        If the file is missing, or is not what was written.
+        If the file is missing, is not what was written, or is no checkpoint.
+    """
+    return _decoded(path, read(path, digest))[0]
+
+
+def read(path: Path, digest: str) -> bytes:
+    """Return the content of a checkpoint's file, if it is as :func:`save` wrote it.
+
+    Raises
+    ------
+    InputError
+        As :func:`load`.
     """
     try:
         content = path.read_bytes()
@@ -67,6 +84,98 @@ def load(path: Path, digest: str) -> Checkpoint:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != digest:
         raise InputError(f"the checkpoint {path} is damaged: its digest is not the manifest's")
+    return content
+
+
+def load_state(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    """Read the state of an unfinished run, and its notes.
+
+    Raises
+    ------
+    InputError
+        If the file is not what was written, or is no checkpoint.
+    """
+    whole = path.read_bytes()
+    digest, content = whole[:32], whole[32:]
+    if hashlib.sha256(content).digest() != digest:
+        raise InputError(f"the state {path} is damaged: its digest is not that of its content")
+    return _decoded(path, content)
+
+
+class State:
+    """The newest state of an unfinished run: two files, written in turn.
+
+    So that there is always a whole one: a file that is damaged costs one interval.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they lie; need not exist yet.
+    warn : callable
+        Told of a file that is damaged, which is set aside.
+    """
+
+    def __init__(self, folder: Path, warn: Callable[[str], None] = log.warning) -> None:
+        self._files = [folder / "state-0.safetensors", folder / "state-1.safetensors"]
+        self._warn = warn
+
+    def load(self) -> tuple[Checkpoint, dict[str, Any]] | None:
+        """Return the newest state and its notes, if there is one."""
+        found = [(state, file) for file in self._files if (state := self._read(file))]
+        if not found:
+            return None
+        (checkpoint, notes), newest = max(found, key=lambda pair: _progress(pair[0][0]))
+        self._files.sort(key=lambda file: file == newest)
+        return checkpoint, notes
+
+    def save(self, checkpoint: Checkpoint, notes: dict[str, Any]) -> None:
+        """Write a state, with `notes` that JSON can hold, in place of the older one."""
+        content = _encoded(checkpoint, notes)
+        self._files[0].parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self._files[0], hashlib.sha256(content).digest() + content)
+        self._files.reverse()
+
+    def remove(self) -> None:
+        """Remove what was saved."""
+        for file in self._files:
+            file.unlink(missing_ok=True)
+
+    def _read(self, file: Path) -> tuple[Checkpoint, dict[str, Any]] | None:
+        try:
+            return load_state(file)
+        except FileNotFoundError:
+            return None
+        except InputError:
+            pass
+        aside = file.with_suffix(".damaged")
+        with suppress(FileNotFoundError):
+            os.replace(file, aside)
+        self._warn(f"{file} is damaged, and set aside as {aside.name}")
+        return None
+
+
+def _progress(checkpoint: Checkpoint) -> tuple[int, int]:
+    return checkpoint.epoch, checkpoint.step
+
+
+def _encoded(checkpoint: Checkpoint, notes: dict[str, Any]) -> bytes:
+    tensors = {f"weights/{name}": tensor for name, tensor in checkpoint.weights.items()}
+    for weight, buffers in checkpoint.buffers.items():
+        tensors.update({f"buffers/{weight}/{name}": tensor for name, tensor in buffers.items()})
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    progress = {"epoch": checkpoint.epoch, "step": checkpoint.step, "loss": checkpoint.loss}
+    # One text only: safetensors writes several in a random order.
+    return safetensors.torch.save(tensors, {"progress": json.dumps(progress | {"notes": notes})})
+
+
+def _decoded(path: Path, content: bytes) -> tuple[Checkpoint, dict[str, Any]]:
+    try:
+        return _parsed(content)
+    except Exception as error:  # hostile content is wrong in any way
+        raise InputError(f"{path} is no checkpoint: {error}") from None
+
+
+def _parsed(content: bytes) -> tuple[Checkpoint, dict[str, Any]]:
     weights: dict[str, Tensor] = {}
     buffers: dict[str, dict[str, Tensor]] = {}
     for name, tensor in safetensors.torch.load(content).items():
@@ -78,4 +187,5 @@ def load(path: Path, digest: str) -> Checkpoint:
             buffers.setdefault(weight, {})[buffer] = tensor
     length = int.from_bytes(content[:8], "little")
     progress = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["progress"])
-    return Checkpoint(weights=weights, buffers=buffers, **progress)
+    notes = progress.pop("notes")
+    return Checkpoint(weights=weights, buffers=buffers, **progress), notes

@@ -2,21 +2,32 @@
 
 runs/<name>/
     study.yaml      the study as resolved
-    manifest.json   versions, engine, host, digest of every checkpoint
+    manifest.json   versions, engine, host, order of the axes, digest of every checkpoint
     checkpoints/    of the dense runs
-    cells/          one small file per attempt at a cell
+    cells/          one small file per attempt at a run, and the state of unfinished ones
     results.zarr    the results
 """
 
+import hashlib
 import json
 import os
+import platform
+import re
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lthdask.errors import InputError
+from filelock import FileLock, Timeout
+
+from lthdask.errors import ExhaustedError, InputError
 from lthdask.storage.files import write_whole
+
+NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 
 
 class Folder:
@@ -33,6 +44,7 @@ class Folder:
         self.cube = self.path / "results.zarr"
         self._study = self.path / "study.yaml"
         self._manifest = self.path / "manifest.json"
+        self._driver = self.path / ".driver.json"
 
     def check(self) -> None:
         """Check, without writing anything, that this can be the folder of a study.
@@ -97,6 +109,8 @@ class Folder:
             return self._study.read_text()
         except FileNotFoundError:
             return None
+        except (OSError, UnicodeDecodeError):
+            raise InputError(f"{self._study} is damaged: it cannot be read as text") from None
 
     def write_study(self, text: str) -> None:
         """Write the study as YAML."""
@@ -114,35 +128,192 @@ class Folder:
             found = json.loads(self._manifest.read_text())
         except FileNotFoundError:
             return {}
-        except ValueError:
+        except (OSError, ValueError, RecursionError):
             found = None
-        if not isinstance(found, dict):
-            raise InputError(f"{self._manifest} is damaged: it is not a JSON object")
-        return found
+        manifest = found if isinstance(found, dict) else {}
+        if manifest.pop("digest", None) != _digest(manifest):
+            raise InputError(f"{self._manifest} is damaged: its digest is not that of its content")
+        if not _names_epochs(manifest.get("checkpoints")):
+            raise InputError(
+                f"{self._manifest} is not one that lthdask wrote: its checkpoints are not by the "
+                f"numbers of replicate and epoch"
+            )
+        return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write how the study was computed."""
-        write_whole(self._manifest, (json.dumps(manifest, indent=2) + "\n").encode())
+        whole = {**manifest, "digest": _digest(manifest)}
+        write_whole(self._manifest, (json.dumps(whole, indent=2) + "\n").encode())
 
-    def begin_attempt(self, cell: object, about: Mapping[str, Any]) -> int:
-        """Record that a cell is being trained, and return which attempt this is, from 1."""
-        place = self.path / "cells" / str(cell)
+    def run(self, name: object) -> Path:
+        """Return where a run, of a cell or a dense one, keeps its attempts and its state."""
+        return self.path / "cells" / str(name)
+
+    def begin_attempt(self, name: object, about: Mapping[str, Any], most: int) -> int:
+        """Record that a run is being trained, and return which attempt this is, from 1.
+
+        Parameters
+        ----------
+        name : object
+            Of the run.
+        about : mapping
+            What is recorded: ``started``, ``place``, ``pid``; ``driver``, the run of the
+            command; and ``epoch`` and ``step``, where the attempt starts.
+        most : int
+            How many attempts of one driver may end where they started. One that saved a
+            newer state does not count, so that preemption never uses them up.
+
+        Raises
+        ------
+        ExhaustedError
+            If so many have.
+        """
+        place = self.run(name)
         place.mkdir(parents=True, exist_ok=True)
-        number = 1 + sum(1 for _ in place.glob("attempt-*.json"))
+        before = self.attempts(name)
+        ours = [attempt for attempt in before if attempt.get("driver") == about["driver"]]
+        start = (about["epoch"], about["step"])
+        fruitless = takewhile(lambda a: (a["epoch"], a["step"]) >= start, reversed(ours))
+        if (count := len(list(fruitless))) >= most:
+            raise ExhaustedError(
+                f"{count} attempts ended without getting further than epoch {start[0]}, step "
+                f"{start[1]}; the last on {ours[-1]['place']}: its process may have been "
+                f"killed, for want of memory for example"
+            )
+        number = len(before)
         while True:
+            number += 1
             try:
-                handle = os.open(
-                    place / f"attempt-{number}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                )
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                handle = os.open(place / f"attempt-{number}.json", flags)
                 break
             except FileExistsError:
-                number += 1
+                continue
         with os.fdopen(handle, "w") as file:
             json.dump(about, file)
         return number
 
-    def write_traceback(self, cell: object, text: str) -> None:
-        """Keep the reason why a cell failed."""
-        place = self.path / "cells" / str(cell)
+    def attempts(self, name: object) -> list[dict[str, Any]]:
+        """Return what is recorded of each attempt at a run, oldest first."""
+        files = self.run(name).glob("attempt-*.json")
+        return [_json(file) for file in sorted(files, key=lambda file: (len(file.name), file))]
+
+    def unfinished(self) -> dict[str, str]:
+        """Return the runs that have a saved state: name → its last attempt, in words."""
+        found = {}
+        states = self.path.glob("cells/*/state-*.safetensors")
+        for name in sorted({state.parent.name for state in states}):
+            attempts = self.attempts(name)
+            last: dict[str, Any] = {"place": "?", "started": 0.0} | (attempts or [{}])[-1]
+            found[name] = (
+                f"attempt {len(attempts)}, since {_moment(last['started'])}, on {last['place']}"
+            )
+        return found
+
+    def write_traceback(self, name: object, text: str) -> None:
+        """Keep the reason why a run failed."""
+        place = self.run(name)
         place.mkdir(parents=True, exist_ok=True)
         write_whole(place / "traceback.txt", text.encode())
+
+    def has_traceback(self, name: object) -> bool:
+        """Return whether there is a reason why a run failed."""
+        return (self.run(name) / "traceback.txt").exists()
+
+    def remove_traceback(self, name: object) -> None:
+        """Forget it: the run is tried again."""
+        if self.has_traceback(name):
+            (self.run(name) / "traceback.txt").unlink(missing_ok=True)
+
+    def reason(self, name: object) -> str:
+        """Return the last line of the traceback of a run that failed; empty without one."""
+        try:
+            text = (self.run(name) / "traceback.txt").read_text(errors="replace")
+        except OSError:
+            return ""
+        return text.rstrip().rpartition("\n")[2].strip()
+
+    @contextmanager
+    def driving(self) -> Iterator[None]:
+        """Keep other drivers off the study meanwhile.
+
+        The operating system gives the lock back when its holder dies. On shared file
+        systems it holds between machines as far as they support ``flock``.
+
+        Raises
+        ------
+        InputError
+            If another driver is at work.
+        """
+        with self._lock(patience=1) as acquired:
+            if not acquired:
+                raise self._driven_by(self.driver() or "another driver, until just now")
+            me = {"host": platform.node(), "pid": os.getpid(), "since": _moment(time.time())}
+            write_whole(self._driver, json.dumps(me).encode())
+            try:
+                yield
+            finally:
+                self._driver.unlink(missing_ok=True)
+
+    def refuse_if_driven(self) -> None:
+        """Raise InputError if a driver is at work."""
+        if driver := self.driver():
+            raise self._driven_by(driver)
+
+    def _driven_by(self, driver: str) -> InputError:
+        return InputError(
+            f"the study in {self.path} is being run by {driver}; wait for it, stop it, or give "
+            f"another folder with --out"
+        )
+
+    def driver(self) -> str | None:
+        """Return who runs the study now, if somebody does."""
+        if not (self.path / ".driver.lock").exists():
+            return None
+        with self._lock() as acquired:
+            if acquired:
+                return None
+        found = {"pid": "?", "host": "another machine", "since": "?"} | _json(self._driver)
+        return "process {pid} on {host}, since {since}".format_map(found)
+
+    @contextmanager
+    def _lock(self, patience: float = 0) -> Iterator[bool]:
+        lock = FileLock(self.path / ".driver.lock", timeout=patience)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """Return what a small file holds; nothing if it was not written to its end."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _names_epochs(digests: object) -> bool:
+    """Return whether these are numbers of replicates → numbers of epochs → digests.
+
+    They become part of paths, which must not point out of the folder.
+    """
+    return isinstance(digests, dict) and all(
+        isinstance(epochs, dict) and all(map(NUMBER.fullmatch, [replicate, *epochs]))
+        for replicate, epochs in digests.items()
+    )

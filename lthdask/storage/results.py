@@ -4,10 +4,12 @@ Every array has one chunk per cell, so writers never meet. ``status`` decides wh
 cell is done, and is written last.
 """
 
+import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from itertools import product
 from pathlib import Path
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from lthdask.errors import InputError
-from lthdask.grid import Cell
+from lthdask.grid import ARMS, Cell
 
 CELL = ("arm", "replicate", "threshold", "rewind_epoch")
 
@@ -31,6 +33,7 @@ METRICS = {
     "test_loss": ("nat", "mean cross-entropy on the test images after the last epoch"),
     "validation_loss": ("nat", "mean cross-entropy on the validation images, likewise"),
     "density": ("1", "share of all prunable weights that are not zero, counted after training"),
+    "parameters_left": ("1", "share of all parameters that are not pruned, counted likewise"),
     "epochs_trained": ("1", "epochs this cell was trained for"),
 }
 CURVES = {
@@ -41,6 +44,7 @@ CURVES = {
 }
 LAYERS = {
     "density": ("1", "share of the layer's weights that are not zero, counted after training"),
+    "dead_channels": ("1", "output channels of which every weight is zero, counted likewise"),
     "cutoff": ("score", "lowest score that survives pruning; NaN where the layer is spared"),
 }
 RECORD = {
@@ -49,6 +53,12 @@ RECORD = {
     "started": ("seconds since 1970-01-01", "when its last attempt began"),
     "ended": ("seconds since 1970-01-01", "when its last attempt ended"),
 }
+LABELS = {"metric": METRICS, "curve": CURVES, "quantity": LAYERS, "field": RECORD}
+OF_CELLS = ("status", "metrics", "curves", "layers", "record", "place")
+ARRAYS = (*OF_CELLS, "dense_curves")
+AXES = (*CELL, "epoch", "layer", *LABELS)
+AXIS_CHUNK = 256
+"""Values in a file of an axis of cells; fixed, so that a grown cube is as one made at once."""
 
 
 class Status(IntEnum):
@@ -73,15 +83,16 @@ class Cube:
     Raises
     ------
     InputError
-        If there is no cube.
+        If there is no cube, it is damaged, or another version of lthdask made it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._group = zarr.open_group(path, mode="r+", zarr_format=3)
-        except FileNotFoundError:
-            raise InputError(f"there are no results at {path}") from None
+        with readable(path):
+            # Consolidated metadata would hide that those of an array are damaged.
+            group = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
+            self._arrays: dict[str, Any] = {name: group[name] for name in (*ARRAYS, *AXES)}
+            _check_axes({name: self.axis(name) for name in AXES}, path)
 
     @classmethod
     def create(
@@ -130,7 +141,8 @@ class Cube:
             if array.dtype.kind == "U":
                 array = array.astype(object)
             about = {"description": description} | ({"units": units} if units else {})
-            _array(group, name, (name,), array.shape, array.shape, array.dtype, about)[:] = array
+            chunks = (AXIS_CHUNK,) if name in CELL else array.shape
+            _array(group, name, (name,), array.shape, chunks, array.dtype, about)[:] = array
         sizes = {name: len(values) for name, (values, _, _) in coordinates.items()}
 
         def add(
@@ -170,15 +182,23 @@ class Cube:
 
     def axis(self, name: str) -> list[Any]:
         """Return the values along an axis, in the order of the array."""
-        values: list[Any] = self._group[name][:].tolist()  # type: ignore[index, union-attr]
+        with readable(self.path):
+            values: list[Any] = self._arrays[name][:].tolist()
         return values
 
     def grow(self, axes: Mapping[str, Sequence[Any]]) -> None:
-        """Append the values of `axes` that are new, and leave everything else as it is."""
-        grown = {name: list(dict.fromkeys([*self.axis(name), *axes[name]])) for name in CELL}
-        if all(len(values) == len(self.axis(name)) for name, values in grown.items()):
+        """Make the axes longer, and leave everything else as it is.
+
+        Parameters
+        ----------
+        axes : mapping of str to sequence
+            The values along each axis of cells: those that are there, in the order of the
+            array, and then those that are new.
+        """
+        grown = {name: list(axes[name]) for name in CELL}
+        if all(values == self.axis(name) for name, values in grown.items()):
             return
-        for name in ("status", "metrics", "curves", "layers", "record", "place", "dense_curves"):
+        for name in ARRAYS:
             array = self._array(name)
             dimensions = array.metadata.dimension_names
             sizes = zip(dimensions, array.shape, strict=True)
@@ -188,18 +208,19 @@ class Cube:
             array.resize((len(values),))
             array[:] = np.asarray(values, dtype=object) if name == "arm" else np.asarray(values)
         _consolidate(self.path)
-        self._group = zarr.open_group(self.path, mode="r+", zarr_format=3)
 
     def annotate(self, attributes: Mapping[str, Any]) -> None:
         """Replace what is kept with the cube: the study and the versions."""
-        self._group.attrs.put(dict(attributes))
+        group = zarr.open_group(self.path, mode="r+", zarr_format=3)  # keeps what is consolidated
+        group.attrs.put(dict(attributes))
         _consolidate(self.path)
 
     def cells(self) -> dict[Cell, Status]:
         """Return every cell with its status."""
-        codes = self._array("status")[:].ravel().tolist()
         names = product(*(self.axis(name) for name in CELL))
-        return {Cell(*n): Status(code) for n, code in zip(names, codes, strict=True)}
+        with readable(self.path):
+            codes = self._array("status")[:].ravel().tolist()
+            return {Cell(*n): Status(code) for n, code in zip(names, codes, strict=True)}
 
     def write(
         self,
@@ -235,9 +256,14 @@ class Cube:
         self._array("layers")[index] = np.stack(
             [_row(layers.get(name, {}), LAYERS) for name in self.axis("layer")]
         )
+        self.write_record(cell, record, place)
+        self._array("status")[index] = int(status)
+
+    def write_record(self, cell: Cell, record: Mapping[str, float], place: str) -> None:
+        """Write nothing but how a cell was computed; as :meth:`write`."""
+        index = self._index(cell)
         self._array("record")[index] = _row(record, RECORD)
         self._array("place")[index] = place
-        self._array("status")[index] = int(status)
 
     def mark(self, cell: Cell, status: Status) -> None:
         """Write nothing but the status of a cell."""
@@ -247,13 +273,58 @@ class Cube:
         """Write the curves of a replicate's dense run."""
         self._array("dense_curves")[self.axis("replicate").index(replicate)] = self._curves(curves)
 
-    def record(self) -> dict[str, NDArray[np.float64]]:
-        """Return each of `RECORD` as an array over the cells, in the order of :meth:`cells`."""
-        values = self._array("record")[:].reshape(-1, len(RECORD))
-        return dict(zip(RECORD, values.T, strict=True))
+    def read(self, cell: Cell) -> tuple[dict[str, Any], dict[str, Path]]:
+        """Return what is stored of a cell, by array, and the chunks that are damaged."""
+        return self._read(OF_CELLS, self._index(cell))
+
+    def read_dense(self, replicate: int) -> tuple[dict[str, Any], dict[str, Path]]:
+        """Return what is stored of a replicate's dense run, likewise."""
+        return self._read(["dense_curves"], (self.axis("replicate").index(replicate),))
+
+    def erase(self, cell: Cell) -> None:
+        """Remove all that is stored of a cell: it is pending."""
+        for name in OF_CELLS:  # the status first
+            self._chunk(name, self._index(cell)).unlink(missing_ok=True)
+
+    def dense_chunk(self, replicate: int) -> Path:
+        """Return the file of the curves of a replicate's dense run."""
+        return self._chunk("dense_curves", (self.axis("replicate").index(replicate),))
+
+    def lay_over(self, path: Path) -> dict[Path, bytes | None]:
+        """Read cells from the cube at `path`, with the metadata and axes of this empty one.
+
+        Returns
+        -------
+        dict of Path to bytes or None
+            The files of metadata and axes that are not as they are here → what they should
+            hold; None where there should be no file.
+        """
+        ours = {
+            f.relative_to(self.path): f.read_bytes() for f in self.path.rglob("*") if f.is_file()
+        }
+        theirs = (f.relative_to(path) for name in AXES for f in (path / name / "c").glob("*"))
+        files = {*ours, *(f for f in theirs if f.name.isdigit())}  # the rest is a killed writer's
+        for name in ARRAYS:
+            (self.path / name / "c").symlink_to(path / name / "c")
+        return {f: ours.get(f) for f in sorted(files) if not _holds(path / f, ours.get(f))}
+
+    def _read(
+        self, arrays: Sequence[str], index: tuple[int, ...]
+    ) -> tuple[dict[str, Any], dict[str, Path]]:
+        found, damaged = {}, {}
+        for name in arrays:
+            try:
+                found[name] = self._array(name)[index]
+            except Exception:  # Zarr and its codecs raise whatever they meet
+                damaged[name] = self._chunk(name, index).relative_to(self.path)
+        return found, damaged
+
+    def _chunk(self, name: str, index: tuple[int, ...]) -> Path:
+        whole = (*index, *[0] * (self._array(name).ndim - len(index)))
+        return self.path.joinpath(name, "c", *map(str, whole))
 
     def _array(self, name: str) -> Any:
-        return self._group[name]
+        return self._arrays[name]
 
     def _index(self, cell: Cell) -> tuple[int, ...]:
         return tuple(self.axis(name).index(getattr(cell, name)) for name in CELL)
@@ -276,13 +347,14 @@ def open_results(path: str | Path) -> xr.Dataset:
         Named variables over (arm, replicate, threshold, rewind_epoch), axes sorted, read
         from disk when they are used. ``test_accuracy`` and the others of `METRICS`;
         ``validation_loss_curve`` and the others of `CURVES`, over epochs, and with
-        ``dense_`` before them those of the dense runs; ``layer_density`` and
-        ``layer_cutoff``; ``seconds`` and the others of `RECORD`; ``place``; ``status``.
+        ``dense_`` before them those of the dense runs; ``dense_test_accuracy`` and
+        ``dense_validation_accuracy`` after their last epoch; ``layer_density`` and
+        the others of `LAYERS`; ``seconds`` and the others of `RECORD`; ``place``; ``status``.
 
     Raises
     ------
     InputError
-        If there are no results at `path`.
+        If there are no results at `path`, they are damaged, or another version made them.
 
     Examples
     --------
@@ -292,9 +364,93 @@ def open_results(path: str | Path) -> xr.Dataset:
     path = Path(path)
     if path.name != "results.zarr":
         path = path / "results.zarr"
-    if not (path / "zarr.json").is_file():
-        raise InputError(f"there are no results at {path}")
-    cube = xr.open_zarr(path, chunks=None)
+    with readable(path):
+        # Not of format 2, in which an array can be a pickle.
+        cube = xr.open_zarr(path, chunks=None, zarr_format=3)
+        _check_axes({name: cube[name].values.tolist() for name in AXES}, path)
+        return _named(cube)
+
+
+def read_results(path: str | Path) -> xr.Dataset:
+    """Read the results of a study into memory, as :func:`open_results` opens them.
+
+    Raises
+    ------
+    InputError
+        As there; also where only values are damaged.
+    """
+    results = open_results(path)
+    with readable(Path(path)):
+        if unknown := set(results.load().status.values.flat) - set(Status):
+            raise ValueError(f"{min(unknown)} is no status")
+        return results
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say in one sentence that results cannot be read, whatever Zarr and its codecs raise."""
+    folder = path.parent if path.name == "results.zarr" else path
+    cube = folder / "results.zarr"
+    if not cube.exists():
+        raise InputError(f"there are no results at {cube}")
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"the results at {cube} cannot be read: {reason}; python scripts/check.py {folder} "
+            f"says what is damaged, and with --repair marks it to be computed again"
+        ) from None
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """Return what is kept with a cube; nothing where it cannot be read."""
+    try:
+        return dict(json.loads((path / "zarr.json").read_bytes())["attributes"])
+    except (OSError, LookupError, TypeError, ValueError, RecursionError):
+        return {}
+
+
+def _holds(file: Path, content: bytes | None) -> bool:
+    """Return whether a file holds this, in JSON by its meaning; None: whether it is missing."""
+    try:
+        found = file.read_bytes()
+        if content is not None and file.suffix == ".json":
+            return bool(json.loads(found) == json.loads(content))
+    except FileNotFoundError:
+        return content is None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return found == content
+
+
+def _check_axes(axes: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """Refuse axes of another version, of arms that there are not, or with values missing."""
+    for name, values in axes.items():
+        texts = [str(value) for value in values]
+        if len({*texts, "", "nan"}) < len(texts) + 2:
+            raise ValueError(f"values of the axis {name} are missing")
+    for name, kind in {
+        "arm": str,
+        "replicate": int,
+        "threshold": float,
+        "rewind_epoch": int,
+    }.items():
+        if not all(isinstance(value, kind) for value in axes[name]):  # they name files
+            raise ValueError(f"the axis {name} holds values of another type")
+    for name, known in {**LABELS, "arm": [a for a in axes["arm"] if a in ARMS]}.items():
+        if list(axes[name]) != list(known):
+            raise InputError(
+                f"the results at {path} were made by another version of lthdask: the axis {name} "
+                f"is {', '.join(axes[name])} there, and {', '.join(known) or 'unknown'} here; go "
+                f"on with that version, or give another folder with --out"
+            )
+
+
+def _named(cube: xr.Dataset) -> xr.Dataset:
+    """Return one variable per metric, axes sorted."""
     named = {name: cube[name] for name in ("status", "place")}
     for array, axis, prefix, suffix, about in (
         ("metrics", "metric", "", "", METRICS),
@@ -307,7 +463,8 @@ def open_results(path: str | Path) -> xr.Dataset:
             variable = cube[array].sel({axis: name}, drop=True)
             variable.attrs = {"units": units, "description": description}
             named[f"{prefix}{name}{suffix}"] = variable
-    named["dense_test_accuracy"] = named["dense_test_accuracy_curve"].isel(epoch=-1, drop=True)
+    for name in ("dense_test_accuracy", "dense_validation_accuracy"):
+        named[name] = named[f"{name}_curve"].isel(epoch=-1, drop=True)
     return xr.Dataset(named, attrs=cube.attrs).sortby(list(CELL))
 
 

@@ -1,0 +1,156 @@
+"""Before anything is trained: what the folder holds, what is left to do, and on what engine."""
+
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lthdask.cluster.queue import Queue, Task
+from lthdask.errors import InputError
+from lthdask.grid import Cell, longest_first
+from lthdask.storage.folder import Folder
+from lthdask.storage.results import CELL, Cube, Status
+from lthdask.study import Study
+from lthdask.tasks import Work, look_around
+from lthdask.training import Engine
+
+PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr")
+
+log = logging.getLogger(__name__)
+
+
+def existing(study: Study, out: str | Path | None = None) -> Folder:
+    """Return the folder of a study, which need not exist, if it can be gone on with.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written, or holds another study, or one that cannot grow to this.
+    """
+    folder = Folder(Path(out or Path("runs") / study.name))
+    folder.check()
+    text = folder.study()
+    if text is None:
+        return folder
+    before = Study.parse(text, str(folder.path / "study.yaml"))
+    if lines := before.differences(study):
+        raise InputError(
+            f"the folder {folder.path} holds another study; give another one with --out, or "
+            f"the same settings: " + "; ".join(lines)
+        )
+    kept, last = before.kept_until, study.grid.rewind_epochs[-1]
+    if last > kept:
+        raise InputError(
+            f"the grid cannot grow to rewind epoch {last}: the folder {folder.path} keeps "
+            f"complete states of its dense runs until epoch {kept}; give another one with --out"
+        )
+    engine_for(study, folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What a run of a study would train.
+
+    Attributes
+    ----------
+    cells : list of Cell
+        Longest first.
+    dense_runs : set of int
+        Replicates whose dense run these cells need, or trained cells have lost.
+    """
+
+    cells: list[Cell]
+    dense_runs: set[int]
+
+
+def remaining(study: Study, folder: Folder, retry_failed: bool = False) -> Remaining:
+    """Return what a run of the study would train."""
+    cells = dict.fromkeys(study.grid.cells(), Status.PENDING)
+    if folder.cube.exists():
+        cells |= Cube(folder.cube).cells()
+    return remaining_of(cells, folder, retry_failed)
+
+
+def remaining_of(cells: Mapping[Cell, Status], folder: Folder, retry_failed: bool) -> Remaining:
+    """Return what is left of these cells."""
+    wanted = {Status.PENDING} | ({Status.FAILED} if retry_failed else set())
+    unfinished = longest_first(cell for cell, status in cells.items() if status in wanted)
+    # Failed cells need none: theirs may be what failed.
+    needing = wanted | {Status.DONE, Status.DIVERGED}
+    replicates = {cell.replicate for cell, status in cells.items() if status in needing}
+    trained = {int(replicate) for replicate in folder.manifest().get("checkpoints", {})}
+    return Remaining(unfinished, replicates - trained)
+
+
+def epochs_to_train(study: Study, cells: list[Cell], dense_runs: int) -> int:
+    """Return how many epochs it takes to train so many dense runs and these cells."""
+    epochs = study.recipe.epochs
+    return dense_runs * epochs + sum(epochs - cell.rewind_epoch for cell in cells)
+
+
+def engine_for(study: Study, folder: Folder) -> Engine:
+    """Return the engine to ask a worker for: the one that was used before, if any."""
+    before = folder.manifest().get("engine")
+    if before is None:
+        return study.engine
+    try:
+        engine = Engine(**before)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the manifest of {folder.path} is damaged: {error}") from None
+    for name, used in asdict(engine).items():
+        asked = getattr(study.engine, name)
+        if asked not in ("auto", used):
+            raise InputError(
+                f"the folder {folder.path} was computed with engine.{name} {used}, and "
+                f"{asked} is asked for; give another one with --out, or the same engine"
+            )
+    return engine
+
+
+def prepared(queue: Queue, work: Work) -> tuple[Work, Cube]:
+    """Have a worker look around; then write down what the study is, and make its cube."""
+    study, folder, found = work.study, work.folder, list[Any]()
+    arguments = (work, folder.leave_word())
+    queue.add(Task("look-around", look_around, arguments, then=found.append))
+    queue.run()
+    if isinstance(found[0], Exception):
+        raise found[0]
+    engine, layers = found[0]
+    versions = {package: version(package) for package in PACKAGES}
+    versions["python"] = platform.python_version()
+    manifest = folder.manifest() or {
+        "versions": versions,
+        "host": platform.node(),
+        "engine": asdict(engine),
+        "checkpoints": {},
+    }
+    manifest["study_digest"] = sha256(study.to_yaml().encode()).hexdigest()
+    if (before := manifest["versions"]) != versions:
+        old = {name: before.get(name) for name in versions}
+        changes = (f"{n} {old[n]} → {v}" for n, v in versions.items() if old[n] != v)
+        log.warning("computed in part with other versions, bits may differ: %s", ", ".join(changes))
+        manifest["versions"] = versions
+        manifest["earlier_versions"] = [*manifest.get("earlier_versions", []), before]
+    cube = Cube(folder.cube) if folder.cube.exists() else None
+    order = manifest.get("axes") or {name: cube.axis(name) if cube else [] for name in CELL}
+    # New values come last: what is in the cube keeps its place.
+    manifest["axes"] = {
+        name: sorted(values, key=[*order[name], *values].index)
+        for name, values in study.grid.axes().items()
+    }
+    folder.write_study(study.to_yaml())
+    folder.write_manifest(manifest)
+    about = {"study": study.to_dict(), "versions": manifest["versions"], "engine": asdict(engine)}
+    if cube:
+        cube.grow(manifest["axes"])
+        cube.annotate(about)
+    else:
+        meaning = study.pruning.meaning
+        axes = manifest["axes"]
+        cube = Cube.create(folder.cube, axes, study.recipe.epochs, layers, about, meaning)
+    return replace(work, engine=engine), cube

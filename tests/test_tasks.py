@@ -1,0 +1,241 @@
+"""What a run on a worker promises: stopped or killed anywhere, it ends in the same bits.
+
+In this process, and in forks of it that kill themselves, so that thousands of moments can
+be tried.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from lthdask.errors import ExhaustedError
+from lthdask.events import Here, Stopped
+from lthdask.grid import Cell
+from lthdask.masks import prunable_weights
+from lthdask.storage import checkpoints
+from lthdask.storage.folder import Folder
+from lthdask.storage.results import Cube, Status, open_results
+from lthdask.tasks import Work, train_cell, train_dense
+from tests.test_flow import RESULTS, TINY
+
+STUDY = TINY.changed({"grid.thresholds": "0.5,0.9"})
+CELLS = [Cell("ticket", 0, threshold, k) for threshold in (0.5, 0.9) for k in (0, 2)]
+
+
+def here(stops=lambda: False, events=None, lifetime=None):
+    return Here((events if events is not None else []).append, stops, lifetime)
+
+
+def fresh(folder, interval=0.0):
+    """An empty folder of the study, and the work in it."""
+    folder.mkdir(parents=True)
+    work = Work(STUDY, STUDY.engine.chosen(), Folder(folder), None, False, "driver", interval, 99)
+    axes = {
+        "arm": ["ticket"],
+        "replicate": [0],
+        "threshold": [0.5, 0.9],
+        "rewind_epoch": [0, 2],
+    }
+    layers = list(prunable_weights(work.experiment().build()))
+    Cube.create(folder / "results.zarr", axes, 3, layers, {"study": STUDY.to_dict()}, ("1", ""))
+    return work
+
+
+def train(work, cell, where):
+    """Train a cell from the checkpoints on disk."""
+    path, digests = work.folder.path, where
+    last, early = (
+        checkpoints.load(checkpoints.path_of(path, 0, e), digests[str(e)])
+        for e in (3, cell.rewind_epoch)
+    )
+    return train_cell(work, cell, last, early, here())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder in which nothing happened, and the digests of its dense run."""
+    work = fresh(tmp_path_factory.mktemp("whole") / "run")
+    digests = train_dense(work, 0, here())
+    for cell in CELLS:
+        assert train(work, cell, digests) == "done"
+    return work, digests
+
+
+def equal(folder, other):
+    mine, theirs = open_results(folder).load(), open_results(other).load()
+    for name in RESULTS:
+        np.testing.assert_array_equal(mine[name].values, theirs[name].values)
+
+
+def test_a_run_that_is_stopped_at_every_step_ends_in_the_same_bits(tmp_path, whole):
+    work = fresh(tmp_path / "run", interval=1000)
+
+    def stepwise(task, *arguments):
+        """Let each attempt do a single step."""
+        for attempts in range(100):
+            looks = iter([False])  # at the start; from then on it has to go
+            try:
+                return task(work, *arguments, here(lambda looks=looks: next(looks, True))), attempts
+            except Stopped:
+                continue
+        raise AssertionError("it never ends")
+
+    digests, attempts = stepwise(train_dense, 0)
+    assert digests == whole[1]
+    assert attempts >= 15  # 3 epochs of 6 steps, less the last one
+    for cell in CELLS:
+        early = checkpoints.load(
+            checkpoints.path_of(work.folder.path, 0, cell.rewind_epoch),
+            digests[str(cell.rewind_epoch)],
+        )
+        last = checkpoints.load(checkpoints.path_of(work.folder.path, 0, 3), digests["3"])
+        outcome, attempts = stepwise(train_cell, cell, last, early)
+        assert outcome == "done"
+        assert attempts >= 5
+    equal(work.folder.path, whole[0].folder.path)
+    assert not list(work.folder.path.glob("cells/ticket-*/state-*"))
+
+
+def test_a_worker_that_has_to_go_begins_nothing(tmp_path):
+    work = fresh(tmp_path / "run")
+    with pytest.raises(Stopped):
+        train_dense(work, 0, here(lambda: True))
+    assert work.folder.attempts("dense-r0") == []
+
+
+def test_a_damaged_checkpoint_is_found_before_the_dense_run_goes_on(tmp_path, whole):
+    work, events = fresh(tmp_path / "run"), []
+    looks = iter([False] * 12)
+    with pytest.raises(Stopped):
+        train_dense(work, 0, here(lambda: next(looks, True)))
+    path = checkpoints.path_of(work.folder.path, 0, 0)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert train_dense(work, 0, here(events=events)) == whole[1]
+    (warning,) = [event.status for event in events if event.kind == "warning"]
+    assert "dense-r0 starts anew: the checkpoint" in warning
+    equal_dense = [open_results(w.folder.path).dense_train_loss_curve for w in (work, whole[0])]
+    np.testing.assert_array_equal(*(curve.values for curve in equal_dense))
+
+
+def test_a_damaged_state_costs_one_interval_and_is_said(tmp_path, whole):
+    work, events = fresh(tmp_path / "run"), []
+    looks = iter([False] * 10)
+    with pytest.raises(Stopped):
+        train_dense(work, 0, here(lambda: next(looks, True)))
+    states = work.folder.run("dense-r0").glob("state-*")
+    files = sorted(states, key=lambda file: file.stat().st_mtime_ns)
+    files[-1].write_bytes(b"nonsense")
+    assert train_dense(work, 0, here(events=events)) == whole[1]
+    assert [e.status for e in events if e.kind == "warning"] == [
+        f"{files[-1]} is damaged, and set aside as {files[-1].stem}.damaged"
+    ]
+    first, second = work.folder.attempts("dense-r0")
+    assert (second["epoch"], second["step"]) > (first["epoch"], first["step"])
+
+
+def test_an_epoch_longer_than_a_worker_lives_is_said(tmp_path):
+    events = []
+    train_dense(fresh(tmp_path / "run"), 0, here(events=events, lifetime=1e-6))
+    said = {event.status for event in events if event.name == "lifetime"}
+    assert all(s.startswith("an epoch takes ") and "a longer wall-time" in s for s in said)
+    assert said
+
+
+class Kills(RuleBasedStateMachine):
+    """A random schedule of attempts, killed at random touches of the disk, against a model.
+
+    The model: a cell is done from the moment its status is written, and for ever; whatever
+    is done holds the results of the undisturbed run.
+    """
+
+    reference = None
+
+    @initialize()
+    def begin(self):
+        self.home = Path(tempfile.mkdtemp())
+        self.work = fresh(self.home / "run")
+        self.digests, self.done = None, set()
+
+    @rule(touches=st.integers(1, 60))
+    def dense(self, touches):
+        if self.digests is None and self.survives(touches, train_dense, self.work, 0, here()):
+            self.digests = self.reference[1]
+
+    @rule(cell=st.sampled_from(CELLS), touches=st.integers(1, 60))
+    def cell(self, cell, touches):
+        if self.digests is None or cell in self.done:
+            return
+        survived = self.survives(touches, train, self.work, cell, self.digests)
+        now = self.written()
+        assert not survived or cell in now
+        assert now - self.done <= {cell}
+        self.done = now
+
+    @invariant()
+    def what_is_done_stays_done_and_is_right(self):
+        if not hasattr(self, "home"):
+            return
+        assert self.written() == self.done
+        mine = open_results(self.work.folder.path).load()
+        theirs = open_results(self.reference[0].folder.path).load()
+        for cell in self.done:
+            for name in ("test_loss", "train_loss_curve", "layer_density", "density"):
+                np.testing.assert_array_equal(
+                    mine[name].sel(vars(cell)).values, theirs[name].sel(vars(cell)).values
+                )
+
+    def teardown(self):
+        if not hasattr(self, "home"):
+            return
+        digests = self.digests or train_dense(self.work, 0, here())
+        assert digests == self.reference[1]
+        for cell in set(CELLS) - self.done:
+            train(self.work, cell, digests)
+        equal(self.work.folder.path, self.reference[0].folder.path)
+        shutil.rmtree(self.home)
+
+    def written(self):
+        cells = Cube(self.work.folder.path / "results.zarr").cells()
+        return {cell for cell, status in cells.items() if status is Status.DONE}
+
+    def survives(self, touches, task, *arguments):
+        """Call a task in a fork, which kills itself as it touches the disk for the nth time."""
+        pid = os.fork()
+        if pid == 0:
+            left = iter(range(touches))
+
+            def hook(event, values):
+                if event not in ("open", "os.rename", "os.mkdir", "os.remove"):
+                    return
+                if "run/" in str(values[0]) and next(left, None) is None:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(hook)
+            try:
+                task(*arguments)
+            except ExhaustedError:
+                os._exit(2)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
+        return not os.WIFSIGNALED(status)
+
+
+@pytest.mark.faults
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_any_schedule_of_kills_leaves_a_folder_that_can_be_finished(whole):
+    Kills.reference = whole
+    case = Kills.TestCase()
+    case.settings = settings(max_examples=12, stateful_step_count=10, deadline=None)
+    case.runTest()
