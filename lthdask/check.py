@@ -19,10 +19,20 @@ from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.masks import prunable_weights
 from lthdask.networks import on_meta
+from lthdask.preparing import empty_cube
 from lthdask.storage import checkpoints
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import CELL, LAYERS, METRICS, RECORD, Cube, Status, attributes
+from lthdask.storage.results import (
+    CELL,
+    LAYERS,
+    MAY_LACK,
+    METRICS,
+    RECORD,
+    Cube,
+    Status,
+    attributes,
+)
 from lthdask.study import Study
 
 
@@ -154,10 +164,8 @@ def _texts(folder: Folder) -> tuple[str, str]:
 
 def _sound_cube(path: Path, study: Study, manifest: Mapping[str, Any]) -> Cube:
     """Make the cube of the study as it was before any cell was trained."""
-    about = {"study": study.to_dict()} | {n: manifest.get(n) for n in ("versions", "engine")}
     layers = list(prunable_weights(on_meta(study.network, study.data.image_size, 3, 10)))
-    axes, meaning = manifest["axes"], study.pruning.meaning
-    return Cube.create(path, axes, study.recipe.epochs, layers, about, meaning)
+    return empty_cube(path, study, manifest, layers)
 
 
 def _damaged_files(folder: Folder, files: Mapping[Path, bytes | None]) -> Iterator[Damage]:
@@ -178,7 +186,7 @@ def _damaged_cell(folder: Folder, sound: Cube, cell: Cell, epochs: int) -> Itera
         wrong["status"] = f"its status is {status}, which there is not"
     if status == Status.DONE:
         for array, values in found.items():
-            if not _is_complete(array, values, cell.rewind_epoch, epochs):
+            if not _is_complete(array, values, cell, epochs):
                 wrong[array] = f"it is done, but results.zarr/{array} lacks values of it"
     if not wrong:
         return
@@ -190,16 +198,17 @@ def _damaged_cell(folder: Folder, sound: Cube, cell: Cell, epochs: int) -> Itera
     yield Damage(str(cell), "; ".join(wrong.values()), remedy, mend)
 
 
-def _is_complete(array: str, values: Any, rewind_epoch: int, epochs: int) -> bool:
+def _is_complete(array: str, values: Any, cell: Cell, epochs: int) -> bool:
     """Return whether an array holds all that it should of a cell that is done."""
     if array == "metrics":
         row = dict(zip(METRICS, values.tolist(), strict=True))
-        del row["test_loss"]  # which may overflow where the others do not
-        right = row["epochs_trained"] == epochs - rewind_epoch
-        return bool(right and np.isfinite([*row.values()]).all())
+        right = row["epochs_trained"] == epochs - cell.first_epoch
+        return bool(right and np.isfinite([row[name] for name in METRICS.keys() - MAY_LACK]).all())
     if array == "curves":
-        trained = np.arange(epochs) >= rewind_epoch
+        trained = np.arange(epochs) >= cell.first_epoch
         return bool((np.isfinite(values) == trained[:, np.newaxis]).all())
+    if array == "line":
+        return cell.arm.endswith("_child") == bool(np.isfinite(values).all())
     if array == "layers":  # a spared one has no cutoff
         counted = [name != "cutoff" for name in LAYERS]
         return bool(np.isfinite(values[:, counted]).all())
@@ -222,7 +231,7 @@ def _damaged_dense_run(
             mend = partial(_forget_dense_run, folder, replicate)
             yield Damage(str(file.relative_to(folder.path)), _problem(file), remedy, mend)
     found, damaged = sound.read_dense(replicate)
-    complete = digests is None or all(np.isfinite(curves).all() for curves in found.values())
+    complete = digests is None or bool(np.isfinite(found.get("dense_curves", 0.0)).all())
     if damaged or not complete:
         problem = "it is damaged" if damaged else "it lacks values"
         mend = partial(_forget_dense_run, folder, replicate, curves=True)
@@ -232,13 +241,16 @@ def _damaged_dense_run(
 
 def _damaged_states(folder: Folder) -> Iterator[Damage]:
     """Find damaged states of unfinished runs."""
-    for file in sorted(folder.path.glob("cells/*/state-*.safetensors")):
+    files = [*folder.path.glob("cells/*/state-*.safetensors")]
+    for file in sorted([*files, *folder.path.glob("cells/*/final.safetensors")]):
         try:
             checkpoints.load_state(file)
         except FileNotFoundError:
             continue  # the run has ended meanwhile
         except InputError:
             remedy = f"what {file.parent.name} was trained since its other state is trained again"
+            if file.name == "final.safetensors":
+                remedy = f"{file.parent.name} is trained again, if others still wait for it"
             mend = partial(file.unlink, missing_ok=True)
             yield Damage(str(file.relative_to(folder.path)), _problem(file), remedy, mend)
 

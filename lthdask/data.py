@@ -170,18 +170,24 @@ class Data:
         return len(self.train) // batch_size
 
     def epoch(
-        self, batch_size: int, seed: int, replicate: int, epoch: int, start: int = 0
+        self,
+        batch_size: int,
+        seed: int,
+        replicate: int,
+        epoch: int,
+        start: int = 0,
+        child: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the (images, labels) of `epoch`, from step `start` on.
+        """Yield the (images, labels) of `epoch`, from step `start` on; a child has its own.
 
         Images are float32, normalised, (batch_size, C, H, W). What is yielded depends on
         nothing but the arguments.
         """
         count, steps = len(self.train), self.steps(batch_size)
         device, shape = self.mean.device, (steps, batch_size)
-        order = permutation(stream(seed, replicate, Purpose.ORDER, epoch), count)
+        order = permutation(stream(seed, replicate, Purpose.ORDER, epoch, child), count)
         indices = torch.from_numpy(order[: steps * batch_size]).view(shape)
-        bits = stream(seed, replicate, Purpose.AUGMENTATION, epoch)
+        bits = stream(seed, replicate, Purpose.AUGMENTATION, epoch, child)
         draw = partial(below, bits, count=steps * batch_size)
         mirrored, moves, parts = None, None, None
         if "flip" in self.augmentation:

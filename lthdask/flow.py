@@ -99,10 +99,11 @@ def run(
     )
     with _said_when_full(folder), folder.driving():
         work, cube = prepared(queue, work)
-        left = remaining_of(cube.cells(), folder, retry_failed)
+        left = remaining_of(cube.cells(), study, folder, retry_failed)
         cells = left.cells
         for cell in cells:
             folder.remove_traceback(cell)
+        folder.remove_finals(study.waits_for(cell) for cell in cells)
         search = _Search(work, cube, cells, queue, watch)
         replicates = sorted({cell.replicate for cell in cells} | left.dense_runs)
         trained = [replicate for replicate in replicates if search.share_checkpoints(replicate)]
@@ -127,6 +128,14 @@ class _Search:
     queue: Queue
     watch: Callable[[Event], None]
     raised: Counter[str] = field(default_factory=Counter)
+    followers: dict[Cell, list[Cell]] = field(default_factory=dict)
+    awaiting: Counter[Cell] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        for cell in self.cells:
+            if awaited := self.work.study.waits_for(cell):
+                self.followers.setdefault(awaited, []).append(cell)
+        self.awaiting.update({cell: len(after) for cell, after in self.followers.items()})
 
     def add_dense_run(self, replicate: int) -> None:
         """Queue the dense run of a replicate, before all cells."""
@@ -143,11 +152,12 @@ class _Search:
             Whether they are there. If one is missing or damaged, none counts: the dense
             run is trained anew, and gives the same.
         """
-        folder, last = self.work.folder, self.work.study.recipe.epochs
+        folder, study = self.work.folder, self.work.study
         digests = folder.manifest()["checkpoints"].get(str(replicate))
         if digests is None:
             return False
-        for epoch in sorted({last} | {c.rewind_epoch for c in self.cells_of(replicate)}):
+        cells = self.cells_of(replicate)
+        for epoch in sorted({epoch for cell in cells for epoch in study.checkpoints_for(cell)}):
             path = checkpoints.path_of(folder.path, replicate, epoch)
             load = functools.partial(checkpoints.load, path, digests.get(str(epoch), ""))
             try:
@@ -158,20 +168,20 @@ class _Search:
         return True
 
     def add_cells(self, replicate: int) -> None:
-        """Queue the cells of a replicate, longest first."""
-        for cell in self.cells_of(replicate):
+        """Queue the cells of a replicate, but for those that wait for another one."""
+        for cell in self.first_of(replicate):
             self.add_cell(cell)
 
     def add_cell(self, cell: Cell) -> None:
         """Queue a cell."""
-        last = self.work.study.recipe.epochs
+        study, replicate = self.work.study, cell.replicate
         self.queue.add(
             Task(
                 f"cell-{cell}",
                 train_cell,
                 arguments=(self.work, cell),
-                shared=((cell.replicate, last), (cell.replicate, cell.rewind_epoch)),
-                length=last - cell.rewind_epoch,
+                shared=tuple((replicate, epoch) for epoch in study.checkpoints_for(cell)),
+                length=study.recipe.epochs - cell.first_epoch,
                 then=functools.partial(self._cell_landed, cell),
             )
         )
@@ -180,6 +190,11 @@ class _Search:
         """Return the cells of a replicate."""
         return [cell for cell in self.cells if cell.replicate == replicate]
 
+    def first_of(self, replicate: int) -> list[Cell]:
+        """Return those of them that wait for no other cell."""
+        there, study = set(self.cells), self.work.study
+        return [c for c in self.cells_of(replicate) if study.waits_for(c) not in there]
+
     def _dense_run_landed(self, replicate: int, outcome: Any) -> None:
         name, folder = dense_run(replicate), self.work.folder
         if isinstance(outcome, Exception):
@@ -187,7 +202,7 @@ class _Search:
                 self.add_dense_run(replicate)
                 return
             self.watch(Event("dense", f"dense run {replicate}", "failed"))
-            for cell in self.cells_of(replicate):
+            for cell in self.first_of(replicate):
                 self._fail(cell, outcome)
             return
         manifest = folder.manifest()
@@ -199,13 +214,19 @@ class _Search:
             self.add_cells(replicate)
             return
         unread = InputError(f"the driver cannot read the checkpoints of replicate {replicate}")
-        for cell in self.cells_of(replicate):
+        for cell in self.first_of(replicate):
             self._fail(cell, unread)
 
     def _cell_landed(self, cell: Cell, outcome: Any) -> None:
         if not isinstance(outcome, Exception):
             self.work.folder.remove_traceback(cell)
             self.watch(Event("cell", str(cell), outcome))
+            for follower in self.followers.get(cell, ()):
+                if outcome == "done":
+                    self.add_cell(follower)
+                else:
+                    self._fail(follower, RuntimeError(f"{cell}, which it starts from, {outcome}"))
+            self._ended(cell)
         elif self._tried_again(str(cell), outcome):
             self.add_cell(cell)
         else:
@@ -226,9 +247,20 @@ class _Search:
         return self.raised[name] <= begun and not isinstance(outcome, ExhaustedError | Diverged)
 
     def _fail(self, cell: Cell, outcome: Exception) -> None:
+        """Mark a cell as failed, and those that wait for it."""
         self._keep_reason(str(cell), outcome)
         self.cube.mark(cell, Status.FAILED)
         self.watch(Event("cell", str(cell), "failed"))
+        for follower in self.followers.get(cell, ()):
+            self._fail(follower, RuntimeError(f"{cell}, which it starts from, failed"))
+        self._ended(cell)
+
+    def _ended(self, cell: Cell) -> None:
+        """Remove the final weights that nobody waits for any more."""
+        if awaited := self.work.study.waits_for(cell):
+            self.awaiting[awaited] -= 1
+            if not self.awaiting[awaited]:
+                self.work.folder.final(awaited).unlink(missing_ok=True)
 
     def _keep_reason(self, name: str, outcome: Exception) -> None:
         folder = self.work.folder

@@ -5,12 +5,23 @@ over thresholds and rewind epochs, make the grid.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-ARMS = ("ticket",)
+ARMS = {
+    "ticket": "checkpoint k under the mask, trained for epochs k + 1..T",
+    "random_mask": "checkpoint k under a random mask with the ticket's count in each layer",
+    "reinit": "a new initialisation under the mask, trained for all T epochs; has no k",
+    "lr_rewind": "the final dense weights under the mask, at the rates of epochs k + 1..T",
+    "fine_tune": "the final dense weights under the mask, at the rate for fine-tuning",
+    "ticket_child": "the ticket with another order of the data, for its stability",
+    "dense_child": "the dense run from k on with another order of the data; has no threshold",
+}
+"""What is done with the mask: name → meaning."""
+POINTS_ON_LINE = 30
+"""Points on the line between two children, their ends included."""
 MOST_CELLS = 1_000_000
 
 
@@ -25,7 +36,12 @@ class Cell:
 
     def __str__(self) -> str:
         """Return the cell's name, as used in file names, task keys and messages."""
-        return f"{self.arm}-r{self.replicate}-t{self.threshold:g}-k{self.rewind_epoch}"
+        return f"{self.arm}-r{self.replicate}-t{self.threshold:.12g}-k{self.rewind_epoch}"
+
+    @property
+    def first_epoch(self) -> int:
+        """Epochs that are done before the cell is trained."""
+        return 0 if self.arm == "reinit" else self.rewind_epoch
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ class Grid:
     rewind_epochs : tuple of int
         Strictly increasing, each at least 0 and less than the number of epochs.
     arms : tuple of str
-        What is done with the mask.
+        What is done with the mask: of `ARMS`.
     replicates : int
         Independent repetitions, at least 1.
     """
@@ -82,7 +98,20 @@ class Grid:
 
     def cells(self) -> list[Cell]:
         """Return every cell of the grid, longest run first."""
-        return longest_first(Cell(*cell) for cell in product(*self.axes().values()))
+        axes = self.axes()
+        cells = (Cell(*cell) for cell in product(*axes.values()))
+        return longest_first(cell for cell in cells if is_applicable(cell, axes))
+
+
+def is_applicable(cell: Cell, axes: Mapping[str, Sequence[Any]]) -> bool:
+    """Return whether there is something to train at a position of the grid.
+
+    A new initialisation has no rewind epoch, and a dense child no threshold: they are
+    trained once and stored at the first value of that axis.
+    """
+    if cell.arm == "reinit":
+        return bool(cell.rewind_epoch == axes["rewind_epoch"][0])
+    return cell.arm != "dense_child" or bool(cell.threshold == axes["threshold"][0])
 
 
 def longest_first(cells: Iterable[Cell]) -> list[Cell]:
@@ -92,7 +121,7 @@ def longest_first(cells: Iterable[Cell]) -> list[Cell]:
     first keeps the last workers from waiting for one straggler (Graham's LPT rule: at most
     4/3 of the shortest possible makespan).
     """
-    return sorted(cells, key=lambda cell: (cell.rewind_epoch, cell))
+    return sorted(cells, key=lambda cell: (cell.first_epoch, cell))
 
 
 def _listed(values: Iterable[object]) -> str:

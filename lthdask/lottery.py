@@ -4,23 +4,36 @@ Plain functions of values. Nothing here knows where a run takes place, or where 
 go.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from threading import Lock
 
 import torch
 from torch import Tensor, nn
 
 from lthdask.data import Data
-from lthdask.masks import Pruning, density, prunable_weights, spared_weights
+from lthdask.grid import Cell
+from lthdask.masks import (
+    Mask,
+    Pruning,
+    density,
+    draw_mask,
+    prunable_weights,
+    random_mask,
+    spared_weights,
+)
 from lthdask.networks import Network, build, on_meta
-from lthdask.rewinding import Checkpoint, Ticket, draw_ticket
+from lthdask.rewinding import Checkpoint, Ticket, masked
+from lthdask.sensitivity import loss_gradients, synflow_mask
+from lthdask.stability import errors_between
 from lthdask.streams import Purpose, stream
-from lthdask.training import Engine, EpochMetrics, Recipe, train
+from lthdask.training import Engine, EpochMetrics, Measurement, Recipe, train
 
 _drawing = Lock()
 
-Epochs = Iterator[tuple[Checkpoint, EpochMetrics | None]]
+Epochs = Iterator[tuple[Checkpoint, EpochMetrics | Measurement | None]]
+Dense = Mapping[int, Checkpoint]
+"""Checkpoints of a replicate's dense run: epoch → state."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,8 @@ class Experiment:
         With nothing left on ``auto``.
     fresh_buffers : bool
         Whether a ticket's optimizer starts afresh.
+    mask_epoch : int, optional
+        Epoch of the dense run whose weights give the mask; T by default.
     """
 
     network: Network
@@ -51,15 +66,17 @@ class Experiment:
     seed: int
     engine: Engine
     fresh_buffers: bool = False
+    mask_epoch: int | None = None
 
-    def build(self, replicate: int = 0) -> nn.Module:
+    def build(self, replicate: int = 0, again: bool = False) -> nn.Module:
         """Return the network as `replicate` initialises it, on the device.
 
-        It is drawn on the CPU, so that it is the same on every device.
+        It is drawn on the CPU, so that it is the same on every device. `again` is another
+        initialisation of the same replicate.
         """
         # torch's layers draw from one generator for the whole process.
         with _drawing, torch.random.fork_rng(devices=[]):
-            bits = stream(self.seed, replicate, Purpose.INITIALISATION)
+            bits = stream(self.seed, replicate, Purpose.INITIALISATION, int(again))
             torch.manual_seed(int(bits.random_raw() >> 1))
             network = build(self.network, self.image_size, self.data.channels, self.data.classes)
         device = torch.device(self.engine.device)
@@ -103,22 +120,52 @@ def train_dense(
     yield from _train(experiment, network, replicate, start, None, due)
 
 
+def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None = None) -> Ticket:
+    """Draw what a cell trains: a mask, and the state that its arm starts from under it.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    cell : Cell
+    dense : mapping of int to Checkpoint
+        Those of `lthdask.study.Study.checkpoints_for`, by epoch.
+    before : Ticket, optional
+        Final weights and mask of the cell that this one waits for: of iterative pruning
+        the round before, of a child its sibling.
+
+    Notes
+    -----
+    The mask is that of the ticket for every arm. A random mask keeps as many weights of
+    each layer and is laid over checkpoint k as it was, not over what the ticket's mask has
+    left of it. The controls ``lr_rewind`` and ``fine_tune`` keep the weights, and the
+    optimizer's state, of the dense run's end (Renda, Frankle & Carbin 2020, section 3).
+    """
+    k, last = cell.rewind_epoch, experiment.recipe.epochs
+    if cell.arm == "dense_child":
+        return Ticket(dense[k], {}, {})
+    if cell.arm == "ticket_child":
+        assert before
+        return Ticket(masked(dense[k], before.mask, experiment.fresh_buffers), before.mask, {})
+    mask, cutoffs = _mask(experiment, cell, dense, before)
+    if cell.arm == "random_mask":
+        mask = random_mask(mask, _spared(experiment), experiment.seed, cell.replicate)
+    if cell.arm == "reinit":
+        weights = experiment.build(cell.replicate, again=True).state_dict()
+        start = Checkpoint(0, {name: tensor.cpu() for name, tensor in weights.items()})
+    elif cell.arm in ("lr_rewind", "fine_tune"):
+        start = replace(dense[last], epoch=k)
+    else:
+        start = dense[k]
+    return Ticket(masked(start, mask, experiment.fresh_buffers), mask, cutoffs)
+
+
 def ticket(
     experiment: Experiment, trained: Checkpoint, early: Checkpoint, threshold: float
 ) -> Ticket:
     """Draw the ticket of checkpoint `early` at `threshold`, from the `trained` dense weights."""
-    network = experiment.outline()
-    spared = spared_weights(network, experiment.pruning.spare)
-    prunable = list(prunable_weights(network))
-    return draw_ticket(
-        trained,
-        early,
-        threshold,
-        experiment.pruning,
-        prunable,
-        spared,
-        experiment.fresh_buffers,
-    )
+    cell = Cell("ticket", 0, threshold, early.epoch)
+    epochs = experiment.mask_epoch or experiment.recipe.epochs
+    return draw(experiment, cell, {early.epoch: early} | {epochs: trained})
 
 
 def train_ticket(
@@ -127,13 +174,25 @@ def train_ticket(
     drawn: Ticket,
     start: Checkpoint | None = None,
     due: Callable[[], bool] = lambda: False,
+    *,
+    arm: str = "ticket",
 ) -> Epochs:
-    """Train a ticket from its rewind epoch k to T, yielding after each of epochs k + 1..T.
+    """Train what was drawn from its first epoch to T, yielding after each epoch.
 
     `start` and `due` are as in :func:`train_dense`.
     """
     network = experiment.build(replicate)
-    yield from _train(experiment, network, replicate, start or drawn.start, drawn.mask, due)
+    if arm == "fine_tune":
+        experiment = replace(experiment, recipe=experiment.recipe.fine_tuning())
+    child = int(arm in ("ticket_child", "dense_child"))
+    yield from _train(experiment, network, replicate, start or drawn.start, drawn.mask, due, child)
+
+
+def line(experiment: Experiment, one: Checkpoint, other: Checkpoint) -> list[float]:
+    """Return the test errors between two children, as of :mod:`lthdask.stability`."""
+    torch.set_num_threads(experiment.engine.threads)
+    network = experiment.build()
+    return errors_between(network, experiment.data, experiment.engine, one, other)
 
 
 def densities(
@@ -165,6 +224,38 @@ def densities(
     )
 
 
+def _spared(experiment: Experiment) -> frozenset[str]:
+    return spared_weights(experiment.outline(), experiment.pruning.spare)
+
+
+def _mask(
+    experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Draw the mask of a ticket and of its controls, with its cutoffs."""
+    pruning, threshold = experiment.pruning, cell.threshold
+    spared, prunable = _spared(experiment), list(prunable_weights(experiment.outline()))
+    trained = before.start if before else dense[experiment.mask_epoch or experiment.recipe.epochs]
+    final = {name: trained.weights[name] for name in prunable}
+    pruned: Mask | None = before.mask if before else None
+    if not pruning.needs_initial:
+        return draw_mask(final, threshold, pruning, spared, before=pruned)
+    initial = {name: dense[0].weights[name] for name in prunable}
+    gradients = None
+    if pruning.needs_gradients:
+        network = experiment.build(cell.replicate)
+        network.load_state_dict(dense[0].weights)
+        data = experiment.data
+        if pruning.score == "synflow":
+            shape = (data.channels, experiment.image_size, experiment.image_size)
+            return synflow_mask(network, threshold, pruning, spared, shape)
+        gradients = loss_gradients(
+            network, data, experiment.recipe.batch_size, experiment.seed, cell.replicate
+        )
+    return draw_mask(
+        final, threshold, pruning, spared, before=pruned, initial=initial, gradients=gradients
+    )
+
+
 def _train(
     experiment: Experiment,
     network: nn.Module,
@@ -172,6 +263,7 @@ def _train(
     start: Checkpoint,
     mask: dict[str, Tensor] | None,
     due: Callable[[], bool],
+    child: int = 0,
 ) -> Epochs:
     engine = experiment.engine
     torch.set_num_threads(engine.threads if mask is not None else engine.dense_threads)
@@ -185,4 +277,5 @@ def _train(
         mask=mask,
         engine=engine,
         due=due,
+        child=child,
     )

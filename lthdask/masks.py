@@ -3,47 +3,106 @@
 A mask maps the name of each prunable weight to a boolean tensor of that weight's shape,
 ``True`` where the weight survives. Weights are ranked by a score; those with the lowest
 scores go, exactly as many as asked, equal scores by position. A higher threshold therefore
-always keeps a subset of what a lower one keeps.
+always keeps a subset of what a lower one keeps; so does a later round of iterative pruning,
+whose ranking leaves out what is pruned already.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lthdask.errors import InputError
+from lthdask.streams import Purpose, permutation, stream
 
 Weights = Mapping[str, Tensor]
 Mask = Mapping[str, Tensor]
 
+MOST_ROUNDS = 1000
+
 
 @dataclass(frozen=True)
 class Pruning:
-    """How a mask is taken from the final dense weights.
+    """How a mask is taken from the weights of a network.
 
     Parameters
     ----------
-    score : {"global", "layerwise", "lamp"}
-        ``|w|`` ranked over the whole network, ``|w|`` ranked within each layer, or the
-        layer-adaptive score of Lee et al. (ICLR 2021), ranked over the whole network.
+    score : str
+        What weights are ranked by. Of the final weights: ``global``, ``|w|`` over the whole
+        network; ``layerwise``, ``|w|`` within each layer; ``lamp``, the layer-adaptive
+        score of Lee et al. (ICLR 2021). Of the final and the initial weights (Zhou et al.,
+        NeurIPS 2019): ``magnitude_increase``, ``movement``. Of the initial weights and
+        their gradients: ``snip`` (Lee et al., ICLR 2019), ``synflow`` (Tanaka et al.,
+        NeurIPS 2020). All but ``layerwise`` rank over the whole network.
     by : {"share", "cutoff"}
         Whether a threshold is the share of weights to prune, in (0, 1), or the cutoff
         itself: the lowest score that survives, more than 0.
-    schedule : {"one_shot"}
-        All weights are pruned at once.
+    schedule : {"one_shot", "iterative"}
+        All weights are pruned at once, or in rounds, each from the trained weights of the
+        round before (Frankle & Carbin, ICLR 2019, section 1).
     spare : tuple of str
         What is never pruned: ``stem``, ``depthwise``, ``classifier``, or names of
         weights, ``*`` allowed.
+    rate : float
+        Share of the remaining weights that a round prunes, in (0, 1).
+    rounds : int
+        Rounds of ``iterative``, at least 1; 0 with ``one_shot``.
+    layer_rates : mapping of str to float
+        Of ``layerwise``: the rates of layers that differ from `rate`, each in (0, 1), by
+        name as in `spare`. Frankle & Carbin 2019 prune the output layer at half the rate of
+        the others. In one shot, a layer loses what it would in the rounds that lead there.
     """
 
-    score: Literal["global", "layerwise", "lamp"] = "global"
+    score: Literal[
+        "global", "layerwise", "lamp", "magnitude_increase", "movement", "snip", "synflow"
+    ] = "global"
     by: Literal["share", "cutoff"] = "share"
-    schedule: Literal["one_shot"] = "one_shot"
+    schedule: Literal["one_shot", "iterative"] = "one_shot"
     spare: tuple[str, ...] = ()
+    rate: float = 0.2
+    rounds: int = 0
+    layer_rates: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate must be above 0 and below 1; got {self.rate}")
+        for name, rate in self.layer_rates.items():
+            if not 0 < rate < 1:
+                raise ValueError(f"layer_rates.{name} must be above 0 and below 1; got {rate}")
+        if self.layer_rates and self.score != "layerwise":
+            raise ValueError(f"layer_rates belong to the score layerwise; got {self.score!r}")
+        in_rounds = self.schedule == "iterative" or self.score == "synflow"
+        if self.by == "cutoff" and (in_rounds or self.layer_rates):
+            raise ValueError("rounds, layer_rates and synflow prune shares; got by cutoff")
+        if self.schedule == "one_shot" and self.rounds:
+            raise ValueError(f"rounds belong to the iterative schedule; got {self.rounds}")
+        if self.schedule == "iterative":
+            if not 1 <= self.rounds <= MOST_ROUNDS:
+                raise ValueError(f"rounds must be 1 to {MOST_ROUNDS}; got {self.rounds}")
+            if len({*self.thresholds(), 1.0}) <= self.rounds:
+                raise ValueError(
+                    f"{self.rounds} rounds at rate {self.rate} go on when nothing is left "
+                    f"to prune; use fewer"
+                )
+
+    def thresholds(self) -> tuple[float, ...]:
+        """Return the share that is pruned after each round of iterative pruning."""
+        return tuple(round(1 - (1 - self.rate) ** n, 12) for n in range(1, self.rounds + 1))
+
+    @property
+    def needs_initial(self) -> bool:
+        """Whether the score looks at the initial weights."""
+        return "initial" in SCORES[self.score].needs
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the score looks at gradients at the initial weights."""
+        return "gradients" in SCORES[self.score].needs
 
     @property
     def meaning(self) -> tuple[str, str]:
@@ -84,72 +143,151 @@ def spared_weights(network: nn.Module, spare: Sequence[str]) -> frozenset[str]:
     InputError
         If an entry of `spare` matches nothing, or nothing is left to prune.
     """
-    names = list(prunable_weights(network))
-    layers = dict(network.named_modules())
-    depthwise = [
-        name
-        for name in names
-        if isinstance(layer := layers[name.removesuffix(".weight")], nn.Conv2d)
-        and layer.groups == layer.in_channels > 1
-    ]
-    kinds = {"stem": names[:1], "depthwise": depthwise, "classifier": names[-1:]}
-    spared: set[str] = set()
-    for entry in spare:
-        found = kinds.get(entry) or [name for name in names if fnmatchcase(name, entry)]
-        if not found:
-            raise InputError(
-                f"spare names {entry!r}, which this network does not have; "
-                f"use stem, depthwise, classifier, or a weight such as {names[0]!r}"
-            )
-        spared.update(found)
-    if len(spared) == len(names):
+    weights = prunable_weights(network)
+    spared = {name for entry in spare for name in _named(weights, entry, "spare")}
+    if len(spared) == len(weights):
         raise InputError(f"spare keeps every layer, so nothing can be pruned: {', '.join(spare)}")
     return frozenset(spared)
 
 
-def magnitude(weight: Tensor) -> Tensor:
+def rates_by_layer(weights: Weights, pruning: Pruning) -> dict[str, float]:
+    """Return the share of its remaining weights that each layer loses in a round.
+
+    Raises
+    ------
+    InputError
+        If an entry of `pruning.layer_rates` matches nothing, or two match one layer.
+    """
+    rates: dict[str, float] = {}
+    for entry, rate in pruning.layer_rates.items():
+        for name in _named(weights, entry, "layer_rates"):
+            if name in rates:
+                raise InputError(f"layer_rates give {name!r} a second rate, as {entry!r}")
+            rates[name] = rate
+    return dict.fromkeys(weights, pruning.rate) | rates
+
+
+def _named(weights: Weights, entry: str, key: str) -> list[str]:
+    """Return the names of the weights that an entry of `spare` or `layer_rates` stands for."""
+    names = list(weights)
+    # One input channel per filter; in the stem, that is an image of one channel.
+    depthwise = [n for n in names[1:] if weights[n].ndim == 4 and weights[n].shape[1] == 1]
+    kinds = {"stem": names[:1], "depthwise": depthwise, "classifier": names[-1:]}
+    found = kinds.get(entry) or [name for name in names if fnmatchcase(name, entry)]
+    if not found:
+        raise InputError(
+            f"{key} names {entry!r}, which this network does not have; "
+            f"use stem, depthwise, classifier, or a weight such as {names[0]!r}"
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known about the living weights of one layer, each a tensor of one shape.
+
+    Attributes
+    ----------
+    final : Tensor
+        The weights after training.
+    initial : Tensor
+        The weights before training; empty if not given.
+    gradient : Tensor
+        Of the loss (``snip``) or of the synaptic flow (``synflow``) by the initial weights;
+        empty if not given.
+    """
+
+    final: Tensor
+    initial: Tensor
+    gradient: Tensor
+
+
+def magnitude(layer: Evidence) -> Tensor:
     """Return ``|w|``."""
-    return weight.abs()
+    return layer.final.abs()
 
 
-def layer_adaptive_magnitude(weight: Tensor) -> Tensor:
+def layer_adaptive_magnitude(layer: Evidence) -> Tensor:
     """Return the LAMP score of each weight of one layer, as float64.
 
     A weight's square over the sum of squares of all weights of the layer that are at least
     as large, so the largest of every layer scores 1 (Lee et al., "Layer-adaptive sparsity
     for the magnitude-based pruning", ICLR 2021, equation 4).
     """
-    squares, order = weight.flatten().double().square().sort()
+    squares, order = layer.final.flatten().double().square().sort()
     at_least = squares.flip(0).cumsum(0).flip(0)
     first_of_equals = torch.searchsorted(squares, squares)
     scores = torch.where(squares > 0, squares / at_least[first_of_equals], 0.0)
-    return torch.empty_like(scores).scatter_(0, order, scores).view(weight.shape)
+    return torch.empty_like(scores).scatter_(0, order, scores).view(layer.final.shape)
 
 
-SCORES: dict[str, Callable[[Tensor], Tensor]] = {
-    "global": magnitude,
-    "layerwise": magnitude,
-    "lamp": layer_adaptive_magnitude,
+def magnitude_increase(layer: Evidence) -> Tensor:
+    """Return ``|final| − |initial|`` (Zhou et al., NeurIPS 2019, section 2)."""
+    return layer.final.abs() - layer.initial.abs()
+
+
+def movement(layer: Evidence) -> Tensor:
+    """Return ``|final − initial|`` (Zhou et al., NeurIPS 2019, section 2)."""
+    return (layer.final - layer.initial).abs()
+
+
+def saliency(layer: Evidence) -> Tensor:
+    """Return ``|initial · gradient|``: what of the loss or the flow hangs on each weight.
+
+    SNIP (Lee et al., ICLR 2019, equation 4, without its normalisation, which changes no
+    rank) and SynFlow (Tanaka et al., NeurIPS 2020, equation 2) differ in the gradient.
+    """
+    return (layer.initial * layer.gradient).abs()
+
+
+class Score(NamedTuple):
+    """How weights are scored, and what that needs beside the final weights."""
+
+    of: Callable[[Evidence], Tensor]
+    needs: tuple[str, ...] = ()
+
+
+SCORES: dict[str, Score] = {
+    "global": Score(magnitude),
+    "layerwise": Score(magnitude),
+    "lamp": Score(layer_adaptive_magnitude),
+    "magnitude_increase": Score(magnitude_increase, ("initial",)),
+    "movement": Score(movement, ("initial",)),
+    "snip": Score(saliency, ("initial", "gradients")),
+    "synflow": Score(saliency, ("initial", "gradients")),
 }
 
 
 def draw_mask(
-    weights: Weights, threshold: float, pruning: Pruning, spared: frozenset[str] = frozenset()
+    weights: Weights,
+    threshold: float,
+    pruning: Pruning,
+    spared: frozenset[str] = frozenset(),
+    *,
+    before: Mask | None = None,
+    initial: Weights | None = None,
+    gradients: Weights | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Prune the weights with the lowest scores.
 
     Parameters
     ----------
     weights : mapping of str to Tensor, any shapes
-        Prunable weights of the trained dense network.
+        Prunable weights of the trained network, in its order.
     threshold : float
         Share of the weights that are not spared, in (0, 1): exactly ⌊threshold · N⌋ are
-        pruned, with N counted over the network (``global``, ``lamp``) or in each layer
-        (``layerwise``). With ``pruning.by == "cutoff"``, the lowest score that survives.
+        pruned, with N counted over the network or, with the score ``layerwise``, in each
+        layer. With ``pruning.by == "cutoff"``, the lowest score that survives.
     pruning : Pruning
         Score, and what a threshold means.
     spared : frozenset of str
         Names of weights that are kept whole.
+    before : mapping of str to Tensor, optional
+        The mask of the round before. What it prunes stays pruned, counts among those that
+        are asked for, and is not scored.
+    initial, gradients : mapping of str to Tensor, optional
+        The same weights before training, and gradients at those; where the score needs
+        them.
 
     Returns
     -------
@@ -158,6 +296,11 @@ def draw_mask(
     cutoffs : dict of str to float
         The lowest score that survives, per weight in units of the score; NaN where spared.
 
+    Raises
+    ------
+    InputError
+        If `before` prunes more than is asked for, or a score is not a number.
+
     Examples
     --------
     >>> weights = {"conv": torch.tensor([-3.0, 0.5, 1.0]), "fc": torch.tensor([0.1])}
@@ -165,22 +308,78 @@ def draw_mask(
     >>> {name: kept.tolist() for name, kept in mask.items()}
     {'conv': [True, False, True], 'fc': [False]}
     """
-    mask = {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
+    mask = {
+        name: torch.ones(w.shape, dtype=torch.bool, device=w.device) for name, w in weights.items()
+    }
     cutoffs = dict.fromkeys(weights, float("nan"))
     ranked = [name for name in weights if name not in spared]
-    scores = {name: SCORES[pruning.score](weights[name]) for name in ranked}
+    if before is not None:
+        mask |= {name: before[name].clone() for name in ranked}
+    rates = rates_by_layer(weights, pruning)
+    living = {name: mask[name] for name in ranked}
+    scores = _scores(pruning.score, living, weights, initial, gradients)
     pools = [[name] for name in ranked] if pruning.score == "layerwise" else [ranked]
     for pool in pools:
-        pooled = torch.cat([scores[name].flatten() for name in pool])
+        pooled = torch.cat([scores[name] for name in pool])
         if pruning.by == "cutoff":
             survives, cutoff = pooled >= threshold, threshold
         else:
-            survives, cutoff = _without_lowest(pooled, _floor(threshold, pooled.numel()))
-        pieces = survives.split([weights[name].numel() for name in pool])
+            share = _share(threshold, rates[pool[0]], pruning.rate)
+            count = sum(weights[name].numel() for name in pool)
+            left = count - _floor(share, count)
+            if left > len(pooled):
+                raise InputError(
+                    f"threshold {threshold:g} leaves {left} weights of {pool[0]!r}"
+                    f"{' and others' if len(pool) > 1 else ''}, but the mask of the round "
+                    f"before leaves only {len(pooled)}; thresholds of later rounds must increase"
+                )
+            survives, cutoff = _without_lowest(pooled, len(pooled) - left)
+        pieces = survives.split([len(scores[name]) for name in pool])
         for name, piece in zip(pool, pieces, strict=True):
-            mask[name] = piece.view(weights[name].shape)
+            mask[name][mask[name].clone()] = piece
             cutoffs[name] = cutoff
     return mask, cutoffs
+
+
+def _scores(
+    score: str, living: Mask, weights: Weights, initial: Weights | None, gradients: Weights | None
+) -> dict[str, Tensor]:
+    """Return the scores of the living weights of each layer, flat."""
+    given = {"initial": initial, "gradients": gradients}
+    of, needs = SCORES[score]
+    if missing := [name for name in needs if given[name] is None]:
+        raise TypeError(f"the score {score!r} needs {' and '.join(missing)}")
+    scores = {}
+    for name, alive in living.items():
+        evidence = Evidence(
+            weights[name][alive],
+            initial[name][alive] if initial else torch.empty(0),
+            gradients[name][alive] if gradients else torch.empty(0),
+        )
+        _require_numbers(name, score, evidence.final, evidence.initial, evidence.gradient)
+        scores[name] = of(evidence)
+        _require_numbers(name, score, scores[name])
+    return scores
+
+
+def _require_numbers(name: str, score: str, *tensors: Tensor) -> None:
+    if any(tensor.isnan().any() for tensor in tensors):
+        raise InputError(
+            f"the {score} score of some weights of {name!r} is not a number, so they have no "
+            f"rank; see whether the training that they come from diverged"
+        )
+
+
+def _share(threshold: float, rate: float, usual: float) -> float:
+    """Return the share of a layer that is pruned when `threshold` of the usual ones is.
+
+    Both are pruned for the same number of rounds: ``ln(1 − threshold) / ln(1 − usual)``.
+    """
+    if rate == usual:
+        return threshold
+    share: float = 1 - (1 - threshold) ** (math.log1p(-rate) / math.log1p(-usual))
+    # 1 - 0.9**2 is 0.18999999999999995 in binary; the share of a layer stays below 1.
+    return min(round(share, 12), 1 - 1e-12)
 
 
 def _floor(share: float, count: int) -> int:
@@ -198,6 +397,34 @@ def _without_lowest(scores: Tensor, count: int) -> tuple[Tensor, float]:
     ties = (scores == cutoff).nonzero().flatten()
     survives[ties[: count - int((~survives).sum())]] = False
     return survives, float(cutoff)
+
+
+def random_mask(mask: Mask, spared: frozenset[str], seed: int, replicate: int) -> dict[str, Tensor]:
+    """Return a mask that keeps as many weights of each layer as `mask`, at random places.
+
+    The layers keep their densities, as where Frankle et al., "Pruning neural networks at
+    initialization: why are we missing the mark?" (ICLR 2021, section 5), shuffle masks
+    within each layer. One random order per layer and replicate decides, so masks of a
+    replicate nest like those they are made after.
+
+    Parameters
+    ----------
+    mask : mapping of str to Tensor
+        Whose densities to keep, in the network's order.
+    spared : frozenset of str
+        Names of weights that are kept whole.
+    seed, replicate : int
+        What the places are drawn from.
+    """
+    shuffled = {}
+    for index, (name, kept) in enumerate(mask.items()):
+        bits = stream(seed, replicate, Purpose.RANDOM_MASK, index)
+        order = torch.from_numpy(permutation(bits, kept.numel())).to(kept.device)
+        count = kept.numel() if name in spared else int(kept.sum())
+        drawn = torch.zeros(kept.numel(), dtype=torch.bool, device=kept.device)
+        drawn[order[:count]] = True
+        shuffled[name] = drawn.view(kept.shape)
+    return shuffled
 
 
 def density(weights: Weights) -> float:

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from lthdask.cluster.queue import Queue, Task
 from lthdask.errors import InputError
-from lthdask.grid import Cell, longest_first
+from lthdask.grid import Cell, is_applicable, longest_first
+from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import CELL, Cube, Status
+from lthdask.storage.results import Cube, Status
 from lthdask.study import Study
-from lthdask.tasks import Work, look_around
+from lthdask.tasks import Surroundings, Work, look_around
 from lthdask.training import Engine
 
 PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr")
@@ -70,27 +72,47 @@ class Remaining:
 
 def remaining(study: Study, folder: Folder, retry_failed: bool = False) -> Remaining:
     """Return what a run of the study would train."""
-    cells = dict.fromkeys(study.grid.cells(), Status.PENDING)
-    if folder.cube.exists():
-        cells |= Cube(folder.cube).cells()
-    return remaining_of(cells, folder, retry_failed)
+    cube = Cube(folder.cube) if folder.cube.exists() else None
+    axes = _axes(study, cube)
+    cells = dict.fromkeys((Cell(*at) for at in product(*axes.values())), Status.PENDING)
+    cells |= cube.cells() if cube else {}
+    applicable = {cell: s for cell, s in cells.items() if is_applicable(cell, axes)}
+    return remaining_of(applicable, study, folder, retry_failed)
 
 
-def remaining_of(cells: Mapping[Cell, Status], folder: Folder, retry_failed: bool) -> Remaining:
-    """Return what is left of these cells."""
+def remaining_of(
+    cells: Mapping[Cell, Status], study: Study, folder: Folder, retry_failed: bool
+) -> Remaining:
+    """Return what is left of these cells.
+
+    With the cells whose final weights are needed by what is left, and are not there.
+    """
     wanted = {Status.PENDING} | ({Status.FAILED} if retry_failed else set())
-    unfinished = longest_first(cell for cell, status in cells.items() if status in wanted)
+    unfinished = {cell for cell, status in cells.items() if status in wanted}
+    for cell in list(unfinished):
+        awaited = study.waits_for(cell)
+        while awaited and awaited not in unfinished and not _is_whole(folder.final(awaited)):
+            unfinished.add(awaited)
+            awaited = study.waits_for(awaited)
     # Failed cells need none: theirs may be what failed.
     needing = wanted | {Status.DONE, Status.DIVERGED}
     replicates = {cell.replicate for cell, status in cells.items() if status in needing}
     trained = {int(replicate) for replicate in folder.manifest().get("checkpoints", {})}
-    return Remaining(unfinished, replicates - trained)
+    return Remaining(longest_first(unfinished), replicates - trained)
+
+
+def _is_whole(ticket: Path) -> bool:
+    try:
+        checkpoints.load_ticket(ticket)
+    except InputError:
+        return False
+    return True
 
 
 def epochs_to_train(study: Study, cells: list[Cell], dense_runs: int) -> int:
     """Return how many epochs it takes to train so many dense runs and these cells."""
     epochs = study.recipe.epochs
-    return dense_runs * epochs + sum(epochs - cell.rewind_epoch for cell in cells)
+    return dense_runs * epochs + sum(epochs - cell.first_epoch for cell in cells)
 
 
 def engine_for(study: Study, folder: Folder) -> Engine:
@@ -120,7 +142,8 @@ def prepared(queue: Queue, work: Work) -> tuple[Work, Cube]:
     queue.run()
     if isinstance(found[0], Exception):
         raise found[0]
-    engine, layers = found[0]
+    around: Surroundings = found[0]
+    engine = around.engine
     versions = {package: version(package) for package in PACKAGES}
     versions["python"] = platform.python_version()
     manifest = folder.manifest() or {
@@ -137,20 +160,44 @@ def prepared(queue: Queue, work: Work) -> tuple[Work, Cube]:
         manifest["versions"] = versions
         manifest["earlier_versions"] = [*manifest.get("earlier_versions", []), before]
     cube = Cube(folder.cube) if folder.cube.exists() else None
-    order = manifest.get("axes") or {name: cube.axis(name) if cube else [] for name in CELL}
-    # New values come last: what is in the cube keeps its place.
-    manifest["axes"] = {
-        name: sorted(values, key=[*order[name], *values].index)
-        for name, values in study.grid.axes().items()
-    }
+    manifest["axes"] = _axes(study, cube)
+    manifest["steps"] = around.steps
     folder.write_study(study.to_yaml())
     folder.write_manifest(manifest)
-    about = {"study": study.to_dict(), "versions": manifest["versions"], "engine": asdict(engine)}
     if cube:
         cube.grow(manifest["axes"])
-        cube.annotate(about)
+        cube.annotate(_about(study, manifest))
     else:
-        meaning = study.pruning.meaning
-        axes = manifest["axes"]
-        cube = Cube.create(folder.cube, axes, study.recipe.epochs, layers, about, meaning)
+        cube = empty_cube(folder.cube, study, manifest, around.layers)
+    for cell, status in cube.cells().items():
+        if status is Status.PENDING and not is_applicable(cell, manifest["axes"]):
+            cube.mark(cell, Status.NOT_APPLICABLE)
     return replace(work, engine=engine), cube
+
+
+def empty_cube(path: Path, study: Study, manifest: Mapping[str, Any], layers: list[str]) -> Cube:
+    """Make the cube of a study as it is before any cell is trained."""
+    every, epochs = study.recipe.measure_every, study.recipe.epochs
+    iterations = range(every, epochs * manifest["steps"] + 1, every) if every else ()
+    return Cube.create(
+        path,
+        manifest["axes"],
+        epochs,
+        layers,
+        _about(study, manifest),
+        study.pruning.meaning,
+        iterations,
+    )
+
+
+def _about(study: Study, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept with the cube."""
+    return {"study": study.to_dict()} | {n: manifest.get(n) for n in ("versions", "engine")}
+
+
+def _axes(study: Study, cube: Cube | None) -> dict[str, list[Any]]:
+    """Return the axes of the study; new values come last: what is in the cube keeps its place."""
+    return {
+        name: sorted(values, key=[*(cube.axis(name) if cube else []), *values].index)
+        for name, values in study.grid.axes().items()
+    }

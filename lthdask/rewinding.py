@@ -1,8 +1,10 @@
 """Rewinding: checkpoints of the dense run, and the tickets drawn from them.
 
 Checkpoint k is everything that is needed to go on after k epochs as if nothing had
-happened. A ticket is checkpoint k under a mask that was taken from the *final* dense
-weights. Both are values: nothing changes a checkpoint, a ticket is made of copies.
+happened, as Renda, Frankle & Carbin 2020 restore it: with batch-norm statistics and
+momentum. A ticket is checkpoint k under a mask that was taken from the *final* dense
+weights (Frankle & Carbin 2019, section 1). Both are values: nothing changes a checkpoint, a
+ticket is made of copies.
 """
 
 import hashlib
@@ -10,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lthdask.masks import Mask, Pruning, draw_mask
+from lthdask.masks import Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +53,13 @@ class Checkpoint:
 
 @dataclass(frozen=True, eq=False)
 class Ticket:
-    """A sparse network at the start of its training.
+    """A sparse network at the start of its training; of a control, what stands in its place.
 
     Attributes
     ----------
     start : Checkpoint
-        Checkpoint k with pruned weights, and their optimizer buffers, at zero.
+        Checkpoint k, or what the arm starts from, with pruned weights, and their optimizer
+        buffers, at zero.
     mask : dict of str to Tensor
         ``True`` where a weight survives.
     cutoffs : dict of str to float
@@ -70,6 +73,8 @@ class Ticket:
 
 def masked(checkpoint: Checkpoint, mask: Mask, fresh_buffers: bool = False) -> Checkpoint:
     """Return a copy of `checkpoint` with what the mask prunes at zero, momentum included.
+
+    `fresh_buffers` starts the optimizer afresh, as open_lth does.
 
     A weight at zero whose momentum is not would come back to life at the next step.
     """
@@ -89,38 +94,3 @@ def masked(checkpoint: Checkpoint, mask: Mask, fresh_buffers: bool = False) -> C
             for name, of_weight in buffers.items()
         },
     )
-
-
-def draw_ticket(
-    trained: Checkpoint,
-    early: Checkpoint,
-    threshold: float,
-    pruning: Pruning,
-    prunable: list[str],
-    spared: frozenset[str] = frozenset(),
-    fresh_buffers: bool = False,
-) -> Ticket:
-    """Rewind the weights that survive pruning to an early checkpoint.
-
-    Parameters
-    ----------
-    trained : Checkpoint
-        The dense network after its last epoch; the mask is taken from it and from nothing
-        else (Frankle & Carbin 2019, section 1), so it is the same for every rewind epoch.
-    early : Checkpoint
-        Checkpoint k, which the survivors restart from. The complete state, as Renda et al.
-        2020 do: with batch-norm statistics and, unless `fresh_buffers`, momentum.
-    threshold : float
-        Share of the weights to prune, in (0, 1), or a cutoff; see `lthdask.masks.Pruning`.
-    pruning : Pruning
-        How weights are scored.
-    prunable : list of str
-        Names of the prunable weights.
-    spared : frozenset of str
-        Names of those that are kept whole.
-    fresh_buffers : bool
-        Start the optimizer afresh, as open_lth does.
-    """
-    final = {name: trained.weights[name] for name in prunable}
-    mask, cutoffs = draw_mask(final, threshold, pruning, spared)
-    return Ticket(masked(early, mask, fresh_buffers), mask, cutoffs)

@@ -1,5 +1,6 @@
 """Random streams: every draw of a study is a function of (seed, replicate, purpose, epoch).
 
+A child of a run draws another order of the same data, from a stream of its own.
 Nothing about randomness has to be saved: a run that starts in the middle draws what the
 undisturbed one drew. Streams come from ``SeedSequence(seed, spawn_key=(replicate, purpose,
 epoch))``, and only raw bits of PCG64 are used, which NumPy keeps from release to release
@@ -21,9 +22,11 @@ class Purpose(IntEnum):
     RANDOM_MASK = 3
 
 
-def stream(seed: int, replicate: int, purpose: Purpose, epoch: int = 0) -> np.random.PCG64:
-    """Return the bit stream of one purpose in one epoch of one replicate."""
-    key = (replicate, int(purpose), epoch)
+def stream(
+    seed: int, replicate: int, purpose: Purpose, epoch: int = 0, child: int = 0
+) -> np.random.PCG64:
+    """Return the bit stream of one purpose in one epoch of one replicate, or of its child."""
+    key = (replicate, int(purpose), epoch, *([child] if child else []))
     return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key))
 
 

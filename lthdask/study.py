@@ -7,7 +7,7 @@ checks itself the same way whether it is read from a file or built in Python.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -18,7 +18,7 @@ import yaml
 
 from lthdask.datasets import DataSource
 from lthdask.errors import InputError
-from lthdask.grid import Grid
+from lthdask.grid import Cell, Grid
 from lthdask.masks import Pruning, spared_weights
 from lthdask.networks import Network, on_meta
 from lthdask.training import Engine, Optimizer, Recipe, Schedule
@@ -52,6 +52,8 @@ class Study:
         grow to it; the last rewind epoch, if that is later.
     fresh_buffers : bool
         Start a ticket's optimizer afresh, in place of its state at the rewind epoch.
+    mask_epoch : int, optional
+        Epoch of the dense run whose weights give the masks; T by default.
     engine : Engine
         How the numbers are computed.
     """
@@ -68,6 +70,7 @@ class Study:
     matching_margin: float = 0.01
     keep_until: int = 0
     fresh_buffers: bool = False
+    mask_epoch: int | None = None
     engine: Engine = Engine()
 
     def __post_init__(self) -> None:
@@ -88,10 +91,59 @@ class Study:
             raise ValueError(f"seed must be 0 or more; got {self.seed}")
         if not 0 <= self.matching_margin <= 1:
             raise ValueError(f"matching_margin must be in [0, 1]; got {self.matching_margin}")
+        if self.mask_epoch is not None and not 0 < self.mask_epoch <= epochs:
+            raise ValueError(
+                f"mask_epoch must lie between 1 and the {epochs} epochs; got {self.mask_epoch}"
+            )
+        if "fine_tune" in self.grid.arms:
+            self.recipe.fine_tuning()
+        if "ticket_child" in self.grid.arms and "ticket" not in self.grid.arms:
+            raise ValueError("the arm ticket_child is compared with the arm ticket; add that")
+        if self.iterative and "ticket" not in self.grid.arms:
+            raise ValueError("iterative pruning prunes the arm ticket from round to round; add it")
         self.pruning.check(self.grid.thresholds)
         # Names do not depend on the data, so three channels and ten classes do for the check.
         network = on_meta(self.network, self.data.image_size, 3, 10)
         spared_weights(network, self.pruning.spare)
+
+    @property
+    def iterative(self) -> bool:
+        """Whether a threshold's mask comes from the ticket of the threshold before."""
+        return self.pruning.schedule == "iterative"
+
+    def checkpoints_for(self, cell: Cell) -> list[int]:
+        """Return the epochs of the dense run that a cell needs the checkpoints of."""
+        first, last = self.grid.thresholds[0], self.recipe.epochs
+        if cell.arm == "dense_child":
+            return [cell.rewind_epoch, last]
+        if cell.arm == "ticket_child":
+            return [cell.rewind_epoch]
+        needed = set()
+        if not self.iterative or cell.threshold == first:
+            needed.add(self.mask_epoch or last)
+        if self.pruning.needs_initial:
+            needed.add(0)
+        if cell.arm in ("lr_rewind", "fine_tune"):
+            needed.add(last)
+        elif cell.arm != "reinit":
+            needed.add(cell.rewind_epoch)
+        return sorted(needed)
+
+    def waits_for(self, cell: Cell) -> Cell | None:
+        """Return the cell whose final weights a cell needs, if it needs any."""
+        if cell.arm == "ticket_child":
+            return replace(cell, arm="ticket")
+        earlier = [t for t in self.grid.thresholds if t < cell.threshold]
+        if not self.iterative or not earlier or cell.arm == "dense_child":
+            return None
+        return replace(cell, arm="ticket", threshold=earlier[-1])
+
+    def awaited(self, cell: Cell) -> bool:
+        """Return whether a cell's final weights are needed by others."""
+        if cell.arm != "ticket":
+            return False
+        last = cell.threshold == self.grid.thresholds[-1]
+        return "ticket_child" in self.grid.arms or (self.iterative and not last)
 
     @property
     def kept_until(self) -> int:
@@ -149,6 +201,7 @@ class Study:
     def from_dict(cls, values: Mapping[str, Any], source: str = "study") -> "Study":
         """Return the study of nested mappings, strictly validated."""
         try:
+            values = _with_rounds(values)
             # Through JSON, which is where pydantic is strict on types and takes lists.
             text = json.dumps(values)
             return pydantic.TypeAdapter(cls).validate_json(text, strict=True)
@@ -188,6 +241,8 @@ class Study:
                 parts = ", ".join(f"{key}.{part}" for part in block[last])
                 raise InputError(f"{key!r} is a block; set one of {parts}")
             block[last] = _value(text, isinstance(block[last], list), key)
+        if values["pruning"]["schedule"] == "iterative" and "grid.thresholds" not in changes:
+            values["grid"].pop("thresholds", None)
         return Study.from_dict(values, "command line")
 
     def differences(self, other: "Study") -> list[str]:
@@ -211,6 +266,26 @@ class Study:
             elif value != given:
                 lines.append(f"{key}: {_shown(value)} in the folder, {_shown(given)} given")
         return lines
+
+
+def _with_rounds(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the study with the thresholds that the rounds of iterative pruning give."""
+    pruning, grid = values.get("pruning"), values.get("grid")
+    if not isinstance(pruning, dict) or pruning.get("schedule") != "iterative":
+        return values
+    if not isinstance(grid, dict):
+        return values
+    given = {k: pruning[k] for k in ("schedule", "rate", "rounds") if k in pruning}
+    if set(map(type, given.values())) - {str, int, float}:
+        return values  # which pydantic then explains
+    rounds = list(Pruning(**given).thresholds())
+    grid = {"thresholds": rounds, **grid}
+    if grid["thresholds"] != rounds:
+        raise InputError(
+            f"thresholds follow from the rate and the rounds of iterative pruning "
+            f"({_listed(rounds)}); leave them out"
+        )
+    return {**values, "grid": grid}
 
 
 def names() -> list[str]:

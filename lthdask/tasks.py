@@ -9,6 +9,7 @@ import os
 import platform
 import time
 from dataclasses import asdict, dataclass, replace
+from math import nan
 from pathlib import Path
 
 import torch
@@ -19,13 +20,15 @@ from lthdask.datasets import DataSource, load
 from lthdask.errors import InputError
 from lthdask.events import Event, Here, Stopped
 from lthdask.grid import Cell
+from lthdask.learning_speed import learning_speed
 from lthdask.masks import prunable_weights
-from lthdask.rewinding import Checkpoint
+from lthdask.rewinding import Checkpoint, Ticket
+from lthdask.stability import barrier
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import Cube, Status
 from lthdask.study import Study
-from lthdask.training import Diverged, Engine
+from lthdask.training import Diverged, Engine, EpochMetrics
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Work:
             seed=study.seed,
             engine=self.engine,
             fresh_buffers=study.fresh_buffers,
+            mask_epoch=study.mask_epoch,
         )
 
 
@@ -91,15 +95,27 @@ def _place(engine: Engine) -> str:
     return " ".join([platform.node(), device, *(f"job {job}" for job in jobs[:1])])
 
 
-def look_around(work: Work, word: str, here: Here) -> tuple[Engine, list[str]]:
-    """Check, before anything is trained, that the study can be trained here.
+@dataclass(frozen=True)
+class Surroundings:
+    """What a worker finds.
 
-    Returns
-    -------
+    Attributes
+    ----------
     engine : Engine
         The study's, decided for this worker's device.
     layers : list of str
         Names of the prunable weights.
+    steps : int
+        Batches in an epoch.
+    """
+
+    engine: Engine
+    layers: list[str]
+    steps: int
+
+
+def look_around(work: Work, word: str, here: Here) -> Surroundings:
+    """Check, before anything is trained, that the study can be trained here.
 
     Raises
     ------
@@ -117,7 +133,8 @@ def look_around(work: Work, word: str, here: Here) -> tuple[Engine, list[str]]:
     train, batch = len(experiment.data.train), work.study.recipe.batch_size
     if train < batch:
         raise InputError(f"batch_size is {batch}, but there are only {train} training images")
-    return engine, list(prunable_weights(experiment.build()))
+    layers = list(prunable_weights(experiment.build()))
+    return Surroundings(engine, layers, experiment.data.steps(batch))
 
 
 def dense_run(replicate: int) -> str:
@@ -141,6 +158,8 @@ class Training:
         The newest state that was saved.
     curves : dict of int to dict of str to float
         `EpochMetrics` of the epochs that are done.
+    learning : dict of int to dict of str to float
+        `Measurement` at the iterations inside epochs.
     digests : dict of str to str
         Of a dense run: epoch → digest of its checkpoint.
 
@@ -161,6 +180,7 @@ class Training:
         self.start: Checkpoint | None
         self.start, notes = self._state.load() or (None, {})
         self.curves = {int(epoch): values for epoch, values in notes.get("curves", {}).items()}
+        self.learning = {int(at): values for at, values in notes.get("learning", {}).items()}
         self.digests: dict[str, str] = notes.get("digests", {})
         self._seconds_before: float = notes.get("seconds", 0.0)
 
@@ -183,7 +203,7 @@ class Training:
         """Forget the state, which cannot be gone on with."""
         self._warn(f"{self.name} starts anew: {reason}")
         self._state.remove()
-        self.start, self.curves, self.digests = None, {}, {}
+        self.start, self.curves, self.learning, self.digests = None, {}, {}, {}
 
     def due(self) -> bool:
         """Return whether it is time to save the state."""
@@ -200,9 +220,12 @@ class Training:
         """
         (epoch, step), clock = self._position, time.monotonic()
         for checkpoint, metrics in epochs:
-            if metrics:
+            if isinstance(metrics, EpochMetrics):
                 self.curves[metrics.epoch] = asdict(metrics)
+                self.learning[metrics.epoch * steps] = asdict(metrics)
                 self.here.tell(Event("epoch", str(self.name)))
+            elif metrics:
+                self.learning[metrics.iteration] = asdict(metrics)
             yield checkpoint, metrics
             done = (checkpoint.epoch - epoch) * steps + checkpoint.step - step
             self._compare_with_lifetime((time.monotonic() - clock) * steps / max(done, 1))
@@ -214,7 +237,12 @@ class Training:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Save the state."""
-        notes = {"curves": self.curves, "digests": self.digests, "seconds": self.seconds()}
+        notes = {
+            "curves": self.curves,
+            "learning": self.learning,
+            "digests": self.digests,
+            "seconds": self.seconds(),
+        }
         self._state.save(checkpoint, notes)
         self._saved_at = time.monotonic()
 
@@ -268,48 +296,63 @@ def train_dense(work: Work, replicate: int, here: Here) -> dict[str, str]:
             path = checkpoints.path_of(folder.path, replicate, done)
             complete = done <= study.kept_until or done == study.recipe.epochs
             training.digests[str(done)] = checkpoints.save(path, checkpoint, complete)
-    Cube(folder.cube).write_dense(replicate, training.curves)
+    Cube(folder.cube).write_dense(replicate, training.curves, training.learning)
     if checkpoint:
         training.save(checkpoint)
     return training.digests
 
 
-def train_cell(work: Work, cell: Cell, trained: Checkpoint, early: Checkpoint, here: Here) -> str:
-    """Draw the ticket of a cell, train it, and write its results into the cube.
+def train_cell(work: Work, cell: Cell, here: Here, *dense: Checkpoint) -> str:
+    """Draw what a cell trains, train it, and write its results into the cube.
 
     Parameters
     ----------
     work : Work
     cell : Cell
-    trained, early : Checkpoint
-        Of the dense run: after the last epoch, and at the cell's rewind epoch.
     here : Here
+    *dense : Checkpoint
+        Of the dense run: those of :meth:`lthdask.study.Study.checkpoints_for`.
 
     Returns
     -------
     str
         What became of the cell: ``done`` or ``diverged``.
     """
+    study, folder, cube = work.study, work.folder, Cube(work.folder.cube)
     training = Training(work, cell, here)
-    training.begin(cell.rewind_epoch)
-    experiment = work.experiment()
-    ticket = lottery.ticket(experiment, trained, early, cell.threshold)
-    status, last, metrics = Status.DONE, training.start or ticket.start, {}
-    epochs = lottery.train_ticket(experiment, cell.replicate, ticket, training.start, training.due)
-    steps = experiment.data.steps(work.study.recipe.batch_size)
+    training.begin(cell.first_epoch)
+    experiment, by_epoch = work.experiment(), {state.epoch: state for state in dense}
+    waited = study.waits_for(cell)
+    before = checkpoints.load_ticket(folder.final(waited)) if waited else None
+    drawn = lottery.draw(experiment, cell, by_epoch, before)
+    epochs = lottery.train_ticket(
+        experiment, cell.replicate, drawn, training.start, training.due, arm=cell.arm
+    )
+    status, last, metrics = Status.DONE, training.start or drawn.start, {}
+    line: list[float] = []
+    steps = experiment.data.steps(study.recipe.batch_size)
     try:
         for last, _ in training.follow(epochs, steps):
             pass
-        metrics = training.curves[last.epoch]
+        metrics = training.curves[last.epoch] | learning_speed(
+            training.learning, cell.first_epoch * steps, cube.dense_accuracy(cell.replicate)
+        )
+        if cell.arm in ("ticket_child", "dense_child"):
+            sibling = before.start if before else by_epoch[study.recipe.epochs]
+            line = lottery.line(experiment, sibling, last)
+            metrics["barrier"] = barrier(line)
     except Diverged:
         status = Status.DIVERGED
     left, layers = lottery.densities(experiment, last)
-    Cube(work.folder.cube).write(
+    if status is Status.DONE and study.awaited(cell):
+        final = Ticket(replace(last, buffers={}), drawn.mask, {})
+        checkpoints.save_ticket(folder.final(cell), final)
+    cube.write(
         cell,
         status,
         metrics | left | {"epochs_trained": len(training.curves)},
         training.curves,
-        {name: layer | {"cutoff": ticket.cutoffs[name]} for name, layer in layers.items()},
+        {name: layer | {"cutoff": drawn.cutoffs.get(name, nan)} for name, layer in layers.items()},
         {
             "seconds": training.seconds(),
             "attempts": training.attempt,
@@ -317,6 +360,8 @@ def train_cell(work: Work, cell: Cell, trained: Checkpoint, early: Checkpoint, h
             "ended": time.time(),
         },
         training.place,
+        training.learning,
+        line,
     )
     training.end()
     return status.name.lower()

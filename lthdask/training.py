@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthdask.data import Data, Split
+from lthdask.data import EVALUATION_BATCH, Data, Split
 from lthdask.errors import InputError
 from lthdask.masks import Mask
 from lthdask.rewinding import Checkpoint
@@ -108,6 +108,11 @@ class Recipe:
     schedule : Schedule
     label_smoothing : float
         In [0, 1) (Szegedy et al. 2016).
+    fine_tune_rate : float, optional
+        Learning rate of the arm ``fine_tune``; by default the last level of the schedule
+        (Renda et al. 2020, section 3), which one that falls to 0 does not have.
+    measure_every : int
+        Steps between two measurements inside an epoch; 0 is at the ends of epochs only.
     """
 
     epochs: int
@@ -115,6 +120,8 @@ class Recipe:
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     label_smoothing: float = 0.0
+    fine_tune_rate: float | None = None
+    measure_every: int = 0
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -136,6 +143,30 @@ class Recipe:
             raise ValueError(
                 f"label_smoothing must be at least 0 and below 1; got {self.label_smoothing}"
             )
+        if self.fine_tune_rate is not None and not 0 < self.fine_tune_rate < math.inf:
+            raise ValueError(f"fine_tune_rate must be above 0; got {self.fine_tune_rate}")
+        if self.measure_every < 0:
+            raise ValueError(f"measure_every must be 0 or more; got {self.measure_every}")
+
+    def fine_tuning(self) -> "Recipe":
+        """Return the recipe of the arm ``fine_tune``: one rate throughout.
+
+        Raises
+        ------
+        ValueError
+            If the schedule falls to 0 and `fine_tune_rate` is not given.
+        """
+        rate = self.fine_tune_rate
+        if rate is None:
+            if self.schedule.name in ("cosine", "linear"):
+                raise ValueError(
+                    f"the arm fine_tune trains at the last level of the schedule, but "
+                    f"{self.schedule.name} falls to 0; give recipe.fine_tune_rate"
+                )
+            rate = self.rate(self.epochs - 1, 0, 1)
+        return replace(
+            self, optimizer=replace(self.optimizer, rate=rate), schedule=Schedule("constant")
+        )
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """Return the learning rate of one step.
@@ -227,6 +258,16 @@ class EpochMetrics:
     test_accuracy: float
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured inside an epoch, after so many steps of the run from epoch 0 on."""
+
+    iteration: int
+    validation_loss: float
+    validation_accuracy: float
+    test_accuracy: float
+
+
 def train(
     network: nn.Module,
     data: Data,
@@ -238,7 +279,8 @@ def train(
     mask: Mask | None = None,
     engine: Engine,
     due: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[Checkpoint, EpochMetrics | None]]:
+    child: int = 0,
+) -> Iterator[tuple[Checkpoint, EpochMetrics | Measurement | None]]:
     """Train from `start` to the last epoch of the recipe.
 
     Parameters
@@ -262,13 +304,16 @@ def train(
     due : callable
         Asked after each step inside an epoch; where it says so, the state is yielded there,
         too.
+    child : int
+        Not 0 for a run that sees the same data in another order.
 
     Yields
     ------
     checkpoint : Checkpoint
         The complete state, a copy of its own.
-    metrics : EpochMetrics or None
-        At the end of an epoch; None inside one.
+    metrics : EpochMetrics, Measurement or None
+        At the end of an epoch; inside one, at each `Recipe.measure_every` steps; None
+        elsewhere.
 
     Raises
     ------
@@ -285,7 +330,7 @@ def train(
     loss_sum = torch.tensor(start.loss, dtype=torch.float64, device=device)
     for epoch in range(start.epoch, recipe.epochs):
         first = start.step if epoch == start.epoch else 0
-        batches = data.epoch(recipe.batch_size, seed, replicate, epoch + 1, first)
+        batches = data.epoch(recipe.batch_size, seed, replicate, epoch + 1, first, child)
         network.train()
         for step, (images, labels) in enumerate(batches, first):
             optimizer.param_groups[0]["lr"] = recipe.rate(epoch, step, steps)
@@ -297,9 +342,12 @@ def train(
                 torch._foreach_mul_(gradients, masks)
             optimizer.step()
             loss_sum += loss.detach()
-            if step + 1 < steps and due():
+            iteration = epoch * steps + step + 1
+            measured = recipe.measure_every and iteration % recipe.measure_every == 0
+            if step + 1 < steps and (measured or due()):
                 _require_finite(float(loss_sum), epoch + 1)
-                yield _checkpoint(network, optimizer, weights, epoch, step + 1, loss_sum), None
+                state = _checkpoint(network, optimizer, weights, epoch, step + 1, loss_sum)
+                yield state, _measurement(network, data, engine, iteration) if measured else None
         train_loss = float(loss_sum) / steps
         _require_finite(train_loss, epoch + 1)
         validation = evaluate(network, data, data.validation, engine)
@@ -312,6 +360,14 @@ def train(
         yield _checkpoint(network, optimizer, weights, epoch + 1, 0, loss_sum), metrics
 
 
+def _measurement(network: nn.Module, data: Data, engine: Engine, iteration: int) -> Measurement:
+    """Measure the network inside an epoch, which goes on as if nothing had happened."""
+    loss, accuracy = evaluate(network, data, data.validation, engine)
+    test = evaluate(network, data, data.test, engine)[1]
+    network.train()
+    return Measurement(iteration, loss, accuracy, test)
+
+
 def evaluate(network: nn.Module, data: Data, split: Split, engine: Engine) -> tuple[float, float]:
     """Return the mean loss, in nats, and the accuracy, in [0, 1], on a split."""
     network.eval()
@@ -322,6 +378,28 @@ def evaluate(network: nn.Module, data: Data, split: Split, engine: Engine) -> tu
             loss = loss + F.cross_entropy(logits, labels, reduction="sum")
             correct = correct + (logits.argmax(1) == labels).sum()
     return float(loss) / len(split), float(correct) / len(split)
+
+
+def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None:
+    """Replace batch-norm statistics by those of the training images under these weights.
+
+    Without them, a network whose weights were not trained as they are now (masked, or
+    between two others) is judged by the statistics of another one.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a mean over all batches
+    network.train()
+    with torch.no_grad(), _precision(engine):
+        for images, _ in data.evaluation(data.train):
+            if len(images) == min(EVALUATION_BATCH, len(data.train)):
+                network(_laid_out(images))
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
 
 
 def _loss(

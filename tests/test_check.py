@@ -16,7 +16,7 @@ from lthdask.flow import run
 from lthdask.grid import Cell
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import Cube, Status, open_results, read_results
+from lthdask.storage.results import METRICS, Cube, Status, open_results, read_results
 from tests.test_flow import RESULTS, TINY, attempts
 from tests.test_storage import CHECKPOINT
 
@@ -187,7 +187,7 @@ def test_an_unknown_status_is_damage_and_no_traceback(folder):
 
 def test_a_done_cell_of_too_few_epochs_is_not_complete(folder):
     metrics = zarr.open_array(folder / CUBE / "metrics")
-    metrics[0, 0, 1, 0, -1] = 2
+    metrics[0, 0, 1, 0, list(METRICS).index("epochs_trained")] = 2
     assert [damage.what for damage in check(folder)] == [str(CELL)]
 
 

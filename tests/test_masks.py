@@ -10,14 +10,18 @@ from torch import nn
 
 from lthdask.errors import InputError
 from lthdask.masks import (
+    Evidence,
     Pruning,
     density,
     draw_mask,
     layer_adaptive_magnitude,
     prunable_weights,
+    random_mask,
+    rates_by_layer,
     spared_weights,
 )
 from lthdask.networks import Network, build
+from lthdask.study import Study
 
 WEIGHTS = {"small": [0.1, -0.3, 0.2, 0.05], "large": [-2.0, 1.0, 4.0, -3.0]}
 
@@ -26,6 +30,118 @@ def mask_of(weights, threshold, score, **settings):
     tensors = {name: torch.tensor(values) for name, values in weights.items()}
     mask, cutoffs = draw_mask(tensors, threshold, Pruning(score, **settings))
     return {name: kept.int().tolist() for name, kept in mask.items()}, cutoffs
+
+
+@pytest.mark.parametrize(
+    ("score", "a", "b"),
+    [
+        ("global", [1, 0], [0, 1]),  # 3, 1; 0.5, 2
+        ("magnitude_increase", [0, 1], [0, 1]),  # 0, 0.8; -0.5, 0.2
+        ("movement", [1, 1], [0, 0]),  # 6, 1.2; 0.5, 0.2
+        ("snip", [0, 0], [1, 1]),  # 0.3, 1; 2, 1.8
+        ("synflow", [0, 0], [1, 1]),
+    ],
+)
+def test_a_score_is_of_final_weights_initial_weights_and_gradients(score, a, b):
+    final = {"a": torch.tensor([3.0, -1.0]), "b": torch.tensor([0.5, 2.0])}
+    initial = {"a": torch.tensor([-3.0, 0.2]), "b": torch.tensor([1.0, 1.8])}
+    gradients = {"a": torch.tensor([0.1, 5.0]), "b": torch.tensor([2.0, -1.0])}
+    pruning = Pruning(score)
+    evidence = {"initial": initial} if pruning.needs_initial else {}
+    evidence |= {"gradients": gradients} if pruning.needs_gradients else {}
+    mask, _ = draw_mask(final, 0.5, pruning, **evidence)
+    assert {name: kept.int().tolist() for name, kept in mask.items()} == {"a": a, "b": b}
+
+
+def test_a_score_that_is_not_a_number_is_refused():
+    for score in ("global", "layerwise", "lamp"):
+        with pytest.raises(InputError, match=f"{score} score of some weights of 'b' is not a num"):
+            mask_of({"a": [1.0], "b": [1.0, math.nan]}, 0.5, score)
+    infinite = {"w": torch.tensor([1.0, math.inf])}
+    with pytest.raises(InputError, match="the movement score of some weights of 'w'"):
+        draw_mask(infinite, 0.5, Pruning("movement"), initial=infinite)
+
+
+def test_a_score_without_what_it_looks_at_is_refused():
+    weights = {"w": torch.tensor([1.0, 2.0])}
+    with pytest.raises(TypeError, match="the score 'snip' needs gradients"):
+        draw_mask(weights, 0.5, Pruning("snip"), initial=weights)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [
+        (0.34, [1, 0, 1, 0, 1, 1]),  # two of six, which are pruned already
+        (0.5, [0, 0, 1, 0, 1, 1]),
+        (0.67, [0, 0, 1, 0, 0, 1]),
+    ],
+)
+def test_what_was_pruned_before_stays_pruned_and_counts(threshold, expected):
+    weights = {"w": torch.tensor([0.0, 9.0, 3.0, 0.0, 1.0, 2.0])}
+    before = {"w": torch.tensor([1, 0, 1, 0, 1, 1]).bool()}
+    for score in ("global", "layerwise", "lamp"):
+        mask, _ = draw_mask(weights, threshold, Pruning(score), before=before)
+        assert mask["w"].int().tolist() == expected
+    assert before["w"].int().tolist() == [1, 0, 1, 0, 1, 1]
+
+
+def test_a_round_that_would_revive_weights_is_refused():
+    before = {"w": torch.tensor([1, 0, 1, 0, 1, 1]).bool()}
+    problem = "leaves 5 weights of 'w', but the mask of the round before leaves only 4"
+    with pytest.raises(InputError, match=problem):
+        draw_mask({"w": torch.rand(6)}, 0.2, Pruning(), before=before)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "usual", "slow"),
+    [(1, 8, 9), (2, 64, 81), (3, 512, 729), (6, 262_144, 531_441)],
+)
+def test_a_layer_with_a_rate_of_its_own_keeps_the_power_of_it(rounds, usual, slow):
+    schedule = {"schedule": "iterative", "rounds": rounds}
+    pruning = Pruning("layerwise", layer_rates={"classifier": 0.1}, **schedule)
+    weights = {"body": torch.rand(10**rounds), "head": torch.rand(10**rounds)}
+    mask, _ = draw_mask(weights, pruning.thresholds()[-1], pruning)
+    assert {name: int(kept.sum()) for name, kept in mask.items()} == {"body": usual, "head": slow}
+
+
+def test_layers_with_a_rate_of_their_own_are_named_as_those_that_are_spared():
+    weights = prunable_weights(build(Network("mobilenet_v2"), 32, 3, 10))
+    rates = {"stem": 0.3, "features.18.*": 0.4, "classifier": 0.1}
+    given = rates_by_layer(weights, Pruning("layerwise", layer_rates=rates))
+    assert {name: rate for name, rate in given.items() if rate != 0.2} == {
+        "features.0.0.weight": 0.3,
+        "features.18.0.weight": 0.4,
+        "classifier.1.weight": 0.1,
+    }
+    for entry, problem in [("classifier.*", "a second rate"), ("clasifier", "'clasifier'")]:
+        wrong = Pruning("layerwise", layer_rates=rates | {entry: 0.5})
+        with pytest.raises(InputError, match=problem):
+            rates_by_layer(weights, wrong)
+
+
+def test_a_layer_of_a_high_rate_keeps_a_weight():
+    pruning = Pruning("layerwise", rate=0.1, layer_rates={"b": 0.999})
+    mask, _ = draw_mask({"a": torch.rand(10), "b": torch.rand(10)}, 0.9, pruning)
+    assert [int(kept.sum()) for kept in mask.values()] == [1, 1]
+
+
+def test_a_random_mask_keeps_the_counts_and_what_is_spared():
+    mask = {
+        "stem": torch.ones(3).bool(),
+        "body": torch.tensor([[1, 1, 1, 0, 0], [0, 0, 0, 0, 0]]).bool(),
+        "head": torch.tensor([0, 0, 0, 1]).bool(),
+    }
+    drawn = random_mask(mask, frozenset({"stem"}), seed=0, replicate=0)
+    assert {name: kept.int().tolist() for name, kept in drawn.items()} == {
+        "stem": [1, 1, 1],
+        "body": [[0, 0, 1, 0, 0], [0, 0, 1, 0, 1]],  # its order begins 9, 2, 7
+        "head": [1, 0, 0, 0],
+    }
+
+
+def lamp(weights):
+    nothing = torch.empty(0)
+    return layer_adaptive_magnitude(Evidence(torch.as_tensor(weights), nothing, nothing))
 
 
 @pytest.mark.parametrize(
@@ -47,10 +163,10 @@ def test_the_lowest_scores_are_pruned(score, threshold, small, large):
 
 
 def test_a_lamp_score_is_the_square_over_the_squares_that_are_at_least_as_large():
-    scores = layer_adaptive_magnitude(torch.tensor([[3.0, -1.0], [2.0, -2.0]]))
+    scores = lamp([[3.0, -1.0], [2.0, -2.0]])
     # squares 9, 1, 4, 4: 9/9, 1/18, 4/17, 4/17
     assert scores.flatten().tolist() == pytest.approx([1, 1 / 18, 4 / 17, 4 / 17])
-    assert layer_adaptive_magnitude(torch.zeros(3)).tolist() == [0, 0, 0]
+    assert lamp([0.0, 0.0, 0.0]).tolist() == [0, 0, 0]
 
 
 def test_equal_scores_are_pruned_by_position():
@@ -101,9 +217,53 @@ def test_masks_are_nested(weights, a, b, score):
 def test_no_pruned_weight_outranks_one_that_survives(weights, share, score):
     mask, cutoffs = draw_mask(weights, share, Pruning(score))
     for name, weight in weights.items():
-        ranked = layer_adaptive_magnitude(weight) if score == "lamp" else weight.abs()
+        ranked = lamp(weight) if score == "lamp" else weight.abs()
         assert (ranked[mask[name]] >= cutoffs[name]).all()
         assert (ranked[~mask[name]] <= cutoffs[name]).all()
+
+
+@given(tensors, st.lists(shares, min_size=2, max_size=4), scores, st.randoms())
+def test_masks_of_later_rounds_are_nested(weights, thresholds, score, random):
+    before = None
+    for threshold in sorted(thresholds):
+        for weight in weights.values():  # as training changes them, the dead included
+            weight.copy_(torch.tensor(random.sample(weight.tolist(), len(weight))))
+        mask, _ = draw_mask(weights, threshold, Pruning(score), before=before)
+        alone, _ = draw_mask(weights, threshold, Pruning(score))
+        assert sum(int(m.sum()) for m in mask.values()) == sum(int(m.sum()) for m in alone.values())
+        assert before is None or all((mask[name] <= before[name]).all() for name in mask)
+        before = mask
+
+
+seeds = st.integers(0, 2**32)
+
+
+@given(tensors, shares, shares, scores, seeds, st.integers(0, 5))
+def test_random_masks_keep_the_counts_of_each_layer_and_nest(weights, a, b, score, seed, replicate):
+    made = []
+    for threshold in sorted((a, b)):
+        mask, _ = draw_mask(weights, threshold, Pruning(score))
+        drawn = random_mask(mask, frozenset(), seed, replicate)
+        assert all(int(drawn[name].sum()) == int(mask[name].sum()) for name in mask)
+        made.append(drawn)
+    assert all((made[1][name] <= made[0][name]).all() for name in weights)
+
+
+@given(seeds)
+def test_random_masks_differ_by_seed_replicate_and_layer_and_by_nothing_else(seed):
+    half = torch.arange(100) < 50
+    mask = {"a": half, "b": half, "c": half.view(10, 10)}
+    one, again, other, replicate = (
+        random_mask(mask, frozenset(), *key)
+        for key in [(seed, 0), (seed, 0), (seed + 1, 0), (seed, 1)]
+    )
+    assert all(torch.equal(one[name], again[name]) for name in mask)
+    assert not any(
+        torch.equal(one[name], drawn[name]) for drawn in (other, replicate) for name in mask
+    )
+    assert not torch.equal(one["a"], one["b"])
+    moved = random_mask(mask | {"a": ~half}, frozenset(), seed, 0)
+    assert torch.equal(moved["a"], one["a"])  # the counts alone are taken from the mask
 
 
 def test_more_weights_than_quantile_functions_take_are_counted_exactly():
@@ -177,3 +337,42 @@ def test_density_is_counted():
 def test_thresholds_out_of_range_are_refused(by, thresholds, given):
     with pytest.raises(InputError, match=f"got {given}$"):
         Pruning("global", by).check(thresholds)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"rate": 1.0}, "rate must be above 0 and below 1; got 1.0"),
+        ({"rounds": 3}, "rounds belong to the iterative schedule; got 3"),
+        ({"schedule": "iterative"}, "rounds must be 1 to 1000; got 0"),
+        ({"schedule": "iterative", "rounds": 10**9}, "got 1000000000"),
+        ({"schedule": "iterative", "rounds": 200}, "when nothing is left to prune"),
+        ({"schedule": "iterative", "rounds": 2, "by": "cutoff"}, "got by cutoff"),
+        ({"score": "synflow", "by": "cutoff"}, "got by cutoff"),
+        ({"score": "lamp", "layer_rates": {"stem": 0.1}}, "the score layerwise; got 'lamp'"),
+        ({"score": "layerwise", "layer_rates": {"stem": 0.1}, "by": "cutoff"}, "got by cutoff"),
+        ({"score": "layerwise", "layer_rates": {"stem": 0.0}}, "layer_rates.stem must be above 0"),
+    ],
+)
+def test_pruning_that_contradicts_itself_is_refused(settings, problem):
+    with pytest.raises(ValueError, match=problem):
+        Pruning(**settings)
+
+
+def test_rounds_prune_a_share_of_what_is_left():
+    rounds = Pruning(schedule="iterative", rate=0.2, rounds=4)
+    assert rounds.thresholds() == (0.2, 0.36, 0.488, 0.5904)
+    assert Pruning().thresholds() == ()
+
+
+def test_pruning_goes_through_a_study_file_unchanged():
+    values = Study.read("digits").to_dict()
+    settings = {"score": "layerwise", "schedule": "iterative", "rounds": 3, "rate": 0.25}
+    values["pruning"] = settings | {"layer_rates": {"classifier": 0.125}}
+    study = Study.from_dict(values)
+    assert study.pruning == Pruning(**values["pruning"])
+    assert Study.parse(study.to_yaml()) == study
+    assert hash(study) == hash(Study.parse(study.to_yaml()))
+    values["pruning"]["layer_rates"] = {"classifier": 0.0}
+    with pytest.raises(InputError, match="layer_rates.classifier must be above 0"):
+        Study.from_dict(values)

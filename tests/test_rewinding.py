@@ -8,7 +8,7 @@ import torch
 
 from lthdask import lottery
 from lthdask.masks import Pruning, draw_mask, prunable_weights
-from lthdask.rewinding import Checkpoint, draw_ticket
+from lthdask.rewinding import Checkpoint, masked
 from tests.conftest import small_experiment
 
 FINAL = Checkpoint(4, {"w": torch.tensor([1.0, 2.0, 3.0, 4.0]), "norm.mean": torch.ones(2)})
@@ -19,21 +19,22 @@ EARLY = Checkpoint(
 )
 
 
+MASK, _ = draw_mask({"w": FINAL.weights["w"]}, 0.5, Pruning("global"))
+
+
 def test_the_mask_comes_from_the_final_weights_and_the_values_from_the_early_ones():
-    ticket = draw_ticket(FINAL, EARLY, 0.5, Pruning("global"), ["w"])
-    assert ticket.mask["w"].tolist() == [False, False, True, True]
-    assert ticket.start.epoch == 1
-    assert ticket.start.weights["w"].tolist() == [0, 0, 7, 6]
-    assert ticket.start.weights["norm.mean"].tolist() == [5, 5]
+    assert MASK["w"].tolist() == [False, False, True, True]
+    start = masked(EARLY, MASK)
+    assert start.epoch == 1
+    assert start.weights["w"].tolist() == [0, 0, 7, 6]
+    assert start.weights["norm.mean"].tolist() == [5, 5]
 
 
 def test_pruned_momentum_is_zero_and_the_rest_of_the_optimizer_is_kept():
-    ticket = draw_ticket(FINAL, EARLY, 0.5, Pruning("global"), ["w"])
-    buffers = ticket.start.buffers["w"]
+    buffers = masked(EARLY, MASK).buffers["w"]
     assert buffers["momentum_buffer"].tolist() == pytest.approx([0, 0, 0.3, 0.4])
     assert buffers["step"] == 3
-    fresh = draw_ticket(FINAL, EARLY, 0.5, Pruning("global"), ["w"], fresh_buffers=True)
-    assert fresh.start.buffers == {}
+    assert masked(EARLY, MASK, fresh_buffers=True).buffers == {}
 
 
 def test_every_rewind_epoch_gets_the_same_mask(dense_run):

@@ -57,7 +57,7 @@ def train(work, cell, where):
         checkpoints.load(checkpoints.path_of(path, 0, e), digests[str(e)])
         for e in (3, cell.rewind_epoch)
     )
-    return train_cell(work, cell, last, early, here())
+    return train_cell(work, cell, here(), last, early)
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +79,13 @@ def equal(folder, other):
 def test_a_run_that_is_stopped_at_every_step_ends_in_the_same_bits(tmp_path, whole):
     work = fresh(tmp_path / "run", interval=1000)
 
-    def stepwise(task, *arguments):
+    def stepwise(task, name, *dense):
         """Let each attempt do a single step."""
         for attempts in range(100):
             looks = iter([False])  # at the start; from then on it has to go
             try:
-                return task(work, *arguments, here(lambda looks=looks: next(looks, True))), attempts
+                stop = here(lambda looks=looks: next(looks, True))
+                return task(work, name, stop, *dense), attempts
             except Stopped:
                 continue
         raise AssertionError("it never ends")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lthdask import lottery
 from lthdask.errors import InputError
 from lthdask.masks import density, prunable_weights
-from lthdask.rewinding import Checkpoint, draw_ticket
+from lthdask.rewinding import Checkpoint
 from lthdask.training import Diverged, Engine, Optimizer, Recipe, Schedule, evaluate, train
 from tests.conftest import ENGINE, equal, small_data, small_experiment, small_recipe
 
@@ -196,8 +196,7 @@ def test_an_incomplete_last_batch_is_left_out_of_training():
 def test_training_a_ticket_takes_the_epochs_that_are_left(k, threshold):
     experiment = small_experiment()
     checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
-    names = list(prunable_weights(experiment.build()))
-    ticket = draw_ticket(checkpoints[-1], checkpoints[k], threshold, experiment.pruning, names)
+    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[k], threshold)
     assert [m.epoch for _, m in run(experiment, ticket.start, ticket.mask)] == [*range(k + 1, 5)]
 
 

@@ -36,8 +36,8 @@ class Task:
     name : str
         Unique in the queue; seen in the dashboard.
     function : callable
-        Called as ``function(*arguments, *values, here)``: `values` are the shared ones, and
-        `here` is a `Here`. One that raises `Stopped` is called again elsewhere.
+        Called as ``function(*arguments, here, *values)``: `here` is a `Here`, and `values` are
+        the shared ones. One that raises `Stopped` is called again elsewhere.
     arguments : tuple
         Small values; they travel with the task.
     shared : tuple of hashable
@@ -153,6 +153,6 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...], *shared: Any
         lifetime=worker.lifetime,
     )
     try:
-        return function(*arguments, *shared, here)
+        return function(*arguments, here, *shared)
     except Stopped:
         raise Reschedule from None

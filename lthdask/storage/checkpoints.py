@@ -18,7 +18,7 @@ import safetensors.torch
 from torch import Tensor
 
 from lthdask.errors import InputError
-from lthdask.rewinding import Checkpoint
+from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.storage.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,32 @@ def load_state(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     if hashlib.sha256(content).digest() != digest:
         raise InputError(f"the state {path} is damaged: its digest is not that of its content")
     return _decoded(path, content)
+
+
+def save_ticket(path: Path, ticket: Ticket) -> None:
+    """Write a ticket without its cutoffs, in a file that holds its own digest."""
+    masks = {name: {"mask": mask} for name, mask in ticket.mask.items()}
+    content = _encoded(replace(ticket.start, buffers=masks), {})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, hashlib.sha256(content).digest() + content)
+
+
+def load_ticket(path: Path) -> Ticket:
+    """Read a ticket.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not what was written, or is no ticket.
+    """
+    try:
+        found, _ = load_state(path)
+        mask = {name: buffers["mask"] for name, buffers in found.buffers.items()}
+    except FileNotFoundError:
+        raise InputError(f"cannot read the ticket {path}: it is missing") from None
+    except KeyError:
+        raise InputError(f"{path} is no ticket: it has no mask") from None
+    return Ticket(replace(found, buffers={}), mask, {})
 
 
 class State:

@@ -15,7 +15,7 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import takewhile
@@ -148,6 +148,17 @@ class Folder:
     def run(self, name: object) -> Path:
         """Return where a run, of a cell or a dense one, keeps its attempts and its state."""
         return self.path / "cells" / str(name)
+
+    def final(self, cell: object) -> Path:
+        """Return where a cell's final weights lie as long as others need them."""
+        return self.run(cell) / "final.safetensors"
+
+    def remove_finals(self, needed: Iterable[object]) -> None:
+        """Remove the final weights of all cells but those that are needed."""
+        kept = {self.final(cell) for cell in needed}
+        for file in self.path.glob("cells/*/final.safetensors"):
+            if file not in kept:
+                file.unlink(missing_ok=True)
 
     def begin_attempt(self, name: object, about: Mapping[str, Any], most: int) -> int:
         """Record that a run is being trained, and return which attempt this is, from 1.

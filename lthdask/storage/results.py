@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from lthdask.errors import InputError
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import ARMS, POINTS_ON_LINE, Cell
+from lthdask.learning_speed import MEASURES
 
 CELL = ("arm", "replicate", "threshold", "rewind_epoch")
 
@@ -35,13 +36,20 @@ METRICS = {
     "density": ("1", "share of all prunable weights that are not zero, counted after training"),
     "parameters_left": ("1", "share of all parameters that are not pruned, counted likewise"),
     "epochs_trained": ("1", "epochs this cell was trained for"),
+    "early_stop_iteration": ("1", "steps until the lowest validation loss that was measured"),
+    "early_stop_test_accuracy": ("1", "share of test images classified correctly there"),
+    "iterations_to_dense": ("1", "steps until the dense run's validation accuracy; NaN if never"),
+    "barrier": ("1", "rise of the test error between a child and its sibling; else NaN"),
 }
+MAY_LACK = {"test_loss", "iterations_to_dense", "barrier"}
+"""Metrics that a cell which is done may not have: a test loss may overflow."""
 CURVES = {
     "train_loss": ("nat", "mean training loss of the epoch"),
     "validation_loss": ("nat", "mean cross-entropy on the validation images after the epoch"),
     "validation_accuracy": ("1", "share of validation images classified correctly"),
     "test_accuracy": ("1", "share of test images classified correctly"),
 }
+LEARNING = {name: CURVES[name] for name in MEASURES}
 LAYERS = {
     "density": ("1", "share of the layer's weights that are not zero, counted after training"),
     "dead_channels": ("1", "output channels of which every weight is zero, counted likewise"),
@@ -53,10 +61,16 @@ RECORD = {
     "started": ("seconds since 1970-01-01", "when its last attempt began"),
     "ended": ("seconds since 1970-01-01", "when its last attempt ended"),
 }
-LABELS = {"metric": METRICS, "curve": CURVES, "quantity": LAYERS, "field": RECORD}
-OF_CELLS = ("status", "metrics", "curves", "layers", "record", "place")
-ARRAYS = (*OF_CELLS, "dense_curves")
-AXES = (*CELL, "epoch", "layer", *LABELS)
+LABELS = {
+    "metric": METRICS,
+    "curve": CURVES,
+    "measure": LEARNING,
+    "quantity": LAYERS,
+    "field": RECORD,
+}
+OF_CELLS = ("status", "metrics", "curves", "learning", "line", "layers", "record", "place")
+ARRAYS = (*OF_CELLS, "dense_curves", "dense_learning", "mask_distances")
+AXES = (*CELL, "epoch", "iteration", "point", "mask_epoch", "other_mask_epoch", "layer", *LABELS)
 AXIS_CHUNK = 256
 """Values in a file of an axis of cells; fixed, so that a grown cube is as one made at once."""
 
@@ -103,6 +117,7 @@ class Cube:
         layers: Sequence[str],
         attributes: Mapping[str, Any],
         threshold: tuple[str, str],
+        iterations: Sequence[int] = (),
     ) -> "Cube":
         """Create an empty cube: every cell is pending.
 
@@ -119,20 +134,27 @@ class Cube:
             Kept with the cube: the study and the versions that computed it.
         threshold : tuple of str
             Units and description of the threshold axis.
+        iterations : sequence of int
+            At which the study measures inside its epochs, counted from epoch 0 on.
         """
         # Built aside, so that a crash leaves no half of a cube.
         aside = path.with_name(f".{path.name}.new")
         shutil.rmtree(aside, ignore_errors=True)
         group = zarr.create_group(aside, zarr_format=3, attributes=dict(attributes))
-        coordinates: dict[str, tuple[Sequence[Any], str, str]] = {
+        coordinates: dict[str, tuple[Any, str, str]] = {
             "arm": (axes["arm"], "", "what is done with the mask"),
             "replicate": (axes["replicate"], "1", "independent repetition"),
             "threshold": (axes["threshold"], *threshold),
             "rewind_epoch": (axes["rewind_epoch"], "epoch", "checkpoint the survivors restart at"),
             "epoch": (range(1, epochs + 1), "epoch", "values are after so many epochs"),
+            "iteration": (np.asarray(iterations, "i8"), "1", "values are after so many steps"),
+            "point": (np.linspace(0, 1, POINTS_ON_LINE), "1", "share of the way to the sibling"),
+            "mask_epoch": (range(epochs + 1), "epoch", "dense weights that give a mask"),
+            "other_mask_epoch": (range(epochs + 1), "epoch", "dense weights that give another"),
             "layer": (layers, "", "prunable weight"),
             "metric": (list(METRICS), "", "metric of a cell"),
             "curve": (list(CURVES), "", "metric of an epoch"),
+            "measure": (list(LEARNING), "", "metric inside an epoch"),
             "quantity": (list(LAYERS), "", "metric of a layer"),
             "field": (list(RECORD), "", "how a cell was computed"),
         }
@@ -141,7 +163,7 @@ class Cube:
             if array.dtype.kind == "U":
                 array = array.astype(object)
             about = {"description": description} | ({"units": units} if units else {})
-            chunks = (AXIS_CHUNK,) if name in CELL else array.shape
+            chunks = (AXIS_CHUNK,) if name in CELL else (max(1, len(array)),)
             _array(group, name, (name,), array.shape, chunks, array.dtype, about)[:] = array
         sizes = {name: len(values) for name, (values, _, _) in coordinates.items()}
 
@@ -150,7 +172,7 @@ class Cube:
         ) -> None:
             dimensions = (*cell, *rest)
             shape = tuple(sizes[d] for d in dimensions)
-            chunks = (1,) * len(cell) + shape[len(cell) :]
+            chunks = (1,) * len(cell) + tuple(max(1, size) for size in shape[len(cell) :])
             _array(group, name, dimensions, shape, chunks, kind, about)
 
         meanings = " ".join(status.name.lower() for status in Status)
@@ -164,18 +186,26 @@ class Cube:
             flag_values=flags,
             flag_meanings=meanings,
         )
-        add("metrics", CELL, ["metric"], np.dtype("f8"), description="results of a cell")
-        add("curves", CELL, ["epoch", "curve"], np.dtype("f8"), description="results by epoch")
-        add("layers", CELL, ["layer", "quantity"], np.dtype("f8"), description="results by layer")
-        add("record", CELL, ["field"], np.dtype("f8"), description="how a cell was computed")
         add("place", CELL, [], np.dtype(object), description="host and device")
-        add(
-            "dense_curves",
-            ["replicate"],
-            ["epoch", "curve"],
-            np.dtype("f8"),
-            description="the dense runs by epoch",
-        )
+        for name, (cell, rest, description) in {
+            "metrics": (CELL, ["metric"], "results of a cell"),
+            "curves": (CELL, ["epoch", "curve"], "results by epoch"),
+            "learning": (CELL, ["iteration", "measure"], "results inside epochs"),
+            "line": (CELL, ["point"], "test error between a child and its sibling"),
+            "layers": (CELL, ["layer", "quantity"], "results by layer"),
+            "record": (CELL, ["field"], "how a cell was computed"),
+            "dense_curves": (["replicate"], ["epoch", "curve"], "the dense runs by epoch"),
+            "dense_learning": (["replicate"], ["iteration", "measure"], "likewise inside epochs"),
+            "mask_distances": (
+                ["replicate", "threshold"],
+                ["mask_epoch", "other_mask_epoch"],
+                "share of the prunable weights in which the masks of two epochs differ",
+            ),
+        }.items():
+            about = {"description": description}
+            if name in ("line", "mask_distances"):
+                about["units"] = "1"
+            add(name, cell, rest, np.dtype("f8"), **about)
         _consolidate(aside)
         os.replace(aside, path)
         return cls(path)
@@ -231,6 +261,8 @@ class Cube:
         layers: Mapping[str, Mapping[str, float]],
         record: Mapping[str, float],
         place: str,
+        learning: Mapping[int, Mapping[str, float]] | None = None,
+        line: Sequence[float] = (),
     ) -> None:
         """Write a cell that was trained.
 
@@ -249,13 +281,18 @@ class Cube:
             `RECORD`.
         place : str
             Host and device.
+        learning : mapping of int to mapping of str to float, optional
+            Iteration → `LEARNING`.
+        line : sequence of float
+            Of a child: the test errors on the way to its sibling.
         """
         index = self._index(cell)
         self._array("metrics")[index] = _row(metrics, METRICS)
-        self._array("curves")[index] = self._curves(curves)
-        self._array("layers")[index] = np.stack(
-            [_row(layers.get(name, {}), LAYERS) for name in self.axis("layer")]
-        )
+        self._write_rows("curves", index, "epoch", curves, CURVES)
+        self._write_rows("learning", index, "iteration", learning or {}, LEARNING)
+        self._write_rows("layers", index, "layer", layers, LAYERS)
+        if line:
+            self._array("line")[index] = np.array(line, dtype="f8")
         self.write_record(cell, record, place)
         self._array("status")[index] = int(status)
 
@@ -269,9 +306,28 @@ class Cube:
         """Write nothing but the status of a cell."""
         self._array("status")[self._index(cell)] = int(status)
 
-    def write_dense(self, replicate: int, curves: Mapping[int, Mapping[str, float]]) -> None:
-        """Write the curves of a replicate's dense run."""
-        self._array("dense_curves")[self.axis("replicate").index(replicate)] = self._curves(curves)
+    def write_dense(
+        self,
+        replicate: int,
+        curves: Mapping[int, Mapping[str, float]],
+        learning: Mapping[int, Mapping[str, float]] | None = None,
+    ) -> None:
+        """Write the curves of a replicate's dense run; as :meth:`write`."""
+        index = (self.axis("replicate").index(replicate),)
+        self._write_rows("dense_curves", index, "epoch", curves, CURVES)
+        self._write_rows("dense_learning", index, "iteration", learning or {}, LEARNING)
+
+    def write_mask_distances(
+        self, replicate: int, threshold: float, distances: NDArray[np.float64]
+    ) -> None:
+        """Write the distances between the masks of every two epochs, (T + 1, T + 1)."""
+        index = self.axis("replicate").index(replicate), self.axis("threshold").index(threshold)
+        self._array("mask_distances")[index] = distances
+
+    def dense_accuracy(self, replicate: int) -> float:
+        """Return the validation accuracy of a dense run after its last epoch, in [0, 1]."""
+        row = self._array("dense_curves")[self.axis("replicate").index(replicate), -1]
+        return float(row[list(CURVES).index("validation_accuracy")])
 
     def read(self, cell: Cell) -> tuple[dict[str, Any], dict[str, Path]]:
         """Return what is stored of a cell, by array, and the chunks that are damaged."""
@@ -279,7 +335,8 @@ class Cube:
 
     def read_dense(self, replicate: int) -> tuple[dict[str, Any], dict[str, Path]]:
         """Return what is stored of a replicate's dense run, likewise."""
-        return self._read(["dense_curves"], (self.axis("replicate").index(replicate),))
+        index = (self.axis("replicate").index(replicate),)
+        return self._read(["dense_curves", "dense_learning"], index)
 
     def erase(self, cell: Cell) -> None:
         """Remove all that is stored of a cell: it is pending."""
@@ -329,8 +386,17 @@ class Cube:
     def _index(self, cell: Cell) -> tuple[int, ...]:
         return tuple(self.axis(name).index(getattr(cell, name)) for name in CELL)
 
-    def _curves(self, curves: Mapping[int, Mapping[str, float]]) -> NDArray[np.float64]:
-        return np.stack([_row(curves.get(epoch, {}), CURVES) for epoch in self.axis("epoch")])
+    def _write_rows(
+        self,
+        name: str,
+        index: tuple[int, ...],
+        axis: str,
+        values: Mapping[Any, Mapping[str, float]],
+        columns: Mapping[str, object],
+    ) -> None:
+        """Write one row for each value of an axis; what is missing is NaN."""
+        if rows := [_row(values.get(at, {}), columns) for at in self.axis(axis)]:
+            self._array(name)[index] = np.stack(rows)
 
 
 def open_results(path: str | Path) -> xr.Dataset:
@@ -348,8 +414,10 @@ def open_results(path: str | Path) -> xr.Dataset:
         from disk when they are used. ``test_accuracy`` and the others of `METRICS`;
         ``validation_loss_curve`` and the others of `CURVES`, over epochs, and with
         ``dense_`` before them those of the dense runs; ``dense_test_accuracy`` and
-        ``dense_validation_accuracy`` after their last epoch; ``layer_density`` and
-        the others of `LAYERS`; ``seconds`` and the others of `RECORD`; ``place``; ``status``.
+        ``dense_validation_accuracy`` after their last epoch;
+        ``validation_loss_by_iteration`` and the others of `LEARNING`; ``layer_density`` and
+        the others of `LAYERS`; ``seconds`` and the others of `RECORD`; ``line``, the test
+        error between two children; ``mask_distances``; ``place``; ``status``.
 
     Raises
     ------
@@ -451,13 +519,15 @@ def _check_axes(axes: Mapping[str, Sequence[Any]], path: Path) -> None:
 
 def _named(cube: xr.Dataset) -> xr.Dataset:
     """Return one variable per metric, axes sorted."""
-    named = {name: cube[name] for name in ("status", "place")}
+    named = {name: cube[name] for name in ("status", "place", "line", "mask_distances")}
     for array, axis, prefix, suffix, about in (
         ("metrics", "metric", "", "", METRICS),
         ("curves", "curve", "", "_curve", CURVES),
         ("layers", "quantity", "layer_", "", LAYERS),
         ("record", "field", "", "", RECORD),
         ("dense_curves", "curve", "dense_", "_curve", CURVES),
+        ("learning", "measure", "", "_by_iteration", LEARNING),
+        ("dense_learning", "measure", "dense_", "_by_iteration", LEARNING),
     ):
         for name, (units, description) in about.items():
             variable = cube[array].sel({axis: name}, drop=True)
