@@ -1,8 +1,6 @@
 """Train a lottery ticket grid: python scripts/run.py --help."""
 
 import json
-import signal
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,14 +8,15 @@ from typing import Any
 import click
 from rich.console import Console
 
-from lthdask.errors import InputError, one_of
+from lthdask.command import DEPLOYMENTS, changes, cluster_file, ended, train, worker_count
+from lthdask.command import say as _say
+from lthdask.errors import InputError
 
 # Everything else is imported when it is needed: --help must not wait for torch.
 
 STUDIES = sorted(
     file.name.removesuffix(".yaml") for file in (resources.files("lthdask") / "studies").iterdir()
 )
-DEPLOYMENTS = ("auto", "local", "slurm", "pbs", "sge", "lsf", "htcondor")
 COMMON = {
     "thresholds": "grid.thresholds",
     "rewind_epochs": "grid.rewind_epochs",
@@ -122,15 +121,7 @@ def main(**options: Any) -> None:
     """
     # With --json, standard output holds nothing but JSON.
     console = Console(stderr=options["as_json"])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sys.exit(_run(console, **options))
-    except InputError as error:
-        Console(stderr=True).print(f"error: {error}", highlight=False, soft_wrap=True, markup=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here", highlight=False)
-        sys.exit(130)
+    ended(console, lambda: _run(console, **options))
 
 
 def _run(
@@ -152,21 +143,11 @@ def _run(
     as_json: bool,
     **common: str | None,
 ) -> int:
-    count = _workers(workers)
-    if deploy is not None and deploy not in DEPLOYMENTS:
-        raise one_of("deployment", deploy, DEPLOYMENTS)
-    if cluster is None and Path("cluster.yaml").is_file():
-        cluster = Path("cluster.yaml")
-    changes = {COMMON[name]: str(value) for name, value in common.items() if value is not None}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise InputError(f"--set takes KEY=VALUE; got {setting!r}")
-        changes[key.strip()] = value.strip()
-
+    count, cluster = worker_count(workers), cluster_file(cluster, deploy)
+    given = {COMMON[name]: str(value) for name, value in common.items() if value is not None}
     from lthdask.study import Study
 
-    study = Study.read(which).changed(changes)
+    study = Study.read(which).changed(given | changes(settings))
     if status_only:
         return _print_status(console, out or Path("runs") / study.name, as_json)
     from lthdask.cluster.settings import Settings
@@ -180,77 +161,27 @@ def _run(
         click.echo(job_script(where, queue))
         return 0
 
-    from lthdask.flow import run
-    from lthdask.preparing import existing, remaining
-    from lthdask.report.summary import cells_with
     from lthdask.storage.results import read_results
 
-    folder = existing(study, out)
-    left = remaining(study, folder, retry_failed)
     if dry_run:
         from lthdask.cluster.client import choose
 
         place = choose(where, deploy, scheduler, lambda line: None)
         return _print_plan(console, study, out, data, retry_failed, count, place, as_json)
-    if left.cells or left.dense_runs:
-        folder.refuse_if_driven()
-        from lthdask.cluster.client import choose, local_workers, open_client, quiet_loops
-        from lthdask.report.progress import shown
-
-        deployment = choose(where, deploy, scheduler, lambda line: _say(console, line))
-        threads, room = study.engine.threads, local_workers(study.engine.threads)
-        if deployment == "local" and count and count[1] > room:
-            _say(console, f"{count[1]} workers asked for; this machine has room for {room}")
-        with open_client(
-            count,
-            threads=threads,
-            cluster=cluster,
-            deployment=deployment,
-            scheduler=scheduler,
-            say=lambda line: _say(console, line),
-        ) as client:
-            try:
-                runs = len(left.dense_runs)
-                also = f", {runs} dense run{'s' * (runs > 1)}" if runs else ""
-                _say(console, f"{study.name}: {len(left.cells)} cells to train{also}")
-                with shown(console) as watch:
-                    run(
-                        study,
-                        client,
-                        out,
-                        data,
-                        download=download,
-                        retry_failed=retry_failed,
-                        max_attempts=max_attempts,
-                        checkpoint_interval=where.checkpoint_interval,
-                        watch=watch,
-                    )
-            except KeyboardInterrupt:
-                # Once is enough: what follows leaves nothing behind in a queue.
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                quiet_loops()
-                _say(console, "stopping the workers")
-                raise
-    else:
-        failed = len(cells_with(read_results(folder.path), "failed"))
-        again = f"nothing left to train, {failed} failed; --retry-failed trains them again"
-        _say(console, f"{study.name}: {again if failed else 'every cell is done'}")
-    return _print_outcome(console, read_results(folder.path), study, folder.path, as_json)
-
-
-def _workers(text: str | None) -> tuple[int, int] | None:
-    """Return the least and the most workers."""
-    if text is None:
-        return None
-    low, _, high = text.partition("..")
-    try:
-        least, most = int(low), int(high or low)
-    except ValueError:
-        raise InputError(f"--workers is a number, or MIN..MAX; got {text!r}") from None
-    if not 1 <= least <= most:
-        raise InputError(f"--workers must be 1 or more, and MIN not above MAX; got {text}")
-    return least, most
+    folder = train(
+        console,
+        study,
+        out,
+        data,
+        download=download,
+        workers=count,
+        cluster=cluster,
+        deploy=deploy,
+        scheduler=scheduler,
+        retry_failed=retry_failed,
+        max_attempts=max_attempts,
+    )
+    return _print_outcome(console, read_results(folder), study, folder, as_json)
 
 
 def _print_plan(
@@ -346,10 +277,6 @@ def _print_outcome(console: Console, results: Any, study: Any, folder: Path, as_
             _say(console, f"and {len(why) - 5} more reasons; see {folder / 'cells'}")
         _say(console, f"results in {folder}: lthdask.open_results({str(folder)!r})")
     return 1 if cells_with(results, "pending") or cells_with(results, "failed") else 0
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":
