@@ -82,6 +82,8 @@ def train(
     scheduler: str | None = None,
     retry_failed: bool = False,
     max_attempts: int = 3,
+    masks_only: bool = False,
+    adaptive: float | None = None,
 ) -> Path:
     """Open a client, train what is left of a study, and show it; return the study's folder.
 
@@ -89,7 +91,7 @@ def train(
     ----------
     console : Console
         Where it is shown.
-    study, out, data, download, retry_failed, max_attempts
+    study, out, data, download, retry_failed, max_attempts, masks_only, adaptive
         As for :func:`lthdask.run`.
     workers, cluster, deploy, scheduler
         As for :func:`lthdask.open_client`.
@@ -111,7 +113,7 @@ def train(
 
     folder = existing(study, out)
     left = remaining(study, folder, retry_failed)
-    if not left.cells and not left.dense_runs:
+    if not left.cells and not left.dense_runs and not masks_only:
         failed = len(cells_with(read_results(folder.path), "failed"))
         again = f"nothing left to train, {failed} failed; --retry-failed trains them again"
         say(console, f"{study.name}: {again if failed else 'every cell is done'}")
@@ -135,7 +137,10 @@ def train(
         try:
             runs = len(left.dense_runs)
             also = f", {runs} dense run{'s' * (runs > 1)}" if runs else ""
-            say(console, f"{study.name}: {len(left.cells)} cells to train{also}")
+            say(
+                console,
+                f"{study.name}: {0 if masks_only else len(left.cells)} cells to train{also}",
+            )
             with shown(console) as watch:
                 run(
                     study,
@@ -145,6 +150,8 @@ def train(
                     download=download,
                     retry_failed=retry_failed,
                     max_attempts=max_attempts,
+                    masks_only=masks_only,
+                    adaptive=adaptive,
                     checkpoint_interval=where.checkpoint_interval,
                     watch=watch,
                 )

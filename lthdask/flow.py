@@ -5,36 +5,28 @@ nested loops, over thresholds and rewind epochs, become delayed tasks; the worke
 every ticket and write its cell.
 """
 
-import errno
-import functools
 import logging
 import secrets
-import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from lthdask.cluster.queue import Queue, Task
-from lthdask.errors import ExhaustedError, InputError
+from lthdask.cluster.queue import Queue
+from lthdask.errors import InputError
 from lthdask.events import Event
-from lthdask.grid import Cell
 from lthdask.preparing import engine_for, epochs_to_train, existing, prepared, remaining_of
-from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import Cube, Status, open_results
+from lthdask.storage.results import open_results
 from lthdask.study import Study
-from lthdask.tasks import Work, dense_run, train_cell, train_dense
-from lthdask.training import Diverged
+from lthdask.sweep import NO_ROOM, Sweep
+from lthdask.tasks import Work
 
 if TYPE_CHECKING:
     from distributed import Client
-
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +41,8 @@ def run(
     retry_failed: bool = False,
     max_attempts: int = 3,
     checkpoint_interval: float = 60.0,
+    masks_only: bool = False,
+    adaptive: float | None = None,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> xr.Dataset:
     """Train every cell of a study that is not done yet.
@@ -70,6 +64,10 @@ def run(
         A cell is failed once so many attempts ended without a newer saved state.
     checkpoint_interval : float
         Seconds between two saved states of a cell: what is lost with a worker at most.
+    masks_only : bool
+        Train the dense runs and compare the masks of their epochs, but train no cell.
+    adaptive : float, optional
+        Search for the frontier, and spend at most this share of the grid's epochs, in (0, 1].
     watch : callable
         Called with each `Event`, from more than one thread.
 
@@ -84,6 +82,12 @@ def run(
         If something that was given cannot be used, or nothing can be written any more;
         nothing that is done is lost.
     """
+    if adaptive is not None and not 0 < adaptive <= 1:
+        raise InputError(f"the budget is a share of the grid's epochs, above 0; got {adaptive:g}")
+    if adaptive is not None and study.iterative:
+        raise InputError("iterative pruning trains every round; it leaves no cell to be skipped")
+    if masks_only and study.pruning.needs_gradients:
+        raise InputError(f"{study.pruning.score} masks are those of epoch 0: none to compare")
     folder = existing(study, out)
     folder.make()
     queue = Queue(client, _Messages(watch))
@@ -100,178 +104,24 @@ def run(
     with _said_when_full(folder), folder.driving():
         work, cube = prepared(queue, work)
         left = remaining_of(cube.cells(), study, folder, retry_failed)
-        cells = left.cells
+        cells = [] if masks_only else left.cells
         for cell in cells:
             folder.remove_traceback(cell)
         folder.remove_finals(study.waits_for(cell) for cell in cells)
-        search = _Search(work, cube, cells, queue, watch)
-        replicates = sorted({cell.replicate for cell in cells} | left.dense_runs)
-        trained = [replicate for replicate in replicates if search.share_checkpoints(replicate)]
+        sweep = Sweep(work, cube, cells, queue, watch, masks_only, adaptive)
+        every = range(study.grid.replicates) if masks_only else {c.replicate for c in cells}
+        replicates = sorted({*every} | left.dense_runs)
+        trained = [replicate for replicate in replicates if sweep.share_checkpoints(replicate)]
         epochs = epochs_to_train(study, cells, dense_runs=len(replicates) - len(trained))
         watch(Event("plan", cells=len(cells), epochs=epochs))
         for replicate in replicates:
             if replicate in trained:
-                search.add_cells(replicate)
+                sweep.add_cells(replicate)
             else:
-                search.add_dense_run(replicate)
+                sweep.add_dense_run(replicate)
         queue.run()
+        sweep.skip_the_rest()
     return open_results(folder.path)
-
-
-@dataclass
-class _Search:
-    """The dense runs and cells of a study that are still to be trained."""
-
-    work: Work
-    cube: Cube
-    cells: list[Cell]
-    queue: Queue
-    watch: Callable[[Event], None]
-    raised: Counter[str] = field(default_factory=Counter)
-    followers: dict[Cell, list[Cell]] = field(default_factory=dict)
-    awaiting: Counter[Cell] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        for cell in self.cells:
-            if awaited := self.work.study.waits_for(cell):
-                self.followers.setdefault(awaited, []).append(cell)
-        self.awaiting.update({cell: len(after) for cell, after in self.followers.items()})
-
-    def add_dense_run(self, replicate: int) -> None:
-        """Queue the dense run of a replicate, before all cells."""
-        then = functools.partial(self._dense_run_landed, replicate)
-        name, arguments = dense_run(replicate), (self.work, replicate)
-        self.queue.add(Task(name, train_dense, arguments, length=float("inf"), then=then))
-
-    def share_checkpoints(self, replicate: int) -> bool:
-        """Scatter the checkpoints that a replicate's cells start from, once.
-
-        Returns
-        -------
-        bool
-            Whether they are there. If one is missing or damaged, none counts: the dense
-            run is trained anew, and gives the same.
-        """
-        folder, study = self.work.folder, self.work.study
-        digests = folder.manifest()["checkpoints"].get(str(replicate))
-        if digests is None:
-            return False
-        cells = self.cells_of(replicate)
-        for epoch in sorted({epoch for cell in cells for epoch in study.checkpoints_for(cell)}):
-            path = checkpoints.path_of(folder.path, replicate, epoch)
-            load = functools.partial(checkpoints.load, path, digests.get(str(epoch), ""))
-            try:
-                self.queue.share((replicate, epoch), load)
-            except InputError as error:
-                log.warning("%s: the dense run is trained anew", error)
-                return False
-        return True
-
-    def add_cells(self, replicate: int) -> None:
-        """Queue the cells of a replicate, but for those that wait for another one."""
-        for cell in self.first_of(replicate):
-            self.add_cell(cell)
-
-    def add_cell(self, cell: Cell) -> None:
-        """Queue a cell."""
-        study, replicate = self.work.study, cell.replicate
-        self.queue.add(
-            Task(
-                f"cell-{cell}",
-                train_cell,
-                arguments=(self.work, cell),
-                shared=tuple((replicate, epoch) for epoch in study.checkpoints_for(cell)),
-                length=study.recipe.epochs - cell.first_epoch,
-                then=functools.partial(self._cell_landed, cell),
-            )
-        )
-
-    def cells_of(self, replicate: int) -> list[Cell]:
-        """Return the cells of a replicate."""
-        return [cell for cell in self.cells if cell.replicate == replicate]
-
-    def first_of(self, replicate: int) -> list[Cell]:
-        """Return those of them that wait for no other cell."""
-        there, study = set(self.cells), self.work.study
-        return [c for c in self.cells_of(replicate) if study.waits_for(c) not in there]
-
-    def _dense_run_landed(self, replicate: int, outcome: Any) -> None:
-        name, folder = dense_run(replicate), self.work.folder
-        if isinstance(outcome, Exception):
-            if self._tried_again(name, outcome):
-                self.add_dense_run(replicate)
-                return
-            self.watch(Event("dense", f"dense run {replicate}", "failed"))
-            for cell in self.first_of(replicate):
-                self._fail(cell, outcome)
-            return
-        manifest = folder.manifest()
-        manifest["checkpoints"][str(replicate)] = outcome
-        folder.write_manifest(manifest)
-        checkpoints.State(folder.run(name)).remove()
-        self.watch(Event("dense", f"dense run {replicate}", "done"))
-        if self.share_checkpoints(replicate):
-            self.add_cells(replicate)
-            return
-        unread = InputError(f"the driver cannot read the checkpoints of replicate {replicate}")
-        for cell in self.first_of(replicate):
-            self._fail(cell, unread)
-
-    def _cell_landed(self, cell: Cell, outcome: Any) -> None:
-        if not isinstance(outcome, Exception):
-            self.work.folder.remove_traceback(cell)
-            self.watch(Event("cell", str(cell), outcome))
-            for follower in self.followers.get(cell, ()):
-                if outcome == "done":
-                    self.add_cell(follower)
-                else:
-                    self._fail(follower, RuntimeError(f"{cell}, which it starts from, {outcome}"))
-            self._ended(cell)
-        elif self._tried_again(str(cell), outcome):
-            self.add_cell(cell)
-        else:
-            self._fail(cell, outcome)
-
-    def _tried_again(self, name: str, outcome: Exception) -> bool:
-        """Keep the reason why a run raised, and return whether to begin it again.
-
-        Whether it has been begun too often is for the next attempt to say. One that raises
-        before it is even recorded is not begun again.
-        """
-        if isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
-            raise outcome
-        self._keep_reason(name, outcome)
-        self.raised[name] += 1
-        attempts = self.work.folder.attempts(name)
-        begun = sum(attempt.get("driver") == self.work.driver for attempt in attempts)
-        return self.raised[name] <= begun and not isinstance(outcome, ExhaustedError | Diverged)
-
-    def _fail(self, cell: Cell, outcome: Exception) -> None:
-        """Mark a cell as failed, and those that wait for it."""
-        self._keep_reason(str(cell), outcome)
-        self.cube.mark(cell, Status.FAILED)
-        self.watch(Event("cell", str(cell), "failed"))
-        for follower in self.followers.get(cell, ()):
-            self._fail(follower, RuntimeError(f"{cell}, which it starts from, failed"))
-        self._ended(cell)
-
-    def _ended(self, cell: Cell) -> None:
-        """Remove the final weights that nobody waits for any more."""
-        if awaited := self.work.study.waits_for(cell):
-            self.awaiting[awaited] -= 1
-            if not self.awaiting[awaited]:
-                self.work.folder.final(awaited).unlink(missing_ok=True)
-
-    def _keep_reason(self, name: str, outcome: Exception) -> None:
-        folder = self.work.folder
-        if isinstance(outcome, ExhaustedError) and folder.has_traceback(name):
-            return  # which says more
-        try:
-            folder.write_traceback(name, "".join(traceback.format_exception(outcome)))
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise
-            log.warning("cannot keep the reason why %s failed: %s", name, error)
 
 
 @dataclass

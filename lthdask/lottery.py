@@ -159,6 +159,14 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
     return Ticket(masked(start, mask, experiment.fresh_buffers), mask, cutoffs)
 
 
+def mask_at(
+    experiment: Experiment, replicate: int, threshold: float, dense: Dense, epoch: int
+) -> Mask:
+    """Return the mask that the weights of an epoch of the dense run would give, 0 included."""
+    cell = Cell("ticket", replicate, threshold, 0)
+    return _mask(replace(experiment, mask_epoch=epoch), cell, dense, None)[0]
+
+
 def ticket(
     experiment: Experiment, trained: Checkpoint, early: Checkpoint, threshold: float
 ) -> Ticket:
@@ -234,7 +242,8 @@ def _mask(
     """Draw the mask of a ticket and of its controls, with its cutoffs."""
     pruning, threshold = experiment.pruning, cell.threshold
     spared, prunable = _spared(experiment), list(prunable_weights(experiment.outline()))
-    trained = before.start if before else dense[experiment.mask_epoch or experiment.recipe.epochs]
+    last, epoch = experiment.recipe.epochs, experiment.mask_epoch
+    trained = before.start if before else dense[last if epoch is None else epoch]
     final = {name: trained.weights[name] for name in prunable}
     pruned: Mask | None = before.mask if before else None
     if not pruning.needs_initial:

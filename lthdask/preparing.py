@@ -87,7 +87,7 @@ def remaining_of(
 
     With the cells whose final weights are needed by what is left, and are not there.
     """
-    wanted = {Status.PENDING} | ({Status.FAILED} if retry_failed else set())
+    wanted = {Status.PENDING, Status.SKIPPED} | ({Status.FAILED} if retry_failed else set())
     unfinished = {cell for cell, status in cells.items() if status in wanted}
     for cell in list(unfinished):
         awaited = study.waits_for(cell)

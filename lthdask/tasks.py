@@ -17,6 +17,7 @@ import torch
 from lthdask import lottery
 from lthdask.data import Data
 from lthdask.datasets import DataSource, load
+from lthdask.distances import distances
 from lthdask.errors import InputError
 from lthdask.events import Event, Here, Stopped
 from lthdask.grid import Cell
@@ -300,6 +301,23 @@ def train_dense(work: Work, replicate: int, here: Here) -> dict[str, str]:
     if checkpoint:
         training.save(checkpoint)
     return training.digests
+
+
+def compare_masks(work: Work, replicate: int, threshold: float, here: Here) -> None:
+    """Write the distances between the masks of every two epochs of a dense run."""
+    folder, experiment = work.folder, work.experiment()
+    digests = folder.manifest()["checkpoints"][str(replicate)]
+
+    def load(epoch: int) -> Checkpoint:
+        path = checkpoints.path_of(folder.path, replicate, epoch)
+        return checkpoints.load(path, digests[str(epoch)])
+
+    first = load(0)
+    masks = (
+        lottery.mask_at(experiment, replicate, threshold, {0: first, epoch: load(epoch)}, epoch)
+        for epoch in range(work.study.recipe.epochs + 1)
+    )
+    Cube(folder.cube).write_mask_distances(replicate, threshold, distances(masks))
 
 
 def train_cell(work: Work, cell: Cell, here: Here, *dense: Checkpoint) -> str:

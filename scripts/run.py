@@ -11,6 +11,7 @@ from rich.console import Console
 from lthdask.command import DEPLOYMENTS, changes, cluster_file, ended, train, worker_count
 from lthdask.command import say as _say
 from lthdask.errors import InputError
+from lthdask.grid import ARMS
 
 # Everything else is imported when it is needed: --help must not wait for torch.
 
@@ -20,7 +21,10 @@ STUDIES = sorted(
 COMMON = {
     "thresholds": "grid.thresholds",
     "rewind_epochs": "grid.rewind_epochs",
+    "arms": "grid.arms",
     "replicates": "grid.replicates",
+    "pruning": "pruning.schedule",
+    "rounds": "pruning.rounds",
     "epochs": "recipe.epochs",
     "seed": "seed",
     "device": "engine.device",
@@ -47,6 +51,22 @@ COMMON = {
     metavar="LIST",
     help="Epochs of the dense run that tickets restart from, such as 0,1,2.",
 )
+@click.option(
+    "--arms",
+    metavar="LIST",
+    help=f"What is done with a mask: of {', '.join(list(ARMS)[:5])}; ticket by default.",
+)
+@click.option(
+    "--stability",
+    is_flag=True,
+    help="Train two children of each checkpoint, too, and measure the barrier between them.",
+)
+@click.option(
+    "--pruning",
+    type=click.Choice(["one_shot", "iterative"]),
+    help="All at once, or in --rounds; the rate of a round is --set pruning.rate=0.2.",
+)
+@click.option("--rounds", metavar="N", help="Rounds of iterative pruning, in place of thresholds.")
 @click.option("--epochs", metavar="N", help="Epochs of the dense run, T.")
 @click.option("--replicates", metavar="N", help="Independent repetitions of the whole grid.")
 @click.option("--seed", metavar="N", help="What every random draw derives from.")
@@ -107,6 +127,17 @@ COMMON = {
     help="A cell is failed once so many attempts ended without a newer saved state.",
 )
 @click.option(
+    "--masks-only",
+    is_flag=True,
+    help="Train the dense runs and compare the masks of their epochs, but train no cell.",
+)
+@click.option(
+    "--adaptive",
+    metavar="BUDGET",
+    type=float,
+    help="Search the frontier of matching tickets, within this share of the grid's epochs.",
+)
+@click.option(
     "--status", "status_only", is_flag=True, help="Print how far a study is, and start nothing."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and start nothing.")
@@ -138,6 +169,9 @@ def _run(
     print_job_script: bool,
     retry_failed: bool,
     max_attempts: int,
+    stability: bool,
+    masks_only: bool,
+    adaptive: float | None,
     status_only: bool,
     dry_run: bool,
     as_json: bool,
@@ -148,6 +182,9 @@ def _run(
     from lthdask.study import Study
 
     study = Study.read(which).changed(given | changes(settings))
+    if stability:
+        arms = dict.fromkeys([*study.grid.arms, "ticket_child", "dense_child"])
+        study = study.changed({"grid.arms": ",".join(arms)})
     if status_only:
         return _print_status(console, out or Path("runs") / study.name, as_json)
     from lthdask.cluster.settings import Settings
@@ -180,8 +217,25 @@ def _run(
         scheduler=scheduler,
         retry_failed=retry_failed,
         max_attempts=max_attempts,
+        masks_only=masks_only,
+        adaptive=adaptive,
     )
+    if masks_only:
+        return _print_masks(console, read_results(folder), folder, as_json)
     return _print_outcome(console, read_results(folder), study, folder, as_json)
+
+
+def _print_masks(console: Console, results: Any, folder: Path, as_json: bool) -> int:
+    """Say how the masks of the dense epochs differ."""
+    from lthdask.report.masks import mask_sentences, mask_table, mask_values
+
+    if as_json:
+        click.echo(json.dumps(mask_values(results) | {"folder": str(folder)}, indent=2))
+        return 0
+    console.print(mask_table(results))
+    for sentence in mask_sentences(results):
+        _say(console, sentence)
+    return 0
 
 
 def _print_plan(

@@ -2,6 +2,7 @@
 
 runs/<name>/
     study.yaml      the study as resolved
+    skipped.json    why cells were skipped, if any were
     manifest.json   versions, engine, host, order of the axes, digest of every checkpoint
     checkpoints/    of the dense runs
     cells/          one small file per attempt at a run, and the state of unfinished ones
@@ -45,6 +46,7 @@ class Folder:
         self._study = self.path / "study.yaml"
         self._manifest = self.path / "manifest.json"
         self._driver = self.path / ".driver.json"
+        self._skipped = self.path / "skipped.json"
 
     def check(self) -> None:
         """Check, without writing anything, that this can be the folder of a study.
@@ -159,6 +161,14 @@ class Folder:
         for file in self.path.glob("cells/*/final.safetensors"):
             if file not in kept:
                 file.unlink(missing_ok=True)
+
+    def write_skipped(self, reasons: Mapping[str, str]) -> None:
+        """Keep why cells were skipped: name of the cell → reason."""
+        write_whole(self._skipped, (json.dumps(reasons, indent=2) + "\n").encode())
+
+    def skipped(self) -> dict[str, Any]:
+        """Return why cells were skipped."""
+        return _json(self._skipped)
 
     def begin_attempt(self, name: object, about: Mapping[str, Any], most: int) -> int:
         """Record that a run is being trained, and return which attempt this is, from 1.

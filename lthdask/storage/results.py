@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from itertools import product
@@ -323,6 +323,21 @@ class Cube:
         """Write the distances between the masks of every two epochs, (T + 1, T + 1)."""
         index = self.axis("replicate").index(replicate), self.axis("threshold").index(threshold)
         self._array("mask_distances")[index] = distances
+
+    def matches(self, cells: Iterable[Cell], margin: float) -> bool:
+        """Return whether cells match the dense runs of their replicates on validation images.
+
+        On average, within `margin`; one that is not done does not match.
+        """
+        differences = []
+        for cell in cells:
+            index = self._index(cell)
+            if self._array("status")[index] != Status.DONE:
+                return False
+            accuracy = self._array("metrics")[index][list(METRICS).index("validation_accuracy")]
+            differences.append(float(accuracy) - self.dense_accuracy(cell.replicate))
+        # Accuracies are counts of images; half a millionth is rounding, not an image.
+        return sum(differences) / len(differences) >= -margin - 5e-7
 
     def dense_accuracy(self, replicate: int) -> float:
         """Return the validation accuracy of a dense run after its last epoch, in [0, 1]."""

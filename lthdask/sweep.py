@@ -1,0 +1,289 @@
+"""The sweep over what is left of a study: dense runs first, then cells, each as soon as it can be.
+
+A cell is queued once its dense run's checkpoints are shared, and the cell whose final
+weights it needs is done; of an adaptive study, once the search asks for it. One that is
+broken is marked, with those that wait for it, and the rest goes on.
+"""
+
+import errno
+import functools
+import logging
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lthdask.adaptive import Point, Search
+from lthdask.cluster.queue import Queue, Task
+from lthdask.errors import ExhaustedError, InputError
+from lthdask.events import Event
+from lthdask.grid import Cell
+from lthdask.preparing import epochs_to_train
+from lthdask.storage import checkpoints
+from lthdask.storage.results import Cube, Status
+from lthdask.tasks import Work, compare_masks, dense_run, train_cell, train_dense
+from lthdask.training import Diverged
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Sweep:
+    """The dense runs and cells of a study that are still to be trained.
+
+    Parameters
+    ----------
+    work : Work
+    cube : Cube
+    cells : list of Cell
+        To be trained, longest first.
+    queue : Queue
+        Where they are queued.
+    watch : callable
+        Called with each `Event`.
+    masks_only : bool
+        Compare the masks of each dense run, in place of training cells.
+    adaptive : float or None
+        Queue cells as :mod:`lthdask.adaptive` asks for them, within this share of the
+        grid's epochs.
+    """
+
+    work: Work
+    cube: Cube
+    cells: list[Cell]
+    queue: Queue
+    watch: Callable[[Event], None]
+    masks_only: bool = False
+    adaptive: float | None = None
+    raised: Counter[str] = field(default_factory=Counter)
+    followers: dict[Cell, list[Cell]] = field(default_factory=dict)
+    awaiting: Counter[Cell] = field(default_factory=Counter)
+    search: Search | None = None
+
+    def __post_init__(self) -> None:
+        for cell in self.cells:
+            if awaited := self.work.study.waits_for(cell):
+                self.followers.setdefault(awaited, []).append(cell)
+        self.awaiting.update({cell: len(after) for cell, after in self.followers.items()})
+        self.left, self.queued = set(self.cells), set[Cell]()
+        self.without_dense = {cell.replicate for cell in self.cells}
+        if self.adaptive is not None:
+            self._begin_search(self.adaptive)
+
+    def add_dense_run(self, replicate: int) -> None:
+        """Queue the dense run of a replicate, before all cells."""
+        then = functools.partial(self._dense_run_landed, replicate)
+        name, arguments = dense_run(replicate), (self.work, replicate)
+        self.queue.add(Task(name, train_dense, arguments, length=float("inf"), then=then))
+
+    def share_checkpoints(self, replicate: int) -> bool:
+        """Scatter the checkpoints that a replicate's cells start from, once.
+
+        Returns
+        -------
+        bool
+            Whether they are there. If one is missing or damaged, none counts: the dense
+            run is trained anew, and gives the same.
+        """
+        folder, study = self.work.folder, self.work.study
+        digests = folder.manifest()["checkpoints"].get(str(replicate))
+        if digests is None:
+            return False
+        cells = self.cells_of(replicate)
+        for epoch in sorted({epoch for cell in cells for epoch in study.checkpoints_for(cell)}):
+            path = checkpoints.path_of(folder.path, replicate, epoch)
+            load = functools.partial(checkpoints.load, path, digests.get(str(epoch), ""))
+            try:
+                self.queue.share((replicate, epoch), load)
+            except InputError as error:
+                log.warning("%s: the dense run is trained anew", error)
+                return False
+        return True
+
+    def add_cells(self, replicate: int) -> None:
+        """Queue what comes after the dense run of a replicate."""
+        self.without_dense.discard(replicate)
+        if self.masks_only:
+            for threshold in self.work.study.grid.thresholds:
+                self._add_masks(replicate, threshold)
+        elif self.search:
+            self._go_on()
+        else:
+            for cell in self.first_of(replicate):
+                self.add_cell(cell)
+
+    def add_cell(self, cell: Cell) -> None:
+        """Queue a cell."""
+        study, replicate = self.work.study, cell.replicate
+        self.queue.add(
+            Task(
+                f"cell-{cell}",
+                train_cell,
+                arguments=(self.work, cell),
+                shared=tuple((replicate, epoch) for epoch in study.checkpoints_for(cell)),
+                length=study.recipe.epochs - cell.first_epoch,
+                then=functools.partial(self._cell_landed, cell),
+            )
+        )
+
+    def cells_of(self, replicate: int) -> list[Cell]:
+        """Return the cells of a replicate."""
+        return [cell for cell in self.cells if cell.replicate == replicate]
+
+    def first_of(self, replicate: int) -> list[Cell]:
+        """Return those of them that wait for no other cell."""
+        there, study = set(self.cells), self.work.study
+        return [c for c in self.cells_of(replicate) if study.waits_for(c) not in there]
+
+    def _dense_run_landed(self, replicate: int, outcome: Any) -> None:
+        name, folder = dense_run(replicate), self.work.folder
+        if isinstance(outcome, Exception):
+            if self._tried_again(name, outcome):
+                self.add_dense_run(replicate)
+                return
+            self.watch(Event("dense", f"dense run {replicate}", "failed"))
+            self._fail_all(replicate, outcome)
+            return
+        manifest = folder.manifest()
+        manifest["checkpoints"][str(replicate)] = outcome
+        folder.write_manifest(manifest)
+        checkpoints.State(folder.run(name)).remove()
+        self.watch(Event("dense", f"dense run {replicate}", "done"))
+        if self.share_checkpoints(replicate):
+            self.add_cells(replicate)
+            return
+        unread = f"the driver cannot read the checkpoints of replicate {replicate}"
+        self._fail_all(replicate, InputError(unread))
+
+    def _fail_all(self, replicate: int, outcome: Exception) -> None:
+        self.without_dense.discard(replicate)
+        for cell in self.first_of(replicate):
+            self._fail(cell, outcome)
+
+    def _add_masks(self, replicate: int, threshold: float) -> None:
+        def landed(outcome: Any) -> None:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+        name = f"masks-r{replicate}-t{threshold:g}"
+        arguments = (self.work, replicate, threshold)
+        self.queue.add(Task(name, compare_masks, arguments, then=landed))
+
+    def _cell_landed(self, cell: Cell, outcome: Any) -> None:
+        if not isinstance(outcome, Exception):
+            self.work.folder.remove_traceback(cell)
+            self.watch(Event("cell", str(cell), outcome))
+            for follower in self.followers.get(cell, ()):
+                if outcome == "done" and self._is_wanted(follower):
+                    self.add_cell(follower)
+                elif outcome != "done":
+                    self._fail(follower, RuntimeError(f"{cell}, which it starts from, {outcome}"))
+            self._ended(cell)
+        elif self._tried_again(str(cell), outcome):
+            self.add_cell(cell)
+        else:
+            self._fail(cell, outcome)
+
+    def _tried_again(self, name: str, outcome: Exception) -> bool:
+        """Keep the reason why a run raised, and return whether to begin it again.
+
+        Whether it has been begun too often is for the next attempt to say. One that raises
+        before it is even recorded is not begun again.
+        """
+        if isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
+            raise outcome
+        self._keep_reason(name, outcome)
+        self.raised[name] += 1
+        attempts = self.work.folder.attempts(name)
+        begun = sum(attempt.get("driver") == self.work.driver for attempt in attempts)
+        return self.raised[name] <= begun and not isinstance(outcome, ExhaustedError | Diverged)
+
+    def _fail(self, cell: Cell, outcome: Exception) -> None:
+        """Mark a cell as failed, and those that wait for it."""
+        self._keep_reason(str(cell), outcome)
+        self.cube.mark(cell, Status.FAILED)
+        self.watch(Event("cell", str(cell), "failed"))
+        for follower in self.followers.get(cell, ()):
+            self._fail(follower, RuntimeError(f"{cell}, which it starts from, failed"))
+        self._ended(cell)
+
+    def _ended(self, cell: Cell) -> None:
+        """Note that a cell has ended; remove final weights that nobody waits for any more."""
+        self.left.discard(cell)
+        if self.search and cell.arm == "ticket":
+            self._answer((cell.threshold, cell.rewind_epoch))
+            self._go_on()
+        if awaited := self.work.study.waits_for(cell):
+            self.awaiting[awaited] -= 1
+            if not self.awaiting[awaited]:
+                self.work.folder.final(awaited).unlink(missing_ok=True)
+
+    def _keep_reason(self, name: str, outcome: Exception) -> None:
+        folder = self.work.folder
+        if isinstance(outcome, ExhaustedError) and folder.has_traceback(name):
+            return  # which says more
+        try:
+            folder.write_traceback(name, "".join(traceback.format_exception(outcome)))
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise
+            log.warning("cannot keep the reason why %s failed: %s", name, error)
+
+    def _begin_search(self, share: float) -> None:
+        """Begin to search the frontier, with what is known of it."""
+        study = self.work.study
+        points = {(cell.threshold, cell.rewind_epoch) for cell in study.grid.cells()}
+        whole = epochs_to_train(study, study.grid.cells(), 0)
+        axes = study.grid.thresholds, study.grid.rewind_epochs
+        spent = [cell for cell in study.grid.cells() if cell not in self.left]
+        self.search = Search(*axes, self._cost, share * whole, epochs_to_train(study, spent, 0))
+        for point in sorted(points):
+            self._answer(point)
+
+    def _cost(self, point: Point) -> float:
+        cells = [cell for cell in self._at(point) if cell in self.left - self.queued]
+        return epochs_to_train(self.work.study, cells, 0)
+
+    def _at(self, point: Point) -> list[Cell]:
+        """Return the cells that a point of the map needs, those without a k or threshold too."""
+        threshold, k = point
+        return [
+            cell
+            for cell in self.work.study.grid.cells()
+            if (cell.threshold == threshold or cell.arm == "dense_child")
+            and (cell.rewind_epoch == k or cell.arm == "reinit")
+        ]
+
+    def _answer(self, point: Point) -> None:
+        """Tell the search about a point of which all tickets have ended."""
+        assert self.search
+        tickets = [cell for cell in self._at(point) if cell.arm == "ticket"]
+        if self.left.isdisjoint(tickets):
+            self.search.answer(point, self.cube.matches(tickets, self.work.study.matching_margin))
+
+    def _go_on(self) -> None:
+        """Queue the cells of the points that the search asks for."""
+        if self.without_dense or not self.search:
+            return
+        for point in self.search.next():
+            new = [cell for cell in self._at(point) if cell in self.left - self.queued]
+            self.queued.update(new)
+            for cell in new:
+                if self.work.study.waits_for(cell) not in self.left:
+                    self.add_cell(cell)
+
+    def _is_wanted(self, cell: Cell) -> bool:
+        return self.search is None or cell in self.queued
+
+    def skip_the_rest(self) -> None:
+        """Mark the cells that the search did not ask for, and say why."""
+        if not self.search:
+            return
+        reasons = {}
+        for cell in sorted(self.left):
+            self.cube.mark(cell, Status.SKIPPED)
+            reasons[str(cell)] = self.search.reason((cell.threshold, cell.rewind_epoch))
+        self.work.folder.write_skipped(reasons)
