@@ -1,0 +1,275 @@
+"""Published grids, and the same numbers of a study's own results."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from lthdask.errors import InputError, one_of
+from lthdask.report.summary import flags
+from lthdask.study import Study
+
+ROUNDING = 0.05
+"""Percentage points; remaining shares are published to a tenth."""
+
+
+class Place(NamedTuple):
+    """Where an accuracy stands in a grid.
+
+    `rewind_epoch` is of the published protocol, and None where the arm has none;
+    `remaining` is the share of the prunable weights that remains, in percent.
+    """
+
+    arm: str
+    rewind_epoch: int | None
+    remaining: float
+
+    def __str__(self) -> str:
+        """Return the place as it is shown."""
+        return f"{column(self.arm, self.rewind_epoch)} at {self.remaining:g} %"
+
+
+class Accuracy(NamedTuple):
+    """Test accuracy in percent, and of how many runs it is the median (dense: the mean)."""
+
+    percent: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The accuracies of a grid: what is missing was not measured.
+
+    Attributes
+    ----------
+    cells : mapping of Place to Accuracy
+    dense : Accuracy or None
+    """
+
+    cells: Mapping[Place, Accuracy]
+    dense: Accuracy | None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published grid.
+
+    Attributes
+    ----------
+    study : str
+        The shipped study that follows its protocol.
+    source : str
+    epochs : int
+        T.
+    one_shot, iterative : Numbers
+        All weights pruned at once, and in rounds.
+    deviation, dense_deviation : float
+        Standard deviation of one run of a cell, and of one dense run, in points.
+    remaining : tuple of float
+        The rows, in percent.
+    columns : tuple of (str, int or None)
+        Arm and rewind epoch.
+    signature : mapping
+        The numbers of its signatures.
+    """
+
+    study: str
+    source: str
+    epochs: int
+    one_shot: Numbers
+    iterative: Numbers
+    deviation: float
+    dense_deviation: float
+    remaining: tuple[float, ...]
+    columns: tuple[tuple[str, int | None], ...]
+    signature: Mapping[str, Any]
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms of the grid."""
+        return list(dict.fromkeys(arm for arm, _ in self.columns))
+
+    def rewind_epochs(self, epochs: int) -> dict[int, int]:
+        """Return each published rewind epoch → the one of a study of so many epochs.
+
+        In proportion, rounded; those that are not apart any more, or leave nothing to
+        train, are left out.
+        """
+        published = sorted({k for _, k in self.columns if k is not None})
+        scaled = {k: scale(k, epochs, self.epochs) for k in published}
+        found = list(scaled.values())
+        return {k: own for k, own in scaled.items() if found.count(own) == 1 and own < epochs}
+
+
+def cards() -> list[str]:
+    """Return the names of the published grids that are shipped."""
+    folder = resources.files("lthdask") / "published"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir())
+
+
+def published(name: str) -> Published:
+    """Return a published grid by the name of its study.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if name not in cards():
+        raise one_of("card", name, cards())
+    text = (resources.files("lthdask") / "published" / f"{name}.yaml").read_text()
+    values = yaml.safe_load(text)
+    remaining, runs, dense = values["remaining"], values["replicates"], values["dense"]
+    whole = Accuracy(dense["accuracy"], dense["runs"])
+    return Published(
+        values["study"],
+        values["source"],
+        values["epochs"],
+        Numbers(_cells(values["one_shot"], remaining, runs), whole),
+        Numbers(_cells(values["iterative"], remaining, runs), whole),
+        values["deviation"],
+        dense["deviation"],
+        tuple(remaining),
+        tuple((column["arm"], column["rewind_epoch"]) for column in values["one_shot"]),
+        values["signature"],
+    )
+
+
+def protocol(
+    card: Published, fraction: float = 1.0, milestones: Sequence[int] = ()
+) -> dict[str, str]:
+    """Return what to change in the card's study to train its grid, or a fraction of it.
+
+    Parameters
+    ----------
+    card : Published
+    fraction : float
+        Of the epochs, in (0, 1]: T, the milestones and the rewind epochs are multiplied
+        by it and rounded.
+    milestones : sequence of int
+        Those of the study.
+
+    Raises
+    ------
+    InputError
+        If rewind epochs or milestones were not apart any more.
+    """
+    changes = {"grid.arms": ",".join(card.arms)}
+    if fraction == 1:
+        return changes
+    epochs = round(fraction * card.epochs) if 0 < fraction < 1 else 0
+    if not _apart(card, epochs, milestones):
+        least = next(t for t in range(card.epochs + 1) if _apart(card, t, milestones))
+        raise InputError(
+            f"--fraction must be at most 1, and leave {least} of {card.epochs} epochs or more, "
+            f"so that rewind epochs and milestones stay apart; got {fraction:g}"
+        )
+    rewinds = card.rewind_epochs(epochs).values()
+    drops = (scale(epoch, epochs, card.epochs) for epoch in milestones)
+    return changes | {
+        "recipe.epochs": str(epochs),
+        "recipe.schedule.milestones": ",".join(map(str, drops)),
+        "grid.rewind_epochs": ",".join(map(str, rewinds)),
+    }
+
+
+def scale(epoch: int, epochs: int, published: int) -> int:
+    """Return where an epoch of the `published` ones lies in a study of `epochs`."""
+    return round(epoch * epochs / published)
+
+
+def column(arm: str, rewind_epoch: int | None) -> str:
+    """Return the heading of a column."""
+    return arm if rewind_epoch is None else f"{arm} k={rewind_epoch}"
+
+
+def medians(
+    results: xr.Dataset, card: Published, schedule: Literal["one_shot", "iterative"] = "one_shot"
+) -> Numbers:
+    """Return a study's numbers of the places that were published.
+
+    Parameters
+    ----------
+    results : xarray.Dataset
+        As from :func:`lthdask.open_results`.
+    card : Published
+    schedule : {"one_shot", "iterative"}
+        How the study pruned.
+
+    Returns
+    -------
+    Numbers
+        Medians over the replicates that are done, as they were published; the dense
+        accuracy is the mean. A rewind epoch stands for the published one that lies at the
+        same share of training.
+
+    Raises
+    ------
+    InputError
+        If it is a study of something else.
+    """
+    _require_same(results, card, schedule)
+    done = results.test_accuracy.where(results.status == flags(results)["done"])
+    rewinds = card.rewind_epochs(results.sizes["epoch"])
+    found = {}
+    for place in getattr(card, schedule).cells:
+        values = 100 * _runs(done, place, rewinds)
+        if len(values):
+            found[place] = Accuracy(float(np.median(values)), len(values))
+    dense = 100 * _finite(results.dense_test_accuracy)
+    return Numbers(found, Accuracy(float(dense.mean()), len(dense)) if len(dense) else None)
+
+
+def _cells(
+    columns: Sequence[Mapping[str, Any]], remaining: Sequence[float], runs: int
+) -> dict[Place, Accuracy]:
+    return {
+        Place(column["arm"], column["rewind_epoch"], share): Accuracy(percent, runs)
+        for column in columns
+        for share, percent in zip(remaining, column["accuracy"], strict=True)
+        if percent is not None
+    }
+
+
+def _apart(card: Published, epochs: int, milestones: Sequence[int]) -> bool:
+    """Return whether rewind epochs and milestones stay apart in so many epochs."""
+    drops = [0, *(scale(epoch, epochs, card.epochs) for epoch in milestones), epochs]
+    rewinds = card.rewind_epochs(epochs)
+    return len(rewinds) == len(card.rewind_epochs(card.epochs)) and len(set(drops)) == len(drops)
+
+
+def _runs(done: xr.DataArray, place: Place, rewinds: Mapping[int, int]) -> Any:
+    """Return the accuracies of a place, one for each replicate that is done."""
+    remaining = 100 * (1 - done.threshold.values)
+    near = np.flatnonzero(np.abs(remaining - place.remaining) < ROUNDING + 1e-9)
+    if place.arm not in done.arm or not len(near):
+        return np.empty(0)
+    row = done.sel(arm=place.arm).isel(threshold=near[0])
+    if place.rewind_epoch is None:  # stored at one rewind epoch, whichever
+        return _finite(row)
+    own = rewinds.get(place.rewind_epoch)
+    return _finite(row.sel(rewind_epoch=own)) if own in row.rewind_epoch else np.empty(0)
+
+
+def _finite(values: xr.DataArray) -> Any:
+    return values.values[np.isfinite(values.values)]
+
+
+def _require_same(results: xr.Dataset, card: Published, schedule: str) -> None:
+    """Refuse results that the grid says nothing about."""
+    wanted, found = Study.read(card.study).to_dict(), results.attrs["study"]
+    for block, key in (("network", "name"), ("data", "name"), ("pruning", "by")):
+        if (given := found[block][key]) != (asked := wanted[block][key]):
+            raise InputError(
+                f"the card {card.study} is about {block}.{key} {asked}; the results of the "
+                f"study {found['name']} are of {given}"
+            )
+    if (found["pruning"]["schedule"] == "one_shot") != (schedule == "one_shot"):
+        raise InputError(
+            f"the study {found['name']} prunes {found['pruning']['schedule']}, not {schedule}; "
+            f"results of iterative pruning are given with --iterative, others with --results"
+        )

@@ -1,0 +1,269 @@
+"""A study's results beside the published ones, with the noise, and the signatures."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lthdask.report.published import Accuracy, Numbers, Place, Published, column, medians
+from lthdask.report.signatures import Signature, deviation_of_median, signatures
+from lthdask.study import Study
+
+OWN = ("name", "seed", "keep_until", "matching_margin", "grid.")
+"""Keys of a study in which it may differ from the protocol."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An accuracy beside the published one.
+
+    Attributes
+    ----------
+    place : Place or None
+        None is the dense network.
+    ours : Accuracy or None
+        None is missing.
+    published : Accuracy
+    noise : float
+        Points: two standard deviations of the difference of the two medians (dense: means),
+        from the published standard deviation of one run and the number of runs of each. In
+        one of twenty places, chance alone exceeds it.
+    """
+
+    place: Place | None
+    ours: Accuracy | None
+    published: Accuracy
+    noise: float
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the published, in points."""
+        return None if self.ours is None else self.ours.percent - self.published.percent
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the difference is within the noise; None where ours is missing."""
+        return None if self.difference is None else abs(self.difference) <= self.noise
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """All that can be said of a study beside a published grid.
+
+    Attributes
+    ----------
+    card : Published
+    comparisons : list of Comparison
+    signatures : list of Signature
+    differences : list of str
+        Settings in which the study is not the protocol; with any, the numbers are not
+        comparable, and only the signatures may be looked at.
+    epochs : int
+        T of the study.
+    """
+
+    card: Published
+    comparisons: list[Comparison]
+    signatures: list[Signature]
+    differences: list[str]
+    epochs: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether every signature holds."""
+        return all(signature.holds for signature in self.signatures)
+
+
+def reproduction(
+    results: xr.Dataset, card: Published, iterative: xr.Dataset | None = None
+) -> Reproduction:
+    """Compare results with a published grid.
+
+    Parameters
+    ----------
+    results : xarray.Dataset
+        As from :func:`lthdask.open_results`, of one-shot pruning.
+    card : Published
+    iterative : xarray.Dataset, optional
+        Likewise, of iterative pruning.
+
+    Raises
+    ------
+    InputError
+        If they are of something else.
+    """
+    ours = medians(results, card)
+    rounds = None if iterative is None else medians(iterative, card, "iterative")
+    return Reproduction(
+        card,
+        compare(ours, card),
+        signatures(ours, card, rounds),
+        differences(results, card),
+        results.sizes["epoch"],
+    )
+
+
+def compare(ours: Numbers, card: Published) -> list[Comparison]:
+    """Return each published place of one-shot pruning beside ours, the dense network last."""
+    cells = [
+        Comparison(place, own := ours.cells.get(place), said, _noise(own, said, card))
+        for place, said in card.one_shot.cells.items()
+    ]
+    dense, own = card.one_shot.dense, ours.dense
+    assert dense is not None
+    runs = [accuracy.runs for accuracy in (own, dense) if accuracy]
+    noise = 2 * card.dense_deviation * math.sqrt(sum(1 / n for n in runs))
+    return [*cells, Comparison(None, own, dense, noise)]
+
+
+def differences(results: xr.Dataset, card: Published) -> list[str]:
+    """Return the settings in which a study is not the card's."""
+    lines = Study.read(card.study).differences(Study.from_dict(results.attrs["study"]))
+    keys = (line.partition(":")[0] for line in lines)
+    return [key for key in keys if not key.startswith(OWN)]
+
+
+def table(found: Reproduction) -> Table:
+    """Return the published table, ours and their differences, in percent and points."""
+    card, at = found.card, {c.place: c for c in found.comparisons}
+    shown = Table(title="test accuracy, %", box=box.SIMPLE_HEAD, title_style="")
+    shown.title_justify = "left"
+    shown.add_column("remaining", justify="right")
+    shown.add_column("")
+    for arm, k in card.columns:
+        shown.add_column(column(arm, k).removeprefix("ticket "), justify="right")
+    replicates = max((c.ours.runs for c in found.comparisons if c.ours), default=0)
+    for remaining in card.remaining:
+        row = [at[Place(*column, remaining)] for column in card.columns]
+        _add_rows(shown, f"{remaining:g} %", row, replicates, not found.differences)
+    _add_rows(shown, "dense", [at[None]], replicates, not found.differences)
+    return shown
+
+
+def print_reproduction(console: Console, found: Reproduction) -> None:
+    """Print all of it; the table at its own width, as it would lose digits."""
+    shown = table(found)
+    unbounded = console.options.update(max_width=100_000)
+    console.width = max(console.width, console.measure(shown, options=unbounded).maximum)
+    console.print(shown)
+    for sentence in sentences(found):
+        console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+
+
+def sentences(found: Reproduction) -> list[str]:
+    """Return what the table does not say by itself, and the signatures."""
+    card, judged = found.card, [c for c in found.comparisons if c.within is not None]
+    said = [f"published: {card.source}"]
+    if found.differences:
+        said.append(
+            f"the numbers are not comparable, only the signatures may be looked at: other than "
+            f"the protocol's are {', '.join(found.differences)}"
+        )
+    elif judged:
+        outside = sum(not c.within for c in judged)
+        noise = sorted({f"{c.noise:.2f}" for c in judged if c.place})
+        said.append(
+            f"* {outside} of {len(judged)} differ from the published by more than the noise "
+            f"(± {' or '.join(noise)}; dense ± {found.comparisons[-1].noise:.2f}): two standard "
+            f"deviations of the difference, which chance exceeds in 1 of 20"
+        )
+    if found.epochs != card.epochs:
+        pairs = (f"{k} is {own}" for k, own in card.rewind_epochs(found.epochs).items())
+        said.append(
+            f"{found.epochs} of {card.epochs} epochs; of the published rewind epochs, "
+            f"{', '.join(pairs)} here"
+        )
+    if missing := len(found.comparisons) - len(judged):
+        said.append(f"{missing} of {len(found.comparisons)} published accuracies have none here")
+    for signature in found.signatures:
+        said += [f"({signature.number}) {signature.claim}: {verdict(signature)}"]
+        said += [f"    {check}" for check in signature.deciding[:5]]
+        if signature.holds is None:
+            said.append(f"    missing: {_first(signature.missing)}")
+        said += [f"    {signature.note}"] * bool(signature.note)
+    return said
+
+
+def verdict(signature: Signature) -> str:
+    """Return what became of a signature, in words."""
+    return {True: "holds", False: "does not hold", None: "cannot be judged"}[signature.holds]
+
+
+def outcome(found: Reproduction) -> dict[str, Any]:
+    """Return all of it as values that JSON can hold."""
+    dense = found.comparisons[-1]
+    return {
+        "study": found.card.study,
+        "source": found.card.source,
+        "epochs": found.epochs,
+        "comparable": not found.differences,
+        "differences": found.differences,
+        "cells": [c.place._asdict() | _values(c) for c in found.comparisons if c.place],
+        "dense": _values(dense),
+        "signatures": [
+            {
+                "number": signature.number,
+                "claim": signature.claim,
+                "verdict": verdict(signature),
+                "checks": [
+                    {
+                        "what": check.label,
+                        "points": check.value,
+                        "least": check.least if math.isfinite(check.least) else None,
+                        "most": check.most if math.isfinite(check.most) else None,
+                        "missing": list(check.missing),
+                    }
+                    for check in signature.checks
+                ],
+                "note": signature.note,
+            }
+            for signature in found.signatures
+        ],
+    }
+
+
+def _noise(ours: Accuracy | None, published: Accuracy, card: Published) -> float:
+    runs = [accuracy.runs for accuracy in (ours, published) if accuracy]
+    return 2 * card.deviation * math.hypot(*map(deviation_of_median, runs))
+
+
+def _values(comparison: Comparison) -> dict[str, Any]:
+    ours = comparison.ours
+    return {
+        "ours": ours.percent if ours else None,
+        "runs": ours.runs if ours else 0,
+        "published": comparison.published.percent,
+        "difference": comparison.difference,
+        "noise": comparison.noise if ours else None,
+        "within_noise": comparison.within,
+    }
+
+
+def _add_rows(
+    shown: Table, name: str, row: Sequence[Comparison], replicates: int, comparable: bool
+) -> None:
+    """Add three rows: published, ours and, where they are comparable, the difference."""
+    ours = [
+        f"{c.ours.percent:.2f}" + (f" ({c.ours.runs})" if c.ours.runs < replicates else "")
+        if c.ours
+        else ""
+        for c in row
+    ]
+    shown.add_row(name, "published", *(f"{c.published.percent:.2f}" for c in row))
+    shown.add_row("", "ours", *ours, end_section=not comparable)
+    if comparable:
+        marked = [
+            "" if c.difference is None else f"{c.difference:+.2f}{'' if c.within else '*'}"
+            for c in row
+        ]
+        shown.add_row("", "difference", *marked, end_section=True)
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

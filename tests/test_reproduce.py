@@ -1,0 +1,381 @@
+"""What a reproduction promises: the published numbers, fairly compared, and rules that can fail."""
+
+import hashlib
+import io
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+from rich.console import Console
+
+from lthdask.errors import InputError
+from lthdask.report.published import Accuracy, Numbers, Place, medians, protocol, published
+from lthdask.report.reproduction import outcome, print_reproduction, reproduction, verdict
+from lthdask.report.signatures import deviation_of_median, signatures
+from lthdask.storage.results import Status
+from lthdask.study import Study
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce.py"
+CARD = published("cifar10-resnet20")
+STUDY = Study.read("cifar10-resnet20")
+DONE, PENDING, NOT_APPLICABLE = Status.DONE, Status.PENDING, Status.NOT_APPLICABLE
+
+
+def changed(numbers, cells):
+    """The numbers with some accuracies replaced; None takes one away."""
+    own = {place: numbers.cells[place]._replace(percent=p) for place, p in cells.items() if p}
+    kept = {place: a for place, a in numbers.cells.items() if place not in cells}
+    return Numbers(kept | own, numbers.dense)
+
+
+def results(numbers=CARD.one_shot, replicates=3, offset=0.0, changes=None):
+    """A study's results, as opened, whose replicates lie 0.3 points around these accuracies.
+
+    With all arms; reinit stands at the first rewind epoch.
+    """
+    study = STUDY.changed(changes or {})
+    epochs, shares = study.recipe.epochs, [1 - r / 100 for r in CARD.remaining]
+    rewinds = CARD.rewind_epochs(epochs)
+    coordinates = {
+        "arm": CARD.arms,
+        "replicate": range(replicates),
+        "threshold": shares,
+        "rewind_epoch": list(rewinds.values()),
+    }
+    shape = tuple(len(values) for values in coordinates.values())
+    status, accuracy = np.full(shape, PENDING), np.full(shape, np.nan)
+    status[CARD.arms.index("reinit")] = NOT_APPLICABLE
+    spread = np.linspace(-0.3, 0.3, replicates) if replicates > 1 else np.zeros(1)
+    for place, (percent, _) in numbers.cells.items():
+        k = 0 if place.rewind_epoch is None else list(rewinds).index(place.rewind_epoch)
+        at = (CARD.arms.index(place.arm), slice(None), CARD.remaining.index(place.remaining), k)
+        status[at], accuracy[at] = DONE, (percent + offset + spread) / 100
+    dense = (CARD.one_shot.dense.percent + offset + spread) / 100
+    flags = {
+        "flag_values": [int(s) for s in Status],
+        "flag_meanings": " ".join(s.name.lower() for s in Status),
+    }
+    cells = tuple(coordinates)
+    return xr.Dataset(
+        {
+            "status": (cells, status, flags),
+            "test_accuracy": (cells, accuracy),
+            "dense_test_accuracy": ("replicate", dense),
+        },
+        {**coordinates, "epoch": range(1, epochs + 1)},
+        {"study": study.to_dict()},
+    )
+
+
+def printed(found, width=80):
+    console = Console(width=width, file=io.StringIO())
+    print_reproduction(console, found)
+    return console.file.getvalue()
+
+
+def test_the_card_is_the_grid_of_its_study():
+    assert list(STUDY.grid.rewind_epochs) == list(CARD.rewind_epochs(STUDY.recipe.epochs))
+    assert [round(100 * (1 - t), 1) for t in STUDY.grid.thresholds] == list(CARD.remaining)
+    assert (STUDY.recipe.epochs, STUDY.grid.replicates) == (CARD.epochs, 3)
+    assert len(CARD.one_shot.cells) == 6 * 11
+    assert CARD.one_shot.cells[Place("reinit", None, 13.4)] == Accuracy(87.46, 3)
+    assert CARD.one_shot.cells[Place("ticket", 172, 10.7)] == Accuracy(84.81, 3)
+    assert CARD.iterative.cells[Place("ticket", 12, 13.4)] == Accuracy(91.41, 3)
+    assert protocol(CARD) == {"grid.arms": "ticket,fine_tune,lr_rewind,reinit"}
+
+
+@pytest.mark.parametrize("iterative", [None, CARD.iterative])
+def test_the_published_grid_keeps_all_six_signatures(iterative):
+    found = signatures(CARD.one_shot, CARD, iterative)
+    assert [(s.number, s.holds) for s in found] == [
+        (number, True) for number in ("i", "ii", "iii", "iv", "v", "vi")
+    ]
+    assert all(check.value is not None for s in found for check in s.checks)
+    assert [s.number for s in found if s.note] == ([] if iterative else ["v"])
+
+
+PLATEAU = CARD.signature["plateau"]
+# What is planted → which signature it breaks.
+PLANTED = {
+    "reinit is as good as late rewinding": ("i", {Place("reinit", None, 21.0): 91.21}),
+    "reinit is much worse than k=0": ("i", {Place("reinit", None, 80.0): 89.0}),
+    "late rewinding gains nothing": (
+        "ii",
+        {Place("ticket", k, 13.4): 90.15 for k in (0,)} | {Place("reinit", None, 13.4): 90.1},
+    ),
+    "late rewinding gains too much": (
+        "ii",
+        {Place("ticket", 0, 10.7): 85.0, Place("reinit", None, 10.7): 85.0},
+    ),
+    "one epoch falls out of the plateau": ("iii", {Place("ticket", 52, 10.7): 87.9}),
+    "no cliff": ("iv", {Place("ticket", 172, 21.0): 91.0}),
+    "tickets match no longer at 51.2 %": ("v", {Place("ticket", k, 51.2): 90.9 for k in PLATEAU}),
+    "tickets match at 21 %": ("v", {Place("ticket", k, 21.0): 91.6 for k in PLATEAU}),
+    "k=0 matches at 80 %": ("vi", {Place("ticket", 0, 80.0): 91.6}),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_planted_violation_is_caught_and_breaks_nothing_else(planted):
+    number, cells = PLANTED[planted]
+    found = signatures(changed(CARD.one_shot, cells), CARD, CARD.iterative)
+    assert [s.number for s in found if not s.holds] == [number]
+    (broken,) = (s for s in found if not s.holds)
+    assert verdict(broken) == "does not hold"
+    assert broken.deciding == broken.broken
+
+
+@pytest.mark.parametrize("cell", [(21.0, 90.5), (10.7, 91.71)])
+def test_the_iterative_half_is_judged_when_it_is_given(cell):
+    remaining, percent = cell
+    planted = changed(CARD.iterative, {Place("ticket", 12, remaining): percent})
+    found = {s.number: s for s in signatures(CARD.one_shot, CARD, planted)}
+    assert [n for n, s in found.items() if not s.holds] == ["v"]
+    assert str(found["v"].deciding[0]).startswith(f"iterative k=12 − dense at {remaining:g} %: ")
+
+
+def test_a_signature_names_the_cells_that_it_lacks_and_is_broken_by_those_it_has():
+    lacking = {Place("reinit", None, share): None for share in CARD.remaining[1:]}
+    first, *rest = signatures(changed(CARD.one_shot, lacking), CARD)
+    assert (first.holds, verdict(first)) == (None, "cannot be judged")
+    assert first.missing == [f"reinit at {share:g} %" for share in CARD.remaining[1:]]
+    assert all(s.holds for s in rest)
+    lacking[Place("reinit", None, 80.0)] = 85.0
+    assert signatures(changed(CARD.one_shot, lacking), CARD)[0].holds is False
+    found = signatures(replace(CARD.one_shot, dense=None), CARD)
+    assert [s.number for s in found if s.holds is None] == ["v", "vi"]
+    assert {*found[4].missing, *found[5].missing} == {"dense"}
+    assert [s.holds for s in signatures(Numbers({}, None), CARD)] == [None] * 6
+
+
+def test_fewer_runs_are_noisier_so_it_takes_more_to_break_a_signature():
+    planted = changed(CARD.one_shot, PLANTED["one epoch falls out of the plateau"][1])
+    single = {place: a._replace(runs=1) for place, a in planted.cells.items()}
+    assert signatures(replace(planted, cells=single), CARD)[2].holds
+    many = {place: a._replace(runs=100) for place, a in CARD.one_shot.cells.items()}
+    found = signatures(replace(CARD.one_shot, cells=many), CARD)
+    assert [s.number for s in found if not s.holds] == ["i", "iii"]
+
+
+@pytest.mark.parametrize("runs", [1, 3, 5, 101])
+def test_the_noise_of_a_median_is_what_drawing_gives(runs):
+    drawn = np.median(np.random.default_rng(0).normal(size=(40_000, runs)), axis=1).std()
+    assert deviation_of_median(runs) == pytest.approx(drawn, rel=0.02)
+
+
+def test_results_become_the_medians_that_were_published():
+    found = medians(results(), CARD)
+    assert found.cells.keys() == CARD.one_shot.cells.keys()
+    for place, accuracy in CARD.one_shot.cells.items():
+        assert found.cells[place] == (pytest.approx(accuracy.percent), 3)
+    assert found.dense == (pytest.approx(91.71), 3)
+
+
+def test_only_cells_that_are_done_count_and_reinit_is_found_wherever_it_stands():
+    opened = results()
+    place = {"arm": "ticket", "rewind_epoch": 12}
+    at = opened.status.loc[place | {"threshold": opened.threshold[0]}]
+    at[1:] = [Status.FAILED, Status.DIVERGED]
+    opened.status.loc[place | {"threshold": opened.threshold[1]}] = PENDING
+    for array in (opened.status, opened.test_accuracy):
+        row = array.loc[{"arm": "reinit"}]
+        row[:] = np.roll(row, 3, axis=-1)
+    found = medians(opened, CARD).cells
+    assert found[Place("ticket", 12, 80.0)] == (pytest.approx(91.59 - 0.3), 1)
+    assert Place("ticket", 12, 51.2) not in found
+    assert found[Place("reinit", None, 13.4)] == (pytest.approx(87.46), 3)
+
+
+def test_arms_replicates_and_thresholds_that_were_not_trained_are_missing():
+    part = results().sel(arm=["ticket"], replicate=[1]).isel(threshold=[0, 3])
+    found = medians(part, CARD).cells
+    assert {place.arm for place in found} == {"ticket"}
+    assert {place.remaining for place in found} == {80.0, 21.0}
+    assert {accuracy.runs for accuracy in found.values()} == {1}
+    exact = part.assign_coords(threshold=[0.2, 1 - 0.8**7])
+    assert medians(exact, CARD).cells.keys() == found.keys()
+
+
+def test_a_difference_counts_from_two_standard_deviations_on():
+    # 2 · 0.34 · √2 · 0.663 for two medians of three; 2 · 0.23 · √(1/3 + 1/246) dense.
+    for offset, cells, dense in ((0.6, 0, 1), (-0.65, 66, 1), (0.25, 0, 0)):
+        found = reproduction(results(offset=offset), CARD).comparisons
+        assert found[0].noise == pytest.approx(0.638, abs=1e-3)
+        assert found[-1].noise == pytest.approx(0.267, abs=1e-3)
+        assert sum(not c.within for c in found[:-1]) == cells
+        assert (not found[-1].within) == dense
+    assert reproduction(results(replicates=1), CARD).comparisons[0].noise == pytest.approx(
+        0.816, abs=1e-3
+    )
+
+
+def test_the_table_stands_beside_the_published_one_and_loses_no_digit():
+    found = reproduction(results(offset=-0.65), CARD)
+    rows = [line.split() for line in printed(found, width=20).splitlines()]
+    at = next(i for i, row in enumerate(rows) if row[:2] == ["80", "%"])
+    assert rows[at][2:5] == ["published", "91.14", "91.59"]
+    assert rows[at + 1][:3] == ["ours", "90.49", "90.94"]
+    assert rows[at + 2][:3] == ["difference", "-0.65*", "-0.65*"]
+    assert len(rows[at]) == 2 + 1 + 11
+    text = printed(found)
+    assert "* 67 of 67 differ from the published by more than the noise (± 0.64; dense ±" in text
+    assert CARD.source in text
+    assert text.count(": holds") == 6
+    assert "    k=0 − reinit at 21 %: +0.69 (≥ -0.84, ≤ +0.84)" in text
+
+
+@pytest.mark.parametrize("key", ["recipe.batch_size", "seed", "grid.replicates"])
+def test_numbers_of_another_recipe_are_not_compared(key):
+    found = reproduction(results(changes={key: "4"}), CARD)
+    other = key == "recipe.batch_size"
+    assert found.differences == [key] * other
+    assert ("the numbers are not comparable" in printed(found)) == other
+    assert ("difference" in printed(found)) == (not other)
+    assert outcome(found)["comparable"] == (not other)
+
+
+def test_a_fraction_scales_epochs_milestones_and_rewind_epochs_and_finds_them_again():
+    tenth = {
+        "grid.arms": "ticket,fine_tune,lr_rewind,reinit",
+        "recipe.epochs": "18",
+        "recipe.schedule.milestones": "9,13",
+        "grid.rewind_epochs": "0,1,3,5,7,9,13,17",
+    }
+    assert protocol(CARD, 0.1, STUDY.recipe.schedule.milestones) == tenth
+    found = reproduction(results(changes=tenth | {"grid.arms": "ticket"}), CARD)
+    assert all(c.ours for c in found.comparisons)
+    assert found.holds
+    assert "18 of 182 epochs; of the published rewind epochs, 0 is 0, 12 is 1, 32 is 3," in printed(
+        found
+    )
+    for fraction in (0.02, 0.0, -1.0, 1.5, float("nan")):
+        with pytest.raises(InputError, match="leave 10 of 182 epochs or more"):
+            protocol(CARD, fraction, STUDY.recipe.schedule.milestones)
+
+
+def test_results_of_something_else_are_refused():
+    other = results()
+    other.attrs["study"] = Study.read("digits").to_dict()
+    with pytest.raises(InputError, match=r"about network.name resnet20; .* are of mobilenet_v2"):
+        medians(other, CARD)
+    with pytest.raises(InputError, match="prunes one_shot, not iterative"):
+        reproduction(results(), CARD, results())
+    rounds = results(CARD.iterative)
+    rounds.attrs["study"]["pruning"]["schedule"] = "iterative"
+    found = reproduction(results(), CARD, rounds)
+    assert found.holds
+    assert not any(s.note for s in found.signatures)
+
+
+# From here on, the command.
+
+
+@pytest.fixture(scope="module")
+def command():
+    spec = spec_from_file_location("reproduce_script", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["cifar"], "unknown card 'cifar'; known: cifar10-resnet20"),
+        (["cifar10-resnet20", "--fraction", "0.01"], "--fraction must be at most 1, and leave 10"),
+        (["cifar10-resnet20", "--results", "nowhere"], "there are no results at nowhere/"),
+        (["cifar10-resnet20", "--iterative", "nowhere"], "there are no results at nowhere/"),
+        (["cifar10-resnet20", "--set", "seed"], "--set takes KEY=VALUE; got 'seed'"),
+        (["cifar10-resnet20", "--workers", "0"], "--workers must be 1 or more"),
+        (["cifar10-resnet20", "--deploy", "slum"], "unknown deployment 'slum'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(command, tmp_path, arguments, problem):
+    done = CliRunner().invoke(command, [*arguments, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: ")
+    assert problem in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_answers_without_importing_torch():
+    code = (
+        "import sys; sys.argv = ['reproduce.py', '--help']; import runpy\n"
+        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'dask', 'zarr', 'xarray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "CARD is one of: cifar10-resnet20." in done.stdout
+
+
+def write_cifar10(folder, images=8):
+    """CIFAR-10 as it is distributed, of a few images, and the cluster file to train on it.
+
+    torchvision checks the digests of the true files; workers load those of these instead.
+    """
+    random, digests = np.random.default_rng(0), {}
+    contents = {"batches.meta": {"label_names": [str(i) for i in range(10)]}}
+    for number, file in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+        labels = [(i + number) % 10 for i in range(images)]
+        pixels = random.integers(0, 100, (images, 3, 32, 32), dtype=np.uint8)
+        for image, label in zip(pixels, labels, strict=True):
+            image[:, 3 * label : 3 * label + 4] += 100
+        contents[file] = {"data": pixels.reshape(images, 3072), "labels": labels}
+    place = folder / "cifar-10-batches-py"
+    place.mkdir()
+    for file, content in contents.items():
+        (place / file).write_bytes(pickle.dumps(content))
+        digests[file] = hashlib.md5((place / file).read_bytes()).hexdigest()
+    (folder / "digests.py").write_text(
+        f"from torchvision.datasets import CIFAR10\n"
+        f"digests = {digests}\n"
+        f"CIFAR10.train_list = [[file, digests[file]] for file, _ in CIFAR10.train_list]\n"
+        f"CIFAR10.test_list = [[file, digests[file]] for file, _ in CIFAR10.test_list]\n"
+        f"CIFAR10.meta = CIFAR10.meta | {{'md5': digests['batches.meta']}}\n"
+    )
+    (folder / "cluster.yaml").write_text(
+        f"lthdask: {{deployment: local}}\n"
+        f"distributed: {{worker: {{preload: [{folder / 'digests.py'}]}}}}\n"
+    )
+
+
+def test_the_command_trains_a_fraction_of_the_protocol_and_compares_it(command, tmp_path):
+    write_cifar10(tmp_path)
+    out = tmp_path / "run"
+    settings = (
+        "grid.arms=ticket",
+        "grid.thresholds=0.2",
+        "grid.rewind_epochs=8,10",
+        "data.validation=8",
+        "recipe.batch_size=32",
+    )
+    options = f"--data {tmp_path} --cluster {tmp_path}/cluster.yaml --out {out} --workers 1"
+    arguments = ["cifar10-resnet20", *options.split(), "--fraction", "0.06", "--replicates", "1"]
+    arguments += [part for setting in settings for part in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "2/2 cells" in done.stdout
+    assert "the numbers are not comparable" in done.stdout
+    assert "11 of 182 epochs" in done.stdout
+    assert "(i) k=0 is close to reinit: cannot be judged" in done.stdout
+    again = CliRunner().invoke(command, ["cifar10-resnet20", "--results", str(out), "--json"])
+    values = json.loads(again.stdout)
+    assert again.exit_code == 1
+    assert values["folder"] == str(out)
+    trained = {(c["rewind_epoch"], c["remaining"]): c for c in values["cells"] if c["runs"]}
+    assert trained.keys() == {(132, 80.0), (172, 80.0)}
+    assert all(0 <= cell["ours"] <= 100 for cell in trained.values())
+    assert len(values["signatures"]) == 6
