@@ -37,7 +37,7 @@ def changed(numbers, cells):
 
 
 def results(numbers=CARD.one_shot, replicates=3, offset=0.0, changes=None):
-    """A study's results, as opened, whose replicates lie 0.3 points around these accuracies.
+    """A study's results, as opened, whose medians (dense: means) are these accuracies.
 
     With all arms; reinit stands at the first rewind epoch.
     """
@@ -53,12 +53,12 @@ def results(numbers=CARD.one_shot, replicates=3, offset=0.0, changes=None):
     shape = tuple(len(values) for values in coordinates.values())
     status, accuracy = np.full(shape, PENDING), np.full(shape, np.nan)
     status[CARD.arms.index("reinit")] = NOT_APPLICABLE
-    spread = np.linspace(-0.3, 0.3, replicates) if replicates > 1 else np.zeros(1)
+    spread = np.array([-0.3, 0.0, 0.9]) if replicates > 1 else np.zeros(1)
     for place, (percent, _) in numbers.cells.items():
         k = 0 if place.rewind_epoch is None else list(rewinds).index(place.rewind_epoch)
         at = (CARD.arms.index(place.arm), slice(None), CARD.remaining.index(place.remaining), k)
         status[at], accuracy[at] = DONE, (percent + offset + spread) / 100
-    dense = (CARD.one_shot.dense.percent + offset + spread) / 100
+    dense = (CARD.one_shot.dense.percent + offset + spread - spread.mean()) / 100
     flags = {
         "flag_values": [int(s) for s in Status],
         "flag_meanings": " ".join(s.name.lower() for s in Status),
