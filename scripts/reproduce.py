@@ -71,6 +71,7 @@ CARDS = sorted(
     metavar="WHERE",
     help=f"{', '.join(DEPLOYMENTS)}; in place of what the cluster file says.",
 )
+@click.option("--retry-failed", is_flag=True, help="Train failed cells again.")
 @click.option(
     "--set",
     "settings",
@@ -105,6 +106,7 @@ def _run(
     workers: str | None,
     cluster: Path | None,
     deploy: str | None,
+    retry_failed: bool,
     settings: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -129,6 +131,7 @@ def _run(
             workers=count,
             cluster=cluster,
             deploy=deploy,
+            retry_failed=retry_failed,
         )
     found = reproduction(read_results(results), theirs, rounds)
     if as_json:
