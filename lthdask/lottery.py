@@ -240,6 +240,7 @@ def _mask(
     experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Draw the mask of a ticket and of its controls, with its cutoffs."""
+    torch.set_num_threads(experiment.engine.threads)  # the last bits of a score decide ranks
     pruning, threshold = experiment.pruning, cell.threshold
     spared, prunable = _spared(experiment), list(prunable_weights(experiment.outline()))
     last, epoch = experiment.recipe.epochs, experiment.mask_epoch
@@ -256,10 +257,11 @@ def _mask(
         data = experiment.data
         if pruning.score == "synflow":
             shape = (data.channels, experiment.image_size, experiment.image_size)
-            return synflow_mask(network, threshold, pruning, spared, shape)
-        gradients = loss_gradients(
+            return synflow_mask(network.cpu(), threshold, pruning, spared, shape)
+        found = loss_gradients(
             network, data, experiment.recipe.batch_size, experiment.seed, cell.replicate
         )
+        gradients = {name: gradient.cpu() for name, gradient in found.items()}
     return draw_mask(
         final, threshold, pruning, spared, before=pruned, initial=initial, gradients=gradients
     )

@@ -81,6 +81,10 @@ class Pruning:
             raise ValueError("rounds, layer_rates and synflow prune shares; got by cutoff")
         if self.schedule == "one_shot" and self.rounds:
             raise ValueError(f"rounds belong to the iterative schedule; got {self.rounds}")
+        if self.schedule == "iterative" and self.needs_gradients:
+            raise ValueError(
+                f"{self.score} scores the initial weights, so rounds of training teach it nothing"
+            )
         if self.schedule == "iterative":
             if not 1 <= self.rounds <= MOST_ROUNDS:
                 raise ValueError(f"rounds must be 1 to {MOST_ROUNDS}; got {self.rounds}")

@@ -1,52 +1,91 @@
-"""How sensitive an untrained network is to its weights: the gradients behind SNIP and SynFlow.
+"""Sensitivity: gradients at the initial weights, by which SNIP and SynFlow prune.
 
-Both score the initial weights, before the first step (Frankle, Dziugaite, Roy & Carbin,
-"Pruning Neural Networks at Initialization", ICLR 2021, compare them to magnitude after
-training).
+Both choose a mask before anything is trained: SNIP by what the loss, SynFlow by what the
+flow from input to output hangs on. The network that is given is never changed, its
+batch-norm statistics included: gradients are taken of a copy.
 """
+
+import copy
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthdask.data import Data
-from lthdask.masks import Pruning, draw_mask, prunable_weights
-
-FLOW_ROUNDS = 100
-"""Rounds of SynFlow (Tanaka et al. 2020, section 6): with one, it empties layers, too."""
+from lthdask.masks import Mask, Pruning, draw_mask, prunable_weights
 
 
 def loss_gradients(
     network: nn.Module, data: Data, batch_size: int, seed: int, replicate: int
 ) -> dict[str, Tensor]:
-    """Return the gradient of the loss for SNIP, on the first batch of the first epoch.
+    """Return the gradient of the mean loss by each prunable weight, for ``snip``.
 
-    One batch, as in Lee, Ajanthan & Torr 2019, section 5.1, with its statistics in batch
-    norm. The network is used up: its running statistics change.
-    """
-    network.train()
-    images, labels = next(data.epoch(batch_size, seed, replicate, 1))
-    loss = F.cross_entropy(network(images), labels)
-    return _gradients(network, loss)
-
-
-def flow_gradients(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, Tensor]:
-    """Return the gradient of the synaptic flow: the summed outputs for an image of ones.
-
-    Of a network whose weights are their absolute values, in evaluation mode, where batch
-    norm is linear (Tanaka et al. 2020, equation 3 and its published code).
+    Of the first batch of epoch 1, in the study's order: one batch, as Lee et al., "SNIP:
+    single-shot network pruning based on connection sensitivity" (ICLR 2019, algorithm 1),
+    and in training mode, as batch norm has no statistics yet.
 
     Parameters
     ----------
     network : Module
-        Of float64: the flow through many layers leaves the range of float32.
-    shape : tuple of int
-        Of an image, (C, H, W).
+        With its initial weights, on the device of `data`.
+    data : Data
+    batch_size : int
+        Images in the batch.
+    seed, replicate : int
+        What the order of the data and its augmentation are drawn from.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Name of weight → gradient in nats per unit of the weight, float32, whatever the
+        engine's precision. On a CPU its last bits depend on the number of threads.
     """
-    network.eval()
-    weight = next(network.parameters())
-    ones = torch.ones(1, *shape, dtype=weight.dtype, device=weight.device)
-    return _gradients(network, network(ones).sum())
+    images, labels = next(data.epoch(batch_size, seed, replicate, 1))
+    copied = copy.deepcopy(network).train()
+    loss = F.cross_entropy(copied(images), labels)
+    return _gradients(loss, copied)
+
+
+def synaptic_flow(
+    network: nn.Module, image_shape: tuple[int, int, int], mask: Mask | None = None
+) -> dict[str, Tensor]:
+    """Return the gradient of the synaptic flow by each prunable weight, for ``synflow``.
+
+    The flow is the sum of the outputs for an image of ones, with the magnitude of every
+    parameter in its place (Tanaka et al., "Pruning neural networks without any data by
+    iteratively conserving synaptic flow", NeurIPS 2020, equation 2), in evaluation mode, as
+    their code does.
+
+    Parameters
+    ----------
+    network : Module
+        With its initial weights.
+    image_shape : tuple of int
+        Channels, height and width of an image.
+    mask : mapping of str to Tensor, optional
+        What is pruned already.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Name of weight → gradient by its magnitude, float64, at least 0. On a CPU its last
+        bits depend on the number of threads.
+    """
+    # Flow grows by a factor per layer: it passes the largest float32 within deep networks.
+    copied = copy.deepcopy(network).double().eval()
+    weights = prunable_weights(copied)
+    with torch.no_grad():
+        for tensor in copied.state_dict().values():
+            tensor.abs_()
+        for name, kept in (mask or {}).items():
+            weights[name].mul_(kept)
+    for module in copied.modules():
+        if isinstance(module, nn.ReLU6):
+            module.max_val = math.inf  # the flow is far above 6, where nothing has a gradient
+    device = next(copied.parameters()).device
+    flow = copied(torch.ones(1, *image_shape, dtype=torch.float64, device=device)).sum()
+    return _gradients(flow, copied)
 
 
 def synflow_mask(
@@ -54,48 +93,49 @@ def synflow_mask(
     threshold: float,
     pruning: Pruning,
     spared: frozenset[str],
-    shape: tuple[int, int, int],
-    rounds: int = FLOW_ROUNDS,
+    image_shape: tuple[int, int, int],
+    rounds: int = 100,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Prune by synaptic flow, a little in each round (Tanaka et al. 2020, algorithm 1).
+    """Prune by SynFlow, in rounds whose densities fall exponentially.
+
+    In one round, whole layers would go: a layer's scores sum to the same flow, so those of
+    a large layer are low. Scored anew while it shrinks, its last weights carry all of it
+    (Tanaka et al., NeurIPS 2020, theorem 3 and algorithm 1).
 
     Parameters
     ----------
     network : Module
-        With its initial weights; it is used up.
-    threshold, pruning, spared
-        As of :func:`lthdask.masks.draw_mask`, whose result is returned.
-    shape : tuple of int
-        Of an image, (C, H, W).
+        With its initial weights.
+    threshold : float
+        Share of the weights that are not spared to prune, in (0, 1).
+    pruning : Pruning
+        With the score ``synflow``.
+    spared : frozenset of str
+        Names of weights that are kept whole.
+    image_shape : tuple of int
+        Channels, height and width of an image.
     rounds : int
-        The density falls in equal proportions.
+        At least 1; 100 in the paper.
+
+    Returns
+    -------
+    mask, cutoffs
+        As :func:`lthdask.masks.draw_mask` returns them; cutoffs are of the last round.
     """
-    network.double()
-    with torch.no_grad():
-        for tensor in network.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.abs_()
-    initial = {name: weight.clone() for name, weight in prunable_weights(network).items()}
-    live, before, cutoffs = prunable_weights(network), None, dict[str, float]()
-    for number in range(1, rounds + 1):
-        gradients = flow_gradients(network, shape)
-        share = 1 - (1 - threshold) ** (number / rounds) if number < rounds else threshold
-        before, cutoffs = draw_mask(
-            initial,
-            share,
-            pruning,
-            spared,
-            before=before,
-            initial=initial,
-            gradients=gradients,
+    weights = prunable_weights(network)
+    mask = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    shares = [1 - (1 - threshold) ** (n / rounds) for n in range(1, rounds)]
+    for share in [*shares, threshold]:
+        flow = synaptic_flow(network, image_shape, mask)
+        mask, cutoffs = draw_mask(
+            weights, share, pruning, spared, before=mask, initial=weights, gradients=flow
         )
-        for name, weight in live.items():
-            weight.mul_(before[name])
-    assert before is not None
-    return before, cutoffs
+    return mask, cutoffs
 
 
-def _gradients(network: nn.Module, value: Tensor) -> dict[str, Tensor]:
-    parameters, names = dict(network.named_parameters()), list(prunable_weights(network))
+def _gradients(value: Tensor, network: nn.Module) -> dict[str, Tensor]:
+    """Return the gradient of a value by the prunable weights of the network it came from."""
+    parameters = dict(network.named_parameters())
+    names = list(prunable_weights(network))
     gradients = torch.autograd.grad(value, [parameters[name] for name in names])
     return dict(zip(names, gradients, strict=True))

@@ -19,7 +19,7 @@ import yaml
 from lthdask.datasets import DataSource
 from lthdask.errors import InputError
 from lthdask.grid import Cell, Grid
-from lthdask.masks import Pruning, spared_weights
+from lthdask.masks import Pruning, prunable_weights, rates_by_layer, spared_weights
 from lthdask.networks import Network, on_meta
 from lthdask.training import Engine, Optimizer, Recipe, Schedule
 
@@ -105,6 +105,7 @@ class Study:
         # Names do not depend on the data, so three channels and ten classes do for the check.
         network = on_meta(self.network, self.data.image_size, 3, 10)
         spared_weights(network, self.pruning.spare)
+        rates_by_layer(prunable_weights(network), self.pruning)
 
     @property
     def iterative(self) -> bool:
@@ -253,9 +254,10 @@ class Study:
         """
         mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
         lines = []
-        for key, value in mine.items():
+        for key in dict.fromkeys([*mine, *theirs]):
             block, _, axis = key.partition(".")
-            given = theirs[key]
+            value: Any = mine.get(key)  # a rate of a layer may be in one of them only
+            given: Any = theirs.get(key)
             if block == "engine":
                 continue
             if block == "grid" and axis in AXES:

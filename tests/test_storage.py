@@ -21,6 +21,7 @@ from lthdask.storage.folder import Folder
 from lthdask.storage.results import (
     CURVES,
     LAYERS,
+    LEARNING,
     METRICS,
     RECORD,
     Cube,
@@ -83,7 +84,8 @@ def test_every_variable_has_units_and_a_description(cube):
     for name, variable in results.data_vars.items():
         assert variable.attrs["description"], name
         assert "units" in variable.attrs or name in ("status", "place")
-    assert len(results.data_vars) == 2 + len([*METRICS, *CURVES, *CURVES, *LAYERS, *RECORD]) + 2
+    named = [*METRICS, *2 * [*CURVES], *2 * [*LEARNING], *LAYERS, *RECORD]
+    assert len(results.data_vars) == 4 + len(named) + 2
     assert results.status.attrs["flag_meanings"].split()[1] == "done"
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from lthdask.errors import InputError
+from lthdask.grid import ARMS, Cell
 from lthdask.study import Study, names
 
 DIGITS = Study.read("digits")
@@ -155,3 +156,56 @@ def test_a_study_may_grow_along_its_axes_and_nowhere_else():
         grown.differences(DIGITS)[-1]
         == "grid.replicates: 2 in the folder, 1 given (it may only grow)"
     )
+
+
+def test_iterative_thresholds_follow_from_rate_and_rounds():
+    rounds = Study.read("digits").changed({"pruning.schedule": "iterative", "pruning.rounds": "3"})
+    assert rounds.grid.thresholds == (0.2, 0.36, 0.488)
+    assert Study.parse(rounds.to_yaml()) == rounds
+    more = rounds.changed({"pruning.rounds": "4"})
+    assert more.grid.thresholds == (0.2, 0.36, 0.488, 0.5904)
+    with pytest.raises(InputError, match=r"follow from the rate .* \(0.2, 0.36, 0.488\); leave"):
+        rounds.changed({"grid.thresholds": "0.5,0.9"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"grid.arms": "reinit,reinit"}, "holds a value twice"),
+        ({"grid.arms": "magic"}, "unknown arm 'magic'; known: ticket, random_mask"),
+        ({"grid.arms": "ticket_child"}, "is compared with the arm ticket; add that"),
+        ({"grid.arms": "ticket,fine_tune", "recipe.fine_tune_rate": "null"}, "linear falls to 0"),
+        ({"mask_epoch": "7"}, "mask_epoch must lie between 1 and the 6 epochs; got 7"),
+        ({"pruning.schedule": "iterative"}, "rounds must be 1 to 1000; got 0"),
+        ({"pruning.rounds": "3"}, "rounds belong to the iterative schedule"),
+        ({"recipe.measure_every": "-1"}, "measure_every must be 0 or more"),
+    ],
+)
+def test_settings_of_the_science_that_do_not_fit_are_refused(changes, problem):
+    with pytest.raises(InputError, match=problem):
+        Study.read("digits").changed(changes)
+
+
+def test_a_rate_of_a_layer_is_part_of_the_study_s_identity():
+    text = Study.read("mnist-lenet").to_yaml()
+    half = Study.parse(text.replace("layer_rates: {}", "layer_rates: {classifier: 0.1}"))
+    assert half.differences(Study.parse(text)) != []
+    assert Study.parse(text).differences(half) != []
+    with pytest.raises(InputError, match="layer_rates names 'nowhere', which this network"):
+        Study.parse(text.replace("layer_rates: {}", "layer_rates: {nowhere: 0.1}"))
+
+
+def test_a_cell_needs_the_checkpoints_that_its_arm_starts_from_and_no_other():
+    study = Study.read("digits").changed({"mask_epoch": "3"})
+    needed = {arm: study.checkpoints_for(Cell(arm, 0, 0.5, 2)) for arm in ARMS}
+    assert needed == {
+        "ticket": [2, 3],
+        "random_mask": [2, 3],
+        "reinit": [3],
+        "lr_rewind": [3, 6],
+        "fine_tune": [3, 6],
+        "ticket_child": [2],
+        "dense_child": [2, 6],
+    }
+    initial = study.changed({"pruning.score": "movement"})
+    assert initial.checkpoints_for(Cell("reinit", 0, 0.5, 0)) == [0, 3]
