@@ -4,6 +4,7 @@ import doctest
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import lthdask
-import lthdask.masks
 
 ROOT = Path(__file__).parent.parent
 CONDA = {"torch": "pytorch", "dask": "dask-core"}
@@ -49,7 +49,8 @@ def test_the_public_names_are_few_and_all_there():
         _ = lthdask.magic
 
 
-def test_the_examples_in_the_docstrings_are_true():
-    found = doctest.testmod(lthdask.masks)
+@pytest.mark.parametrize("name", ["masks", "learning_speed", "stability", "distances"])
+def test_the_examples_in_the_docstrings_are_true(name):
+    found = doctest.testmod(import_module(f"lthdask.{name}"))
     assert found.attempted
     assert not found.failed
