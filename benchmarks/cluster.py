@@ -1,8 +1,8 @@
-"""What Dask and the queue cost: uv run python benchmarks/cluster.py.
+"""What Dask and the queue cost: uv run python benchmarks/cluster.py [--part PART ...].
 
-Time from command to first training step, cells per minute with one and with two workers,
-and the driver's time and memory for cells that take no time at all. With a Slurm
-(`bash tests/slurm.sh up`), the first also there: --cluster FILE.
+start: time from command to first training step; with a Slurm (`bash tests/slurm.sh up`), also
+there: --cluster FILE. rate: cells per minute with one and with two workers. overhead: time and
+the driver's memory for cells that take no time at all. write: the write of a cell.
 """
 
 import argparse
@@ -12,9 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import dask
 from distributed import Client, LocalCluster
 
 from lthdask.cluster.client import SETTINGS, open_client
@@ -22,31 +25,52 @@ from lthdask.cluster.queue import Queue, Task
 from lthdask.events import Event
 from lthdask.flow import run
 from lthdask.grid import Grid
+from lthdask.masks import prunable_weights
+from lthdask.networks import on_meta
+from lthdask.storage.results import CURVES, LAYERS, METRICS, RECORD, Cube, Status
 from lthdask.study import Study
 
+PARTS = ("start", "rate", "overhead", "write")
 SCRIPT = Path(__file__).parent.parent / "scripts" / "run.py"
+ONE_STEP = {  # the dense run is one step of a small network
+    "network.name": "lenet_300_100",
+    "data.image_size": "8",
+    "data.validation": "900",
+    "recipe.epochs": "1",
+    "recipe.batch_size": "397",
+    "recipe.schedule.warmup_epochs": "0",
+    "grid.thresholds": "0.5",
+    "grid.rewind_epochs": "0",
+    "keep_until": "0",
+}
 SHORT = {
     "grid.thresholds": "0.5,0.6,0.7,0.8,0.9,0.95",
     "grid.rewind_epochs": "0,1",
     "recipe.epochs": "2",
 }
+BY_THE_CLOCK = {
+    # What every worker does by the clock, 50 times a second; elsewhere, in its own process.
+    "distributed.admin.tick.interval": "1 h",
+    "distributed.admin.system-monitor.interval": "1 h",
+    "distributed.worker.profile.enabled": False,
+}
 
 
 def time_to_first_step(deployment: str, cluster: str | None) -> float:
-    """Return the seconds from the command to the first epoch's end of a tiny network."""
+    """Return the seconds from the command to the end of a first step, which takes no time."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, str(SCRIPT), "--out", f"{out}/run", "--deploy", deployment]
-        command += ["--set", "network.name=lenet_300_100", "--set", "data.image_size=8"]
+        for key, value in ONE_STEP.items():
+            command += ["--set", f"{key}={value}"]
         command += ["--cluster", cluster] if cluster else []
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout
         for line in process.stdout:
             if "dense run 0 done" in line:
-                break
-        seconds = time.perf_counter() - began
-        process.terminate()
-        process.communicate()
+                seconds = time.perf_counter() - began
+        if process.wait():
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
         return seconds
 
 
@@ -72,39 +96,75 @@ def _warm_up() -> None:
     import lthdask.tasks  # noqa: F401 - importing torch is not what is measured
 
 
-def _instant(cell: Any, checkpoint: Any, tell: Any) -> str:
+def _instant(cell: Any, checkpoint: Any, here: Any) -> str:
     return "done"
 
 
-def overhead(workers: int, cells: int) -> tuple[float, float]:
-    """Return the driver's milliseconds per instant cell, and the MB it grew by."""
-    import dask
+def grid_of(cells: int) -> Grid:
+    """Return a grid of about so many cells: 10 rewind epochs, and thresholds."""
+    rows = max(1, cells // 10)
+    return Grid(tuple((i + 1) / (rows + 2) for i in range(rows)), tuple(range(10)))
 
-    rewinds = tuple(range(10))
-    thresholds = tuple((i + 1) / (cells // 10 + 2) for i in range(cells // 10))
-    grid = Grid(thresholds, rewinds)
+
+@dataclass
+class Cost:
+    """What an instant cell costs.
+
+    Attributes
+    ----------
+    wall, cpu, driver : float
+        Milliseconds a cell: that pass; of CPU, of scheduler, workers and driver together, which
+        share one process here; and of the thread that runs the queue alone.
+    early, late : float
+        MB that the process grew by until a third of the cells were done, and from then on.
+    """
+
+    wall: float
+    cpu: float
+    driver: float
+    early: float
+    late: float
+
+
+def overhead(workers: int, grid: Grid) -> Cost:
+    """Return what an instant cell costs with so many workers inside this process."""
+    cells, memory = list(grid.cells()), [0.0]
+    landed = 0
+
+    def count(outcome: Any) -> None:
+        nonlocal landed
+        landed += 1
+        assert outcome == "done", outcome
+        if landed in (len(cells) // 3, len(cells)):
+            memory.append(_resident())
+
     with (
         dask.config.set(SETTINGS),
+        dask.config.set(BY_THE_CLOCK),
         LocalCluster(
-            workers,
-            processes=False,
+            n_workers=workers,
             threads_per_worker=1,
+            processes=False,
+            memory_limit=0,
             dashboard_address="127.0.0.1:0",
             silence_logs=50,
         ) as cluster,
         Client(cluster) as client,
     ):
+        assert len(client.nthreads()) == workers
         queue = Queue(client)
-        for k in rewinds:
+        for k in grid.rewind_epochs:
             queue.share(k, lambda: bytes(1000))
-        for cell in grid.cells():
-            length = 10 - cell.rewind_epoch
-            queue.add(Task(f"cell-{cell}", _instant, (cell,), (cell.rewind_epoch,), length))
-        before = _resident()
-        began = time.perf_counter()
+        for cell in cells:
+            shared, length = (cell.rewind_epoch,), 10 - cell.rewind_epoch
+            queue.add(Task(f"cell-{cell}", _instant, (cell,), shared, length, count))
+        memory[0] = _resident()
+        clocks = time.perf_counter, time.process_time, time.thread_time
+        began = [clock() for clock in clocks]
         queue.run()
-        taken = time.perf_counter() - began
-        return 1000 * taken / cells, _resident() - before
+        spent = (clock() - before for clock, before in zip(clocks, began, strict=True))
+        costs = [1000 * seconds / len(cells) for seconds in spent]
+        return Cost(*costs, memory[1] - memory[0], memory[2] - memory[1])
 
 
 def _resident() -> float:
@@ -113,32 +173,70 @@ def _resident() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
+def writes(grid: Grid, count: int = 200) -> tuple[float, float]:
+    """Return the median milliseconds to open a cube on disk, and to write a cell of it."""
+    study = Study.read("digits")
+    layers = list(prunable_weights(on_meta(study.network, 32, 1, 10)))
+    epochs, opened, wrote = study.recipe.epochs, [], []
+    with tempfile.TemporaryDirectory(dir=".") as out:
+        path = Path(out) / "results.zarr"
+        Cube.create(path, grid.axes(), epochs, layers, {}, study.pruning.meaning)
+        for cell in list(grid.cells())[:: max(1, len(grid.cells()) // count)]:
+            began = time.perf_counter()
+            cube = Cube(path)
+            then = time.perf_counter()
+            cube.write(
+                cell,
+                Status.DONE,
+                dict.fromkeys(METRICS, 0.5),
+                {epoch: dict.fromkeys(CURVES, 0.5) for epoch in range(1, epochs + 1)},
+                {name: dict.fromkeys(LAYERS, 0.5) for name in layers},
+                dict.fromkeys(RECORD, 0.5),
+                "here cpu",
+            )
+            opened.append(1000 * (then - began))
+            wrote.append(1000 * (time.perf_counter() - then))
+    return median(opened), median(wrote)
+
+
+def say(line: str) -> None:
+    print(f"{line}  [load {os.getloadavg()[0]:.1f}]", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", action="append", choices=PARTS, help="all by default")
     parser.add_argument("--cluster", help="a cluster file for the Slurm that answers here")
     parser.add_argument("--cells", type=int, default=10_000, help="instant cells")
-    arguments = parser.parse_args()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
-    for deployment in ["local", "slurm"] if arguments.cluster else ["local"]:
-        taken = [time_to_first_step(deployment, arguments.cluster) for _ in range(3)]
-        print(f"command to dense run done, {deployment}: {sorted(taken)[1]:.1f} s", flush=True)
-    rates = {n: [] for n in (1, 2)}
-    for _ in range(3):
-        for n, found in rates.items():
-            found.append(cells_per_minute(n))
-    one, two = (sorted(found)[1] for found in rates.values())
-    print(
-        f"cells per minute: {one:.1f} with 1 worker, {two:.1f} with 2; "
-        f"parallel efficiency {two / one / 2:.2f}",
-        flush=True,
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="of start and rate; the median counts"
     )
-    for workers in (1, 16, 64):
-        milliseconds, grown = overhead(workers, arguments.cells)
-        print(
-            f"instant cells, {workers:2} in-process workers: {milliseconds:.2f} ms a cell, "
-            f"driver {grown:+.0f} MB",
-            flush=True,
+    arguments = parser.parse_args()
+    parts = arguments.part or PARTS
+    say(f"{os.cpu_count()} cores")
+    if "start" in parts:
+        for deployment in ["local", "slurm"] if arguments.cluster else ["local"]:
+            file = arguments.cluster if deployment == "slurm" else None
+            taken = [time_to_first_step(deployment, file) for _ in range(arguments.repeat)]
+            say(f"command to first training step, {deployment}: {median(taken):.1f} s")
+    if "rate" in parts:
+        rates = [[cells_per_minute(n) for n in (1, 2)] for _ in range(arguments.repeat)]
+        one, two = (median(found) for found in zip(*rates, strict=True))
+        say(
+            f"cells per minute: {one:.1f} with 1 worker, {two:.1f} with 2; "
+            f"parallel efficiency {two / one / 2:.2f}"
         )
+    grid = grid_of(arguments.cells)
+    for workers in (1, 16, 64) if "overhead" in parts else ():
+        cost = overhead(workers, grid)
+        say(
+            f"an instant cell, {workers:2} in-process workers: {cost.wall:.2f} ms, "
+            f"{cost.cpu:.2f} ms of CPU, of which the driver's thread {cost.driver:.2f} ms; "
+            f"memory {cost.early:+.1f} MB at 1/3, {cost.late:+.1f} MB from there to the end"
+        )
+    if "write" in parts:
+        opened, wrote = writes(grid)
+        say(f"the write of a cell: {wrote:.1f} ms, and {opened:.1f} ms to open the cube")
 
 
 if __name__ == "__main__":

@@ -209,8 +209,11 @@ def test_a_scheduler_that_runs_already_is_used_and_left_running(local_client, tm
     assert len(local_client.nthreads()) == 2
 
 
-def test_a_scheduler_that_does_not_answer_is_refused():
-    code = "import lthdask\nwith lthdask.open_client(scheduler='tcp://127.0.0.1:9'): pass"
+def test_a_scheduler_that_does_not_answer_is_refused_after_the_patience_of_the_file(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("distributed: {comm: {timeouts: {connect: 500ms}}}")
+    where = f"scheduler='tcp://127.0.0.1:9', cluster={str(path)!r}"
+    code = f"import lthdask\nwith lthdask.open_client({where}): pass"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "InputError: no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr
 

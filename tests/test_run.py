@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 
@@ -43,6 +44,17 @@ def start(*arguments, **kwargs):
         text=True,
         **kwargs,
     )
+
+
+@pytest.fixture
+def again(command, local_client):
+    """The same command once more, with the workers of the tests: those take long to start."""
+
+    def invoke(*arguments):
+        where = ["--scheduler", local_client.scheduler.address]
+        return CliRunner().invoke(command, [*map(str, arguments), *where])
+
+    return invoke
 
 
 def children(process):
@@ -79,7 +91,7 @@ def test_help_answers_without_importing_torch_and_explains_every_option():
     assert all(f"--{option} " in done.stdout for option in options)
 
 
-def test_the_command_fills_a_cube_and_prints_the_map(tiny_file, tmp_path):
+def test_the_command_fills_a_cube_and_prints_the_map(tiny_file, tmp_path, command):
     out = tmp_path / "run"
     first = start("--study", tiny_file, "--out", out, "--workers", "64")
     output, errors = first.communicate(timeout=120)
@@ -91,11 +103,11 @@ def test_the_command_fills_a_cube_and_prints_the_map(tiny_file, tmp_path):
     assert "one replicate" in output or "no cell is within" in output
     assert f"results in {out}" in output
     assert len(attempts(out)) == 4
-    second = start("--study", tiny_file, "--out", out, "--json")
-    output, errors = second.communicate(timeout=60)
-    assert second.returncode == 0
-    assert "every cell is done" in errors
-    values = json.loads(output)
+    arguments = ["--study", str(tiny_file), "--out", str(out), "--json"]
+    second = CliRunner().invoke(command, arguments)
+    assert second.exit_code == 0
+    assert "every cell is done" in second.stderr
+    values = json.loads(second.stdout)
     assert {cell["status"] for cell in values["cells"]} == {"done"}
     assert values["folder"] == str(out)
     assert len(attempts(out)) == 4
@@ -189,31 +201,24 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_worker_starts(com
         assert problem in done.stderr
 
 
-def test_a_device_that_is_not_there_is_refused_by_the_worker(tiny_file, tmp_path):
-    process = start(
-        "--study",
-        tiny_file,
-        "--out",
-        tmp_path / "run",
-        "--device",
-        "cuda",
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-    )
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "no CUDA device on" in errors
-    assert "Traceback" not in errors
+def test_a_device_that_is_not_there_is_refused_by_the_worker(tiny_file, tmp_path, again):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    done = again("--study", tiny_file, "--out", tmp_path / "run", "--device", "cuda")
+    assert done.exit_code == 2
+    assert "no CUDA device on" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
-def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, how):
+def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, again, how):
     study = yaml.safe_load(tiny_file.read_text())
-    study["grid"]["thresholds"] = [i / 20 for i in range(1, 17)]
+    study["grid"]["thresholds"] = [i / 20 for i in range(1, 13)]
     tiny_file.write_text(yaml.safe_dump(study))
     out = tmp_path / "run"
     process = start("--study", tiny_file, "--out", out, start_new_session=True)
     for line in process.stdout:
-        if " done: 3/" in line:
+        if " done: 1/" in line:
             break
     if how == "ctrl-c":  # a terminal sends it to the workers, too
         os.killpg(process.pid, signal.SIGINT)
@@ -226,11 +231,10 @@ def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, how
     from lthdask.storage.results import Cube, Status
 
     done = [c for c, s in Cube(out / "results.zarr").cells().items() if s is Status.DONE]
-    assert len(done) >= 3
-    again = start("--study", tiny_file, "--out", out, "--json")
-    output, _ = again.communicate(timeout=180)
-    assert again.returncode == 0
-    cells = json.loads(output)["cells"]
+    assert len(done) >= 1
+    finished = again("--study", tiny_file, "--out", out, "--json")
+    assert finished.exit_code == 0
+    cells = json.loads(finished.stdout)["cells"]
     assert {cell["status"] for cell in cells} == {"done"}
     counted = attempts(out)
     for cell in done:
@@ -247,13 +251,12 @@ def test_ctrl_c_while_the_workers_start_is_quiet_too(tiny_file, tmp_path):
     assert "Traceback" not in output + errors
 
 
-def test_a_study_with_failed_cells_ends_with_1_and_says_why(command, tiny_file, tmp_path):
+def test_a_study_with_failed_cells_ends_with_1_and_says_why(command, again, tiny_file, tmp_path):
     from lthdask.storage.folder import Folder
     from lthdask.storage.results import Cube, Status
 
     out = tmp_path / "run"
-    process = start("--study", tiny_file, "--out", out)
-    process.communicate(timeout=120)
+    assert again("--study", tiny_file, "--out", out).exit_code == 0
     cube = Cube(out / "results.zarr")
     reasons = "OSError: the disk is full", "OSError: the disk is full", "ValueError: [odd]", None
     for cell, reason in zip(cube.cells(), reasons, strict=True):

@@ -266,7 +266,7 @@ def _local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
 def _existing(address: str | None) -> Iterator[Client]:
     """Workers of a scheduler that runs already; they stay when the client leaves."""
     try:
-        client = Client(address, timeout="20s")
+        client = Client(address)  # for distributed.comm.timeouts.connect
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(f"no Dask scheduler answers at {address}: {error}") from None
     with client:

@@ -22,6 +22,8 @@ from lthdask.events import Event, Here, Stopped
 
 LEAST, MOST = 2, 4
 """Tasks in flight per worker: enough that no worker ever waits for the driver."""
+FEWEST = 8
+"""Workers to submit for, also where there are fewer: a graph of two tasks costs 2 ms, too."""
 TOPIC = "lthdask"
 
 log = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ class Queue:
     _waiting: list[tuple[float, int, Task]] = field(default_factory=list)
     _loaders: dict[Hashable, Callable[[], Any]] = field(default_factory=dict)
     _futures: dict[Hashable, Future] = field(default_factory=dict)
-    _workers: int = 1
+    _workers: int = FEWEST
     _counted: float = float("-inf")
     _added: int = 0
     _submitted: int = 0
@@ -117,7 +119,7 @@ class Queue:
         """Submit what there is room for, many at a time: Dask takes 2 ms for each graph."""
         now = time.monotonic()
         if now - self._counted > 1:
-            self._workers, self._counted = max(1, len(self.client.nthreads())), now
+            self._workers, self._counted = max(FEWEST, len(self.client.nthreads())), now
         if running > LEAST * self._workers:
             return []
         room = min(MOST * self._workers - running, len(self._waiting))
@@ -127,13 +129,12 @@ class Queue:
 
     def _submit(self, tasks: list[Task]) -> list[tuple[Task, Future]]:
         """Submit tasks of one length as one graph."""
-        calls = []
+        call, calls = dask.delayed(_call, traverse=False, pure=False), []
         for task in tasks:
             self._submitted += 1
             # A key is used once: Dask answers a known key with its old result, or old end.
             key = f"{task.name}-{self._submitted}"
             values = [self._futures[name] for name in task.shared]
-            call = dask.delayed(_call, traverse=False, pure=False)
             calls.append(call(task.function, task.arguments, *values, dask_key_name=key))
         futures = self.client.compute(calls, priority=tasks[0].length)
         return list(zip(tasks, futures, strict=True))
