@@ -1,0 +1,284 @@
+"""Self-check: whether the engine keeps, on this machine, what a lottery ticket grid rests on.
+
+A small study of real digits is trained with the functions that train every study, and
+looked at from outside: what was counted is compared with what the definitions say, never
+with what the engine says of itself.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lthdask import lottery
+from lthdask.datasets import load
+from lthdask.grid import Cell
+from lthdask.lottery import Dense, Experiment
+from lthdask.masks import Mask, prunable_weights
+from lthdask.rewinding import Checkpoint, Ticket, masked
+from lthdask.study import Study
+from lthdask.training import EpochMetrics
+
+SMALL = {
+    "network.width": "0.25",
+    "data.image_size": "16",
+    "recipe.epochs": "3",
+    "grid.rewind_epochs": "0,1,2",
+}
+"""What makes the study of digits one of seconds."""
+THRESHOLD, K, REPLICATE = 0.8, 1, 0
+TOLERANCE = 0.1
+"""Where sums may be ordered anew, as on a GPU: share of the way from k to T that two runs
+of the same steps may end apart. Another order of the data ends them about one way apart."""
+
+Epochs = list[tuple[Checkpoint, EpochMetrics]]
+"""The state and what was measured after each epoch that was trained."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A dense run whose checkpoints the checks use.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    dense : mapping of int to Checkpoint
+        Of every epoch, 0 included.
+    digests : mapping of int to str
+        Of each, when it was new.
+    """
+
+    experiment: Experiment
+    dense: Dense
+    digests: Mapping[int, str]
+
+    @cached_property
+    def ticket(self) -> tuple[Ticket, Epochs]:
+        """The ticket of checkpoint `K`, and its epochs."""
+        drawn = _draw(self, "ticket")
+        return drawn, _train(self, drawn)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found."""
+
+    check: str
+    passed: bool
+    text: str
+
+
+def small_experiment(device: str = "auto") -> Experiment:
+    """Return the experiment that is checked, on ``auto``, ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    InputError
+        If the device is not there.
+    """
+    study = Study.read("digits").changed(SMALL | {"engine.device": device})
+    engine = study.engine.chosen()
+    return Experiment(
+        network=study.network,
+        image_size=study.data.image_size,
+        data=load(study.data, None).to(torch.device(engine.device)),
+        recipe=study.recipe,
+        pruning=study.pruning,
+        seed=study.seed,
+        engine=engine,
+    )
+
+
+def train_dense(experiment: Experiment) -> Trained:
+    """Train the dense run."""
+    dense, digests = {}, {}
+    for checkpoint, _ in lottery.train_dense(experiment, REPLICATE):
+        dense[checkpoint.epoch] = checkpoint
+        digests[checkpoint.epoch] = checkpoint.digest()
+    return Trained(experiment, dense, digests)
+
+
+def density_is_what_was_asked(trained: Trained) -> str:
+    """Count the weights of a trained ticket that are not zero: N − ⌊threshold · N⌋."""
+    last = trained.ticket[1][-1][0]
+    weights = _prunable(trained, last)
+    total = sum(weight.numel() for weight in weights.values())
+    left = sum(int(weight.count_nonzero()) for weight in weights.values())
+    asked = total - int(Fraction(str(THRESHOLD)) * total)
+    _require(left == asked, f"{left:,} of {total:,} weights are left, {asked:,} were asked for")
+    said = lottery.densities(trained.experiment, last)[0]["density"]
+    _require(said == left / total, f"density is said to be {said}, but it is {left / total}")
+    return f"{left:,} of {total:,} weights, to the weight"
+
+
+def pruned_weights_stay_zero(trained: Trained) -> str:
+    """Look at pruned weights and their buffers after every epoch."""
+    optimizer, (drawn, epochs) = trained.experiment.recipe.optimizer, trained.ticket
+    for checkpoint, _ in epochs:
+        for name, kept in drawn.mask.items():
+            buffers = checkpoint.buffers.get(name, {})
+            for part, tensor in {"weights": checkpoint.weights[name], **buffers}.items():
+                alive = int(tensor[~kept].count_nonzero()) if tensor.shape == kept.shape else 0
+                where = f"of {name} after epoch {checkpoint.epoch}"
+                _require(not alive, f"{alive:,} pruned {part} {where} are not zero")
+    pruned = sum(int((~kept).sum()) for kept in drawn.mask.values())
+    how = f"momentum {optimizer.momentum:g}, weight decay {optimizer.weight_decay:g}"
+    return f"{pruned:,} are 0 after each of {len(epochs)} epochs, with {how}"
+
+
+def checkpoints_are_not_changed(trained: Trained) -> str:
+    """Compare the digests of checkpoints before and after cells have used them."""
+    cells = [trained.ticket[1], _train(trained, _draw(trained, "lr_rewind"), "lr_rewind")]
+    for epoch, digest in trained.digests.items():
+        same = trained.dense[epoch].digest() == digest
+        _require(same, f"checkpoint {epoch} has changed since it was made")
+    return (
+        f"{len(trained.digests)} checkpoints are as they were before {len(cells)} cells used them"
+    )
+
+
+def tickets_go_on_from_their_epoch(trained: Trained) -> str:
+    """Train checkpoint k under a mask that prunes nothing: it must end where the dense run did.
+
+    So it has seen the batches of epochs k + 1..T, at their rates, from the complete state.
+    """
+    last = trained.experiment.recipe.epochs
+    start, dense_end = trained.dense[K], trained.dense[last]
+    everything = {
+        name: torch.ones_like(weight, dtype=torch.bool)
+        for name, weight in _prunable(trained, start).items()
+    }
+    epochs = _train(trained, Ticket(masked(start, everything), everything, {}))
+    _require_epochs(epochs, K + 1, last)
+    _require_epochs(trained.ticket[1], K + 1, last)
+    end = epochs[-1][0]
+    apart = _distance(end, dense_end) / _distance(start, dense_end)
+    found = f"epochs {K + 1}..{last} end {apart:.2g} of the way from k={K} beside the dense run"
+    exact = trained.experiment.engine.device == "cpu"
+    _require(end.digest() == dense_end.digest() if exact else apart <= TOLERANCE, found)
+    return f"epochs {K + 1}..{last} end in the dense run's bits" if exact else found
+
+
+def the_mask_is_of_the_final_weights(trained: Trained) -> str:
+    """Compare the masks of all k with one another, and with the order of the final weights."""
+    epochs = range(trained.experiment.recipe.epochs)
+    mask, *others = [_draw(trained, "ticket", k).mask for k in epochs]
+    for k, other in enumerate(others, 1):
+        _require(_differing(mask, other) == 0, f"the mask of k={k} is not that of k=0")
+    outranked = 0
+    for name, weight in _prunable(trained, trained.dense[len(epochs)]).items():
+        pruned, kept = weight[~mask[name]].abs(), weight[mask[name]].abs()
+        if len(pruned) and len(kept):
+            outranked += int((pruned > kept.min()).sum())
+    found = "pruned weights are larger, after training, than one of their layer that is kept"
+    _require(not outranked, f"{outranked:,} {found}")
+    early = lottery.mask_at(trained.experiment, REPLICATE, THRESHOLD, trained.dense, K)
+    differing = 100 * _differing(mask, early)
+    return f"one for k = 0..{len(epochs) - 1}; {differing:.1f} % unlike that of epoch {K}'s weights"
+
+
+def random_masks_are_over_unpruned_weights(trained: Trained) -> str:
+    """Compare a random mask's counts with the ticket's, and its weights with checkpoint k."""
+    ticket, drawn = trained.ticket[0].mask, _draw(trained, "random_mask")
+    _require(drawn.start.epoch == K, f"it starts at epoch {drawn.start.epoch}, not at {K}")
+    zeroed = 0
+    for name, kept in drawn.mask.items():
+        count, wanted = int(kept.sum()), int(ticket[name].sum())
+        _require(count == wanted, f"it keeps {count:,} weights of {name}, the ticket {wanted:,}")
+        is_as_at_k = drawn.start.weights[name] == trained.dense[K].weights[name] * kept
+        zeroed += int((~is_as_at_k).sum())
+    _require(not zeroed, f"{zeroed:,} of its weights are not those of checkpoint {K}")
+    elsewhere = _differing(drawn.mask, ticket)
+    _require(elsewhere > 0, "it is the ticket's mask")
+    return f"the ticket's count in each of {len(ticket)} layers, over checkpoint {K} as it was"
+
+
+def reinit_is_new_and_trained_for_all_epochs(trained: Trained) -> str:
+    """Compare a reinitialisation with the dense run's start, and count its epochs."""
+    ticket, drawn = trained.ticket[0].mask, _draw(trained, "reinit")
+    _require(_differing(drawn.mask, ticket) == 0, "its mask is not the ticket's")
+    _require(not drawn.start.buffers, "its optimizer does not start afresh")
+    kept = {name: drawn.start.weights[name][mask] for name, mask in drawn.mask.items()}
+    old = sum(
+        int((weight == trained.dense[0].weights[name][drawn.mask[name]]).sum())
+        for name, weight in kept.items()
+    )
+    total = sum(len(weight) for weight in kept.values())
+    _require(old <= total // 1000, f"{old:,} of {total:,} weights are the dense run's initial ones")
+    last = trained.experiment.recipe.epochs
+    _require_epochs(_train(trained, drawn, "reinit"), 1, last)
+    return f"{total - old:,} of {total:,} weights are new, trained for epochs 1..{last}"
+
+
+CHECKS: dict[str, Callable[[Trained], str]] = {
+    "density after training": density_is_what_was_asked,
+    "pruned weights": pruned_weights_stay_zero,
+    "checkpoints": checkpoints_are_not_changed,
+    "rewinding": tickets_go_on_from_their_epoch,
+    "mask": the_mask_is_of_the_final_weights,
+    "random mask": random_masks_are_over_unpruned_weights,
+    "reinit": reinit_is_new_and_trained_for_all_epochs,
+}
+"""Name → a function that says what it found, and raises if that is not what was promised."""
+
+
+def findings(experiment: Experiment) -> Iterator[Finding]:
+    """Train a dense run and yield what each of `CHECKS` finds.
+
+    Whatever a check raises is its finding: the engine has its own assertions.
+    """
+    try:
+        trained = train_dense(experiment)
+    except Exception as error:
+        yield Finding("dense run", False, f"{error}")
+        return
+    for name, check in CHECKS.items():
+        try:
+            yield Finding(name, True, check(trained))
+        except Exception as error:
+            yield Finding(name, False, f"{error}" or type(error).__name__)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def _require_epochs(epochs: Epochs, first: int, last: int) -> None:
+    trained = [metrics.epoch for _, metrics in epochs]
+    wanted = list(range(first, last + 1))
+    _require(trained == wanted, f"epochs {trained} were trained, not {wanted}")
+
+
+def _draw(trained: Trained, arm: str, k: int = K) -> Ticket:
+    cell = Cell(arm, REPLICATE, THRESHOLD, k)
+    return lottery.draw(trained.experiment, cell, trained.dense)
+
+
+def _train(trained: Trained, drawn: Ticket, arm: str = "ticket") -> Epochs:
+    epochs = lottery.train_ticket(trained.experiment, REPLICATE, drawn, arm=arm)
+    return [(at, metrics) for at, metrics in epochs if isinstance(metrics, EpochMetrics)]
+
+
+def _prunable(trained: Trained, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    names = prunable_weights(trained.experiment.outline())
+    return {name: checkpoint.weights[name] for name in names}
+
+
+def _differing(one: Mask, other: Mask) -> float:
+    """Return the share of the weights in which two masks differ."""
+    differing = sum(int((kept != other[name]).sum()) for name, kept in one.items())
+    return differing / sum(kept.numel() for kept in one.values())
+
+
+def _distance(one: Checkpoint, other: Checkpoint) -> float:
+    """Return the Euclidean distance between the states of two networks."""
+    squares = [
+        float((tensor.double() - other.weights[name].double()).square().sum())
+        for name, tensor in one.weights.items()
+        if tensor.is_floating_point()
+    ]
+    return float(sum(squares) ** 0.5)
