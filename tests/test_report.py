@@ -9,12 +9,10 @@ from rich.console import Console
 from lthdask.events import Event
 from lthdask.grid import Cell
 from lthdask.report.progress import duration, shown
-from lthdask.report.summary import (
+from lthdask.report.summary import outcome, sentences, sparsest_matching
+from lthdask.report.tables import (
     accuracy_map,
-    outcome,
-    print_map,
-    sentences,
-    sparsest_matching,
+    print_table,
 )
 from lthdask.storage.results import Cube, Status, open_results
 
@@ -78,7 +76,7 @@ def test_replicates_are_shown_as_mean_and_standard_deviation(tmp_path):
 @pytest.mark.parametrize("terminal", [False, True], ids=["log", "terminal"])
 def test_the_map_loses_no_digit_where_the_output_is_narrower(tmp_path, terminal):
     console = Console(width=20, file=io.StringIO(), force_terminal=terminal)
-    print_map(console, results(tmp_path, [(0.9, 0.96)] * 3, replicates=2))
+    print_table(console, accuracy_map(results(tmp_path, [(0.9, 0.96)] * 3, replicates=2)))
     rows = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
     assert "0.97 0.0300 90.5 ± 0.7 96.5 ± 0.7" in rows
 
