@@ -194,7 +194,7 @@ def test_equal_replicates_are_as_uncertain_as_one_image():
     assert judged.verdict.values.tolist() == [["matching", "worse"]]
     half = 4.302653 * 0.001 / np.sqrt(3)  # one image of 1,000
     assert judged.minus_dense_interval[0, 0].values == pytest.approx([-half, half])
-    # A margin of two images is met by three equal replicates with p = 0.037 alone.
+    # By a margin of one image it is not shown: t = √3, p = 0.113.
     assert verdict({"ticket": minus(0, 0, 0)}, margin=0.001) == "undecided (n too small)"
 
 

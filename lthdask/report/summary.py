@@ -143,15 +143,16 @@ def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
 
 
 def limits(results: xr.Dataset) -> str | None:
-    """Return which layers limit the network most at the highest threshold, in a sentence."""
-    threshold = float(results.threshold.values[-1])
-    layers = limiting_layers(results, threshold)[:3]
-    listed = ", ".join(
-        f"{layer.name} ({100 * layer.living:.3g} % of its channels, "
-        f"{100 * layer.density:.3g} % of its weights)"
-        for layer in layers
-    )
-    return f"threshold {threshold:g} is limited by {listed}" if layers else None
+    """Return which layers limit the network most at the highest threshold that is trained."""
+    for threshold in results.threshold.values[::-1].tolist():
+        if layers := limiting_layers(results, threshold)[:3]:
+            listed = ", ".join(
+                f"{layer.name} ({100 * layer.living:.3g} % of its channels, "
+                f"{100 * layer.density:.3g} % of its weights)"
+                for layer in layers
+            )
+            return f"threshold {threshold:g} is limited by {listed}"
+    return None
 
 
 def of_done(results: xr.Dataset, name: str) -> xr.DataArray:

@@ -91,7 +91,7 @@ def verdict_map(results: xr.Dataset, margin: float) -> Table:
         table.add_row(*_row_head(results, threshold), *shown)
     found = frontier(results, margin)
     table.add_section()
-    table.add_row("sparsest", "%", *(_density(density) for density in found.density.values))
+    table.add_row("frontier", "%", *(_density(density) for density in found.density.values))
     bounds = found.density_interval.values
     table.add_row("interval", "%", *(f"{_density(a)} to {_density(b)}" for a, b in bounds))
     return table
@@ -100,12 +100,16 @@ def verdict_map(results: xr.Dataset, margin: float) -> Table:
 def arms_table(results: xr.Dataset) -> Table:
     """Return every arm at the k chosen on the validation images, per threshold.
 
-    Accuracies and their differences to the ticket's come with half their 95 % interval.
+    Accuracies and their differences to the ticket's come with half their 95 % interval; "to
+    settle" is how many replicates such a difference needs. Epochs are those of the arm, and
+    those with its dense run: late rewinding, fine-tuning and starting anew spend unequally.
     """
-    title = "arms, at the k chosen on the validation images: test accuracy, %, and 95 % interval"
+    title = (
+        "arms, at the k chosen on the validation images: test accuracy, % ± half its 95 % interval"
+    )
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
     heads = ("threshold", "k", "arm", "n", "accuracy", "ticket − arm", "to settle", "epochs")
-    for name in (*heads, "with dense run"):
+    for name in (*heads, "+ dense"):
         table.add_column(name, justify="left" if name == "arm" else "right")
     chosen = chosen_rewind_epochs(results)
     means = Means.over_replicates(*at_chosen(results, "test_accuracy", chosen), one_image(results))
@@ -180,7 +184,8 @@ def _percent(values: np.ndarray[Any, Any], replicates: int) -> str:
 def _points(mean: xr.DataArray, interval: xr.DataArray) -> str:
     """Return mean ± half of its interval in percent; the mean alone where that is not known."""
     half = 50 * float(interval.sel(bound="high") - interval.sel(bound="low"))
-    return f"{100 * float(mean):.1f}" + (f" ± {half:.1f}" if np.isfinite(half) else "")
+    shown = f"{100 * float(mean):.1f}".replace("-", "−")
+    return f"{shown} ± {half:.1f}" if np.isfinite(half) else shown
 
 
 def _density(density: float) -> str:

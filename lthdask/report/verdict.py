@@ -166,7 +166,7 @@ def replicates_to_settle(
         Of the two-sided paired t-test.
     power : float
         Probability to show it, in its direction, if mean and standard deviation are truly
-        those observed (Cohen, "Statistical Power Analysis", 1988, section 2.3; exact, by the
+        those observed (Cohen, "Statistical Power Analysis", 1988, chapter 2; exact, by the
         noncentral t-distribution). From three replicates both are rough, and so is this.
     least : float
         The standard deviation is taken to be this at least, as in :func:`verdicts`.
