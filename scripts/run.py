@@ -314,7 +314,8 @@ def _print_status(console: Console, out: Path, as_json: bool) -> int:
 
 def _print_outcome(console: Console, results: Any, study: Any, folder: Path, as_json: bool) -> int:
     """Say what came out, and return the exit code."""
-    from lthdask.report.summary import cells_with, outcome, print_map, reasons, sentences
+    from lthdask.report.summary import cells_with, limits, outcome, reasons, sentences
+    from lthdask.report.tables import print_table, tables
     from lthdask.storage.folder import Folder
 
     why = reasons(results, Folder(folder))
@@ -322,9 +323,11 @@ def _print_outcome(console: Console, results: Any, study: Any, folder: Path, as_
         values = outcome(results, study.matching_margin)
         click.echo(json.dumps(values | {"folder": str(folder), "reasons": why}, indent=2))
     else:
-        print_map(console, results)
-        for sentence in sentences(results, study.matching_margin):
-            _say(console, sentence)
+        for table in tables(results, study.matching_margin):
+            print_table(console, table)
+        for sentence in (*sentences(results, study.matching_margin), limits(results)):
+            if sentence:
+                _say(console, sentence)
         for reason, file in list(why.items())[:5]:
             _say(console, f"failed: {reason}; see {file}")
         if len(why) > 5:

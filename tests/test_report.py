@@ -1,6 +1,7 @@
 """What the report promises: the map as it is, and nothing made of one replicate in silence."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -9,14 +10,11 @@ from rich.console import Console
 from lthdask.events import Event
 from lthdask.grid import Cell
 from lthdask.report.progress import duration, shown
-from lthdask.report.summary import (
-    accuracy_map,
-    outcome,
-    print_map,
-    sentences,
-    sparsest_matching,
-)
+from lthdask.report.summary import outcome, sentences, sparsest_matching
+from lthdask.report.tables import accuracy_map, arms_table, print_table, tables, verdict_map
 from lthdask.storage.results import Cube, Status, open_results
+from tests.test_verdict import minus
+from tests.test_verdict import results as made_up
 
 THRESHOLDS, REWINDS = [0.5, 0.9, 0.97], [0, 2]
 
@@ -78,7 +76,7 @@ def test_replicates_are_shown_as_mean_and_standard_deviation(tmp_path):
 @pytest.mark.parametrize("terminal", [False, True], ids=["log", "terminal"])
 def test_the_map_loses_no_digit_where_the_output_is_narrower(tmp_path, terminal):
     console = Console(width=20, file=io.StringIO(), force_terminal=terminal)
-    print_map(console, results(tmp_path, [(0.9, 0.96)] * 3, replicates=2))
+    print_table(console, accuracy_map(results(tmp_path, [(0.9, 0.96)] * 3, replicates=2)))
     rows = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
     assert "0.97 0.0300 90.5 ± 0.7 96.5 ± 0.7" in rows
 
@@ -217,3 +215,99 @@ def test_the_status_decides_what_is_shown_and_not_what_is_written(tmp_path):
     assert "0.5 0.5000 91.0 (1/2) 90.5 ± 0.7" in rows
     pending = [c for c in outcome(found, 0.01)["cells"] if c["status"] == "pending"]
     assert [c["test_accuracy"] for c in pending] == [None]
+
+
+TICKET = [
+    [minus(0, 0.1, -0.1), minus(0.2, 0.1, 0.3)],
+    [minus(-5, -6, -5.5), minus(-1, 0, 1)],
+    [minus(0, 0, 0), minus(0, 0, 0)],
+]
+STATUS = {
+    ("ticket", 1, 1, 0): Status.DIVERGED,
+    **{("ticket", replicate, 2, 0): Status.SKIPPED for replicate in range(3)},
+    **{("ticket", replicate, 2, 1): Status.NOT_APPLICABLE for replicate in range(3)},
+    ("random_mask", 0, 0, 1): Status.FAILED,
+}
+
+
+def with_arms(arms=("fine_tune", "random_mask", "reinit", "ticket_child")):
+    """Three thresholds by two k's, three replicates; every other arm 2 points below."""
+    below = {arm: np.array(TICKET) - 0.02 for arm in arms}
+    status = {at: what for at, what in STATUS.items() if at[0] in ("ticket", *arms)}
+    return made_up(below | {"ticket": TICKET}, status=status)
+
+
+def rows(table):
+    lines = [" ".join(line.split()) for line in text(table).splitlines()]
+    return [line for line in lines if line and not line.startswith("─")]
+
+
+def test_skipped_and_not_applicable_cells_read_as_such_and_are_never_pending():
+    found = with_arms()
+    assert "0.7 0.3000 skipped –" in rows(accuracy_map(found))
+    assert "0.7 0.3000 skipped –" in rows(verdict_map(found, 0.01))
+    said = sentences(found, 0.01)
+    assert not any("pending" in line for line in said)
+    assert "1 failed: random_mask threshold 0.5 k=1 replicate 0" in said
+    assert "1 diverged: threshold 0.6 k=0 replicate 1" in said
+    assert any(line.startswith("3 skipped: threshold 0.7 k=0 replicate 0, ") for line in said)
+
+
+def test_the_verdict_map_says_the_verdicts_in_short_and_the_frontier_below():
+    assert rows(verdict_map(with_arms(), 0.01)) == [
+        "verdict, at a margin of 1 points",
+        "threshold density k=0 k=1",
+        "0.5 0.5000 winning winning",
+        "0.6 0.4000 undecided (2/3) undecided",
+        "0.7 0.3000 skipped –",
+        "frontier % 50.00 40.00",
+        "interval % 40.00 to 50.00 40.00 to 50.00",
+    ]
+
+
+def test_the_table_of_arms_compares_them_at_the_k_chosen_on_the_validation_images():
+    found = with_arms()
+    found["validation_accuracy"].loc[{"arm": "ticket", "rewind_epoch": 0}] = 0.1
+    shown = rows(arms_table(found))
+    # Ticket − reinit is 2.2, 2.0, 2.4 points: 4.303 · 0.2 / √3 = 0.5 to each side.
+    assert shown[1:7] == [
+        "threshold k arm n accuracy ticket − arm to settle epochs + dense",
+        "0.5 1 ticket 3 95.3 ± 0.2 1 3",
+        "fine_tune 3 93.3 ± 0.2 2.0 ± 0.2 2 1 3",
+        "random_mask 2 93.3 ± 0.9 2.0 ± 0.9 2 1 3",
+        "reinit 3 93.1 ± 0.4 2.2 ± 0.5 3 2 4",
+        "ticket_child 3 93.3 ± 0.2 1 3",
+    ]
+    assert shown[7].startswith("0.6 1 ticket 3 95.1 ± 2.6")
+    assert not any(row.startswith("0.7") for row in shown)
+
+
+def test_one_replicate_has_no_interval_and_no_verdict_map(tmp_path):
+    found = with_arms().isel(replicate=[0])
+    assert "0.5 1 ticket 1 95.2 1 3" in rows(arms_table(found))
+    assert len(tables(found, 0.01)) == 2
+    assert len(tables(found.sel(arm=["ticket"]), 0.01)) == 1
+    assert len(tables(with_arms(), 0.01)) == 3
+
+
+def test_the_outcome_for_scripts_has_verdicts_frontier_and_controls():
+    values = json.loads(json.dumps(outcome(with_arms(), 0.01), allow_nan=False))
+    assert len(values["verdicts"]) == 6
+    first = values["verdicts"][0]
+    assert (first["threshold"], first["rewind_epoch"], first["replicates"]) == (0.5, 0, 3)
+    assert first["verdict"] == "winning ticket"
+    assert first["minus_dense"] == pytest.approx(0, abs=1e-12)
+    assert first["minus_control"]["random_mask"] == pytest.approx(0.02)
+    assert first["minus_dense_interval"]["high"] == pytest.approx(0.00248, abs=1e-5)
+    assert values["verdicts"][4]["minus_dense"] is None
+    assert values["verdicts"][4]["verdict"] == "undecided (n too small)"
+    assert values["frontier"][0] == {
+        "rewind_epoch": 0,
+        "density": 0.5,
+        "density_interval": {"low": 0.4, "high": 0.5},
+    }
+    control = values["controls"][0]
+    assert (control["threshold"], control["rewind_epoch"]) == (0.5, 1)
+    assert control["replicates"] == {"random_mask": 2, "reinit": 3, "fine_tune": 3}
+    assert control["replicates_to_settle"]["fine_tune"] == 2
+    assert "controls" in outcome(with_arms(()), 0.01)

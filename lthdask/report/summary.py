@@ -1,14 +1,13 @@
-"""What came out: the accuracy map beside the dense accuracy, as a table and as plain values."""
+"""What came out, in sentences and as plain values."""
 
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from lthdask.grid import Cell
+from lthdask.report.layers import emptied_layers, limiting_layers
+from lthdask.report.verdict import control_differences, frontier, verdicts
 from lthdask.storage.folder import Folder
 
 
@@ -79,69 +78,17 @@ def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | 
     }
 
 
-def emptied_layers(results: xr.Dataset) -> dict[float, list[str]]:
-    """Return, per threshold, the layers that pruning left without a single weight."""
-    dims = [d for d in results.layer_density.dims if d not in ("threshold", "layer")]
-    empty = (results.layer_density == 0).any(dims)
-    return {
-        float(threshold): [str(layer) for layer in row.layer.values[row.values]]
-        for threshold, row in zip(empty.threshold.values, empty, strict=True)
-        if row.any()
-    }
-
-
-def accuracy_map(results: xr.Dataset) -> Table:
-    """Return test accuracy in percent, thresholds by rewind epochs, the dense run below.
-
-    With replicates, mean ± standard deviation, and how many of them are done if not all. A
-    cell of which none is done shows its status.
-    """
-    title = "test accuracy, %"
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
-    table.add_column("threshold", justify="right")
-    table.add_column("density", justify="right")
-    for k in results.rewind_epoch.values:
-        table.add_column(f"k={k}", justify="right")
-    names = {code: name for name, code in flags(results).items()}
-    tickets = results.sel(arm="ticket")
-    tickets = tickets.assign(test_accuracy=_of_done(results, "test_accuracy").sel(arm="ticket"))
-    emptied = emptied_layers(results)
-    for threshold in tickets.threshold.values:
-        row = tickets.sel(threshold=threshold)
-        shown = [
-            _percent(row.test_accuracy.sel(rewind_epoch=k).values, results.sizes["replicate"])
-            or "/".join(dict.fromkeys(names[c] for c in row.status.sel(rewind_epoch=k).values))
-            for k in results.rewind_epoch.values
-        ]
-        density = row.density.values
-        counted = f"{np.nanmean(density):.4f}" if np.isfinite(density).any() else ""
-        mark = "*" if float(threshold) in emptied else ""
-        table.add_row(f"{threshold:g}{mark}", counted, *shown)
-    dense = _percent(results.dense_test_accuracy.values, results.sizes["replicate"])
-    dense = dense or "not trained"
-    table.add_section()
-    table.add_row("dense", "1", dense, *[""] * (results.sizes["rewind_epoch"] - 1))
-    return table
-
-
-def print_map(console: Console, results: xr.Dataset) -> None:
-    """Print the accuracy map at its own width: cut to that of a screen it would lose digits."""
-    table = accuracy_map(results)
-    unbounded = console.options.update(max_width=100_000)
-    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
-    console.print(table)
-
-
 def sentences(results: xr.Dataset, margin: float) -> list[str]:
     """Return what the map does not say by itself, in a few sentences."""
     said = []
     for threshold, layers in emptied_layers(results).items():
         more = f" and {len(layers) - 5} more" if len(layers) > 5 else ""
         said.append(f"* threshold {threshold:g} empties {', '.join(layers[:5])}{more}")
-    for status in ("diverged", "failed", "pending"):
+    for status in ("diverged", "failed", "skipped", "pending"):
         if cells := cells_with(results, status):
             listed = ", ".join(
-                f"threshold {c['threshold']:g} k={c['rewind_epoch']} replicate {c['replicate']}"
+                f"{c['arm']} threshold {c['threshold']:g} k={c['rewind_epoch']} "
+                f"replicate {c['replicate']}".removeprefix("ticket ")
                 for c in cells[:5]
             )
             more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
@@ -165,7 +112,7 @@ def sentences(results: xr.Dataset, margin: float) -> list[str]:
 def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
     """Return the outcome for scripts, as values that JSON can hold; NaN is null."""
     names = {code: name for name, code in flags(results).items()}
-    done = {name: _of_done(results, name) for name in ("test_accuracy", "density")}
+    done = {name: of_done(results, name) for name in ("test_accuracy", "density")}
     stacked = results[["status"]].assign(done).stack(cell=results.status.dims)
     cells = []
     for i in range(stacked.sizes["cell"]):
@@ -187,23 +134,48 @@ def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
         "sparsest_matching": sparsest_matching(results, margin),
         "emptied_layers": {f"{t:g}": layers for t, layers in emptied_layers(results).items()},
         "cells": cells,
+        "verdicts": _records(verdicts(results, margin), "threshold", "rewind_epoch"),
+        "frontier": _records(frontier(results, margin), "rewind_epoch"),
+        "controls": _records(
+            control_differences(results).reset_coords("rewind_epoch"), "threshold"
+        ),
     }
 
 
-def _of_done(results: xr.Dataset, name: str) -> xr.DataArray:
+def limits(results: xr.Dataset) -> str | None:
+    """Return which layers limit the network most at the highest threshold that is trained."""
+    for threshold in results.threshold.values[::-1].tolist():
+        if layers := limiting_layers(results, threshold)[:3]:
+            listed = ", ".join(
+                f"{layer.name} ({100 * layer.living:.3g} % of its channels, "
+                f"{100 * layer.density:.3g} % of its weights)"
+                for layer in layers
+            )
+            return f"threshold {threshold:g} is limited by {listed}"
+    return None
+
+
+def of_done(results: xr.Dataset, name: str) -> xr.DataArray:
     """Return a variable where its cell is done: the status decides, not what is written."""
     return results[name].where(results.status == flags(results)["done"])
 
 
-def _percent(values: np.ndarray[Any, Any], replicates: int) -> str:
-    """Return mean ± standard deviation in percent; empty where there is no value."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return ""
-    mean = f"{100 * known.mean():.1f}"
-    spread = f" ± {100 * known.std(ddof=1):.1f}" if len(known) > 1 else ""
-    some = f" ({len(known)}/{replicates})" if len(known) < replicates else ""
-    return mean + spread + some
+def _records(found: xr.Dataset, *axes: str) -> list[dict[str, Any]]:
+    """Return a record per position along `axes`; an axis beyond them is nested in it."""
+    values = {name: found[name].transpose(*axes, ...) for name in map(str, found.data_vars)}
+    return [
+        {axis: found[axis].values[i].item() for axis, i in zip(axes, index, strict=True)}
+        | {name: _plain(value[index]) for name, value in values.items()}
+        for index in np.ndindex(*(found.sizes[axis] for axis in axes))
+    ]
+
+
+def _plain(value: xr.DataArray) -> Any:
+    """Return nested mappings of label to value."""
+    if value.dims:
+        labels = value[value.dims[0]].values
+        return {str(label): _plain(value[i]) for i, label in enumerate(labels)}
+    return value.item() if value.dtype.kind != "f" else _number(value)
 
 
 def _number(value: Any) -> float | None:

@@ -1,0 +1,89 @@
+"""Layer collapse: which layers pruning leaves too little of for the rest to work with."""
+
+from dataclasses import dataclass
+
+import xarray as xr
+
+from lthdask.masks import prunable_weights
+from lthdask.networks import on_meta
+from lthdask.storage.results import Status
+from lthdask.study import Study
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is left of a layer, on average over the tickets of a threshold.
+
+    Attributes
+    ----------
+    name : str
+        Of the weight.
+    living : float
+        Share of its output channels that have a weight.
+    density : float
+        Share of its weights that are not zero.
+    """
+
+    name: str
+    living: float
+    density: float
+
+
+def emptied_layers(results: xr.Dataset) -> dict[float, list[str]]:
+    """Return, per threshold, the layers that pruning left without a single weight."""
+    trained = results.status.isin([int(Status.DONE), int(Status.DIVERGED)])
+    empty = (results.layer_density == 0) & trained
+    empty = empty.any([d for d in empty.dims if d not in ("threshold", "layer")])
+    return {
+        float(threshold): [str(layer) for layer in row.layer.values[row.values]]
+        for threshold, row in zip(empty.threshold.values, empty, strict=True)
+        if row.any()
+    }
+
+
+def layer_means(results: xr.Dataset) -> xr.Dataset:
+    """Return what is left of each layer, on average over the tickets that are done.
+
+    Over rewind epochs too: every k has the same mask.
+
+    Returns
+    -------
+    Dataset
+        Over (threshold, layer): ``density``, the share of the layer's weights that are not
+        zero, and ``dead_channels``, its output channels without a weight; NaN where no
+        ticket is done.
+    """
+    tickets = results.sel(arm="ticket", drop=True)
+    done = tickets.status == int(Status.DONE)
+    return xr.Dataset(
+        {
+            name: tickets[f"layer_{name}"].where(done).mean(("replicate", "rewind_epoch"))
+            for name in ("density", "dead_channels")
+        }
+    ).transpose("threshold", "layer")
+
+
+def limiting_layers(results: xr.Dataset, threshold: float) -> list[Layer]:
+    """Return all layers of a threshold, those first that limit the network most.
+
+    That is by the share of their output channels that live, since what a layer does not
+    pass on is lost to all behind it, and then by density. The output channels of the last
+    layer are the classes, which end there: they live unless it is empty.
+
+    Raises
+    ------
+    KeyError
+        If there is no such threshold.
+    """
+    study = Study.from_dict(results.attrs["study"])
+    # Only the last layer's channels, and the first's inputs, depend on the data.
+    shapes = prunable_weights(on_meta(study.network, study.data.image_size, 3, 10))
+    means = layer_means(results).sel(threshold=threshold)
+    names, densities = means.layer.values.tolist(), means.density.values.tolist()
+    living = [
+        1 - dead / len(shapes[name])
+        for name, dead in zip(names, means.dead_channels.values.tolist(), strict=True)
+    ]
+    living[-1] = float(densities[-1] > 0)
+    layers = [Layer(*of) for of in zip(names, living, densities, strict=True) if of[2] >= 0]
+    return sorted(layers, key=lambda layer: (layer.living, layer.density))

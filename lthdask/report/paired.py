@@ -1,0 +1,115 @@
+"""Means over replicates with their error, and differences paired by replicate.
+
+Replicates are few, and the arms of one replicate share a dense run, an initialisation and a
+data order, which move their accuracies together. So arms are compared within each replicate
+first, and averaged then: what they share cancels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from lthdask.storage.results import Status
+
+WITHOUT_REWINDING = ("reinit",)
+"""Arms that have no k: trained once, stored at one position of the axis, true of every k."""
+
+ROUNDING = 5e-7
+"""Accuracies are counts of images; half a millionth is rounding, not an image."""
+
+
+def values_of(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArray]:
+    """Return a variable of the cells, and which of its values count.
+
+    The status decides: a value counts where its cell is done. That of an arm without
+    rewinding counts at every k.
+
+    Returns
+    -------
+    values, counts : DataArray, (arm, replicate, threshold, rewind_epoch)
+    """
+    done = results.status == int(Status.DONE)
+    values = results[name].where(done)
+    own = ~results.arm.isin(WITHOUT_REWINDING)
+    where = done.argmax("rewind_epoch")
+    values = values.where(own, values.isel(rewind_epoch=where, drop=True))
+    done = done.where(own, done.any("rewind_epoch"))
+    return values.transpose(*results.status.dims), done.transpose(*results.status.dims)
+
+
+def one_image(results: xr.Dataset) -> float:
+    """Return the smallest step between two test accuracies that occur; ∞ if there is none.
+
+    Accuracies are counts of images, so it is one image, or a few where few values are known.
+    """
+    cells, _ = values_of(results, "test_accuracy")
+    known = (results.dense_test_accuracy, results.dense_test_accuracy_curve, cells)
+    values = np.concatenate([of.values.ravel() for of in known])
+    steps = np.diff(np.sort(values[np.isfinite(values)]))
+    return float(np.min(steps, where=steps > ROUNDING, initial=np.inf))
+
+
+@dataclass(frozen=True)
+class Means:
+    """Means over replicates, and what Student's t says of them.
+
+    Attributes
+    ----------
+    count : DataArray of int
+        Replicates that were averaged.
+    mean : DataArray
+        NaN where there are none.
+    error : DataArray
+        Standard error of the mean; NaN where there are less than two.
+    """
+
+    count: xr.DataArray
+    mean: xr.DataArray
+    error: xr.DataArray
+
+    @classmethod
+    def over_replicates(cls, values: xr.DataArray, counts: xr.DataArray, least: float) -> "Means":
+        """Average `values` where they count, over replicates.
+
+        Parameters
+        ----------
+        values : DataArray
+            Accuracies, or differences of them paired by replicate.
+        counts : DataArray of bool
+        least : float
+            The standard deviation is taken to be this at least. Accuracies are counts of
+            images, and a few equal counts are no certainty: they hide what is less than
+            one image.
+        """
+
+        def total(of: xr.DataArray) -> xr.DataArray:
+            return of.where(counts, 0.0).sum("replicate", skipna=False)
+
+        count = counts.sum("replicate")
+        mean = total(values) / count.where(count > 0)
+        squares = total((values - mean) ** 2)
+        deviation = (squares / (count - 1).where(count > 1)) ** 0.5
+        return cls(count, mean, deviation.clip(min=least) / count**0.5)
+
+    def interval(self, level: float) -> xr.DataArray:
+        """Return the two-sided interval of confidence 1 − `level`, along ``bound``."""
+        half = self.error * xr.apply_ufunc(stats.t.isf, level / 2, self.count - 1)
+        ends = xr.DataArray([-1.0, 1.0], {"bound": ["low", "high"]}, ["bound"])
+        interval: xr.DataArray = self.mean + half * ends
+        return interval
+
+    def p_above(self, bound: float) -> xr.DataArray:
+        """Return the p-value of the one-sided t-test that the true mean is above `bound`."""
+        return self._tail(stats.t.sf, bound)
+
+    def p_below(self, bound: float) -> xr.DataArray:
+        """Return the p-value of the one-sided t-test that the true mean is below `bound`."""
+        return self._tail(stats.t.cdf, bound)
+
+    def _tail(self, tail: Callable[..., Any], bound: float) -> xr.DataArray:
+        p: xr.DataArray = xr.apply_ufunc(tail, (self.mean - bound) / self.error, self.count - 1)
+        return p

@@ -1,0 +1,196 @@
+"""The tables that are printed: accuracy map, arms, verdicts and frontier."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lthdask.report.layers import emptied_layers
+from lthdask.report.paired import Means, one_image
+from lthdask.report.summary import flags, of_done
+from lthdask.report.verdict import (
+    MATCHING,
+    NO_BETTER,
+    UNDECIDED,
+    WINNING,
+    WORSE,
+    at_chosen,
+    chosen_rewind_epochs,
+    control_differences,
+    frontier,
+    verdicts,
+)
+
+SHORT = {
+    WINNING: "winning",
+    MATCHING: "matching",
+    NO_BETTER: "no better",
+    WORSE: "worse",
+    UNDECIDED: "undecided",
+}
+
+
+def tables(results: xr.Dataset, margin: float) -> list[Table]:
+    """Return the tables that these results fill: some need several arms, or replicates."""
+    shown = [accuracy_map(results)]
+    if results.sizes["arm"] > 1:
+        shown.append(arms_table(results))
+    if results.sizes["replicate"] > 1:
+        shown.append(verdict_map(results, margin))
+    return shown
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table at its own width: cut to that of a screen it would lose digits."""
+    unbounded = console.options.update(max_width=100_000)
+    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    console.print(table)
+
+
+def accuracy_map(results: xr.Dataset) -> Table:
+    """Return test accuracy in percent, thresholds by rewind epochs, the dense run below.
+
+    With replicates, mean ± standard deviation, and how many of them are done if not all. A
+    cell of which none is done shows its status.
+    """
+    table = _map("test accuracy, %", results)
+    tickets = of_done(results, "test_accuracy").sel(arm="ticket")
+    replicates = results.sizes["replicate"]
+    for threshold in results.threshold.values:
+        row = tickets.sel(threshold=threshold)
+        shown = [
+            _percent(row.sel(rewind_epoch=k).values, replicates) or _status(results, threshold, k)
+            for k in results.rewind_epoch.values
+        ]
+        table.add_row(*_row_head(results, threshold), *shown)
+    dense = _percent(results.dense_test_accuracy.values, replicates) or "not trained"
+    table.add_section()
+    table.add_row("dense", "1", dense, *[""] * (results.sizes["rewind_epoch"] - 1))
+    return table
+
+
+def verdict_map(results: xr.Dataset, margin: float) -> Table:
+    """Return the verdicts, thresholds by rewind epochs, and the frontier below.
+
+    How many replicates were compared is said where it is not all, and the status where none
+    could be.
+    """
+    table = _map(f"verdict, at a margin of {100 * margin:g} points", results)
+    judged, replicates = verdicts(results, margin), results.sizes["replicate"]
+    for threshold in results.threshold.values:
+        shown = []
+        for k in results.rewind_epoch.values:
+            cell = judged.sel(threshold=threshold, rewind_epoch=k)
+            count = int(cell.replicates)
+            some = f" ({count}/{replicates})" if count < replicates else ""
+            word = SHORT[str(cell.verdict.values)] + some
+            shown.append(word if count else _status(results, threshold, k))
+        table.add_row(*_row_head(results, threshold), *shown)
+    found = frontier(results, margin)
+    table.add_section()
+    table.add_row("frontier", "%", *(_density(density) for density in found.density.values))
+    bounds = found.density_interval.values
+    table.add_row("interval", "%", *(f"{_density(a)} to {_density(b)}" for a, b in bounds))
+    return table
+
+
+def arms_table(results: xr.Dataset) -> Table:
+    """Return every arm at the k chosen on the validation images, per threshold.
+
+    Accuracies and their differences to the ticket's come with half their 95 % interval; "to
+    settle" is how many replicates such a difference needs. Epochs are those of the arm, and
+    those with its dense run: late rewinding, fine-tuning and starting anew spend unequally.
+    """
+    title = (
+        "arms, at the k chosen on the validation images: test accuracy, % ± half its 95 % interval"
+    )
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
+    heads = ("threshold", "k", "arm", "n", "accuracy", "ticket − arm", "to settle", "epochs")
+    for name in (*heads, "+ dense"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    chosen = chosen_rewind_epochs(results)
+    means = Means.over_replicates(*at_chosen(results, "test_accuracy", chosen), one_image(results))
+    lengths, counts = at_chosen(results, "epochs_trained", chosen)
+    epochs = lengths.where(counts).mean("replicate")
+    interval, minus = means.interval(0.05), control_differences(results)
+    for threshold in chosen.threshold.values:
+        head = [f"{threshold:g}", str(chosen.sel(threshold=threshold).item())]
+        for arm in sorted(results.arm.values.tolist(), key="ticket".__ne__):
+            at = {"threshold": threshold, "arm": arm}
+            if not (count := int(means.count.sel(at))):
+                continue
+            compared = ["", ""]
+            if arm in minus.control:
+                row = minus.sel(threshold=threshold, control=arm)
+                compared = [
+                    _points(row.minus_control, row.minus_control_interval),
+                    _whole(row.replicates_to_settle),
+                ]
+            trained = epochs.sel(at)
+            table.add_row(
+                *head,
+                arm,
+                str(count),
+                _points(means.mean.sel(at), interval.sel(at)),
+                *compared,
+                _whole(trained),
+                _whole(trained + results.sizes["epoch"]),
+            )
+            head = ["", ""]
+        table.add_section()
+    return table
+
+
+def _map(title: str, results: xr.Dataset) -> Table:
+    """Return an empty table of thresholds by rewind epochs."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
+    table.add_column("threshold", justify="right")
+    table.add_column("density", justify="right")
+    for k in results.rewind_epoch.values:
+        table.add_column(f"k={k}", justify="right")
+    return table
+
+
+def _row_head(results: xr.Dataset, threshold: float) -> tuple[str, str]:
+    """Return threshold, marked where it empties a layer, and density."""
+    density = results.density.sel(arm="ticket", threshold=threshold).values
+    mark = "*" if float(threshold) in emptied_layers(results) else ""
+    counted = f"{np.nanmean(density):.4f}" if np.isfinite(density).any() else ""
+    return f"{threshold:g}{mark}", counted
+
+
+def _status(results: xr.Dataset, threshold: float, k: int) -> str:
+    """Return what became of the tickets of a cell; a dash where there is nothing to train."""
+    names = {code: name for name, code in flags(results).items()}
+    names[flags(results)["not_applicable"]] = "–"
+    codes = results.status.sel(arm="ticket", threshold=threshold, rewind_epoch=k).values
+    return "/".join(dict.fromkeys(names[code] for code in codes))
+
+
+def _percent(values: np.ndarray[Any, Any], replicates: int) -> str:
+    """Return mean ± standard deviation in percent; empty where there is no value."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return ""
+    mean = f"{100 * known.mean():.1f}"
+    spread = f" ± {100 * known.std(ddof=1):.1f}" if len(known) > 1 else ""
+    some = f" ({len(known)}/{replicates})" if len(known) < replicates else ""
+    return mean + spread + some
+
+
+def _points(mean: xr.DataArray, interval: xr.DataArray) -> str:
+    """Return mean ± half of its interval in percent; the mean alone where that is not known."""
+    half = 50 * float(interval.sel(bound="high") - interval.sel(bound="low"))
+    shown = f"{100 * float(mean):.1f}".replace("-", "−")
+    return f"{shown} ± {half:.1f}" if np.isfinite(half) else shown
+
+
+def _density(density: float) -> str:
+    return f"{100 * density:.2f}" if np.isfinite(density) else "?"
+
+
+def _whole(value: xr.DataArray) -> str:
+    return f"{float(value):.0f}" if np.isfinite(value) else ""

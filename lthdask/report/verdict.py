@@ -1,0 +1,277 @@
+"""What the replicates show: verdict per cell, the frontier of matching, and the controls.
+
+docs/method.md says the same in prose, with what three replicates can and cannot show.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from lthdask.report.paired import ROUNDING, Means, one_image, values_of
+
+SCRATCH = ("random_mask", "reinit")
+"""Controls that lack what makes a winning ticket: its mask, or its weights."""
+
+CONTROLS = (*SCRATCH, "lr_rewind", "fine_tune")
+
+WINNING, MATCHING, NO_BETTER = "winning ticket", "matching", "no better than control"
+WORSE, UNDECIDED = "worse", "undecided (n too small)"
+VERDICTS = (WINNING, MATCHING, NO_BETTER, UNDECIDED, WORSE)
+"""From best to worst: a ticket that gets less accurate never moves up."""
+
+MOST_REPLICATES = 10_000
+
+
+def verdicts(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Dataset:
+    """Judge every ticket against the dense run and the controls, paired by replicate.
+
+    Four questions are asked of each cell, each answered by a one-sided paired t-test over
+    the replicates of which all runs it compares are done:
+
+    ========== =============================== ==============================================
+    matching   ticket − dense > −margin        non-inferiority (Schuirmann 1987 [1]_)
+    worse      ticket − dense < −margin
+    winning    ticket − control > 0            for every scratch control: the largest p
+                                               (intersection-union test, Berger 1982 [2]_)
+    no better  ticket − control < margin       for some scratch control
+    ========== =============================== ==============================================
+
+    A question is asked once per cell of the map, so its p-values are adjusted together, by
+    Benjamini and Hochberg [3]_: of the cells it is affirmed for, a share of `level` is
+    expected to be affirmed wrongly, at most. That holds for tests that depend on each other
+    positively, which Benjamini and Yekutieli [4]_ show to include many treatments compared
+    with one control; here all cells of a replicate are compared with one dense run. Their own
+    method, for any dependence, would raise the p-values of 16 cells another 3.4 times.
+
+    The scratch controls are `SCRATCH`, those the study has. ``verdict`` is
+
+    - ``winning ticket``: matching, and winning;
+    - ``no better than control``: matching and not winning, but no better than one, so that
+      its mask, or its weights, bought nothing;
+    - ``matching``: matching otherwise;
+    - ``worse``: shown to be;
+    - ``undecided (n too small)``: nothing is shown, or there are less than two replicates.
+
+    A standard deviation is at least one image, the smallest step between test accuracies
+    that is seen: replicates that are equal by chance are no certainty.
+
+    Parameters
+    ----------
+    results : Dataset
+        As :func:`lthdask.open_results` opens it. Its status decides what counts.
+    margin : float
+        The study's ``matching_margin``: how far below the dense accuracy still matches.
+    level : float
+        Of the false discoveries per question, and of the intervals, in (0, 1).
+
+    Returns
+    -------
+    Dataset
+        Over (threshold, rewind_epoch): ``replicates``, those of the comparison with dense;
+        ``test_accuracy``; ``minus_dense``, the mean difference ticket − dense;
+        ``minus_control``, over ``control`` too, likewise; each of the last three with
+        ``…_interval``, two-sided and of confidence 1 − `level` for this one cell, along
+        ``bound`` (low, high); the adjusted ``p_matching``, ``p_worse``, ``p_winning`` and
+        ``p_no_better``; ``verdict``. NaN is what the replicates do not tell.
+
+    References
+    ----------
+    .. [1] D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987) 657–680.
+    .. [2] R. L. Berger, Technometrics 24 (1982) 295–300.
+    .. [3] Y. Benjamini, Y. Hochberg, J. R. Stat. Soc. B 57 (1995) 289–300.
+    .. [4] Y. Benjamini, D. Yekutieli, Ann. Stat. 29 (2001) 1165–1188.
+    """
+    values, counts = values_of(results, "test_accuracy")
+    ticket, dense = values.sel(arm="ticket", drop=True), results.dense_test_accuracy
+    paired = counts.sel(arm="ticket", drop=True) & dense.notnull()
+    least = one_image(results)
+    alone = Means.over_replicates(ticket, paired, least)
+    to_dense = Means.over_replicates(ticket - dense, paired, least)
+    to_control = Means.over_replicates(*_minus_controls(values, counts, CONTROLS), least)
+    scratch = Means.over_replicates(*_minus_controls(values, counts, SCRATCH), least)
+    p_matching = _adjusted(to_dense.p_above(-margin))
+    p_worse = _adjusted(to_dense.p_below(-margin))
+    p_winning = xr.full_like(p_matching, np.nan)
+    p_no_better = xr.full_like(p_matching, np.nan)
+    if scratch.mean.sizes["control"]:
+        p_winning = _adjusted(scratch.p_above(0.0).max("control", skipna=False))
+        p_no_better = _adjusted(scratch.p_below(margin)).min("control")
+    matching = p_matching <= level
+    verdict = xr.where(p_worse <= level, WORSE, UNDECIDED)
+    verdict = xr.where(matching, MATCHING, verdict)
+    verdict = xr.where(matching & (p_no_better <= level), NO_BETTER, verdict)
+    verdict = xr.where(matching & (p_winning <= level), WINNING, verdict)
+    judged = xr.Dataset(
+        {
+            "replicates": to_dense.count,
+            "test_accuracy": alone.mean,
+            "test_accuracy_interval": alone.interval(level),
+            "minus_dense": to_dense.mean,
+            "minus_dense_interval": to_dense.interval(level),
+            "minus_control": to_control.mean,
+            "minus_control_interval": to_control.interval(level),
+            "p_matching": p_matching,
+            "p_worse": p_worse,
+            "p_winning": p_winning,
+            "p_no_better": p_no_better,
+            "verdict": verdict,
+        }
+    )
+    return judged.transpose("control", "threshold", "rewind_epoch", "bound")
+
+
+def frontier(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Dataset:
+    """Return how sparse tickets can be and still match the dense run, per rewind epoch.
+
+    Denser tickets need not match as well: one of them that falls short by chance would else
+    hide all that follow. So the estimate lies within its interval, always.
+
+    Returns
+    -------
+    Dataset
+        Over rewind_epoch: ``density``, the lowest whose mean difference to dense is −`margin`
+        or more; ``density_interval``, along ``bound``: low, the lowest that is not shown to be
+        worse though two replicates or more are done, and high, the lowest that is shown to
+        match (the tests of :func:`verdicts`, inverted). NaN where there is none.
+    """
+    judged = verdicts(results, margin, level)
+    values, counts = values_of(results.sel(arm=["ticket"]), "density")
+    density = Means.over_replicates(values, counts, 0.0).mean.sel(arm="ticket", drop=True)
+
+    def lowest(where: xr.DataArray) -> xr.DataArray:
+        return density.where(where).min("threshold")
+
+    estimate = lowest(judged.minus_dense >= -margin - ROUNDING)
+    low, high = lowest(judged.p_worse > level), lowest(judged.p_matching <= level)
+    bound = xr.DataArray(["low", "high"], dims="bound")
+    interval = xr.where(bound == "low", low, high).assign_coords(bound=bound)
+    found = xr.Dataset({"density": estimate, "density_interval": interval})
+    return found.transpose("rewind_epoch", "bound")
+
+
+def replicates_to_settle(
+    differences: ArrayLike, level: float = 0.05, power: float = 0.8, least: float = 0.0
+) -> int | None:
+    """Return how many replicates would show a difference as large as the observed mean.
+
+    Parameters
+    ----------
+    differences : array_like, (n,)
+        Differences paired by replicate.
+    level : float
+        Of the two-sided paired t-test.
+    power : float
+        Probability to show it, in its direction, if mean and standard deviation are truly
+        those observed (Cohen, "Statistical Power Analysis", 1988, chapter 2; exact, by the
+        noncentral t-distribution). From three replicates both are rough, and so is this.
+    least : float
+        The standard deviation is taken to be this at least, as in :func:`verdicts`.
+
+    Returns
+    -------
+    int or None
+        2 or more; None where no mean or spread is known, there is no difference to be
+        shown, or 10,000 replicates would not do.
+    """
+    observed = np.asarray(differences, dtype=float)
+    if len(observed) < 2:
+        return None
+    deviation = max(float(observed.std(ddof=1)), least)
+    if not deviation > 0:
+        return None
+    size = abs(float(observed.mean())) / deviation
+
+    def shows(count: int) -> bool:
+        critical = stats.t.isf(level / 2, count - 1)
+        return bool(stats.nct.sf(critical, count - 1, size * np.sqrt(count)) >= power)
+
+    enough = 2
+    while not shows(enough):
+        enough *= 2
+        if enough > MOST_REPLICATES:
+            return None
+    return bisect_left(range(enough + 1), True, lo=2, key=shows)
+
+
+def chosen_rewind_epochs(results: xr.Dataset) -> xr.DataArray:
+    """Return, per threshold, the k of the tickets' best mean accuracy on the validation images.
+
+    Chosen there, a test accuracy at k is not the best of many. Of the k's, those with the most
+    replicates done are eligible; thresholds of which no ticket is done are left out.
+    """
+    values, counts = values_of(results.sel(arm=["ticket"]), "validation_accuracy")
+    count = counts.sum(("arm", "replicate"))
+    mean = values.mean(("arm", "replicate"))
+    eligible = mean.where(count == count.max("rewind_epoch"))
+    eligible = eligible.isel(threshold=np.flatnonzero(eligible.notnull().any("rewind_epoch")))
+    return eligible.idxmax("rewind_epoch").astype(int).rename("rewind_epoch")
+
+
+def control_differences(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
+    """Return ticket − control, paired by replicate, at the k chosen on the validation images.
+
+    Returns
+    -------
+    Dataset
+        Over (threshold, control): ``replicates``; ``minus_control`` and
+        ``minus_control_interval`` as in :func:`verdicts`; ``replicates_to_settle``, NaN where
+        none would do. ``rewind_epoch``, over threshold, is the k that was chosen. The
+        intervals are of confidence 1 − `level` each, not all at once.
+    """
+    chosen = chosen_rewind_epochs(results)
+    values, counts = at_chosen(results, "test_accuracy", chosen)
+    differences, paired = _minus_controls(values, counts, CONTROLS)
+    least = one_image(results)
+    means = Means.over_replicates(differences, paired, least)
+    settled = [
+        [
+            replicates_to_settle(differences[c, paired[c, :, t].values, t], level, least=least)
+            for c in range(differences.sizes["control"])
+        ]
+        for t in range(differences.sizes["threshold"])
+    ]
+    shape = differences.sizes["threshold"], differences.sizes["control"]
+    found = xr.Dataset(
+        {
+            "replicates": means.count,
+            "minus_control": means.mean,
+            "minus_control_interval": means.interval(level),
+            "replicates_to_settle": (
+                ("threshold", "control"),
+                np.array(settled, dtype=float).reshape(shape),
+            ),
+        }
+    )
+    return found.transpose("threshold", "control", "bound")
+
+
+def at_chosen(
+    results: xr.Dataset, name: str, chosen: xr.DataArray
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Return a variable of the cells at one k per threshold, and which of its values count."""
+    values, counts = (of.sel(threshold=chosen.threshold) for of in values_of(results, name))
+    values, counts = (of.sel(rewind_epoch=chosen, drop=True) for of in (values, counts))
+    return values, counts
+
+
+def _minus_controls(
+    values: xr.DataArray, counts: xr.DataArray, controls: Sequence[str]
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Return ticket − control for the controls that there are, and which replicates count."""
+    known = [arm for arm in controls if arm in values.arm]
+    others = [of.isel(arm=values.arm.isin(known)).rename(arm="control") for of in (values, counts)]
+    differences = values.sel(arm="ticket", drop=True) - others[0]
+    paired = counts.sel(arm="ticket", drop=True) & others[1]
+    order = ("control", "replicate", "threshold", ...)
+    return differences.transpose(*order), paired.transpose(*order)
+
+
+def _adjusted(p: xr.DataArray) -> xr.DataArray:
+    """Adjust p-values for all questions that were asked; those that were not stay NaN."""
+    adjusted, asked = p.values.copy(), p.notnull().values
+    adjusted[asked] = stats.false_discovery_control(adjusted[asked], method="bh")
+    return p.copy(data=adjusted)

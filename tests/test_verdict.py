@@ -1,0 +1,388 @@
+"""What verdicts promise: what the replicates show is said, and nothing that they do not."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from lthdask.report.verdict import (
+    VERDICTS,
+    chosen_rewind_epochs,
+    control_differences,
+    frontier,
+    replicates_to_settle,
+    verdicts,
+)
+from lthdask.storage.results import Cube, Status, open_results
+from lthdask.study import Study
+
+STUDY = Study.read("mnist-lenet").to_dict()
+LAYERS = ["1.weight", "3.weight", "5.weight"]
+CELL = ("arm", "replicate", "threshold", "rewind_epoch")
+DENSE = [0.950, 0.952, 0.951]
+
+
+def results(arms, dense=DENSE, validation=None, status=None):
+    """Results as they are opened; per arm test accuracies, (threshold, k, replicate).
+
+    Thresholds 0.5, 0.6 and so on. Reinit is stored at the first k. `status` marks cells:
+    (arm, replicate, i, j) → status. The dense runs learn one image of 1,000 in their second
+    epoch, so that a step is known.
+    """
+    accuracy = np.stack([np.moveaxis(np.asarray(a, float), -1, 0) for a in arms.values()])
+    codes = np.full(accuracy.shape, Status.DONE, "u1")
+    if "reinit" in arms:
+        codes[list(arms).index("reinit"), :, :, 1:] = Status.NOT_APPLICABLE
+    for (arm, *index), what in (status or {}).items():
+        codes[(list(arms).index(arm), *index)] = what
+    thresholds = np.round(0.5 + np.arange(accuracy.shape[2]) / 10, 3)
+    known = np.where(codes == Status.NOT_APPLICABLE, np.nan, accuracy)
+    density = np.broadcast_to(1 - thresholds[:, None], accuracy.shape)
+    left = [np.full((*accuracy.shape, len(LAYERS)), value) for value in (0.5, 0.0)]
+    about = {"flag_values": [int(s) for s in Status]}
+    about["flag_meanings"] = " ".join(s.name.lower() for s in Status)
+    return xr.Dataset(
+        {
+            "status": (CELL, codes, about),
+            "test_accuracy": (CELL, known),
+            "validation_accuracy": (CELL, known if validation is None else validation),
+            "density": (CELL, density),
+            "epochs_trained": (CELL, np.broadcast_to(2.0 - np.arange(known.shape[3]), known.shape)),
+            "layer_density": ((*CELL, "layer"), left[0]),
+            "layer_dead_channels": ((*CELL, "layer"), left[1]),
+            "dense_test_accuracy": ("replicate", np.asarray(dense, float)),
+            "dense_validation_accuracy": ("replicate", np.asarray(dense, float)),
+            "dense_test_accuracy_curve": (
+                ("replicate", "epoch"),
+                np.stack([np.asarray(dense) - 0.001, dense], axis=-1),
+            ),
+        },
+        {
+            "arm": list(arms),
+            "replicate": range(len(dense)),
+            "threshold": thresholds,
+            "rewind_epoch": range(accuracy.shape[3]),
+            "epoch": [1, 2],
+            "layer": LAYERS,
+        },
+        {"study": STUDY},
+    )
+
+
+def minus(*points, dense=DENSE):
+    """Accuracies that lie so many points from the dense ones, per replicate."""
+    return [d + p / 100 for d, p in zip(dense, points, strict=True)]
+
+
+def verdict(arms, margin=0.01, **more):
+    """The verdict of the only cell of a map, from one list of accuracies per arm."""
+    judged = verdicts(results({arm: [[of]] for arm, of in arms.items()}, **more), margin)
+    return str(judged.verdict.item())
+
+
+# One-sided p of Student's t with two degrees of freedom, by hand: (1 − t / √(2 + t²)) / 2.
+def p_of_three(t):
+    return (1 - t / np.sqrt(2 + t**2)) / 2
+
+
+def test_made_up_results_are_laid_out_as_real_ones(tmp_path):
+    made = results({"ticket": np.full((2, 2, 3), 0.9)})
+    axes = {name: made[name].values.tolist() for name in CELL}
+    Cube.create(tmp_path / "results.zarr", axes, 2, LAYERS, made.attrs, ("1", ""))
+    real = open_results(tmp_path)
+    assert {name: made[name].dims for name in made.variables} == {
+        name: real[name].dims for name in made.variables
+    }
+    about = [dict(of.status.attrs) for of in (made, real)]
+    assert all(about[0][name] == list(about[1][name]) for name in ["flag_values"])
+    assert about[0]["flag_meanings"] == about[1]["flag_meanings"]
+
+
+def test_three_replicates_are_judged_as_by_hand():
+    judged = verdicts(results({"ticket": [[minus(-0.2, 0, 0.2)]]}), 0.01).isel(
+        threshold=0, rewind_epoch=0
+    )
+    # Mean 0, standard deviation 0.2 points, so a standard error of 0.2 / √3 = 0.1155 points.
+    assert int(judged.replicates) == 3
+    assert float(judged.minus_dense) == pytest.approx(0, abs=1e-12)
+    half = 4.302653 * 0.002 / np.sqrt(3)
+    assert judged.minus_dense_interval.values == pytest.approx([-half, half])
+    assert float(judged.p_matching) == pytest.approx(p_of_three(0.01 / 0.001154701))
+    assert float(judged.p_matching) == pytest.approx(0.00654, abs=1e-5)
+    assert float(judged.p_worse) == pytest.approx(1 - 0.00654, abs=1e-5)
+    # Accuracies 94.8, 95.2, 95.3: mean 95.1, standard deviation 0.2646.
+    half = 4.302653 * 0.00264575 / np.sqrt(3)
+    assert float(judged.test_accuracy) == pytest.approx(0.951)
+    assert judged.test_accuracy_interval.values == pytest.approx([0.951 - half, 0.951 + half])
+    assert judged.verdict == "matching"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_question_is_a_paired_t_test(seed):
+    random = np.random.default_rng(seed)
+    dense, ticket, mask, reinit = (random.integers(900, 960, (4, 5)) / 1000).tolist()
+    arms = {"ticket": [[ticket]], "random_mask": [[mask]], "reinit": [[reinit]]}
+    judged = verdicts(results(arms, dense), 0.01)
+    lower, controls = np.array(dense) - 0.01, np.array([mask, reinit])
+
+    def p(other, alternative):
+        return stats.ttest_rel(ticket, other, alternative=alternative).pvalue
+
+    assert judged.p_matching.item() == pytest.approx(p(lower, "greater"))
+    assert judged.p_worse.item() == pytest.approx(p(lower, "less"))
+    assert judged.p_winning.item() == pytest.approx(max(p(c, "greater") for c in controls))
+    some = stats.false_discovery_control([p(c + 0.01, "less") for c in controls])
+    assert judged.p_no_better.item() == pytest.approx(min(some))
+    for i, control in enumerate(controls):
+        interval = stats.ttest_rel(ticket, control).confidence_interval(0.95)
+        assert judged.minus_control_interval[i].values.ravel() == pytest.approx(list(interval))
+
+
+def test_p_values_are_adjusted_for_the_cells_of_the_map():
+    cells = [[minus(0.1, 0, -0.1)], [minus(-0.5, 0.5, 0)], [minus(0.5, -0.8, 0.4)]]
+    alone = [verdicts(results({"ticket": [c]}), 0.01).p_matching.item() for c in cells]
+    assert alone == sorted(alone)
+    together = verdicts(results({"ticket": cells}), 0.01).p_matching.values.ravel()
+    # Benjamini and Hochberg 1995, by hand: p · 3 / rank, and never above that of a later rank.
+    a, b, c = alone[0] * 3, alone[1] * 3 / 2, alone[2]
+    assert together == pytest.approx([min(a, b, c), min(b, c), c])
+
+
+@pytest.mark.parametrize(
+    ("ticket", "mask", "reinit", "said"),
+    [
+        ((0, 0.1, -0.1), None, None, "matching"),
+        ((3, 3.1, 2.9), None, None, "matching"),
+        ((-5, -5.1, -4.9), None, None, "worse"),
+        ((-1, -1.1, -0.9), None, None, "undecided (n too small)"),
+        ((0, 3, -3), None, None, "undecided (n too small)"),
+        ((0, 0.1, -0.1), (-3, -3.1, -3), (-4, -4.1, -4), "winning ticket"),
+        ((0, 0.1, -0.1), (-0.5, -0.4, -0.6), (-4, -4.1, -4), "winning ticket"),
+        ((0, 0.1, -0.1), (0, -0.1, 0.1), (-4, -4.1, -4), "no better than control"),
+        ((0, 0.1, -0.1), (-4, -4.1, -4), (1, 1.1, 1), "no better than control"),
+        ((0, 0.1, -0.1), (-1, 1, -3), None, "matching"),
+        ((-5, -5.1, -4.9), (-5, -5.1, -4.9), None, "worse"),
+    ],
+)
+def test_the_verdict_is(ticket, mask, reinit, said):
+    arms = {"ticket": ticket, "random_mask": mask, "reinit": reinit}
+    assert verdict({arm: minus(*points) for arm, points in arms.items() if points}) == said
+
+
+@pytest.mark.parametrize("arm", ["lr_rewind", "fine_tune", "ticket_child"])
+def test_only_a_scratch_control_can_take_a_win_away(arm):
+    arms = {"ticket": minus(0, 0.1, -0.1), "random_mask": minus(-3, -3.1, -3)}
+    assert verdict(arms | {arm: minus(1, 1.1, 1)}) == "winning ticket"
+
+
+def test_one_replicate_shows_nothing():
+    found = results({"ticket": [[[0.95]]], "random_mask": [[[0.1]]]}, dense=[0.95])
+    judged = verdicts(found, 0.01)
+    assert judged.verdict.item() == "undecided (n too small)"
+    assert judged.test_accuracy.item() == 0.95
+    assert np.isnan(judged.minus_dense_interval).all()
+    limits = frontier(found, 0.01)
+    assert limits.density.item() == 0.5
+    assert np.isnan(limits.density_interval).all()
+    assert np.isnan(control_differences(found).replicates_to_settle).all()
+
+
+def test_equal_replicates_are_as_uncertain_as_one_image():
+    judged = verdicts(results({"ticket": [[minus(0, 0, 0), minus(-5, -5, -5)]]}), 0.01)
+    assert judged.verdict.values.tolist() == [["matching", "worse"]]
+    half = 4.302653 * 0.001 / np.sqrt(3)  # one image of 1,000
+    assert judged.minus_dense_interval[0, 0].values == pytest.approx([-half, half])
+    # By a margin of one image it is not shown: t = √3, p = 0.113.
+    assert verdict({"ticket": minus(0, 0, 0)}, margin=0.001) == "undecided (n too small)"
+
+
+def test_where_no_step_is_seen_nothing_is_shown():
+    found = results({"ticket": [[[0.9] * 3]]}, dense=[0.9] * 3)
+    found["dense_test_accuracy_curve"][:] = 0.9
+    judged = verdicts(found, 0.01)
+    assert judged.verdict.item() == "undecided (n too small)"
+    assert judged.minus_dense.item() == 0
+
+
+def test_arms_are_paired_by_replicate():
+    dense = [0.90, 0.95, 0.99]
+    paired = minus(0, 0.1, -0.1, dense=dense)
+    assert verdict({"ticket": paired}, dense=dense) == "matching"
+    assert verdict({"ticket": paired[1:] + paired[:1]}, dense=dense) == "undecided (n too small)"
+    mask = minus(-0.5, -0.4, -0.6, dense=dense)
+    arms = {"ticket": paired, "random_mask": mask}
+    assert verdict(arms, dense=dense) == "winning ticket"
+    assert verdict(arms | {"random_mask": mask[1:] + mask[:1]}, dense=dense) == "matching"
+
+
+def test_reinit_has_no_k_and_counts_at_every_one():
+    ticket = [[minus(0, 0.1, -0.1), minus(0.2, 0.1, 0), minus(-1, 0, 1)]]
+    reinit = [[minus(-3, -3.1, -3), minus(50, 50, 50), minus(50, 50, 50)]]
+    judged = verdicts(results({"ticket": ticket, "reinit": reinit}), 0.01)
+    assert judged.minus_control.sel(control="reinit").values[0] * 100 == pytest.approx(
+        [9.1 / 3, 9.4 / 3, 9.1 / 3]
+    )
+    assert judged.verdict.values[0, :2].tolist() == ["winning ticket"] * 2
+    moved = results({"ticket": ticket, "reinit": [[reinit[0][1], reinit[0][0], reinit[0][2]]]})
+    codes = [[Status.NOT_APPLICABLE, Status.DONE, Status.NOT_APPLICABLE]] * 3
+    moved.status.loc[{"arm": "reinit"}] = np.array(codes)[:, None]
+    moved["test_accuracy"].loc[{"arm": "reinit", "rewind_epoch": 1}] = np.c_[reinit[0][0]]
+    xr.testing.assert_allclose(verdicts(moved, 0.01), judged)
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s != Status.DONE])
+def test_the_status_decides_what_counts_and_not_what_is_written(status):
+    cells = [[minus(0, 0.1, -90), minus(0, 0.1, -0.1)]]
+    judged = verdicts(results({"ticket": cells}, status={("ticket", 2, 0, 0): status}), 0.01)
+    assert judged.replicates.values.tolist() == [[2, 3]]
+    assert judged.minus_dense.values[0] * 100 == pytest.approx([0.05, 0])
+    none = {("ticket", replicate, 0, 0): status for replicate in range(3)}
+    judged = verdicts(results({"ticket": cells}, status=none), 0.01)
+    assert judged.replicates.values.tolist() == [[0, 3]]
+    assert np.isnan(judged.test_accuracy[0, 0])
+    assert judged.verdict.values.tolist() == [["undecided (n too small)", "matching"]]
+
+
+def test_a_value_that_is_done_and_not_a_number_is_not_passed_over():
+    assert verdict({"ticket": minus(0, 0.1, np.nan)}) == "undecided (n too small)"
+
+
+def test_a_control_that_is_not_done_cannot_be_beaten_and_loses_only_its_replicates():
+    arms = {"ticket": minus(0, 0.1, -0.1), "random_mask": minus(-5, -5.1, -5)}
+    assert verdict(arms, status={("random_mask", 0, 0, 0): Status.FAILED}) == "winning ticket"
+    two = {("random_mask", replicate, 0, 0): Status.FAILED for replicate in (0, 1)}
+    assert verdict(arms, status=two) == "matching"
+
+
+def test_hardly_any_cell_is_said_to_match_where_none_does():
+    random = np.random.default_rng(0)
+    dense = 0.9 + random.normal(0, 0.003, 3)
+    ticket = dense - 0.01 + random.normal(0, 0.003, (300, 2, 3))
+    judged = verdicts(results({"ticket": ticket}, dense), 0.01)
+    assert set(np.unique(judged.verdict)) == {"undecided (n too small)"}
+
+
+FEW = settings(max_examples=20)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def images(seed):
+    """Images of 1,000 classified right: per arm 6 by 2 cells of 3 replicates; and dense.
+
+    Cells far above, near and far below what they are compared with, of little and much noise.
+    """
+    random = np.random.default_rng(seed)
+    dense = random.integers(850, 950, 3)
+    offset = random.choice([-60, -14, -10, -3, 0, 5, 20], (3, 6, 2, 1))
+    noise = np.rint(random.choice([0, 1, 5], (3, 6, 2, 1)) * random.normal(size=(3, 6, 2, 3)))
+    arms = dict(zip(("ticket", "random_mask", "reinit"), dense + offset + noise, strict=True))
+    return arms, dense
+
+
+def judge(arms, dense):
+    return verdicts(results({a: of / 1000 for a, of in arms.items()}, dense / 1000), 0.01)
+
+
+def test_the_laws_below_are_of_all_verdicts():
+    assert {v for seed in range(5) for v in judge(*images(seed)).verdict.values.flat} == {*VERDICTS}
+
+
+@FEW
+@given(seeds, st.permutations(range(3)))
+def test_the_order_of_replicates_changes_nothing(seed, order):
+    arms, dense = images(seed)
+    moved = judge({arm: of[..., order] for arm, of in arms.items()}, dense[order])
+    xr.testing.assert_allclose(moved, judge(arms, dense))
+
+
+@FEW
+@given(seeds, st.lists(st.integers(-50, 30), min_size=3, max_size=3))
+def test_what_the_arms_of_a_replicate_share_cancels(seed, shared):
+    arms, dense = images(seed)
+    moved = judge({arm: of + shared for arm, of in arms.items()}, dense + shared)
+    of_arms = ["test_accuracy", "test_accuracy_interval"]
+    xr.testing.assert_allclose(moved.drop_vars(of_arms), judge(arms, dense).drop_vars(of_arms))
+
+
+@FEW
+@given(seeds, st.lists(st.integers(0, 30), min_size=12, max_size=12))
+def test_tickets_that_get_less_accurate_are_never_judged_better(seed, falls):
+    arms, dense = images(seed)
+    fallen = arms | {"ticket": arms["ticket"] - np.reshape(falls, (6, 2, 1))}
+    before, after = (judge(of, dense).verdict.values.ravel() for of in (arms, fallen))
+    ranks = [[VERDICTS.index(verdict) for verdict in of] for of in (before, after)]
+    assert all(a >= b for b, a in zip(*ranks, strict=True))
+
+
+def test_the_frontier_is_the_lowest_density_that_matches_within_what_is_shown():
+    ticket = [
+        [minus(0, 0.1, -0.1), minus(-5, -5, -5.1)],  # density 0.5
+        [minus(-2, 0.5, 0), minus(-5, -5, -5.1)],  # 0.4
+        [minus(-3, 0.1, -0.5), minus(-5, -5, -5.1)],  # 0.3
+        [minus(-5, -5, -5.1), minus(-5, -5, -5.1)],  # 0.2
+    ]
+    found = frontier(results({"ticket": ticket}), 0.01)
+    assert found.density.values == pytest.approx([0.4, np.nan], nan_ok=True)
+    assert found.density_interval[0].values == pytest.approx([0.3, 0.5])
+    assert np.isnan(found.density_interval[1]).all()
+
+
+def test_the_frontier_may_pass_a_ticket_that_falls_short():
+    ticket = [[minus(-2, -1.9, -2.1)], [minus(0, 0.1, -0.1)]]
+    found = frontier(results({"ticket": ticket}), 0.01)
+    assert found.density.item() == pytest.approx(0.4)
+    assert found.density_interval.values.ravel() == pytest.approx([0.4, 0.4])
+
+
+def test_a_mean_difference_exactly_at_the_margin_is_within_it():
+    assert frontier(results({"ticket": [[minus(-1, -1, -1)]]}), 0.01).density.item() == 0.5
+
+
+# Cohen 1988, and G*Power, for a two-sided paired t-test at 0.05 with a power of 0.8.
+@pytest.mark.parametrize(
+    ("size", "replicates"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10), (2.0, 5)]
+)
+def test_so_many_replicates_settle_an_effect_of_this_size(size, replicates):
+    differences = size + np.array([-1, 1]) / np.sqrt(2)  # of standard deviation 1
+    assert replicates_to_settle(differences) == replicates
+    assert replicates_to_settle(-differences / 100) == replicates
+
+
+@pytest.mark.parametrize("differences", [[], [0.1], [0.1, -0.1], [0.1, 0.1], [0.5, -0.5001]])
+def test_nothing_is_promised_where_no_number_of_replicates_is_known_to_settle(differences):
+    assert replicates_to_settle(differences) is None
+
+
+def test_equal_differences_are_taken_to_spread_by_one_image():
+    assert replicates_to_settle([0.002] * 3, least=0.001) == replicates_to_settle(
+        0.002 + np.array([-1, 0, 1]) / 1000
+    )
+
+
+def test_controls_are_compared_at_the_k_that_the_validation_images_choose():
+    arms = {
+        "ticket": [[minus(0, 0.1, -0.1), minus(5, 5, 5)]],
+        "random_mask": [[minus(-2, -2, -2), minus(-9, -9, -9)]],
+        "reinit": [[minus(-3, -3, -3), minus(0, 0, 0)]],
+    }
+    validation = np.zeros((3, 3, 1, 2))
+    validation[0, :, 0, 0], validation[1, :, 0, 1] = 0.9, 1.0  # of ticket at k=0, of mask at k=1
+    found = control_differences(results(arms, validation=validation))
+    assert found.rewind_epoch.values.tolist() == [0]
+    assert found.control.values.tolist() == ["random_mask", "reinit"]
+    assert found.minus_control.values[0] * 100 == pytest.approx([2, 3])
+    assert found.replicates.values.tolist() == [[3, 3]]
+    half = 4.302653 * 0.1 / np.sqrt(3)
+    assert found.minus_control_interval[0, 0].values * 100 == pytest.approx([2 - half, 2 + half])
+    assert found.replicates_to_settle.values.tolist() == [[2.0, 2.0]]
+
+
+def test_a_k_of_which_replicates_are_missing_is_not_chosen():
+    ticket = [[minus(0, 0, 0), minus(5, 5, 5)], [minus(0, 0, 0), minus(0, 0, 0)]]
+    status = {("ticket", 0, 0, 1): Status.DIVERGED}
+    status |= {("ticket", r, 1, k): Status.PENDING for r in range(3) for k in range(2)}
+    chosen = chosen_rewind_epochs(results({"ticket": ticket}, status=status))
+    assert chosen.threshold.values.tolist() == [0.5]
+    assert chosen.values.tolist() == [0]
