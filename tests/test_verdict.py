@@ -254,6 +254,16 @@ def test_a_control_that_is_not_done_cannot_be_beaten_and_loses_only_its_replicat
     assert verdict(arms, status={("random_mask", 0, 0, 0): Status.FAILED}) == "winning ticket"
     two = {("random_mask", replicate, 0, 0): Status.FAILED for replicate in (0, 1)}
     assert verdict(arms, status=two) == "matching"
+    # Nor does one control that is beaten make up for one that could not be compared.
+    assert verdict(arms | {"reinit": minus(-5, -5.1, -5)}, status=two) == "matching"
+
+
+def test_a_replicate_without_dense_run_is_left_out():
+    found = results({"ticket": [[minus(0, 0.1, -90)]]})
+    found["dense_test_accuracy"][2] = np.nan
+    judged = verdicts(found, 0.01)
+    assert judged.replicates.item() == 2
+    assert judged.minus_dense.item() == pytest.approx(0.0005)
 
 
 def test_hardly_any_cell_is_said_to_match_where_none_does():

@@ -93,7 +93,8 @@ def verdict_map(results: xr.Dataset, margin: float) -> Table:
     table.add_section()
     table.add_row("frontier", "%", *(_density(density) for density in found.density.values))
     bounds = found.density_interval.values
-    table.add_row("interval", "%", *(f"{_density(a)} to {_density(b)}" for a, b in bounds))
+    shown = [f"{_density(a)} to {_density(b)}" if (a > 0) | (b > 0) else "?" for a, b in bounds]
+    table.add_row("interval", "%", *shown)
     return table
 
 
