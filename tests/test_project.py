@@ -1,12 +1,15 @@
 """What the project promises as a whole: one list of dependencies, a light engine, few names."""
 
 import doctest
+import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -54,3 +57,35 @@ def test_the_examples_in_the_docstrings_are_true(name):
     found = doctest.testmod(import_module(f"lthdask.{name}"))
     assert found.attempted
     assert not found.failed
+
+
+def options(script):
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with click.Context(module.main) as context:
+        return set(re.findall(r"--[a-z][a-z-]*", module.main.get_help(context)))
+
+
+PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+OTHERS = {"--check"}  # of ruff
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_option_that_a_page_names_is_one_of_our_commands(page):
+    """Where the line names the command, of that one."""
+    known = {script.name: options(script) for script in (ROOT / "scripts").glob("*.py")}
+    every = set().union(*known.values()) | OTHERS
+    for line in (ROOT / page).read_text().splitlines():
+        named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", line)
+        command = re.search(r"scripts/(\w+\.py)", line)
+        there = known[command[1]] if command else every
+        assert set(named) <= there, line
+
+
+def test_every_test_that_the_method_page_names_is_there():
+    page = (ROOT / "docs" / "method.md").read_text()
+    guards = re.findall(r"(test_\w+\.py): (\w+)", page)
+    assert guards
+    for file, name in guards:
+        assert f"def test_{name}" in (ROOT / "tests" / file).read_text(), name

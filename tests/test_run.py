@@ -152,6 +152,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
 ):
     out = tmp_path / "run"
     arguments = ["--study", str(tiny_file), "--out", str(out), "--dry-run", "--workers", "2"]
+    arguments += ["--deploy", "local"]
     done = CliRunner().invoke(command, [*arguments, *as_json])
     assert done.exit_code == 0
     assert not out.exists()

@@ -1,0 +1,211 @@
+"""What the self-check promises: sound engines pass it, and each check catches its error."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lthdask import lottery, selfcheck, training
+from lthdask.masks import draw_mask
+from lthdask.rewinding import Checkpoint, Ticket, masked
+from lthdask.training import Recipe
+from tests.conftest import small_experiment
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "selfcheck.py"
+EXPERIMENT = small_experiment("mobilenet_v2")
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return selfcheck.train_dense(EXPERIMENT)
+
+
+@pytest.fixture
+def trained(sound):
+    """A copy, which a broken engine may spoil."""
+    dense = {epoch: masked(checkpoint, {}) for epoch, checkpoint in sound.dense.items()}
+    return dataclasses.replace(sound, dense=dense)
+
+
+@pytest.mark.parametrize("name", list(selfcheck.CHECKS))
+def test_the_engine_passes(sound, name):
+    assert selfcheck.CHECKS[name](sound)
+
+
+def fails(trained, name, reason):
+    with pytest.raises((AssertionError, RuntimeError), match=reason):
+        selfcheck.CHECKS[name](trained)
+
+
+def test_weights_that_were_never_held_at_zero_are_counted(trained, monkeypatch):
+    """A public "80 % sparse" network was 98 % dense."""
+    train = lottery.train
+    broken = lambda *given, mask, **others: train(*given, mask=None, **others)  # noqa: E731
+    monkeypatch.setattr(lottery, "train", broken)
+    fails(trained, "density after training", "were asked for")
+    fails(trained, "pruned weights", "pruned weights of .* after epoch 2 are not zero")
+
+
+def test_a_mask_of_another_share_is_counted(trained, monkeypatch):
+    def broken(weights, threshold, *given, **others):
+        return draw_mask(weights, threshold - 0.001, *given, **others)
+
+    monkeypatch.setattr(lottery, "draw_mask", broken)
+    fails(trained, "density after training", "were asked for")
+
+
+def test_momentum_that_the_mask_was_not_laid_over_is_found(trained, monkeypatch):
+    def broken(checkpoint, mask, fresh_buffers=False):
+        return dataclasses.replace(masked(checkpoint, mask), buffers=checkpoint.buffers)
+
+    monkeypatch.setattr(lottery, "masked", broken)
+    fails(trained, "pruned weights", "are not zero")
+
+
+def test_a_ticket_that_is_cut_out_of_its_checkpoint_is_found(trained, monkeypatch):
+    def broken(checkpoint, mask, fresh_buffers=False):
+        for name, kept in mask.items():
+            checkpoint.weights[name].mul_(kept)
+        return checkpoint if checkpoint.epoch == 1 else masked(checkpoint, mask)
+
+    monkeypatch.setattr(lottery, "masked", broken)
+    fails(trained, "checkpoints", "checkpoint 1 has changed")
+
+
+def test_checkpoints_that_alias_the_network_are_found(monkeypatch):
+    def broken(network, optimizer, weights, epoch, step, loss):
+        return Checkpoint(epoch, dict(network.state_dict()), {}, step)
+
+    monkeypatch.setattr(training, "_checkpoint", broken)
+    fails(selfcheck.train_dense(EXPERIMENT), "checkpoints", "checkpoint 1 has changed")
+
+
+def test_a_schedule_that_begins_afresh_is_found(trained, monkeypatch):
+    rate = Recipe.rate
+    afresh = lambda self, epoch, step, steps: rate(self, epoch - 1, step, steps)  # noqa: E731
+    monkeypatch.setattr(Recipe, "rate", afresh)
+    fails(trained, "rewinding", "the first step of epoch 2 ends")
+
+
+def test_an_optimizer_that_forgets_is_found(trained, monkeypatch):
+    optimizer = training._optimizer
+    forgetful = lambda settings, weights, buffers: optimizer(settings, weights, {})  # noqa: E731
+    monkeypatch.setattr(training, "_optimizer", forgetful)
+    fails(trained, "rewinding", "the first step of epoch 2 ends")
+
+
+def test_the_batches_of_another_epoch_are_found(trained, monkeypatch):
+    data = type(EXPERIMENT.data)
+    epoch = data.epoch
+
+    def broken(self, batch_size, seed, replicate, number, *others):
+        return epoch(self, batch_size, seed, replicate, 1, *others)
+
+    monkeypatch.setattr(data, "epoch", broken)
+    fails(trained, "rewinding", "the first step of epoch 2 ends")
+
+
+@pytest.mark.parametrize("drawn_from", ["k", "always 1"])
+def test_a_mask_of_early_weights_is_found(trained, monkeypatch, drawn_from):
+    of = lottery._mask
+
+    def broken(experiment, cell, dense, before):
+        epoch = cell.rewind_epoch if drawn_from == "k" else 1
+        return of(experiment, cell, dict.fromkeys(dense, dense[epoch]), before)
+
+    monkeypatch.setattr(lottery, "_mask", broken)
+    fails(trained, "mask", "is not that of k=0" if drawn_from == "k" else "larger, after training")
+
+
+def broken_arm(monkeypatch, arm, change):
+    draw = lottery.draw
+
+    def broken(experiment, cell, dense, before=None):
+        drawn = draw(experiment, cell, dense, before)
+        if cell.arm != arm:
+            return drawn
+        ticket = draw(experiment, dataclasses.replace(cell, arm="ticket"), dense)
+        return change(drawn, ticket, dense)
+
+    monkeypatch.setattr(lottery, "draw", broken)
+
+
+def test_a_random_mask_over_what_the_ticket_s_has_left_is_found(trained, monkeypatch):
+    def change(drawn, ticket, dense):
+        return Ticket(masked(ticket.start, drawn.mask), drawn.mask, {})
+
+    broken_arm(monkeypatch, "random_mask", change)
+    fails(trained, "random mask", "of its weights are not those of checkpoint 1")
+
+
+def test_a_random_mask_of_other_counts_is_found(trained, monkeypatch):
+    def change(drawn, ticket, dense):
+        torch.manual_seed(0)
+        mask = {name: torch.rand(kept.shape) < 0.2 for name, kept in drawn.mask.items()}
+        return Ticket(masked(dense[1], mask), mask, {})
+
+    broken_arm(monkeypatch, "random_mask", change)
+    fails(trained, "random mask", "it keeps .* the ticket")
+
+
+def test_a_reinit_of_the_epochs_that_a_ticket_trains_is_found(trained, monkeypatch):
+    def change(drawn, ticket, dense):
+        return dataclasses.replace(drawn, start=dataclasses.replace(drawn.start, epoch=1))
+
+    broken_arm(monkeypatch, "reinit", change)
+    fails(trained, "reinit", r"epochs \[2, 3, 4\] were trained, not \[1, 2, 3, 4\]")
+
+
+def test_a_reinit_of_the_old_initial_weights_is_found(trained, monkeypatch):
+    def change(drawn, ticket, dense):
+        return dataclasses.replace(drawn, start=masked(dense[0], drawn.mask))
+
+    broken_arm(monkeypatch, "reinit", change)
+    fails(trained, "reinit", "are the dense run's initial ones")
+
+
+def test_what_an_engine_raises_is_a_finding(monkeypatch):
+    monkeypatch.setattr(lottery, "draw", lambda *given: 1 / 0)
+    found = list(selfcheck.findings(EXPERIMENT))
+    assert [finding.check for finding in found if finding.passed] == []
+    assert {finding.text for finding in found} == {"division by zero"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "line"),
+    [
+        ("", 0, "all hold, in"),
+        ("lottery.random_mask = lambda mask, *_: mask", 1, "FAILED  random mask: it is the"),
+        ("sys.argv.append('--device=tpu')", 2, "'tpu' is not one of"),
+    ],
+)
+def test_the_command_ends_with_0_or_1_or_2(spoil, code, line):
+    """As a user runs it, on fewer pixels; with neither Dask nor Zarr to import."""
+    program = f"""
+import runpy, sys
+sys.argv = ['selfcheck.py', '--device=cpu']
+sys.modules.update(dict.fromkeys(['dask', 'distributed', 'zarr', 'xarray', 'safetensors']))
+from lthdask import lottery, selfcheck
+selfcheck.SMALL |= {{'data.image_size': '8', 'recipe.batch_size': '256'}}
+{spoil}
+runpy.run_path({str(SCRIPT)!r}, run_name='__main__')
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert line in done.stdout + done.stderr
+
+
+def test_help_answers_without_importing_torch():
+    program = (
+        "import runpy, sys\n"
+        "sys.argv = ['selfcheck.py', '--help']\n"
+        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'dask', 'zarr', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "--device" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
