@@ -12,6 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from lthdask.adaptive import Point, Search
@@ -144,6 +145,8 @@ class Sweep:
             if self._tried_again(name, outcome):
                 self.add_dense_run(replicate)
                 return
+            if self.masks_only:
+                raise outcome
             self.watch(Event("dense", f"dense run {replicate}", "failed"))
             self._fail_all(replicate, outcome)
             return
@@ -234,33 +237,27 @@ class Sweep:
 
     def _begin_search(self, share: float) -> None:
         """Begin to search the frontier, with what is known of it."""
-        study = self.work.study
-        points = {(cell.threshold, cell.rewind_epoch) for cell in study.grid.cells()}
-        whole = epochs_to_train(study, study.grid.cells(), 0)
+        study, cells = self.work.study, self.work.study.grid.cells()
         axes = study.grid.thresholds, study.grid.rewind_epochs
-        spent = [cell for cell in study.grid.cells() if cell not in self.left]
-        self.search = Search(*axes, self._cost, share * whole, epochs_to_train(study, spent, 0))
-        for point in sorted(points):
+        self.points: dict[Point, list[Cell]] = {point: [] for point in product(*axes)}
+        for cell in cells:  # those without a k, or a threshold, belong to all of them
+            thresholds = axes[0] if cell.arm == "dense_child" else (cell.threshold,)
+            ks = axes[1] if cell.arm == "reinit" else (cell.rewind_epoch,)
+            for point in product(thresholds, ks):
+                self.points[point].append(cell)
+        spent = epochs_to_train(study, [cell for cell in cells if cell not in self.left], 0)
+        self.search = Search(*axes, self._cost, share * epochs_to_train(study, cells, 0), spent)
+        for point in self.points:
             self._answer(point)
 
     def _cost(self, point: Point) -> float:
-        cells = [cell for cell in self._at(point) if cell in self.left - self.queued]
+        cells = [cell for cell in self.points[point] if cell in self.left - self.queued]
         return epochs_to_train(self.work.study, cells, 0)
-
-    def _at(self, point: Point) -> list[Cell]:
-        """Return the cells that a point of the map needs, those without a k or threshold too."""
-        threshold, k = point
-        return [
-            cell
-            for cell in self.work.study.grid.cells()
-            if (cell.threshold == threshold or cell.arm == "dense_child")
-            and (cell.rewind_epoch == k or cell.arm == "reinit")
-        ]
 
     def _answer(self, point: Point) -> None:
         """Tell the search about a point of which all tickets have ended."""
         assert self.search
-        tickets = [cell for cell in self._at(point) if cell.arm == "ticket"]
+        tickets = [cell for cell in self.points[point] if cell.arm == "ticket"]
         if self.left.isdisjoint(tickets):
             self.search.answer(point, self.cube.matches(tickets, self.work.study.matching_margin))
 
@@ -269,7 +266,7 @@ class Sweep:
         if self.without_dense or not self.search:
             return
         for point in self.search.next():
-            new = [cell for cell in self._at(point) if cell in self.left - self.queued]
+            new = [cell for cell in self.points[point] if cell in self.left - self.queued]
             self.queued.update(new)
             for cell in new:
                 if self.work.study.waits_for(cell) not in self.left:
