@@ -102,6 +102,7 @@ class Cube:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._axes: dict[str, list[Any]] = {}
         with readable(path):
             # Consolidated metadata would hide that those of an array are damaged.
             group = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
@@ -211,10 +212,11 @@ class Cube:
         return cls(path)
 
     def axis(self, name: str) -> list[Any]:
-        """Return the values along an axis, in the order of the array."""
-        with readable(self.path):
-            values: list[Any] = self._arrays[name][:].tolist()
-        return values
+        """Return the values along an axis, in the order of the array; they are read once."""
+        if name not in self._axes:
+            with readable(self.path):
+                self._axes[name] = self._arrays[name][:].tolist()
+        return self._axes[name]
 
     def grow(self, axes: Mapping[str, Sequence[Any]]) -> None:
         """Make the axes longer, and leave everything else as it is.
@@ -233,6 +235,7 @@ class Cube:
             dimensions = array.metadata.dimension_names
             sizes = zip(dimensions, array.shape, strict=True)
             array.resize(tuple(len(grown[d]) if d in grown else size for d, size in sizes))
+        self._axes.clear()
         for name, values in grown.items():
             array = self._array(name)
             array.resize((len(values),))
