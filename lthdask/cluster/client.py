@@ -278,7 +278,13 @@ def _queued(
     queue: str, settings: Settings, workers: int | tuple[int, int], threads: int, say: Say
 ) -> Iterator[Client]:
     """Jobs of a queue; none is left in it at the end."""
-    with _queue_cluster(queue, settings, threads) as cluster, Client(cluster) as client:
+    # A job that ended is replaced after this time; it is longer while a local client is open.
+    replaced = dask.config.set({"distributed.deploy.lost-worker-timeout": "15s"})
+    with (
+        replaced,
+        _queue_cluster(queue, settings, threads) as cluster,
+        Client(cluster) as client,
+    ):
         cluster.lthdask_limits = workers if isinstance(workers, tuple) else (workers, workers)
         ask_for_workers(client, 1)
         port = cluster.scheduler.http_server.port
