@@ -65,7 +65,7 @@ def options(script):
 
 
 PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
-OTHERS = {"--check"}  # of ruff
+OTHERS = {"--check", "--nv", "--bind"}  # of ruff and Apptainer
 
 
 @pytest.mark.parametrize("page", PAGES)
