@@ -6,7 +6,7 @@ with what the engine says of itself.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -97,15 +97,19 @@ def small_experiment(device: str = "auto") -> Experiment:
 
 
 def train_dense(experiment: Experiment) -> Trained:
-    """Train the dense run."""
-    dense, digests, first_steps = {}, {}, {}
+    """Train the dense run; its checkpoints are held as they are read from disk, by the CPU."""
+    dense: dict[int, Checkpoint] = {}
+    digests: dict[int, str] = {}
+    first_steps: dict[int, Checkpoint] = {}
     for checkpoint, _ in lottery.train_dense(experiment, REPLICATE, due=lambda: True):
         if checkpoint.step == 0:
             dense[checkpoint.epoch] = checkpoint
             digests[checkpoint.epoch] = checkpoint.digest()
         elif checkpoint.step == 1:
-            first_steps[checkpoint.epoch] = checkpoint
-    return Trained(experiment, dense, digests, first_steps)
+            first_steps[checkpoint.epoch] = _on_cpu(checkpoint)
+    # Not copied before the end: a copy would hide that one goes on changing.
+    held = {epoch: _on_cpu(checkpoint) for epoch, checkpoint in dense.items()}
+    return Trained(experiment, held, digests, first_steps)
 
 
 def density_is_what_was_asked(trained: Trained) -> str:
@@ -159,7 +163,7 @@ def tickets_go_on_from_their_epoch(trained: Trained) -> str:
         start, there = _unpruned(trained, k), trained.first_steps[k]
         run = lottery.train_ticket(trained.experiment, REPLICATE, start, due=lambda: True)
         step = _distance(start.start, there)
-        here = _distance(next(run)[0], there) / step
+        here = _distance(_on_cpu(next(run)[0]), there) / step
         found = f"the first step of epoch {k + 1} ends {here:.1%} of a step beside the dense run's"
         _require(here <= TOLERANCE, found)
         apart = max(apart, here)
@@ -270,7 +274,18 @@ def _draw(trained: Trained, arm: str, k: int = K) -> Ticket:
 
 def _train(trained: Trained, drawn: Ticket, arm: str = "ticket") -> Epochs:
     epochs = lottery.train_ticket(trained.experiment, REPLICATE, drawn, arm=arm)
-    return [(at, metrics) for at, metrics in epochs if isinstance(metrics, EpochMetrics)]
+    return [(_on_cpu(at), found) for at, found in epochs if isinstance(found, EpochMetrics)]
+
+
+def _on_cpu(checkpoint: Checkpoint) -> Checkpoint:
+    return replace(
+        checkpoint,
+        weights={name: tensor.cpu() for name, tensor in checkpoint.weights.items()},
+        buffers={
+            name: {buffer: tensor.cpu() for buffer, tensor in of_weight.items()}
+            for name, of_weight in checkpoint.buffers.items()
+        },
+    )
 
 
 def _unpruned(trained: Trained, k: int) -> Ticket:
