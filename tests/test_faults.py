@@ -5,6 +5,7 @@ results with those of an undisturbed run, bit for bit. Files of attempts are the
 no cell is begun again once it is done.
 """
 
+import functools
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dask
@@ -94,6 +95,19 @@ def training(folder, driver=None):
     return [a for a in begun(folder) if a.get("pid") in children and a["run"] not in finished]
 
 
+def saved(folder, driver=None):
+    """Those of them that have saved a state."""
+
+    def newest(run):
+        times = [0.0]
+        for file in (folder / "cells" / run).glob("state-*"):
+            with suppress(FileNotFoundError):  # it is removed when the run is done
+                times.append(file.stat().st_mtime)
+        return max(times)
+
+    return [a for a in training(folder, driver) if newest(a["run"]) > a["started"]]
+
+
 def until(condition, otherwise="it did not happen", seconds=60):
     end = time.monotonic() + seconds
     while not (found := condition()):
@@ -127,7 +141,10 @@ def test_a_driver_that_is_killed_again_and_again_finishes_and_never_goes_back(
     while True:
         process = command()
         if kills % 4:  # else while it starts
-            until(lambda p=process: p.poll() is not None or training(tmp_path / "run", p.pid))
+            # In turn, as it begins, or on a slow machine it would never get any further.
+            reached = saved if kills % 2 else training
+            ready = lambda p, reached: p.poll() is not None or reached(tmp_path / "run", p.pid)  # noqa: E731
+            until(functools.partial(ready, process, reached))
         try:
             process.wait(dice.uniform(0, 3))
         except subprocess.TimeoutExpired:
