@@ -112,7 +112,7 @@ def until(condition, otherwise="it did not happen", seconds=60):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, otherwise
-        time.sleep(0.02)
+        time.sleep(0.1)  # a look opens the cube, which takes the time of a step
     return found
 
 
