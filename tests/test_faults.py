@@ -269,7 +269,7 @@ def test_a_death_between_the_metrics_and_the_status_leaves_the_cell_pending(tmp_
 def test_workers_that_live_shorter_than_a_cell_finish_it_all_the_same(local_client, tmp_path):
     long = STUDY.changed(
         {
-            "recipe.epochs": "250",
+            "recipe.epochs": "700",
             "grid.thresholds": "0.5",
             "grid.rewind_epochs": "0",
         }
@@ -281,7 +281,7 @@ def test_workers_that_live_shorter_than_a_cell_finish_it_all_the_same(local_clie
             2,
             threads_per_worker=1,
             dashboard_address="127.0.0.1:0",
-            lifetime="5s",
+            lifetime="10s",  # which importing torch takes a part of
             lifetime_stagger="1s",
             lifetime_restart=True,
             silence_logs=50,
