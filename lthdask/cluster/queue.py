@@ -16,6 +16,7 @@ from typing import Any
 
 import dask
 from distributed import Client, Future, Reschedule, as_completed, get_worker
+from distributed.comm import CommClosedError
 
 from lthdask.cluster.client import ask_for_workers, has_to_go
 from lthdask.events import Event, Here, Stopped
@@ -85,7 +86,15 @@ class Queue:
         if not self.client.nthreads():  # between two jobs of a queue, say
             self.client.wait_for_workers(1)
         # In a list: the keys of a bare mapping would become keys of the whole cluster.
-        (self._futures[name],) = self.client.scatter([load()], hash=False)
+        value = load()
+        while True:
+            try:
+                (self._futures[name],) = self.client.scatter([value], hash=False)
+                return
+            except CommClosedError:  # the worker that it went to has just died
+                log.warning("a worker died while it was sent %s; sent again", name)
+                time.sleep(1)
+                self.client.wait_for_workers(1)
 
     def add(self, task: Task) -> None:
         """Add a task, also while others run."""
