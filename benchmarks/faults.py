@@ -80,7 +80,7 @@ class Soak:
         """Return the attempts that are being trained by the driver's children."""
         if self.driver is None or self.driver.poll() is not None:
             return []
-        children = {child.pid for child in psutil.Process(self.driver.pid).children()}
+        children = {child.pid for child in psutil.Process(self.driver.pid).children(recursive=True)}
         finished = {str(cell) for cell in self.now_done()}
         names = [place.name for place in (self.folder.path / "cells").glob("*")]
         attempts = [(name, found[-1]) for name in names if (found := self.folder.attempts(name))]

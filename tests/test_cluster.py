@@ -7,6 +7,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -255,6 +256,17 @@ def test_workers_are_asked_for_as_there_is_work_and_never_taken_back():
     for tasks in (1, 3, 3, 40, 2):
         ask_for_workers(Holder(), tasks)
     assert asked == [(1, 1), (3, 3), (4, 16)]
+
+
+def test_local_workers_are_forked_from_a_process_with_torch_that_outlives_sigterm(local_client):
+    (parent,) = {psutil.Process(pid).ppid() for pid in local_client.run(os.getpid).values()}
+    assert parent != os.getpid()
+    assert any("libtorch" in part.path for part in psutil.Process(parent).memory_maps())
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{parent}/status").read_text().splitlines()
+    )
+    assert int(status["SigIgn"], 16) & 1 << signal.SIGTERM - 1
+    assert status["Threads"] == "1", "it is not safe to fork a process with threads"
 
 
 def test_nothing_of_a_local_run_listens_beyond_this_machine(local_client):

@@ -53,12 +53,13 @@ def undisturbed(local_client, tmp_path_factory):
 
 @pytest.fixture
 def command(tmp_path):
-    """Return a function that starts the command on the study."""
+    """Return a function that starts the command on the study, or a part of its grid."""
     study, cluster = tmp_path / "study.yaml", tmp_path / "cluster.yaml"
     study.write_text(STUDY.to_yaml())
     cluster.write_text(yaml.safe_dump({"lthdask": {"checkpoint-interval": f"{INTERVAL}s"}}))
     arguments = ["--study", study, "--cluster", cluster, "--out", tmp_path / "run"]
-    return lambda: start(*arguments, "--max-attempts", "20", start_new_session=True)
+    arguments += ["--max-attempts", "20"]
+    return lambda *more: start(*arguments, *more, start_new_session=True)
 
 
 def assert_equal(folder, undisturbed):
@@ -90,7 +91,7 @@ def begun(folder):
 
 def training(folder, driver=None):
     """The attempts whose process lives, as a child of this driver, and whose run is not done."""
-    children = {child.pid for child in psutil.Process(driver).children()}
+    children = {child.pid for child in psutil.Process(driver).children(recursive=True)}
     finished = {str(cell) for cell in done(folder)}
     return [a for a in begun(folder) if a.get("pid") in children and a["run"] not in finished]
 
@@ -139,14 +140,14 @@ def test_a_driver_that_is_killed_again_and_again_finishes_and_never_goes_back(
 ):
     dice, before, kills = random.Random(1), set(), 0
     while True:
-        process = command()
+        process = command("--thresholds", "0.5")
         if kills % 4:  # else while it starts
             # In turn, as it begins, or on a slow machine it would never get any further.
             reached = saved if kills % 2 else training
             ready = lambda p, reached: p.poll() is not None or reached(tmp_path / "run", p.pid)  # noqa: E731
             until(functools.partial(ready, process, reached))
         try:
-            process.wait(dice.uniform(0, 3))
+            process.wait(dice.uniform(0, 1.5))
         except subprocess.TimeoutExpired:
             process.kill()
             kills += 1
@@ -159,7 +160,7 @@ def test_a_driver_that_is_killed_again_and_again_finishes_and_never_goes_back(
         assert kills < 40
     assert (process.returncode, errors) == (0, "")
     assert kills >= 3
-    assert_equal(tmp_path / "run", undisturbed)
+    assert_equal(tmp_path / "run", undisturbed.sel(threshold=[0.5]))
 
 
 def test_workers_that_are_killed_all_the_time_cost_nothing_that_is_done(tmp_path, undisturbed):
@@ -274,7 +275,7 @@ def test_a_death_between_the_metrics_and_the_status_leaves_the_cell_pending(tmp_
 def test_workers_that_live_shorter_than_a_cell_finish_it_all_the_same(local_client, tmp_path):
     long = STUDY.changed(
         {
-            "recipe.epochs": "700",
+            "recipe.epochs": "200",
             "grid.thresholds": "0.5",
             "grid.rewind_epochs": "0",
         }
@@ -286,7 +287,7 @@ def test_workers_that_live_shorter_than_a_cell_finish_it_all_the_same(local_clie
             2,
             threads_per_worker=1,
             dashboard_address="127.0.0.1:0",
-            lifetime="10s",  # which importing torch takes a part of
+            lifetime="3s",
             lifetime_stagger="1s",
             lifetime_restart=True,
             silence_logs=50,
@@ -456,7 +457,8 @@ def test_a_signal_to_the_whole_group_ends_in_order_and_loses_no_step(
     process = command()
     folder = tmp_path / "run"
     until(lambda: [a for a in training(folder, process.pid) if "ticket" in a["run"]])
-    os.killpg(process.pid, signal.SIGTERM)
+    for each in [process, *psutil.Process(process.pid).children(recursive=True)]:
+        each.send_signal(signal.SIGTERM)  # as a batch system does
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on from here" in output
@@ -482,14 +484,14 @@ def test_of_two_drivers_at_once_one_is_refused_and_told_who_the_other_is(
 
 
 class ClockSetBack(WorkerPlugin):
-    """The clock of a worker goes back by ten seconds while it trains.
+    """The clock of a worker goes back by four seconds while it trains.
 
     For as long, Dask itself sends nothing: its batches wait for a time of day.
     """
 
     def setup(self, worker):
-        real, later = time.time, time.monotonic() + 4
-        time.time = lambda: real() - (10 if time.monotonic() > later else 0)
+        real, later = time.time, time.monotonic() + 2
+        time.time = lambda: real() - (4 if time.monotonic() > later else 0)
 
 
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, undisturbed):
@@ -497,7 +499,7 @@ def test_a_clock_that_is_set_back_changes_nothing(tmp_path, undisturbed):
         client.register_plugin(ClockSetBack())
         results = run(STUDY, client, tmp_path, checkpoint_interval=INTERVAL).load()
         clocks = client.run(lambda: time.time())
-    assert min(clocks.values()) < time.time() - 5
+    assert min(clocks.values()) < time.time() - 2
     assert (results.seconds > 0).all()
     for name in RESULTS:
         np.testing.assert_array_equal(results[name].values, undisturbed[name].values)

@@ -58,7 +58,7 @@ def again(command, local_client):
 
 
 def children(process):
-    found = psutil.Process(process.pid).children()
+    found = psutil.Process(process.pid).children(recursive=True)
     return [child for child in found if child.is_running() and child.status() != "zombie"]
 
 
