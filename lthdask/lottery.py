@@ -4,9 +4,12 @@ Plain functions of values. Nothing here knows where a run takes place, or where 
 go.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from threading import Lock
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +33,10 @@ from lthdask.streams import Purpose, stream
 from lthdask.training import Engine, EpochMetrics, Measurement, Recipe, train
 
 _drawing = Lock()
+_idle: dict[Hashable, list[nn.Module]] = {}
+_masks: WeakKeyDictionary[Checkpoint, dict[Hashable, tuple[dict[str, Tensor], dict[str, float]]]]
+_masks = WeakKeyDictionary()
+"""Masks that were drawn from a dense run's weights, for as long as those are held."""
 
 Epochs = Iterator[tuple[Checkpoint, EpochMetrics | Measurement | None]]
 Dense = Mapping[int, Checkpoint]
@@ -79,9 +86,27 @@ class Experiment:
             bits = stream(self.seed, replicate, Purpose.INITIALISATION, int(again))
             torch.manual_seed(int(bits.random_raw() >> 1))
             network = build(self.network, self.image_size, self.data.channels, self.data.classes)
-        device = torch.device(self.engine.device)
-        moved: nn.Module = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return moved
+        return _laid_out(network.to(torch.device(self.engine.device)))
+
+    @contextmanager
+    def borrowed(self) -> Iterator[nn.Module]:
+        """Lend the network on the device, with arbitrary weights, for others to be loaded.
+
+        It is built once per process, or once for each that is lent at the same time: building
+        MobileNetV2 takes as long as two steps.
+        """
+        kind = (self.network, self.image_size, self.data.channels, self.data.classes)
+        device = self.engine.device
+        idle = _idle.setdefault((*kind, device), [])
+        try:
+            network = idle.pop()
+        except IndexError:
+            network = _laid_out(deepcopy(self.outline()).to_empty(device=device))
+        try:
+            yield network
+        finally:
+            network.zero_grad()
+            idle.append(network)
 
     def outline(self) -> nn.Module:
         """Return the network without storage: names and shapes only."""
@@ -189,18 +214,18 @@ def train_ticket(
 
     `start` and `due` are as in :func:`train_dense`.
     """
-    network = experiment.build(replicate)
     if arm == "fine_tune":
         experiment = replace(experiment, recipe=experiment.recipe.fine_tuning())
-    child = int(arm in ("ticket_child", "dense_child"))
-    yield from _train(experiment, network, replicate, start or drawn.start, drawn.mask, due, child)
+    child, start = int(arm in ("ticket_child", "dense_child")), start or drawn.start
+    with experiment.borrowed() as network:
+        yield from _train(experiment, network, replicate, start, drawn.mask, due, child)
 
 
 def line(experiment: Experiment, one: Checkpoint, other: Checkpoint) -> list[float]:
     """Return the test errors between two children, as of :mod:`lthdask.stability`."""
     torch.set_num_threads(experiment.engine.threads)
-    network = experiment.build()
-    return errors_between(network, experiment.data, experiment.engine, one, other)
+    with experiment.borrowed() as network:
+        return errors_between(network, experiment.data, experiment.engine, one, other)
 
 
 def densities(
@@ -232,6 +257,11 @@ def densities(
     )
 
 
+def _laid_out(network: nn.Module) -> nn.Module:
+    moved: nn.Module = network.to(memory_format=torch.channels_last)
+    return moved
+
+
 def _spared(experiment: Experiment) -> frozenset[str]:
     return spared_weights(experiment.outline(), experiment.pruning.spare)
 
@@ -239,16 +269,33 @@ def _spared(experiment: Experiment) -> frozenset[str]:
 def _mask(
     experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Draw the mask of a ticket and of its controls, with its cutoffs."""
+    """Draw the mask of a ticket and of its controls, with its cutoffs.
+
+    All rewind epochs and arms of a threshold share it: one that takes as long as an epoch of
+    a small study is drawn once per worker.
+    """
+    epoch = experiment.mask_epoch
+    trained = (
+        before.start if before else dense[experiment.recipe.epochs if epoch is None else epoch]
+    )
+    if before:
+        return _drawn(experiment, cell, dense, trained, before.mask)
+    key = (experiment.pruning, experiment.network, experiment.seed, cell.replicate, cell.threshold)
+    masks = _masks.setdefault(trained, {})
+    if key not in masks:
+        masks[key] = _drawn(experiment, cell, dense, trained, None)
+    return masks[key]
+
+
+def _drawn(
+    experiment: Experiment, cell: Cell, dense: Dense, trained: Checkpoint, before: Mask | None
+) -> tuple[dict[str, Tensor], dict[str, float]]:
     torch.set_num_threads(experiment.engine.threads)  # the last bits of a score decide ranks
     pruning, threshold = experiment.pruning, cell.threshold
     spared, prunable = _spared(experiment), list(prunable_weights(experiment.outline()))
-    last, epoch = experiment.recipe.epochs, experiment.mask_epoch
-    trained = before.start if before else dense[last if epoch is None else epoch]
     final = {name: trained.weights[name] for name in prunable}
-    pruned: Mask | None = before.mask if before else None
     if not pruning.needs_initial:
-        return draw_mask(final, threshold, pruning, spared, before=pruned)
+        return draw_mask(final, threshold, pruning, spared, before=before)
     initial = {name: dense[0].weights[name] for name in prunable}
     gradients = None
     if pruning.needs_gradients:
@@ -263,7 +310,7 @@ def _mask(
         )
         gradients = {name: gradient.cpu() for name, gradient in found.items()}
     return draw_mask(
-        final, threshold, pruning, spared, before=pruned, initial=initial, gradients=gradients
+        final, threshold, pruning, spared, before=before, initial=initial, gradients=gradients
     )
 
 

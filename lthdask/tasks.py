@@ -85,6 +85,11 @@ def _data(source: DataSource, folder: Path | None, download: bool, device: str) 
     return load(source, folder, download).to(torch.device(device))
 
 
+@functools.lru_cache(maxsize=1)  # 23 arrays; a driver changes none of them once tasks run
+def _cube(path: Path, driver: str) -> Cube:
+    return Cube(path)
+
+
 def _place(engine: Engine) -> str:
     """Return host, device and, in a queue, the number of the job."""
     device: str = engine.device
@@ -336,7 +341,7 @@ def train_cell(work: Work, cell: Cell, here: Here, *dense: Checkpoint) -> str:
     str
         What became of the cell: ``done`` or ``diverged``.
     """
-    study, folder, cube = work.study, work.folder, Cube(work.folder.cube)
+    study, folder, cube = work.study, work.folder, _cube(work.folder.cube, work.driver)
     training = Training(work, cell, here)
     training.begin(cell.first_epoch)
     experiment, by_epoch = work.experiment(), {state.epoch: state for state in dense}

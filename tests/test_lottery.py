@@ -1,5 +1,8 @@
 """What each arm promises, checked against a naive loop that is written from the definitions."""
 
+from dataclasses import replace
+from itertools import zip_longest
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from lthdask.grid import ARMS, Cell
 from lthdask.masks import Pruning
 from lthdask.streams import Purpose, permutation, stream
 from lthdask.training import EpochMetrics, Optimizer, Schedule, evaluate, recompute_batch_norm
-from tests.conftest import small_data, small_experiment, small_recipe
+from tests.conftest import equal, small_data, small_experiment, small_recipe
 
 T, K, SEED, REPLICATE = 4, 2, 3, 1
 RECIPE = small_recipe(T, fine_tune_rate=0.004)
@@ -299,3 +302,30 @@ def test_optimizers_with_more_buffers_start_every_arm(dense):
         _, states_of_arm, _ = trained(adam, Cell(arm, 0, 0.8, 1), states)
         density = lottery.densities(adam, states_of_arm[-1])[0]["density"]
         assert density == pytest.approx(0.2, abs=1e-3)
+
+
+def test_a_mask_is_drawn_once_for_all_rewind_epochs_and_arms_of_a_threshold(experiment, dense):
+    masks = [draw(experiment, dense, arm, k=k).mask for arm in ("ticket", "reinit") for k in (0, K)]
+    assert all(mask is masks[0] for mask in masks)
+    assert draw(experiment, dense, "ticket", threshold=0.7).mask is not masks[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"pruning": Pruning("layerwise")}, {"pruning": Pruning("snip")}, {"mask_epoch": 1}],
+    ids=str,
+)
+def test_a_mask_of_other_settings_is_another(experiment, dense, changes):
+    drawn = draw(experiment, dense, "ticket").mask
+    other = draw(replace(experiment, **changes), dense, "ticket").mask
+    assert any((drawn[name] != other[name]).any() for name in drawn)
+
+
+def test_runs_that_are_trained_by_turns_end_as_they_would_alone(experiment, dense):
+    drawn = [draw(experiment, dense, "ticket", k=k) for k in (0, 1)]
+    alone = [[s for s, _ in lottery.train_ticket(experiment, REPLICATE, d)][-1] for d in drawn]
+    by_turns = zip_longest(*(lottery.train_ticket(experiment, REPLICATE, d) for d in drawn))
+    ends = dict.fromkeys((0, 1))
+    for turn in by_turns:
+        ends |= {i: found[0] for i, found in enumerate(turn) if found}
+    assert [equal(ends[i], alone[i]) for i in (0, 1)] == [True, True]
