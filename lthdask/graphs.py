@@ -114,7 +114,8 @@ def same_step(before: list[Tensor], one: list[Tensor], other: list[Tensor]) -> b
     def excess(start: Tensor, one: Tensor, other: Tensor) -> Tensor:
         start, one, other = start.double(), one.double(), other.double()
         allowed: Tensor = ROUNDING * (one - start).norm() + 1e-6 * one.norm()
-        return (other - one).norm() - allowed
+        difference: Tensor = (other - one).norm()
+        return difference - allowed
 
     threes = zip(before, one, other, strict=True)
     return bool((torch.stack([excess(*three) for three in threes]) <= 0).all())

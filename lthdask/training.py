@@ -340,13 +340,13 @@ def train(
             iteration = epoch * steps + step + 1
             measured = recipe.measure_every and iteration % recipe.measure_every == 0
             if step + 1 < steps and (measured or due()):
-                _require_finite(float(loss_sum), epoch + 1)
+                require_finite(float(loss_sum), epoch + 1)
                 state = _checkpoint(network, optimizer, weights, epoch, step + 1, loss_sum)
                 yield state, _measurement(network, data, engine, iteration) if measured else None
         train_loss = float(loss_sum) / steps
-        _require_finite(train_loss, epoch + 1)
+        require_finite(train_loss, epoch + 1)
         validation = evaluate(network, data, data.validation, engine)
-        _require_finite(validation[0], epoch + 1)
+        require_finite(validation[0], epoch + 1)
         _require_pruned(weights, kept)
         metrics = EpochMetrics(
             epoch + 1, train_loss, *validation, *evaluate(network, data, data.test, engine)
@@ -504,7 +504,8 @@ def _checkpoint(
     return Checkpoint(epoch, state, buffers, step, float(loss) if step else 0.0)
 
 
-def _require_finite(loss: float, epoch: int) -> None:
+def require_finite(loss: float, epoch: int) -> None:
+    """Raise `Diverged` unless the loss is a number."""
     if not math.isfinite(loss):
         raise Diverged(f"the loss is {loss} in epoch {epoch}")
 
