@@ -18,9 +18,6 @@ from tests.conftest import ENGINE, equal, small_data, small_experiment, small_re
 
 IMAGENET = Network("mobilenet_v2", "imagenet", 0.25)
 SMALL = Network("mobilenet_v2", "small", 0.25)
-NETWORKS_AND_SIZES = [(IMAGENET, 32), (SMALL, 8), (Network("resnet20"), 8)]
-NETWORKS_AND_SIZES += [(Network("lenet_300_100"), 8)]
-IDS = ["imagenet", "small", "resnet20", "lenet"]
 ADAM = Optimizer("adam", rate=0.01, weight_decay=1e-3)
 
 
@@ -28,12 +25,14 @@ class Cohort:
     """Three models from checkpoint 1, under three masks; trained alone, or side by side."""
 
     def __init__(self, network, size=8, dtype=torch.float32, engine=ENGINE, **recipe):
+        torch.set_num_threads(engine.threads)
         recipe = small_recipe(2, batch_size=16, label_smoothing=0.1, **recipe)
         data = small_data(size, augmentation=("crop", "flip"))
         self.data = replace(data, mean=data.mean.to(dtype), std=data.std.to(dtype))
         self.made = small_experiment(network, recipe=recipe, image_size=size, data=self.data)
         self.dtype, self.engine, self.recipe = dtype, engine, recipe
-        dense = [self.dense(replicate) for replicate in (0, 1, 2)]
+        first, second = self.dense(0), self.dense(1)
+        dense = [first, first, second]
         names = prunable_weights(self.network())
         self.masks = [{}]
         for checkpoint, threshold in zip(dense[1:], (0.5, 0.9), strict=True):
@@ -84,12 +83,22 @@ def numbers(metrics):
     return [v for m in metrics for v in vars(m).values()]
 
 
-@pytest.mark.parametrize("optimizer", [None, ADAM], ids=["sgd", "adam"])
-@pytest.mark.parametrize(("network", "size"), NETWORKS_AND_SIZES, ids=IDS)
+@pytest.mark.parametrize(
+    ("network", "size", "optimizer"),
+    [
+        (IMAGENET, 32, None),
+        (SMALL, 8, None),
+        (SMALL, 8, ADAM),
+        (Network("resnet20"), 8, None),
+        (Network("resnet20"), 8, ADAM),
+        (Network("lenet_300_100"), 8, None),
+        (Network("lenet_300_100"), 8, ADAM),
+    ],
+)
 def test_each_model_of_a_cohort_ends_where_it_ends_alone(network, size, optimizer):
-    """Adam divides by the size of a gradient, plus 1e-8: of one that is nearly zero, it
-    multiplies the rounding by up to rate / 1e-8, here a million."""
-    tolerance = 1e-7 if optimizer else 1e-9
+    """Of MobileNetV2 under Adam within 1e-6: a bias between two batch norms has no gradient
+    but rounding, which Adam multiplies by up to rate / 1e-8, here a million."""
+    tolerance = 1e-6 if optimizer and network is SMALL else 1e-9
     changes = {"optimizer": optimizer} if optimizer else {}
     cohort = Cohort(network, size, torch.float64, measure_every=3, **changes)
     (inside, measured), (ends, metrics) = cohort.together()
@@ -104,8 +113,10 @@ def test_each_model_of_a_cohort_ends_where_it_ends_alone(network, size, optimize
             assert not ends[model].weights[name][~kept].any()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("network", ["resnet20", "lenet_300_100"])
+@pytest.mark.parametrize(
+    ("network", "precision"),
+    [("resnet20", "float32"), ("lenet_300_100", "float32"), ("lenet_300_100", "bfloat16")],
+)
 def test_in_lower_precision_a_few_steps_differ_by_rounding(network, precision):
     """Of the distance that a model moves: 1e-3 in float32, a tenth in bfloat16."""
     cohort = Cohort(network, engine=Engine(device="cpu", precision=precision))
@@ -145,8 +156,7 @@ def test_a_cohort_ends_where_every_model_has_diverged():
     assert [type(outcome) for outcome in outcomes] == [Diverged] * 3
 
 
-@pytest.mark.parametrize("optimizer", [None, ADAM], ids=["sgd", "adam"])
-@pytest.mark.parametrize("network", ["lenet_300_100", SMALL], ids=["lenet", "mobilenet"])
+@pytest.mark.parametrize(("network", "optimizer"), [("lenet_300_100", ADAM), (SMALL, None)])
 def test_a_cohort_that_is_stopped_and_resumed_anywhere_ends_in_the_same_bits(network, optimizer):
     cohort = Cohort(network, **({"optimizer": optimizer} if optimizer else {}))
     undisturbed = list(cohort.together(every=1))
