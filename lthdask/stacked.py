@@ -3,8 +3,8 @@
 The models share every kernel. Their activations are one tensor, (N, B·C, H, W), on which the
 network's own forward runs with its layers exchanged: a 1×1 convolution becomes a batched
 matrix product, a depthwise one stays depthwise over B·C channels, batch norm is one over
-B·C; what works on each channel alone needs no change. On a CPU it does not pay: 0.66 times
-the speed of one model after the other.
+B·C; what works on each channel alone needs no change. On a CPU, which one model keeps busy, it
+does not pay.
 """
 
 from copy import deepcopy

@@ -331,4 +331,11 @@ def test_where_a_step_cannot_be_recorded_plain_steps_train_the_same_and_say_so()
 def test_a_recorded_step_has_to_change_every_tensor_as_a_plain_one_does(weights, buffers, same):
     before = [torch.tensor([1.0, 2.0]), torch.tensor([2, 3])]
     plain = [torch.tensor([1.1, 2.2]), torch.tensor([3, 4])]
-    assert graphs.same_step(before, plain, [torch.tensor(weights), torch.tensor(buffers)]) == same
+    recorded = [torch.tensor(weights), torch.tensor(buffers)]
+    assert graphs.same_step(before, plain, plain, recorded) == same
+
+
+def test_a_recorded_step_may_differ_as_much_as_plain_ones_do():
+    before, plain, again = ([torch.tensor([w])] for w in (1.0, 1.1, 0.9))
+    assert graphs.same_step(before, plain, again, [torch.tensor([0.8])])
+    assert not graphs.same_step(before, plain, again, [torch.tensor([2.0])])
