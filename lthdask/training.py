@@ -9,7 +9,8 @@ import math
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from lthdask.data import EVALUATION_BATCH, Data, Split
 from lthdask.errors import InputError
+from lthdask.graphs import Advance, graphed, plain
 from lthdask.masks import Mask
 from lthdask.rewinding import Checkpoint
 
@@ -322,36 +324,29 @@ def train(
     """
     network.load_state_dict(start.weights)
     weights = dict(network.named_parameters())
-    optimizer = _optimizer(recipe.optimizer, weights, start.buffers)
+    optimizer = optimizer_of(recipe.optimizer, weights, start.buffers)
     # float32 masks in the layout of their weights: 0.3 % of a step; boolean ones took 1.8 %.
     kept = {name: torch.empty_like(weights[name]).copy_(m) for name, m in (mask or {}).items()}
-    masks: Any = list(kept.values())
     steps, device = data.steps(recipe.batch_size), next(iter(weights.values())).device
     loss_sum = torch.tensor(start.loss, dtype=torch.float64, device=device)
+    losses = partial(_loss, network, engine=engine, smoothing=recipe.label_smoothing)
+    advance = advancing(network, losses, optimizer, kept, loss_sum)
     for epoch in range(start.epoch, recipe.epochs):
         first = start.step if epoch == start.epoch else 0
         batches = data.epoch(recipe.batch_size, seed, replicate, epoch + 1, first, child)
         network.train()
         for step, (images, labels) in enumerate(batches, first):
-            optimizer.param_groups[0]["lr"] = recipe.rate(epoch, step, steps)
-            loss = _loss(network, images, labels, engine, recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            if kept:
-                gradients: Any = [weights[name].grad for name in kept]
-                torch._foreach_mul_(gradients, masks)
-            optimizer.step()
-            loss_sum += loss.detach()
+            advance(images, labels, recipe.rate(epoch, step, steps))
             iteration = epoch * steps + step + 1
             measured = recipe.measure_every and iteration % recipe.measure_every == 0
             if step + 1 < steps and (measured or due()):
-                _require_finite(float(loss_sum), epoch + 1)
+                require_finite(float(loss_sum), epoch + 1)
                 state = _checkpoint(network, optimizer, weights, epoch, step + 1, loss_sum)
                 yield state, _measurement(network, data, engine, iteration) if measured else None
         train_loss = float(loss_sum) / steps
-        _require_finite(train_loss, epoch + 1)
+        require_finite(train_loss, epoch + 1)
         validation = evaluate(network, data, data.validation, engine)
-        _require_finite(validation[0], epoch + 1)
+        require_finite(validation[0], epoch + 1)
         _require_pruned(weights, kept)
         metrics = EpochMetrics(
             epoch + 1, train_loss, *validation, *evaluate(network, data, data.test, engine)
@@ -372,9 +367,9 @@ def evaluate(network: nn.Module, data: Data, split: Split, engine: Engine) -> tu
     """Return the mean loss, in nats, and the accuracy, in [0, 1], on a split."""
     network.eval()
     loss = correct = torch.zeros((), dtype=torch.float64, device=data.mean.device)
-    with torch.inference_mode(), _precision(engine):
+    with torch.inference_mode(), precision(engine):
         for images, labels in data.evaluation(split):
-            logits = network(_laid_out(images)).float()
+            logits = at_least_float32(network(laid_out(images)))
             loss = loss + F.cross_entropy(logits, labels, reduction="sum")
             correct = correct + (logits.argmax(1) == labels).sum()
     return float(loss) / len(split), float(correct) / len(split)
@@ -394,32 +389,75 @@ def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None
         norm.reset_running_stats()
         norm.momentum = None  # a mean over all batches
     network.train()
-    with torch.no_grad(), _precision(engine):
+    with torch.no_grad(), precision(engine):
         for images, _ in data.evaluation(data.train):
             if len(images) == min(EVALUATION_BATCH, len(data.train)):
-                network(_laid_out(images))
+                network(laid_out(images))
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
+
+
+def advancing(
+    network: nn.Module,
+    losses: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    kept: dict[str, Tensor],
+    loss_sum: Tensor,
+) -> Advance:
+    """Return one training step, as a function of (images, labels, learning rate).
+
+    Parameters
+    ----------
+    network : Module
+    losses : callable
+        (images, labels) → the loss, or those of several models, in the shape of `loss_sum`.
+    optimizer : Optimizer
+        Of the network's parameters.
+    kept : dict of str to Tensor
+        Name of parameter → 1 where its gradient counts, 0 where it is held at zero.
+    loss_sum : Tensor
+        What the loss of each step is added to.
+    """
+    weights, masks = dict(network.named_parameters()), cast(Any, list(kept.values()))
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        loss = losses(images, labels)
+        optimizer.zero_grad()
+        loss.sum().backward()  # of several models, each has the gradient of its own loss
+        if kept:
+            gradients: Any = [weights[name].grad for name in kept]
+            torch._foreach_mul_(gradients, masks)
+        optimizer.step()
+        loss_sum.add_(loss.detach())
+
+    state = [*weights.values(), *network.buffers(), loss_sum]
+    return (graphed if loss_sum.is_cuda else plain)(step, optimizer, state)
 
 
 def _loss(
     network: nn.Module, images: Tensor, labels: Tensor, engine: Engine, smoothing: float
 ) -> Tensor:
-    with _precision(engine):
-        logits = network(_laid_out(images))
-    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+    with precision(engine):
+        logits = network(laid_out(images))
+    return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=smoothing)
 
 
-def _precision(engine: Engine) -> torch.autocast:
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return logits in a precision that a loss can be computed in."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def precision(engine: Engine) -> torch.autocast:
+    """Return the context that a network's forward pass runs in."""
     return torch.autocast(engine.device, torch.bfloat16, enabled=engine.precision == "bfloat16")
 
 
-def _laid_out(images: Tensor) -> Tensor:
+def laid_out(images: Tensor) -> Tensor:
     """Return images in channels_last, where convolutions of this field are fastest."""
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _optimizer(
+def optimizer_of(
     settings: Optimizer, weights: dict[str, nn.Parameter], buffers: dict[str, dict[str, Tensor]]
 ) -> torch.optim.Optimizer:
     """Return the optimizer with `buffers` restored, as copies in the layout of the weights."""
@@ -466,7 +504,8 @@ def _checkpoint(
     return Checkpoint(epoch, state, buffers, step, float(loss) if step else 0.0)
 
 
-def _require_finite(loss: float, epoch: int) -> None:
+def require_finite(loss: float, epoch: int) -> None:
+    """Raise `Diverged` unless the loss is a number."""
     if not math.isfinite(loss):
         raise Diverged(f"the loss is {loss} in epoch {epoch}")
 

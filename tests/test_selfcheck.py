@@ -91,9 +91,9 @@ def test_a_schedule_that_begins_afresh_is_found(trained, monkeypatch):
 
 
 def test_an_optimizer_that_forgets_is_found(trained, monkeypatch):
-    optimizer = training._optimizer
+    optimizer = training.optimizer_of
     forgetful = lambda settings, weights, buffers: optimizer(settings, weights, {})  # noqa: E731
-    monkeypatch.setattr(training, "_optimizer", forgetful)
+    monkeypatch.setattr(training, "optimizer_of", forgetful)
     fails(trained, "rewinding", "the first step of epoch 2 ends")
 
 

@@ -1,0 +1,207 @@
+"""A network as B models side by side, for a GPU that one small model leaves idle.
+
+The models share every kernel. Their activations are one tensor, (N, B·C, H, W), on which the
+network's own forward runs with its layers exchanged: a 1×1 convolution becomes a batched
+matrix product, a depthwise one stays depthwise over B·C channels, batch norm is one over
+B·C; what works on each channel alone needs no change. On a CPU, which one model keeps busy, it
+does not pay.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call, vmap
+
+from lthdask.networks import Depthwise, Pointwise, ResidualBlock, ResNet20
+
+
+class Stack:
+    """B models of one network.
+
+    Attributes
+    ----------
+    network : Module
+        Holds the parameters and buffers of all models, (B, ...), by the network's own names.
+    models : int
+        B, at least 1.
+    layered : bool
+        Whether the layers were exchanged; else the network is mapped over the models
+        (`torch.func.vmap`), which is right for every network and slow for convolutions.
+    """
+
+    def __init__(self, network: nn.Module, models: int, layered: bool) -> None:
+        self.network, self.models, self.layered = deepcopy(network), models, layered
+        for layer in self.network.modules():
+            if layered and type(layer) in LAYERS:
+                layer.__class__ = LAYERS[type(layer)]
+            for name, parameter in layer.named_parameters(recurse=False):
+                copies = stacked([parameter.detach()] * models)
+                setattr(layer, name, nn.Parameter(copies, parameter.requires_grad))
+            for name, buffer in layer.named_buffers(recurse=False):
+                setattr(layer, name, stacked([buffer] * models))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits of all models, (B, N, classes), for images (N, C, H, W)."""
+        if self.layered:
+            return _apart(self.network(images), self.models)
+
+        def logits(weights: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+            found: Tensor = functional_call(self.network, (weights, buffers), (images,))
+            return found
+
+        network = self.network
+        return vmap(logits)(dict(network.named_parameters()), dict(network.named_buffers()))
+
+
+def stack(network: nn.Module, models: int) -> Stack:
+    """Return `models` copies of a network side by side, on its device.
+
+    Its layers are exchanged where every part of it is known to keep the models apart.
+    """
+    return Stack(network, models, all(map(_is_known, network.modules())))
+
+
+def stacked(tensors: list[Tensor]) -> Tensor:
+    """Return equal shapes as one tensor, (B, ...), each slice in the layout of channels_last."""
+    if tensors[0].dim() == 4:
+        return torch.stack([t.permute(0, 2, 3, 1) for t in tensors]).permute(0, 1, 4, 2, 3)
+    return torch.stack(tensors)
+
+
+class _Product(torch.autograd.Function):
+    """(R, B·I) times (B, I, O): the product of each model, (R, B·O).
+
+    `torch.bmm` alone would return (B, R, O), to be copied into this order, and the gradient
+    back again: two more passes over the activations, on which memory bandwidth is spent.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, matrices: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, matrices)
+        return _product(rows, matrices)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        rows, matrices = ctx.saved_tensors
+        models = len(matrices)
+        for_matrices = torch.bmm(_apart(rows, models).mT, _apart(gradient, models))
+        return _product(gradient, matrices.mT), for_matrices
+
+
+def _product(rows: Tensor, matrices: Tensor) -> Tensor:
+    models, _, outputs = matrices.shape
+    products = rows.new_empty(len(rows), models * outputs)
+    torch.bmm(_apart(rows, models), matrices, out=_apart(products, models))
+    return products
+
+
+def _apart(rows: Tensor, models: int) -> Tensor:
+    """Return (R, B·I) as (B, R, I), without a copy."""
+    apart: Tensor = rows.unflatten(1, (models, -1))
+    return apart.transpose(0, 1)
+
+
+def _products(rows: Tensor, weight: Tensor) -> Tensor:
+    """Return (R, B·I) through the matrices (B, O, I), in the precision of a convolution."""
+    if torch.is_autocast_enabled(rows.device.type):
+        kind = torch.get_autocast_dtype(rows.device.type)
+        rows, weight = rows.to(kind), weight.to(kind)
+    products: Tensor = _Product.apply(rows, weight.mT)
+    return products
+
+
+def _own(images: Tensor, channels: int, models: int) -> Tensor:
+    """Return (N, C, ...), which all models share, as (N, B·C, ...)."""
+    return images.repeat(1, models, 1, 1) if images.shape[1] == channels else images
+
+
+class _Conv2d(nn.Conv2d):
+    def forward(self, images: Tensor) -> Tensor:
+        models, flat = len(self.weight), self.weight.flatten(0, 1)
+        bias = None if self.bias is None else self.bias.flatten()
+        if images.shape[1] == self.in_channels and self.groups == 1:
+            # The first layer: what all models share is read once.
+            return F.conv2d(images, flat, bias, self.stride, self.padding, self.dilation)
+        if self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1:
+            down, across = self.stride
+            pixels = images[:, :, ::down, ::across].permute(0, 2, 3, 1)
+            products = _products(pixels.flatten(0, 2), self.weight.flatten(2))
+            products = products if bias is None else products + bias.to(products.dtype)
+            return products.view(*pixels.shape[:3], -1).permute(0, 3, 1, 2)
+        images = _own(images, self.in_channels, models)
+        groups = models * self.groups
+        return F.conv2d(images, flat, bias, self.stride, self.padding, self.dilation, groups)
+
+
+class _Depthwise(_Conv2d):
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[2:] == (1, 1):
+            images = _own(images, self.in_channels, len(self.weight))
+            return images * self.weight.flatten(0, 1)[:, 0, 1, 1, None, None]
+        return super().forward(images)
+
+
+class _BatchNorm2d(nn.BatchNorm2d):
+    def forward(self, images: Tensor) -> Tensor:
+        mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
+        assert mean is not None
+        assert var is not None
+        assert count is not None
+        if self.training:
+            count.add_(1)
+        return F.batch_norm(
+            _own(images, self.num_features, len(mean)),
+            mean.view(-1),
+            var.view(-1),
+            self.weight.flatten(),
+            self.bias.flatten(),
+            self.training,
+            self.momentum or 0.0,
+            self.eps,
+        )
+
+
+class _Linear(nn.Linear):
+    def forward(self, rows: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.flatten()
+        if rows.shape[1] == self.in_features:
+            return F.linear(rows, self.weight.flatten(0, 1), bias)
+        products = _products(rows, self.weight)
+        return products if bias is None else products + bias.to(products.dtype)
+
+
+LAYERS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: _Conv2d,
+    Pointwise: _Conv2d,
+    Depthwise: _Depthwise,
+    nn.BatchNorm2d: _BatchNorm2d,
+    nn.Linear: _Linear,
+}
+"""Layer → the same layer of B models."""
+
+CHANNELWISE = (nn.ReLU, nn.ReLU6, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+CONTAINERS = (nn.Sequential, ResidualBlock, ResNet20)
+TORCHVISION = ("MobileNetV2", "InvertedResidual", "Conv2dNormActivation")
+
+
+def _is_known(module: nn.Module) -> bool:
+    """Whether a module, run on (N, B·C, H, W), keeps the models apart."""
+    match module:
+        case nn.Conv2d():
+            return type(module) in LAYERS and module.padding_mode == "zeros"
+        case nn.BatchNorm2d():
+            usual = module.affine and module.track_running_stats and module.momentum is not None
+            return type(module) in LAYERS and usual
+        case nn.Flatten():
+            return (module.start_dim, module.end_dim) == (1, -1)
+        case nn.Dropout():
+            return module.p == 0
+    # torchvision's by name: importing it takes as long as importing torch.
+    kind = type(module)
+    of_torchvision = kind.__module__.startswith("torchvision.") and kind.__name__ in TORCHVISION
+    return of_torchvision or kind in (*LAYERS, *CHANNELWISE, *CONTAINERS)
