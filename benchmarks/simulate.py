@@ -186,7 +186,7 @@ def makespan(
             else:
                 sweep.add_dense_run(replicate)
         queue.run()
-    chains = _chains(study, took)
+    chains = _chains(study, took, runs if dense else dict.fromkeys(runs, 0.0))
     least = bound(took.values(), chains, arrivals, list(runs.values()) if dense else [])
     return queue.now / least
 
@@ -196,9 +196,9 @@ def bound(
 ) -> float:
     """Return a time that no order can beat.
 
-    Of the cells alone, max(S / m, the longest chain, p_m + p_(m + 1)); after the dense
-    runs, it counts from the end of the shortest of them. Workers that come late have less
-    to give.
+    Of the cells alone, max(S / m, the longest chain, p_m + p_(m + 1)); with dense runs, the
+    first and the last of these count from the end of the shortest of them, and a chain
+    begins with its own. Workers that come late have less to give.
     """
     longest = sorted(cells, reverse=True)
     begun = arrivals[0] + min(dense, default=0.0)
@@ -207,7 +207,7 @@ def bound(
     return max(
         _filled([*longest, *dense], arrivals),
         _filled(longest, late),
-        begun + max(chains),
+        arrivals[0] + max(chains),
         begun + pair,
     )
 
@@ -223,12 +223,12 @@ def _filled(work: Iterable[float], arrivals: list[float]) -> float:
     return at
 
 
-def _chains(study: Study, took: dict[Cell, float]) -> list[float]:
-    """Return how long each cell takes with those before it that it waits for."""
+def _chains(study: Study, took: dict[Cell, float], runs: dict[int, float]) -> list[float]:
+    """Return how long each cell takes with its dense run and the cells that it waits for."""
     whole: dict[Cell, float] = {}
     for cell in sorted(took, key=lambda cell: (cell.arm != "ticket", cell.threshold)):
         awaited = study.waits_for(cell)
-        whole[cell] = took[cell] + (whole[awaited] if awaited else 0.0)
+        whole[cell] = took[cell] + (whole[awaited] if awaited else runs[cell.replicate])
     return list(whole.values())
 
 
@@ -247,7 +247,7 @@ def main() -> None:
     chance = given.noise or given.failures or given.wait
     print("makespan over the least possible; no figure here takes real time")
     print(f"noise {given.noise:g}, failures {given.failures:g}, wait {given.wait:g}")
-    print(f"{'workers':34}", *(f"{workers:>6}" for workers in given.workers))
+    print(f"{'workers':35}", *(f"{workers:>6}" for workers in given.workers))
     ways = {
         "cells": {"dense": False},
         "nested loops": {"dense": False, "in_order": True},
@@ -267,7 +267,7 @@ def main() -> None:
             )
             for workers in given.workers
         ]
-        print(f"{name + ', ' + way:34}", *(f"{ratio:6.3f}" for ratio in ratios), flush=True)
+        print(f"{name + ', ' + way:35}", *(f"{ratio:6.3f}" for ratio in ratios), flush=True)
 
 
 if __name__ == "__main__":

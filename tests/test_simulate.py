@@ -65,7 +65,7 @@ def test_a_failure_costs_what_was_not_saved():
         ([4, 1, 1], [4, 1, 1], [0, 0], [], 4),  # the longest
         ([2, 2, 2, 2], [2, 2, 2, 2], [0, 2], [], 5),  # the second worker comes late
         ([2, 2], [2, 4], [0, 0], [], 4),  # one waits for the other
-        ([2, 2], [2, 2], [0, 0], [3], 5),  # both wait for the dense run
+        ([2, 2], [5, 5], [0, 0], [3], 5),  # both wait for the dense run
     ],
 )
 def test_the_least_time_is_that_of_the_example(cells, chains, arrivals, dense, least):
