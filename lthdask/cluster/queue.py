@@ -135,6 +135,10 @@ class Queue:
             key = f"{task.name}-{self._submitted}"
             values = [self._futures[name] for name in task.shared]
             calls.append(call(task.function, task.arguments, *values, dask_key_name=key))
+            # So that the scheduler keeps it until a worker is free. Of a group that is small for
+            # the workers, as the first ones are, Dask would hand out all at once, and a long
+            # task would wait behind another; by the size of its group it cannot tell.
+            calls[-1].dask[key]._data_producer = True
         futures = self.client.compute(calls, priority=tasks[0].length)
         return list(zip(tasks, futures, strict=True))
 
