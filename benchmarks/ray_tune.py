@@ -153,7 +153,7 @@ def main() -> None:
         f"{os.cpu_count()} cores, {WORKERS} workers of 1 thread"
     )
     with open_client(WORKERS, deployment="local", say=lambda line: None) as client:
-        # In this order: the processes of a Dask that comes after Ray do not start.
+        # In this order: begun after Ray, Dask's workers were not there after 75 s.
         ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level=40)
         ways: dict[str, Callable[[Work, int], Losses]] = {
             "lthdask": lambda work, cells: lthdask(client, work, cells),

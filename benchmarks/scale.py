@@ -68,10 +68,13 @@ class Meter:
     def say(self, step: str) -> None:
         """Print the time of a step, and the memory that is held after it."""
         now = time.perf_counter()
-        held = _memory("VmRSS") - self.before
+        held, most = (_memory(which) - self.before for which in ("VmRSS", "VmHWM"))
         traced = f", traced {tracemalloc.get_traced_memory()[0] / 1e6:.0f} MB"
         traced = traced if tracemalloc.is_tracing() else ""
-        print(f"{step:22} {now - self.clock:6.1f} s, {held:6.1f} MB above{traced}", flush=True)
+        print(
+            f"{step:22} {now - self.clock:6.1f} s, {held:6.1f} MB above, so far {most:.1f}{traced}",
+            flush=True,
+        )
         self.clock = time.perf_counter()
 
 
