@@ -125,10 +125,20 @@ class Sweep:
                 train_cell,
                 arguments=(self.work, cell),
                 shared=tuple((replicate, epoch) for epoch in study.checkpoints_for(cell)),
-                length=study.recipe.epochs - cell.first_epoch,
+                length=self.way_to_the_end(cell),
                 then=functools.partial(self._cell_landed, cell),
             )
         )
+
+    def way_to_the_end(self, cell: Cell) -> int:
+        """Return how many epochs lie between a cell's begin and the end of all that waits for it.
+
+        A chain of rounds is as long as its critical path, not as its first round: Hu's rule,
+        which is the longest first (LPT) where nothing waits (Hu 1961, "Parallel sequencing and
+        assembly line problems", Operations Research 9).
+        """
+        own = self.work.study.recipe.epochs - cell.first_epoch
+        return own + max(map(self.way_to_the_end, self.followers.get(cell, ())), default=0)
 
     def cells_of(self, replicate: int) -> list[Cell]:
         """Return the cells of a replicate."""

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import time
 
+import distributed
 import numpy as np
 import pytest
 import torch
@@ -210,6 +211,37 @@ def test_the_longest_tasks_are_submitted_first(local_client):
         queue.add(Task(f"task-{length}", _plus, (length, 1), length=length))
     submitted = queue._submitted_next(0)
     assert [task.length for task, _ in submitted] == [9, 7, 5, 3, 1]
+
+
+def test_no_task_waits_behind_another_on_a_busy_worker(local_client):
+    """Also where there are only few: Dask would give each of the two workers two at once."""
+    queue, gate = Queue(local_client), distributed.Event("gate")
+    gate.clear()
+    for length in (1, 7, 3, 9):
+        queue.add(Task(f"task-{length}", _pass, (length,), length=length))
+    try:
+        futures = {future.key: future for _, future in queue._submitted_next(0)}
+        places = {}
+        while places.keys() != futures.keys() or "waiting" in places.values():
+            places = local_client.run_on_scheduler(_places, keys=list(futures))
+        running = [key.split("-")[1] for key, place in places.items() if place != "queued"]
+        assert sorted(running) == ["7", "9"]
+        assert len(set(places.values())) == 3
+    finally:
+        gate.set()
+
+
+def _places(keys, dask_scheduler):
+    """Where each task that the scheduler knows is: the worker's address, or its state."""
+    tasks = {key: dask_scheduler.tasks[key] for key in keys if key in dask_scheduler.tasks}
+    return {
+        key: task.processing_on.address if task.processing_on else task.state
+        for key, task in tasks.items()
+    }
+
+
+def _pass(length, here):
+    distributed.Event("gate").wait()
 
 
 def test_a_shared_value_is_read_and_sent_once_for_all_its_tasks(local_client):

@@ -6,7 +6,6 @@ value whose last holder was lost is scattered again, and the tasks it took with 
 submitted anew: Dask itself would cancel them (dask/distributed#3149).
 """
 
-import heapq
 import logging
 import time
 from collections.abc import Callable, Hashable
@@ -19,12 +18,9 @@ from distributed import Client, Future, Reschedule, as_completed, get_worker
 from distributed.comm import CommClosedError
 
 from lthdask.cluster.client import ask_for_workers, has_to_go
+from lthdask.cluster.window import Window
 from lthdask.events import Event, Here, Stopped
 
-LEAST, MOST = 2, 4
-"""Tasks in flight per worker: enough that no worker ever waits for the driver."""
-FEWEST = 8
-"""Workers to submit for, also where there are fewer: a graph of two tasks costs 2 ms, too."""
 TOPIC = "lthdask"
 
 log = logging.getLogger(__name__)
@@ -72,12 +68,11 @@ class Queue:
 
     client: Client
     watch: Callable[[Event], None] = lambda event: None
-    _waiting: list[tuple[float, int, Task]] = field(default_factory=list)
+    _waiting: Window[Task] = field(default_factory=Window)
     _loaders: dict[Hashable, Callable[[], Any]] = field(default_factory=dict)
     _futures: dict[Hashable, Future] = field(default_factory=dict)
-    _workers: int = FEWEST
+    _workers: int = 0
     _counted: float = float("-inf")
-    _added: int = 0
     _submitted: int = 0
 
     def share(self, name: Hashable, load: Callable[[], Any]) -> None:
@@ -98,8 +93,7 @@ class Queue:
 
     def add(self, task: Task) -> None:
         """Add a task, also while others run."""
-        heapq.heappush(self._waiting, (-task.length, self._added, task))
-        self._added += 1
+        self._waiting.add(task, task.length)
 
     def run(self) -> None:
         """Run until no task is left, those included that are added on the way."""
@@ -125,14 +119,10 @@ class Queue:
             self.client.unsubscribe_topic(TOPIC)
 
     def _submitted_next(self, running: int) -> list[tuple[Task, Future]]:
-        """Submit what there is room for, many at a time: Dask takes 2 ms for each graph."""
         now = time.monotonic()
         if now - self._counted > 1:
-            self._workers, self._counted = max(FEWEST, len(self.client.nthreads())), now
-        if running > LEAST * self._workers:
-            return []
-        room = min(MOST * self._workers - running, len(self._waiting))
-        tasks = [heapq.heappop(self._waiting)[-1] for _ in range(room)]
+            self._workers, self._counted = len(self.client.nthreads()), now
+        tasks = self._waiting.take(running, self._workers)
         batches = [list(alike) for _, alike in groupby(tasks, lambda task: task.length)]
         return [pair for batch in batches for pair in self._submit(batch)]
 
@@ -145,6 +135,10 @@ class Queue:
             key = f"{task.name}-{self._submitted}"
             values = [self._futures[name] for name in task.shared]
             calls.append(call(task.function, task.arguments, *values, dask_key_name=key))
+            # So that the scheduler keeps it until a worker is free. Of a group that is small for
+            # the workers, as the first ones are, Dask would hand out all at once, and a long
+            # task would wait behind another; by the size of its group it cannot tell.
+            calls[-1].dask[key]._data_producer = True
         futures = self.client.compute(calls, priority=tasks[0].length)
         return list(zip(tasks, futures, strict=True))
 
