@@ -23,10 +23,11 @@ import torchvision.models
 
 from lthdask import lottery
 from lthdask.data import Data, Images
+from lthdask.engine import Engine
 from lthdask.masks import Pruning
 from lthdask.networks import Network
 from lthdask.rewinding import Checkpoint
-from lthdask.training import Engine, Optimizer, Recipe, train
+from lthdask.training import Optimizer, Recipe, train
 
 PARTS = ("equal", "speed", "memory")
 BATCH = 128
@@ -199,9 +200,10 @@ def speeds(ways: list[Way], rounds: int) -> list[list[tuple[float, float]]]:
     return [list(of_way) for of_way in zip(*found, strict=True)]
 
 
-def chosen() -> Engine:
+def chosen(form: str = "imagenet") -> Engine:
     """Return the engine that a study of this network would be given here."""
-    return replace(ONE_THREAD, precision="auto").chosen()
+    asked = replace(ONE_THREAD, precision="auto")
+    return lottery.choose_engine(asked, experiment(1, ONE_THREAD, form=form)).engine
 
 
 def show_speeds(rounds: int) -> None:
@@ -227,10 +229,10 @@ def resident(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1000
 
 
-def measure_memory(form: str, pipe: Connection) -> None:
+def measure_memory(form: str, engine: Engine, pipe: Connection) -> None:
     """Send the memory before training, and the peak of an epoch of three steps."""
     torch.set_num_threads(1)
-    one = experiment(3, chosen(), form=form)
+    one = experiment(3, engine, form=form)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     for _ in lottery.train_dense(one, 0):
@@ -244,7 +246,7 @@ def show_memory() -> None:
     print("|---|---|---|---|")
     for form in ("imagenet", "small"):
         here, there = spawn.Pipe()
-        process = spawn.Process(target=measure_memory, args=(form, there))
+        process = spawn.Process(target=measure_memory, args=(form, chosen(form), there))
         process.start()
         before, peak = here.recv()
         process.join()
