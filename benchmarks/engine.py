@@ -10,7 +10,7 @@ import argparse
 import multiprocessing as mp
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle, islice, pairwise
 from multiprocessing.connection import Connection
@@ -132,30 +132,45 @@ def require_equal() -> None:
         raise SystemExit("the loops do not train the same: no speed is compared")
 
 
+def our_rounds(batches: int, engine: Engine) -> Iterator[object]:
+    """Train `STEPS` steps by our loop whenever it is asked."""
+    return ours(batches, engine, STEPS, torch.float32)
+
+
+def default_rounds(batches: int) -> Iterator[object]:
+    """Train `STEPS` steps by the plain loop whenever it is asked."""
+    steps = defaults(batches, torch.float32)
+    return iter(lambda: list(islice(steps, STEPS)), [])
+
+
 @dataclass(frozen=True)
 class Way:
-    """A way to train: whose loop, in how many processes of how many threads.
+    """A way to train.
 
-    No `engine` is PyTorch's defaults; 0 threads are as many as these take.
+    Attributes
+    ----------
+    name : str
+    processes, threads : int
+        Of each process; 0 are as many as PyTorch takes.
+    prepare : callable
+        Given `arguments`, returns an iterator that trains a round whenever it is asked.
+    arguments : tuple
     """
 
     name: str
     processes: int
     threads: int
-    engine: Engine | None
+    prepare: Callable[..., Iterator[object]]
+    arguments: tuple[object, ...]
 
 
-def serve(way: Way, batches: int, pipe: Connection) -> None:
-    """Train `STEPS` steps whenever the pipe says so; answer with the seconds of CPU."""
+def serve(way: Way, pipe: Connection) -> None:
+    """Train a round whenever the pipe says so; answer with the seconds of CPU."""
     if way.threads:
         torch.set_num_threads(way.threads)
-    if way.engine:
-        rounds: Iterator[object] = ours(batches, way.engine, STEPS, torch.float32)
-    else:
-        steps = defaults(batches, torch.float32)
-        rounds = iter(lambda: list(islice(steps, STEPS)), [])
+    rounds = way.prepare(*way.arguments)
     next(rounds)  # warms up
-    pipe.send(torch.get_num_threads())
+    pipe.send(True)
     while pipe.recv():
         began = time.process_time()
         next(rounds)
@@ -165,23 +180,24 @@ def serve(way: Way, batches: int, pipe: Connection) -> None:
 class Group:
     """The processes of a way; they wait while others are timed."""
 
-    def __init__(self, way: Way, batches: int) -> None:
+    def __init__(self, way: Way) -> None:
         spawn = mp.get_context("spawn")
-        self.way, self.pipes, self.processes = way, [], []
+        self.pipes, self.processes = [], []
         for _ in range(way.processes):
             here, there = spawn.Pipe()
-            self.processes.append(spawn.Process(target=serve, args=(way, batches, there)))
+            self.processes.append(spawn.Process(target=serve, args=(way, there)))
             self.processes[-1].start()
             self.pipes.append(here)
-        self.threads = max(pipe.recv() for pipe in self.pipes)
+        for pipe in self.pipes:
+            pipe.recv()
 
-    def round(self) -> tuple[float, float]:
-        """Return images per second, and CPU milliseconds an image."""
+    def round(self, images: int) -> tuple[float, float]:
+        """Return images per second, and CPU milliseconds an image, of `images` a process."""
         began = time.perf_counter()
         for pipe in self.pipes:
             pipe.send(True)
         cpu = sum(pipe.recv() for pipe in self.pipes)
-        images = len(self.pipes) * STEPS * BATCH
+        images *= len(self.pipes)
         return images / (time.perf_counter() - began), 1000 * cpu / images
 
     def end(self) -> None:
@@ -191,13 +207,29 @@ class Group:
             process.join()
 
 
-def speeds(ways: list[Way], rounds: int) -> list[list[tuple[float, float]]]:
-    """Return, per way, what each interleaved round measured."""
-    groups = [Group(way, (rounds + 2) * STEPS) for way in ways]
-    found = [[group.round() for group in groups] for _ in range(rounds)]
+Speeds = list[list[tuple[float, float]]]
+
+
+def speeds(ways: list[Way], rounds: int, images: int) -> Speeds:
+    """Return, per way, what each interleaved round of `images` a process measured."""
+    groups = [Group(way) for way in ways]
+    found = [[group.round(images) for group in groups] for _ in range(rounds)]
     for group in groups:
         group.end()
     return [list(of_way) for of_way in zip(*found, strict=True)]
+
+
+def ratio(one: list[tuple[float, float]], base: list[tuple[float, float]]) -> float:
+    """Return the median over the rounds of how many times as fast one is as the other."""
+    return median(a[0] / b[0] for a, b in zip(one, base, strict=True))
+
+
+def show(title: str, ways: list[Way], found: Speeds) -> None:
+    """Print a table; ratios are to the first way."""
+    print(f"\n| {title} | images/s | CPU ms/image | ratio |\n|---|---|---|---|")
+    for way, of_way in zip(ways, found, strict=True):
+        rate, cpu = (median(values) for values in zip(*of_way, strict=True))
+        print(f"| {way.name} | {rate:.0f} | {cpu:.2f} | {ratio(of_way, found[0]):.2f} |")
 
 
 def chosen(form: str = "imagenet") -> Engine:
@@ -206,21 +238,16 @@ def chosen(form: str = "imagenet") -> Engine:
     return lottery.choose_engine(asked, experiment(1, ONE_THREAD, form=form)).engine
 
 
-def show_speeds(rounds: int) -> None:
-    engine = chosen()
-    ways = [
-        Way("PyTorch's defaults, 1 process, every thread", 1, 0, None),
-        Way("PyTorch's defaults, 1 process × 1 thread", 1, 1, None),
-        Way(f"ours, 1 process × 1 thread, {engine.precision}", 1, 1, engine),
-        Way(f"ours, 2 processes × 1 thread, {engine.precision}", 2, 1, engine),
+def ways_to_train(rounds: int) -> list[Way]:
+    """Return PyTorch's defaults and ours in two processes, then each on one thread."""
+    engine, batches = chosen(), (rounds + 2) * STEPS
+    how, ours = engine.precision, (our_rounds, (batches, engine))
+    return [
+        Way("PyTorch's defaults, 1 process, every thread", 1, 0, default_rounds, (batches,)),
+        Way(f"ours, 2 processes × 1 thread, {how}", 2, 1, *ours),
+        Way("PyTorch's defaults, 1 process × 1 thread", 1, 1, default_rounds, (batches,)),
+        Way(f"ours, 1 process × 1 thread, {how}", 1, 1, *ours),
     ]
-    found = speeds(ways, rounds)
-    print(f"\n| MobileNetV2, 32×32, batch {BATCH} | images/s | CPU ms/image | ratio |")
-    print("|---|---|---|---|")
-    for way, of_way in zip(ways, found, strict=True):
-        ratio = median(one[0] / base[0] for one, base in zip(of_way, found[0], strict=True))
-        rate, cpu = (median(values) for values in zip(*of_way, strict=True))
-        print(f"| {way.name} | {rate:.0f} | {cpu:.2f} | {ratio:.2f} |")
 
 
 def resident(field: str) -> float:
@@ -264,7 +291,9 @@ def main() -> None:
     if "equal" in parts or "speed" in parts:
         require_equal()
     if "speed" in parts:
-        show_speeds(arguments.rounds)
+        ways = ways_to_train(arguments.rounds)
+        found = speeds(ways, arguments.rounds, STEPS * BATCH)
+        show(f"MobileNetV2, 32×32, batch {BATCH}", ways, found)
     if "memory" in parts:
         show_memory()
 
