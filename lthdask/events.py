@@ -17,7 +17,8 @@ class Event:
     name : str
         Of the dense run or cell; of a warning, what it is about.
     status : str
-        With "dense" and "cell": what became of it; with "warning": the sentence.
+        With "plan": the engine, and why; with "dense" and "cell": what became of it; with
+        "warning": the sentence.
     cells, epochs : int
         With "plan": how many are to be trained, dense runs' epochs included.
     """

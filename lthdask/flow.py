@@ -113,7 +113,9 @@ def run(
         replicates = sorted({*every} | left.dense_runs)
         trained = [replicate for replicate in replicates if sweep.share_checkpoints(replicate)]
         epochs = epochs_to_train(study, cells, dense_runs=len(replicates) - len(trained))
-        watch(Event("plan", cells=len(cells), epochs=epochs))
+        how = f"{work.engine.precision} on {work.engine.device}"
+        status = f"{how}: {folder.manifest()['engine_reason']}"
+        watch(Event("plan", status=status, cells=len(cells), epochs=epochs))
         for replicate in replicates:
             if replicate in trained:
                 sweep.add_cells(replicate)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lthdask.data import Data
+from lthdask.engine import ROUNDS, Choice, Engine, choose
 from lthdask.grid import Cell
 from lthdask.masks import (
     Mask,
@@ -30,7 +31,7 @@ from lthdask.rewinding import Checkpoint, Ticket, masked
 from lthdask.sensitivity import loss_gradients, synflow_mask
 from lthdask.stability import errors_between
 from lthdask.streams import Purpose, stream
-from lthdask.training import Engine, EpochMetrics, Measurement, Recipe, train
+from lthdask.training import EpochMetrics, Measurement, Recipe, train
 
 _drawing = Lock()
 _idle: dict[Hashable, list[nn.Module]] = {}
@@ -111,6 +112,38 @@ class Experiment:
     def outline(self) -> nn.Module:
         """Return the network without storage: names and shapes only."""
         return on_meta(self.network, self.image_size, self.data.channels, self.data.classes)
+
+
+def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
+    """Return the engine for an experiment, whose own need only have the device in common.
+
+    Raises
+    ------
+    InputError
+        If the device is not there.
+    """
+
+    def steps(engine: Engine) -> Iterator[object]:
+        return _some_steps(replace(experiment, engine=engine))
+
+    return choose(asked, experiment.outline(), steps)
+
+
+def _some_steps(experiment: Experiment) -> Iterator[object]:
+    """Train the first steps of a dense run, on the threads of a cell; nothing comes of it."""
+    data, recipe, engine = experiment.data, experiment.recipe, experiment.engine
+    # One more than is asked for: the last step of an epoch is followed by an evaluation.
+    images = torch.arange((ROUNDS + 2) * recipe.batch_size) % len(data.train)
+    still = replace(recipe.optimizer, rate=1e-9)  # at which nothing diverges
+    short = replace(
+        experiment,
+        data=replace(data, train=data.train.subset(images)),
+        recipe=replace(recipe, optimizer=still, measure_every=0),
+        engine=replace(engine, dense_threads=engine.threads),
+    )
+    states = train_dense(short, 0, due=lambda: True)
+    next(states)  # checkpoint 0
+    return states
 
 
 def train_dense(

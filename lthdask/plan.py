@@ -12,7 +12,7 @@ from lthdask.data import EVALUATION_BATCH
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.networks import on_meta
-from lthdask.preparing import epochs_to_train, existing, remaining
+from lthdask.preparing import engine_for, epochs_to_train, existing, remaining
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import read_results
 from lthdask.study import Study
@@ -117,8 +117,8 @@ def _from_earlier_cells(folder: Folder) -> tuple[float, str] | None:
 def _measured(study: Study, folder: Folder, data: str | Path | None) -> tuple[float | None, str]:
     """Return the time of an epoch here, from a few steps and a part of the evaluation."""
     try:
-        work = Work(study, study.engine.chosen(), folder, Path(data).absolute() if data else None)
-        experiment = work.experiment()
+        asked, where = engine_for(study, folder), Path(data).absolute() if data else None
+        experiment = Work(study, asked.chosen(), folder, where).experiment()
     except InputError as error:
         return None, str(error)
     images, batch = experiment.data, study.recipe.batch_size
@@ -127,7 +127,8 @@ def _measured(study: Study, folder: Folder, data: str | Path | None) -> tuple[fl
         raise InputError(
             f"batch_size is {batch}, but there are only {len(images.train)} training images"
         )
-    torch.set_num_threads(work.engine.threads)
+    engine = lottery.choose_engine(asked, experiment).engine
+    torch.set_num_threads(engine.threads)
     network = experiment.build()
     start = next(lottery.train_dense(experiment, 0))[0]
     one = images.test.subset(torch.arange(1))
@@ -142,7 +143,7 @@ def _measured(study: Study, folder: Folder, data: str | Path | None) -> tuple[fl
             start,
             seed=study.seed,
             replicate=0,
-            engine=work.engine,
+            engine=engine,
         )
         began = time.perf_counter()
         next(run)
@@ -156,7 +157,7 @@ def _measured(study: Study, folder: Folder, data: str | Path | None) -> tuple[fl
         return None, str(error)
     shown = images.test.subset(torch.arange(min(len(images.test), EVALUATION_BATCH)))
     began = time.perf_counter()
-    evaluate(network, images, shown, work.engine)
+    evaluate(network, images, shown, engine)
     per_image = (time.perf_counter() - began) / len(shown)
     seconds += per_image * (len(images.validation) + len(images.test))
     return seconds, f"{some} steps on this machine"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lthdask.cluster.queue import Queue, Task
+from lthdask.engine import Engine
 from lthdask.errors import InputError
 from lthdask.grid import Cell, is_applicable, longest_first
 from lthdask.storage import checkpoints
@@ -18,7 +19,6 @@ from lthdask.storage.folder import Folder
 from lthdask.storage.results import Cube, Status
 from lthdask.study import Study
 from lthdask.tasks import Surroundings, Work, look_around
-from lthdask.training import Engine
 
 PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr")
 
@@ -143,7 +143,7 @@ def prepared(queue: Queue, work: Work) -> tuple[Work, Cube]:
     if isinstance(found[0], Exception):
         raise found[0]
     around: Surroundings = found[0]
-    engine = around.engine
+    engine = around.choice.engine
     versions = {package: version(package) for package in PACKAGES}
     versions["python"] = platform.python_version()
     manifest = folder.manifest() or {
@@ -152,6 +152,7 @@ def prepared(queue: Queue, work: Work) -> tuple[Work, Cube]:
         "engine": asdict(engine),
         "checkpoints": {},
     }
+    manifest.setdefault("engine_reason", around.choice.reason)
     manifest["study_digest"] = sha256(study.to_yaml().encode()).hexdigest()
     if (before := manifest["versions"]) != versions:
         old = {name: before.get(name) for name in versions}

@@ -18,6 +18,7 @@ from lthdask import lottery
 from lthdask.data import Data
 from lthdask.datasets import DataSource, load
 from lthdask.distances import distances
+from lthdask.engine import Choice, Engine
 from lthdask.errors import InputError
 from lthdask.events import Event, Here, Stopped
 from lthdask.grid import Cell
@@ -29,7 +30,7 @@ from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import Cube, Status
 from lthdask.study import Study
-from lthdask.training import Diverged, Engine, EpochMetrics
+from lthdask.training import Diverged, EpochMetrics
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,15 @@ class Surroundings:
 
     Attributes
     ----------
-    engine : Engine
-        The study's, decided for this worker's device.
+    choice : Choice
+        The study's engine, decided for this worker's device, and why.
     layers : list of str
         Names of the prunable weights.
     steps : int
         Batches in an epoch.
     """
 
-    engine: Engine
+    choice: Choice
     layers: list[str]
     steps: int
 
@@ -134,13 +135,13 @@ def look_around(work: Work, word: str, here: Here) -> Surroundings:
             f"the worker on {host} does not see the folder {work.folder.path}; "
             f"give one on a shared file system with --out"
         )
-    engine = work.engine.chosen()
-    experiment = replace(work, engine=engine).experiment()
+    experiment = replace(work, engine=work.engine.chosen()).experiment()
     train, batch = len(experiment.data.train), work.study.recipe.batch_size
     if train < batch:
         raise InputError(f"batch_size is {batch}, but there are only {train} training images")
     layers = list(prunable_weights(experiment.build()))
-    return Surroundings(engine, layers, experiment.data.steps(batch))
+    choice = lottery.choose_engine(work.engine, experiment)
+    return Surroundings(choice, layers, experiment.data.steps(batch))
 
 
 def dense_run(replicate: int) -> str:

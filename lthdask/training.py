@@ -6,7 +6,6 @@ the same bits as one that was never stopped.
 """
 
 import math
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthdask.data import EVALUATION_BATCH, Data, Split
-from lthdask.errors import InputError
+from lthdask.engine import Engine
 from lthdask.graphs import Advance, graphed, plain
 from lthdask.masks import Mask
 from lthdask.rewinding import Checkpoint
@@ -196,56 +195,6 @@ class Recipe:
                 return height * (1 - share)
             case _:
                 return height
-
-
-@dataclass(frozen=True)
-class Engine:
-    """How the numbers are computed; results are bit-equal only on the same engine.
-
-    Parameters
-    ----------
-    device : {"auto", "cpu", "cuda"}
-        Kind of device; ``auto`` is a GPU where there is one.
-    precision : {"auto", "float32", "bfloat16"}
-        Of activations and convolutions; weights, gradients and updates are float32.
-        ``auto`` is bfloat16 on a GPU that has it. On a CPU it is float32: bfloat16 took
-        2.7 times as long with MobileNetV2's strides.
-    threads : int
-        CPU threads of a cell, at least 1.
-    dense_threads : int
-        CPU threads of a dense run, at least 1.
-    """
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int = 1
-    dense_threads: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("threads", "dense_threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}")
-
-    def chosen(self) -> "Engine":
-        """Return this engine with every ``auto`` decided for the machine this runs on.
-
-        Raises
-        ------
-        InputError
-            If the device is not there.
-        """
-        there = torch.cuda.is_available()
-        if self.device == "cuda" and not there:
-            raise InputError(
-                f"no CUDA device on {platform.node()}, where the cells would train; "
-                f"use --device cpu, or workers that have one"
-            )
-        device: Literal["cpu", "cuda"] = "cuda" if there and self.device != "cpu" else "cpu"
-        precision = self.precision
-        if precision == "auto":
-            fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            precision = "bfloat16" if fast else "float32"
-        return replace(self, device=device, precision=precision)
 
 
 @dataclass(frozen=True)

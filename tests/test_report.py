@@ -155,14 +155,15 @@ def test_the_outcome_for_scripts_has_every_cell_and_null_for_what_is_not_known(t
 
 def test_a_log_gets_a_line_per_run(capsys):
     with shown(Console()) as watch:
-        watch(Event("plan", cells=2, epochs=4))
+        watch(Event("plan", status="float32 on cpu: as asked for", cells=2, epochs=4))
         watch(Event("epoch", "a"))
         watch(Event("cell", "a", "done"))
         watch(Event("cell", "b", "diverged"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("a done: 1/2 cells, ")
-    assert lines[0].endswith(" left")
-    assert lines[1].startswith("b diverged: 2/2 cells")
+    assert lines[0] == "float32 on cpu: as asked for"
+    assert lines[1].startswith("a done: 1/2 cells, ")
+    assert lines[1].endswith(" left")
+    assert lines[2].startswith("b diverged: 2/2 cells")
 
 
 def test_a_log_says_once_a_minute_that_a_long_run_goes_on(capsys):

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lthdask import lottery
+from lthdask.engine import Engine
 from lthdask.errors import InputError
 from lthdask.masks import density, prunable_weights
 from lthdask.rewinding import Checkpoint
-from lthdask.training import Diverged, Engine, Optimizer, Recipe, Schedule, evaluate, train
+from lthdask.training import Diverged, Optimizer, Recipe, Schedule, evaluate, train
 from tests.conftest import ENGINE, equal, small_data, small_experiment, small_recipe
 
 ADAM = Optimizer("adam", rate=0.01, weight_decay=1e-3)

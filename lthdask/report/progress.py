@@ -76,6 +76,8 @@ def shown(
         def tell(event: Event) -> None:
             nonlocal said
             pace.count(event)
+            if event.kind == "plan" and event.status:
+                console.print(event.status, highlight=False, soft_wrap=True)
             ended = event.kind in ("dense", "cell")
             if ended or (event.kind == "epoch" and clock() - said >= QUIET_SECONDS):
                 said = clock()
@@ -90,6 +92,8 @@ def shown(
 
         def draw(event: Event) -> None:
             pace.count(event)
+            if event.kind == "plan" and event.status:
+                console.print(event.status, highlight=False)
             if event.kind in ("dense", "cell") and event.status != "done":
                 console.print(f"{event.name} {event.status}", highlight=False)
             what = "tickets" if pace.cells_done or event.kind == "cell" else "dense run"

@@ -1,0 +1,134 @@
+"""What the engine promises: a measurement only where it pays, one answer, and no trace of it."""
+
+import platform
+import time
+
+import pytest
+import torch
+
+from lthdask import lottery
+from lthdask.engine import CLEARLY, ROUNDS, SECONDS, Choice, Engine, choose, decided, measured
+from lthdask.flow import run
+from lthdask.networks import Network, on_meta
+from lthdask.storage.folder import Folder
+from tests.conftest import equal, small_experiment
+from tests.test_flow import TINY
+
+CPU = Engine(device="cpu")
+RESNET = on_meta(Network("resnet20"), 8, 1, 4)
+
+
+def never(engine):
+    raise AssertionError("measured")
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """Make torch say what this CPU can."""
+
+    def says(bfloat16):
+        monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bfloat16)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+    return says
+
+
+@pytest.mark.parametrize(
+    ("float32", "bfloat16", "precision", "reason"),
+    [
+        (0.10, 0.05, "bfloat16", "it was 2.0 times as fast as float32"),
+        (1.30, 1.00, "bfloat16", "it was 1.3 times as fast as float32"),
+        (0.10, 0.08, "float32", "bfloat16 was only 1.2 times as fast"),
+        (0.10, 0.10, "float32", "bfloat16 was only 1.0 times as fast"),
+        (0.10, 0.24, "float32", "bfloat16 took 2.4 times as long"),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_clearly_faster(float32, bfloat16, precision, reason):
+    assert CLEARLY == 1.3
+    assert decided({"float32": float32, "bfloat16": bfloat16}) == (precision, reason)
+
+
+def test_a_cpu_without_bfloat16_computes_in_float32_without_a_measurement(cpu):
+    cpu(bfloat16=False)
+    expected = Choice(Engine("cpu", "float32"), "the CPU has no bfloat16")
+    assert choose(CPU, RESNET, never) == expected
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_precision_that_is_asked_for_is_taken_without_a_measurement(cpu, precision):
+    cpu(bfloat16=True)
+    asked = Engine("cpu", precision, threads=2)
+    assert choose(asked, RESNET, never) == Choice(asked, "as asked for")
+
+
+def test_a_network_without_convolutions_is_not_measured(cpu):
+    cpu(bfloat16=True)
+    lenet = on_meta(Network("lenet_300_100"), 8, 1, 4)
+    expected = Choice(Engine("cpu", "float32"), "the network has no convolution")
+    assert choose(CPU, lenet, never) == expected
+
+
+class Clock:
+    """A clock that only steps move on."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def steps(self, *seconds):
+        for each in seconds:
+            self.now += each
+            yield
+
+
+def test_a_step_takes_the_median_of_the_rounds_after_the_first(monkeypatch):
+    clock = Clock(monkeypatch)
+    times = [0.9, 0.1, 0.1, 0.1, 0.4, 0.4]
+    assert len(times) == 1 + ROUNDS
+    found = measured({"float32": clock.steps(*times), "bfloat16": clock.steps(*[0.01] * 6)})
+    assert found == {"float32": pytest.approx(0.1), "bfloat16": pytest.approx(0.01)}
+
+
+def test_steps_that_take_long_are_taken_once(monkeypatch):
+    clock = Clock(monkeypatch)
+    found = measured({"float32": clock.steps(SECONDS, 7.0), "bfloat16": clock.steps(9.0)})
+    assert found == {"float32": SECONDS, "bfloat16": 9.0}
+
+
+def test_a_measurement_decides_the_engine_and_leaves_no_trace(cpu):
+    cpu(bfloat16=True)
+    experiment = small_experiment("resnet20")
+    before = [state for state, _ in lottery.train_dense(experiment, 0)][-1]
+    choice = lottery.choose_engine(CPU, experiment)
+    assert choice.engine in (Engine("cpu", "float32"), Engine("cpu", "bfloat16"))
+    assert choice.reason.startswith(("bfloat16 took", "bfloat16 was only", "it was"))
+    after = [state for state, _ in lottery.train_dense(experiment, 0)][-1]
+    assert equal(before, after)
+
+
+def test_each_precision_is_measured_in_itself(cpu):
+    cpu(bfloat16=True)
+    asked = []
+
+    def steps(engine):
+        asked.append(engine)
+        return iter(range(1 + ROUNDS))
+
+    choose(Engine("cpu", threads=2), RESNET, steps)
+    assert asked == [Engine("cpu", p, threads=2) for p in ("float32", "bfloat16")]
+
+
+def test_the_choice_is_kept_and_used_again_whatever_a_new_one_would_be(local_client, tmp_path):
+    events = []
+    small = TINY.changed({"grid.thresholds": "0.5"})
+    run(small, local_client, tmp_path, watch=events.append)
+    manifest = Folder(tmp_path).manifest()
+    reason = manifest["engine_reason"]
+    assert events[0].status == f"{manifest['engine']['precision']} on cpu: {reason}"
+    other = {"engine": manifest["engine"] | {"precision": "bfloat16"}, "engine_reason": "a test"}
+    Folder(tmp_path).write_manifest(manifest | other)
+    run(TINY, local_client, tmp_path, watch=events.append)
+    assert "bfloat16 on cpu: a test" in [event.status for event in events]
+    after = Folder(tmp_path).manifest()
+    assert {name: after[name] for name in other} == other
