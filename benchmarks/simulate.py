@@ -18,12 +18,12 @@ from typing import Any
 
 from lthdask.cluster.queue import Task
 from lthdask.cluster.window import Window
+from lthdask.engine import Engine
 from lthdask.grid import Cell
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
 from lthdask.sweep import Sweep
 from lthdask.tasks import Work, train_dense
-from lthdask.training import Engine
 
 WORKERS = (16, 32, 64, 128, 256, 512, 1024, 4096)
 SIXTEEN = ",".join(str(k) for k in range(16))
@@ -94,6 +94,10 @@ class Simulated:
     by_length: bool = True
     now: float = 0.0
     window: Window[Task] = field(default_factory=Window)
+
+    def workers(self) -> int:
+        """Return how many workers there are, sooner or later."""
+        return len(self.arrivals)
 
     def share(self, name: Hashable, load: Callable[[], Any]) -> None:
         """Sharing takes no time."""
@@ -169,17 +173,17 @@ def makespan(
 
     def duration(task: Task) -> float:
         which = task.arguments[1]
-        return runs[which] if task.function is train_dense else took[which]
+        return runs[which] if task.function is train_dense else took[which[0]]
 
     def outcome(task: Task) -> Any:
-        return digests if task.function is train_dense else "done"
+        return digests if task.function is train_dense else ["done"]
 
     queue = Simulated(arrivals, duration, outcome, world, chance, not in_order)
     with tempfile.TemporaryDirectory() as out:
         folder = Folder(Path(out))
         trained = {} if dense else {str(replicate): digests for replicate in runs}
         folder.write_manifest({"checkpoints": trained})
-        sweep = Sweep(Work(study, Engine(), folder), None, cells, queue, lambda event: None)
+        sweep = Sweep(Work(study, Engine(cohort=1), folder), None, cells, queue, lambda event: None)
         for replicate in runs:
             if sweep.share_checkpoints(replicate):
                 sweep.add_cells(replicate)

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthdask.data import EVALUATION_BATCH, Data, Split
+from lthdask.engine import Engine
 from lthdask.masks import Mask
 from lthdask.rewinding import Checkpoint
 from lthdask.stacked import Stack, stack, stacked
 from lthdask.training import (
     Diverged,
-    Engine,
     EpochMetrics,
     Measurement,
     Recipe,
@@ -33,6 +33,8 @@ from lthdask.training import (
 )
 
 Outcome = EpochMetrics | Measurement | Diverged | None
+Found = Sequence[tuple[Checkpoint, Outcome]]
+"""Of each model of a cohort, a state and what was measured there."""
 
 
 def train_cohort(
@@ -85,7 +87,7 @@ def train_cohort(
     steps, device = data.steps(recipe.batch_size), next(iter(weights.values())).device
     loss_sum = torch.tensor([s.loss for s in starts], dtype=torch.float64, device=device)
     losses = partial(_losses, models, engine=engine, smoothing=recipe.label_smoothing)
-    advance = advancing(models.network, losses, optimizer, kept, loss_sum)
+    advance = advancing(models.network, losses, optimizer, kept, loss_sum, engine)
     state = partial(_checkpoints, models, optimizer, weights, loss_sum)
     diverged: dict[int, Diverged] = {}
     for epoch in range(starts[0].epoch, recipe.epochs):

@@ -41,22 +41,30 @@ class Engine:
         CPU threads of a cell, at least 1.
     dense_threads : int
         CPU threads of a dense run, at least 1.
+    cohort : int or "auto"
+        Cells that are trained side by side at most, at least 1. ``auto`` is 1 on a CPU, where
+        more are slower, and on a GPU what fits into its memory.
+    graphs : bool
+        On a GPU, record a training step and replay it, where that does what the step does.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = 1
     dense_threads: int = 1
+    cohort: int | Literal["auto"] = "auto"
+    graphs: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("threads", "dense_threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}")
+        for name in ("threads", "dense_threads", "cohort"):
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise ValueError(f"{name} must be 1 or more; got {value}")
 
     def chosen(self) -> "Engine":
-        """Return this engine with every ``auto`` decided without a measurement.
+        """Return this engine with every ``auto`` decided that needs no measurement.
 
-        A CPU computes in float32 then.
+        A CPU computes in float32 then; how many cells fit on a GPU is left open.
 
         Raises
         ------
@@ -74,7 +82,8 @@ class Engine:
         if precision == "auto":
             fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
             precision = "bfloat16" if fast else "float32"
-        return replace(self, device=device, precision=precision)
+        cohort = 1 if device == "cpu" and self.cohort == "auto" else self.cohort
+        return replace(self, device=device, precision=precision, cohort=cohort)
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ class Choice:
 def choose(
     asked: Engine, network: nn.Module, steps: Callable[[Engine], Iterator[object]]
 ) -> Choice:
-    """Return `asked` with every ``auto`` decided, by a measurement where that could pay.
+    """Return `asked` with its precision decided, by a measurement where that could pay.
 
     Parameters
     ----------

@@ -20,6 +20,8 @@ ARMS = {
     "dense_child": "the dense run from k on with another order of the data; has no threshold",
 }
 """What is done with the mask: name → meaning."""
+CHILDREN = ("ticket_child", "dense_child")
+"""Arms that see the data in another order."""
 POINTS_ON_LINE = 30
 """Points on the line between two children, their ends included."""
 MOST_CELLS = 1_000_000
@@ -42,6 +44,12 @@ class Cell:
     def first_epoch(self) -> int:
         """Epochs that are done before the cell is trained."""
         return 0 if self.arm == "reinit" else self.rewind_epoch
+
+    @property
+    def cohort(self) -> tuple[int, int, str]:
+        """What it shares with cells that can be trained beside it: data, rates and steps done."""
+        apart = {"fine_tune": "rate", "lr_rewind": "steps"} | dict.fromkeys(CHILDREN, "data")
+        return self.replicate, self.first_epoch, apart.get(self.arm, "")
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,26 @@ class Grid:
         axes = self.axes()
         cells = (Cell(*cell) for cell in product(*axes.values()))
         return longest_first(cell for cell in cells if is_applicable(cell, axes))
+
+
+def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:
+    """Return cells in groups of at most `most` that can be trained together, in their order.
+
+    The groups of one `Cell.cohort` are as equal as they can be: a small last one would leave
+    a device nearly idle.
+    """
+    if most == 1:
+        return [[cell] for cell in cells]
+    together: dict[tuple[int, int, str], list[Cell]] = {}
+    for cell in cells:
+        together.setdefault(cell.cohort, []).append(cell)
+    parts = []
+    for every in together.values():
+        count = math.ceil(len(every) / most)
+        parts += [
+            every[len(every) * i // count : len(every) * (i + 1) // count] for i in range(count)
+        ]
+    return parts
 
 
 def is_applicable(cell: Cell, axes: Mapping[str, Sequence[Any]]) -> bool:

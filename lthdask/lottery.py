@@ -4,7 +4,7 @@ Plain functions of values. Nothing here knows where a run takes place, or where 
 go.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -14,9 +14,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from lthdask.cohort import Found, largest_cohort, train_cohort
 from lthdask.data import Data
 from lthdask.engine import ROUNDS, Choice, Engine, choose
-from lthdask.grid import Cell
+from lthdask.grid import CHILDREN, Cell
 from lthdask.masks import (
     Mask,
     Pruning,
@@ -31,7 +32,7 @@ from lthdask.rewinding import Checkpoint, Ticket, masked
 from lthdask.sensitivity import loss_gradients, synflow_mask
 from lthdask.stability import errors_between
 from lthdask.streams import Purpose, stream
-from lthdask.training import EpochMetrics, Measurement, Recipe, train
+from lthdask.training import Diverged, EpochMetrics, Measurement, Recipe, train
 
 _drawing = Lock()
 _idle: dict[Hashable, list[nn.Module]] = {}
@@ -117,6 +118,10 @@ class Experiment:
 def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
     """Return the engine for an experiment, whose own need only have the device in common.
 
+    On a GPU, as many cells are trained side by side as fit into its memory.
+
+    On a GPU, as many cells are trained side by side as fit into its memory.
+
     Raises
     ------
     InputError
@@ -126,7 +131,12 @@ def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
     def steps(engine: Engine) -> Iterator[object]:
         return _some_steps(replace(experiment, engine=engine))
 
-    return choose(asked, experiment.outline(), steps)
+    choice = choose(asked, experiment.outline(), steps)
+    if choice.engine.cohort == "auto":
+        with replace(experiment, engine=choice.engine).borrowed() as network:
+            most = largest_cohort(network, experiment.data, experiment.recipe, choice.engine)
+        choice = replace(choice, engine=replace(choice.engine, cohort=most))
+    return choice
 
 
 def _some_steps(experiment: Experiment) -> Iterator[object]:
@@ -247,11 +257,71 @@ def train_ticket(
 
     `start` and `due` are as in :func:`train_dense`.
     """
-    if arm == "fine_tune":
-        experiment = replace(experiment, recipe=experiment.recipe.fine_tuning())
-    child, start = int(arm in ("ticket_child", "dense_child")), start or drawn.start
+    recipe, child = _trained_as(experiment, arm)
+    experiment, start = replace(experiment, recipe=recipe), start or drawn.start
     with experiment.borrowed() as network:
         yield from _train(experiment, network, replicate, start, drawn.mask, due, child)
+
+
+def train_tickets(
+    experiment: Experiment,
+    replicate: int,
+    drawn: Sequence[Ticket],
+    starts: Sequence[Checkpoint],
+    due: Callable[[], bool] = lambda: False,
+    *,
+    arm: str = "ticket",
+) -> Iterator[Found]:
+    """Train what was drawn for the cells of a cohort, from the same point on, to T.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    replicate : int
+    drawn : sequence of Ticket
+    starts : sequence of Checkpoint
+        Where each starts: `Ticket.start`, or a state that was yielded before.
+    due : callable
+        As in :func:`lthdask.training.train`.
+    arm : str
+        Of all of them, or another one that is trained in the same way.
+
+    Yields
+    ------
+    sequence of (Checkpoint, Outcome)
+        For each ticket what :func:`train_ticket` yields; `Diverged`, with any checkpoint,
+        once its loss is no longer finite.
+    """
+    if len(drawn) == 1:
+        alone = train_ticket(experiment, replicate, drawn[0], starts[0], due, arm=arm)
+        try:
+            yield from ([found] for found in alone)
+        except Diverged as problem:
+            yield [(starts[0], problem)]
+        return
+    recipe, child = _trained_as(experiment, arm)
+    torch.set_num_threads(experiment.engine.threads)
+    with experiment.borrowed() as network:
+        cohort = train_cohort(
+            network,
+            experiment.data,
+            recipe,
+            starts,
+            [ticket.mask for ticket in drawn],
+            seed=experiment.seed,
+            replicate=replicate,
+            engine=experiment.engine,
+            due=due,
+            child=child,
+        )
+        for checkpoints, outcomes in cohort:
+            yield list(zip(checkpoints, outcomes, strict=True))
+
+
+def _trained_as(experiment: Experiment, arm: str) -> tuple[Recipe, int]:
+    """Return the recipe that an arm is trained by, and whether as a child."""
+    recipe = experiment.recipe.fine_tuning() if arm == "fine_tune" else experiment.recipe
+    return recipe, int(arm in CHILDREN)
 
 
 def line(experiment: Experiment, one: Checkpoint, other: Checkpoint) -> list[float]:

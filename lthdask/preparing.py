@@ -91,7 +91,11 @@ def remaining_of(
     unfinished = {cell for cell, status in cells.items() if status in wanted}
     for cell in list(unfinished):
         awaited = study.waits_for(cell)
-        while awaited and awaited not in unfinished and not _is_whole(folder.final(awaited)):
+        while (
+            awaited
+            and awaited not in unfinished
+            and not checkpoints.holds_ticket(folder.final(awaited))
+        ):
             unfinished.add(awaited)
             awaited = study.waits_for(awaited)
     # Failed cells need none: theirs may be what failed.
@@ -99,14 +103,6 @@ def remaining_of(
     replicates = {cell.replicate for cell, status in cells.items() if status in needing}
     trained = {int(replicate) for replicate in folder.manifest().get("checkpoints", {})}
     return Remaining(longest_first(unfinished), replicates - trained)
-
-
-def _is_whole(ticket: Path) -> bool:
-    try:
-        checkpoints.load_ticket(ticket)
-    except InputError:
-        return False
-    return True
 
 
 def epochs_to_train(study: Study, cells: list[Cell], dense_runs: int) -> int:

@@ -8,6 +8,7 @@ broken is marked, with those that wait for it, and the rest goes on.
 import errno
 import functools
 import logging
+import math
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -16,14 +17,15 @@ from itertools import product
 from typing import Any
 
 from lthdask.adaptive import Point, Search
+from lthdask.cells import train_cells
 from lthdask.cluster.queue import Queue, Task
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Event
-from lthdask.grid import Cell
+from lthdask.grid import Cell, cohorts
 from lthdask.preparing import epochs_to_train
 from lthdask.storage import checkpoints
 from lthdask.storage.results import Cube, Status
-from lthdask.tasks import Work, compare_masks, dense_run, train_cell, train_dense
+from lthdask.tasks import Work, compare_masks, dense_run, train_dense
 from lthdask.training import Diverged
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -113,20 +115,25 @@ class Sweep:
         elif self.search:
             self._go_on()
         else:
-            for cell in self.first_of(replicate):
-                self.add_cell(cell)
+            self.queue_cells(self.first_of(replicate))
 
-    def add_cell(self, cell: Cell) -> None:
-        """Queue a cell."""
-        study, replicate = self.work.study, cell.replicate
+    def queue_cells(self, cells: list[Cell]) -> None:
+        """Queue cells that can be trained now, side by side where the engine has it."""
+        share = math.ceil(len(cells) / self.queue.workers())  # so that no worker is left idle
+        for cohort in cohorts(cells, max(1, min(int(self.work.engine.cohort), share))):
+            self._add(cohort)
+
+    def _add(self, cohort: list[Cell]) -> None:
+        study, first = self.work.study, cohort[0]
+        epochs = sorted({epoch for cell in cohort for epoch in study.checkpoints_for(cell)})
         self.queue.add(
             Task(
-                f"cell-{cell}",
-                train_cell,
-                arguments=(self.work, cell),
-                shared=tuple((replicate, epoch) for epoch in study.checkpoints_for(cell)),
-                length=self.way_to_the_end(cell),
-                then=functools.partial(self._cell_landed, cell),
+                f"cell-{first}" + (f"-and-{len(cohort) - 1}-more" if len(cohort) > 1 else ""),
+                train_cells,
+                arguments=(self.work, cohort),
+                shared=tuple((first.replicate, epoch) for epoch in epochs),
+                length=max(map(self.way_to_the_end, cohort)),
+                then=functools.partial(self._landed, cohort),
             )
         )
 
@@ -185,20 +192,31 @@ class Sweep:
         arguments = (self.work, replicate, threshold)
         self.queue.add(Task(name, compare_masks, arguments, then=landed))
 
-    def _cell_landed(self, cell: Cell, outcome: Any) -> None:
+    def _landed(self, cohort: list[Cell], outcome: Any) -> None:
+        if isinstance(outcome, Exception) and len(cohort) > 1:
+            _raise_if_full(outcome)
+            for cell in cohort:  # so that the others are not to blame for one
+                self._add([cell])
+            return
+        outcomes = [outcome] if isinstance(outcome, Exception) else outcome
+        landed = zip(cohort, outcomes, strict=True)
+        self.queue_cells([cell for each in landed for cell in self._cell_landed(*each)])
+
+    def _cell_landed(self, cell: Cell, outcome: Any) -> list[Cell]:
+        """Note what became of a cell, and return those that can be trained now."""
         if not isinstance(outcome, Exception):
             self.work.folder.remove_traceback(cell)
             self.watch(Event("cell", str(cell), outcome))
-            for follower in self.followers.get(cell, ()):
-                if outcome == "done" and self._is_wanted(follower):
-                    self.add_cell(follower)
-                elif outcome != "done":
+            followers = self.followers.get(cell, [])
+            if outcome != "done":
+                for follower in followers:
                     self._fail(follower, RuntimeError(f"{cell}, which it starts from, {outcome}"))
             self._ended(cell)
-        elif self._tried_again(str(cell), outcome):
-            self.add_cell(cell)
-        else:
-            self._fail(cell, outcome)
+            return [f for f in followers if outcome == "done" and self._is_wanted(f)]
+        if self._tried_again(str(cell), outcome):
+            return [cell]
+        self._fail(cell, outcome)
+        return []
 
     def _tried_again(self, name: str, outcome: Exception) -> bool:
         """Keep the reason why a run raised, and return whether to begin it again.
@@ -206,8 +224,7 @@ class Sweep:
         Whether it has been begun too often is for the next attempt to say. One that raises
         before it is even recorded is not begun again.
         """
-        if isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
-            raise outcome
+        _raise_if_full(outcome)
         self._keep_reason(name, outcome)
         self.raised[name] += 1
         attempts = self.work.folder.attempts(name)
@@ -278,9 +295,7 @@ class Sweep:
         for point in self.search.next():
             new = [cell for cell in self.points[point] if cell in self.left - self.queued]
             self.queued.update(new)
-            for cell in new:
-                if self.work.study.waits_for(cell) not in self.left:
-                    self.add_cell(cell)
+            self.queue_cells([c for c in new if self.work.study.waits_for(c) not in self.left])
 
     def _is_wanted(self, cell: Cell) -> bool:
         return self.search is None or cell in self.queued
@@ -294,3 +309,8 @@ class Sweep:
             self.cube.mark(cell, Status.SKIPPED)
             reasons[str(cell)] = self.search.reason((cell.threshold, cell.rewind_epoch))
         self.work.folder.write_skipped(reasons)
+
+
+def _raise_if_full(outcome: Exception) -> None:
+    if isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
+        raise outcome

@@ -1,4 +1,4 @@
-"""What a worker does: look around, train a dense network, train a cell.
+"""What a worker does: look around, train a dense network, compare masks; cells are in cells.py.
 
 The bodies of the tasks. Each takes small values and checkpoints, and leaves its results on
 disk, because results that only live on a worker are lost with it.
@@ -8,29 +8,27 @@ import functools
 import os
 import platform
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import nan
 from pathlib import Path
 
 import torch
 
 from lthdask import lottery
+from lthdask.cohort import Found, Outcome
 from lthdask.data import Data
 from lthdask.datasets import DataSource, load
 from lthdask.distances import distances
 from lthdask.engine import Choice, Engine
 from lthdask.errors import InputError
 from lthdask.events import Event, Here, Stopped
-from lthdask.grid import Cell
-from lthdask.learning_speed import learning_speed
 from lthdask.masks import prunable_weights
-from lthdask.rewinding import Checkpoint, Ticket
-from lthdask.stability import barrier
+from lthdask.rewinding import Checkpoint
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import Cube, Status
+from lthdask.storage.results import Cube
 from lthdask.study import Study
-from lthdask.training import Diverged, EpochMetrics
+from lthdask.training import Diverged, EpochMetrics, Measurement
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,16 @@ def _data(source: DataSource, folder: Path | None, download: bool, device: str) 
     return load(source, folder, download).to(torch.device(device))
 
 
-@functools.lru_cache(maxsize=1)  # 23 arrays; a driver changes none of them once tasks run
+def cube_of(work: Work) -> Cube:
+    """Return the cube of the study, opened once per process and driver.
+
+    Its 23 arrays take as long to open as a cell takes to be written, and no driver changes
+    them once tasks run.
+    """
+    return _cube(work.folder.cube, work.driver)
+
+
+@functools.lru_cache(maxsize=1)
 def _cube(path: Path, driver: str) -> Cube:
     return Cube(path)
 
@@ -193,14 +200,14 @@ class Training:
 
     def begin(self, epoch: int) -> None:
         """Record the attempt; without a state, it starts at the end of `epoch`."""
-        self._position = (self.start.epoch, self.start.step) if self.start else (epoch, 0)
+        self.position = (self.start.epoch, self.start.step) if self.start else (epoch, 0)
         about = {
             "driver": self.work.driver,
             "started": self.began,
             "place": self.place,
             "pid": os.getpid(),
-            "epoch": self._position[0],
-            "step": self._position[1],
+            "epoch": self.position[0],
+            "step": self.position[1],
             "seconds": self._seconds_before,
         }
         most = self.work.max_attempts
@@ -217,30 +224,14 @@ class Training:
         waited = time.monotonic() - self._saved_at
         return waited >= self.work.checkpoint_interval or self.here.should_stop()
 
-    def follow(self, epochs: lottery.Epochs, steps: int) -> lottery.Epochs:
-        """Pass on what is trained; keep its curves, and save its state when that is due.
-
-        Raises
-        ------
-        Stopped
-            If the worker has to go; the state is saved.
-        """
-        (epoch, step), clock = self._position, time.monotonic()
-        for checkpoint, metrics in epochs:
-            if isinstance(metrics, EpochMetrics):
-                self.curves[metrics.epoch] = asdict(metrics)
-                self.learning[metrics.epoch * steps] = asdict(metrics)
-                self.here.tell(Event("epoch", str(self.name)))
-            elif metrics:
-                self.learning[metrics.iteration] = asdict(metrics)
-            yield checkpoint, metrics
-            done = (checkpoint.epoch - epoch) * steps + checkpoint.step - step
-            self._compare_with_lifetime((time.monotonic() - clock) * steps / max(done, 1))
-            if checkpoint.epoch < self.work.study.recipe.epochs and self.due():
-                leaving = self.here.should_stop()
-                self.save(checkpoint)
-                if leaving:
-                    raise Stopped
+    def note(self, checkpoint: Checkpoint, outcome: Outcome, steps: int) -> None:
+        """Keep what was measured, and say that an epoch is done."""
+        if isinstance(outcome, EpochMetrics):
+            self.curves[outcome.epoch] = asdict(outcome)
+            self.learning[outcome.epoch * steps] = asdict(outcome)
+            self.here.tell(Event("epoch", str(self.name)))
+        elif isinstance(outcome, Measurement):
+            self.learning[outcome.iteration] = asdict(outcome)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Save the state."""
@@ -264,7 +255,8 @@ class Training:
     def _warn(self, sentence: str) -> None:
         self.here.tell(Event("warning", str(self.name), sentence))
 
-    def _compare_with_lifetime(self, epoch: float) -> None:
+    def compare_with_lifetime(self, epoch: float) -> None:
+        """Warn if an epoch takes, in seconds, longer than a worker lives."""
         lifetime = self.here.lifetime
         if lifetime and epoch > lifetime:
             sentence = (
@@ -272,6 +264,45 @@ class Training:
                 f"has: it goes on inside an epoch, but a longer wall-time would start less often"
             )
             self.here.tell(Event("warning", "lifetime", sentence))
+
+
+def follow(
+    trainings: Sequence[Training],
+    epochs: Iterator[Found],
+    experiment: lottery.Experiment,
+) -> Iterator[Found]:
+    """Pass on what is trained; keep the curves of each run, and save its state when it is due.
+
+    Parameters
+    ----------
+    trainings : sequence of Training
+        Of runs that are trained side by side.
+    epochs : iterator
+        For each of them, a state and what was measured there.
+    experiment : Experiment
+
+    Raises
+    ------
+    Stopped
+        If the worker has to go; the states are saved.
+    """
+    last, steps = experiment.recipe.epochs, experiment.data.steps(experiment.recipe.batch_size)
+    first, clock = trainings[0], time.monotonic()
+    epoch, step = first.position
+    for found in epochs:
+        for training, (checkpoint, outcome) in zip(trainings, found, strict=True):
+            training.note(checkpoint, outcome, steps)
+        yield found
+        at = found[0][0]
+        done = (at.epoch - epoch) * steps + at.step - step
+        first.compare_with_lifetime((time.monotonic() - clock) * steps / max(done, 1))
+        if at.epoch < last and first.due():
+            leaving = first.here.should_stop()
+            for training, (checkpoint, outcome) in zip(trainings, found, strict=True):
+                if not isinstance(outcome, Diverged):
+                    training.save(checkpoint)
+            if leaving:
+                raise Stopped
 
 
 def train_dense(work: Work, replicate: int, here: Here) -> dict[str, str]:
@@ -294,10 +325,9 @@ def train_dense(work: Work, replicate: int, here: Here) -> dict[str, str]:
             break
     training.begin(0)
     experiment = work.experiment()
-    steps = experiment.data.steps(study.recipe.batch_size)
     epochs = lottery.train_dense(experiment, replicate, training.start, training.due)
     checkpoint = training.start
-    for checkpoint, _ in training.follow(epochs, steps):
+    for ((checkpoint, _),) in follow([training], ([found] for found in epochs), experiment):
         if checkpoint.step == 0:
             done = checkpoint.epoch
             path = checkpoints.path_of(folder.path, replicate, done)
@@ -324,68 +354,3 @@ def compare_masks(work: Work, replicate: int, threshold: float, here: Here) -> N
         for epoch in range(work.study.recipe.epochs + 1)
     )
     Cube(folder.cube).write_mask_distances(replicate, threshold, distances(masks))
-
-
-def train_cell(work: Work, cell: Cell, here: Here, *dense: Checkpoint) -> str:
-    """Draw what a cell trains, train it, and write its results into the cube.
-
-    Parameters
-    ----------
-    work : Work
-    cell : Cell
-    here : Here
-    *dense : Checkpoint
-        Of the dense run: those of :meth:`lthdask.study.Study.checkpoints_for`.
-
-    Returns
-    -------
-    str
-        What became of the cell: ``done`` or ``diverged``.
-    """
-    study, folder, cube = work.study, work.folder, _cube(work.folder.cube, work.driver)
-    training = Training(work, cell, here)
-    training.begin(cell.first_epoch)
-    experiment, by_epoch = work.experiment(), {state.epoch: state for state in dense}
-    waited = study.waits_for(cell)
-    before = checkpoints.load_ticket(folder.final(waited)) if waited else None
-    drawn = lottery.draw(experiment, cell, by_epoch, before)
-    epochs = lottery.train_ticket(
-        experiment, cell.replicate, drawn, training.start, training.due, arm=cell.arm
-    )
-    status, last, metrics = Status.DONE, training.start or drawn.start, {}
-    line: list[float] = []
-    steps = experiment.data.steps(study.recipe.batch_size)
-    try:
-        for last, _ in training.follow(epochs, steps):
-            pass
-        metrics = training.curves[last.epoch] | learning_speed(
-            training.learning, cell.first_epoch * steps, cube.dense_accuracy(cell.replicate)
-        )
-        if cell.arm in ("ticket_child", "dense_child"):
-            sibling = before.start if before else by_epoch[study.recipe.epochs]
-            line = lottery.line(experiment, sibling, last)
-            metrics["barrier"] = barrier(line)
-    except Diverged:
-        status = Status.DIVERGED
-    left, layers = lottery.densities(experiment, last)
-    if status is Status.DONE and study.awaited(cell):
-        final = Ticket(replace(last, buffers={}), drawn.mask, {})
-        checkpoints.save_ticket(folder.final(cell), final)
-    cube.write(
-        cell,
-        status,
-        metrics | left | {"epochs_trained": len(training.curves)},
-        training.curves,
-        {name: layer | {"cutoff": drawn.cutoffs.get(name, nan)} for name, layer in layers.items()},
-        {
-            "seconds": training.seconds(),
-            "attempts": training.attempt,
-            "started": training.began,
-            "ended": time.time(),
-        },
-        training.place,
-        training.learning,
-        line,
-    )
-    training.end()
-    return status.name.lower()

@@ -279,7 +279,7 @@ def train(
     steps, device = data.steps(recipe.batch_size), next(iter(weights.values())).device
     loss_sum = torch.tensor(start.loss, dtype=torch.float64, device=device)
     losses = partial(_loss, network, engine=engine, smoothing=recipe.label_smoothing)
-    advance = advancing(network, losses, optimizer, kept, loss_sum)
+    advance = advancing(network, losses, optimizer, kept, loss_sum, engine)
     for epoch in range(start.epoch, recipe.epochs):
         first = start.step if epoch == start.epoch else 0
         batches = data.epoch(recipe.batch_size, seed, replicate, epoch + 1, first, child)
@@ -352,6 +352,7 @@ def advancing(
     optimizer: torch.optim.Optimizer,
     kept: dict[str, Tensor],
     loss_sum: Tensor,
+    engine: Engine,
 ) -> Advance:
     """Return one training step, as a function of (images, labels, learning rate).
 
@@ -366,6 +367,7 @@ def advancing(
         Name of parameter → 1 where its gradient counts, 0 where it is held at zero.
     loss_sum : Tensor
         What the loss of each step is added to.
+    engine : Engine
     """
     weights, masks = dict(network.named_parameters()), cast(Any, list(kept.values()))
 
@@ -380,7 +382,7 @@ def advancing(
         loss_sum.add_(loss.detach())
 
     state = [*weights.values(), *network.buffers(), loss_sum]
-    return (graphed if loss_sum.is_cuda else plain)(step, optimizer, state)
+    return (graphed if loss_sum.is_cuda and engine.graphs else plain)(step, optimizer, state)
 
 
 def _loss(

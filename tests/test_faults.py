@@ -320,7 +320,9 @@ from lthdask.grid import Cell
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
-from lthdask.tasks import Work, train_cell
+from lthdask.cells import train_cells
+from lthdask.storage.results import Status
+from lthdask.tasks import Work, cube_of
 from pathlib import Path
 
 path, cell = Path(sys.argv[1]), Cell("ticket", 0, 0.5, 0)
@@ -335,7 +337,8 @@ last, first = (
 print("ready", flush=True)
 input()
 for _ in range(3):
-    train_cell(work, cell, Here(lambda event: None, lambda: False), last, first)
+    cube_of(work).mark(cell, Status.PENDING)  # or there would be nothing to do
+    train_cells(work, [cell], Here(lambda event: None, lambda: False), last, first)
 """
 
 

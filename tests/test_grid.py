@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthdask.grid import Cell, Grid
+from lthdask.grid import Cell, Grid, cohorts
 
 axes = st.builds(
     Grid,
@@ -48,3 +48,29 @@ def test_a_cell_is_named_by_its_coordinates():
 def test_an_impossible_grid_is_refused(grid, problem):
     with pytest.raises(ValueError, match=problem):
         Grid(**grid)
+
+
+def test_a_cohort_shares_replicate_first_epoch_rates_and_data():
+    cells = [
+        Cell("ticket", 0, 0.5, 0),
+        Cell("random_mask", 0, 0.9, 0),
+        Cell("reinit", 0, 0.5, 0),
+        Cell("lr_rewind", 0, 0.5, 0),
+        Cell("fine_tune", 0, 0.5, 0),
+        Cell("ticket_child", 0, 0.5, 0),
+        Cell("dense_child", 0, 0.5, 0),
+        Cell("ticket", 0, 0.5, 1),
+        Cell("ticket", 1, 0.5, 0),
+    ]
+    together = [cells[:3], [cells[3]], [cells[4]], cells[5:7], [cells[7]], [cells[8]]]
+    assert cohorts(cells, 9) == together
+
+
+@given(st.integers(1, 40), st.integers(1, 12))
+def test_cohorts_hold_every_cell_once_and_differ_in_size_by_one(count, most):
+    cells = [Cell("ticket", 0, i / 50, 0) for i in range(1, count + 1)]
+    sizes = [len(cohort) for cohort in cohorts(cells, most)]
+    assert [cell for cohort in cohorts(cells, most) for cell in cohort] == cells
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == -(-count // most)

@@ -263,3 +263,15 @@ def test_a_search_asks_for_the_corners_first_and_never_spends_more_than_its_budg
     assert search.spent == 6
     assert search.next() == [(0.5, 1)]  # (0.5, 0) costs two epochs, and one is left
     assert search.reason((0.5, 0)) == "the budget of 7 epochs was spent before k=0 was settled"
+
+
+def test_a_study_in_cohorts_is_the_study(local_client, tmp_path, every):
+    alone, _ = every
+    study = EVERY.changed({"engine.cohort": "3"})
+    results = run(study, local_client, tmp_path).load()
+    assert (results.status == alone.status).all()
+    assert Folder(tmp_path).manifest()["engine"]["cohort"] == 3
+    np.testing.assert_array_equal(results.density, alone.density)
+    np.testing.assert_allclose(results.test_loss, alone.test_loss, rtol=0.01)
+    assert (results.test_loss != alone.test_loss).any(), "they were not trained side by side"
+    assert float(abs(results.test_accuracy - alone.test_accuracy).max()) <= 0.01

@@ -17,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from lthdask.cells import train_cells
 from lthdask.errors import ExhaustedError
 from lthdask.events import Here, Stopped
 from lthdask.grid import Cell
@@ -24,7 +25,7 @@ from lthdask.masks import prunable_weights
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import Cube, Status, open_results
-from lthdask.tasks import Work, train_cell, train_dense
+from lthdask.tasks import Work, train_dense
 from tests.test_flow import RESULTS, TINY
 
 STUDY = TINY.changed({"grid.thresholds": "0.5,0.9"})
@@ -50,14 +51,17 @@ def fresh(folder, interval=0.0):
     return work
 
 
-def train(work, cell, where):
+def dense(work, cell, digests):
+    """The checkpoints that a cell needs, from disk."""
+    epochs = (3, cell.rewind_epoch)
+    paths = {epoch: checkpoints.path_of(work.folder.path, 0, epoch) for epoch in epochs}
+    return [checkpoints.load(paths[epoch], digests[str(epoch)]) for epoch in epochs]
+
+
+def train(work, cell, digests):
     """Train a cell from the checkpoints on disk."""
-    path, digests = work.folder.path, where
-    last, early = (
-        checkpoints.load(checkpoints.path_of(path, 0, e), digests[str(e)])
-        for e in (3, cell.rewind_epoch)
-    )
-    return train_cell(work, cell, here(), last, early)
+    (outcome,) = train_cells(work, [cell], here(), *dense(work, cell, digests))
+    return outcome
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +98,8 @@ def test_a_run_that_is_stopped_at_every_step_ends_in_the_same_bits(tmp_path, who
     assert digests == whole[1]
     assert attempts >= 15  # 3 epochs of 6 steps, less the last one
     for cell in CELLS:
-        early = checkpoints.load(
-            checkpoints.path_of(work.folder.path, 0, cell.rewind_epoch),
-            digests[str(cell.rewind_epoch)],
-        )
-        last = checkpoints.load(checkpoints.path_of(work.folder.path, 0, 3), digests["3"])
-        outcome, attempts = stepwise(train_cell, cell, last, early)
-        assert outcome == "done"
+        outcome, attempts = stepwise(train_cells, [cell], *dense(work, cell, digests))
+        assert outcome == ["done"]
         assert attempts >= 5
     equal(work.folder.path, whole[0].folder.path)
     assert not list(work.folder.path.glob("cells/ticket-*/state-*"))
@@ -149,6 +148,13 @@ def test_an_epoch_longer_than_a_worker_lives_is_said(tmp_path):
     said = {event.status for event in events if event.name == "lifetime"}
     assert all(s.startswith("an epoch takes ") and "a longer wall-time" in s for s in said)
     assert said
+
+
+def test_a_cell_that_was_done_before_its_worker_could_say_so_is_not_trained_again(whole):
+    work, digests = whole
+    before = [work.folder.attempts(cell) for cell in CELLS]
+    assert [train(work, cell, digests) for cell in CELLS] == ["done"] * len(CELLS)
+    assert [work.folder.attempts(cell) for cell in CELLS] == before
 
 
 class Kills(RuleBasedStateMachine):

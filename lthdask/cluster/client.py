@@ -176,6 +176,12 @@ def ask_for_workers(client: Client, tasks: int) -> None:
         cluster.adapt(minimum=asked[0], maximum=asked[1])
 
 
+def workers_asked_for(client: Client) -> int:
+    """Return how many workers a queue was asked for at most; 0 where there is none."""
+    limits: tuple[int, int] = getattr(client.cluster, "lthdask_limits", (0, 0))
+    return limits[1]
+
+
 def has_to_go(worker: Any) -> bool:
     """Return whether a worker is about to close: its time is up, or it was told to."""
     return worker.status.name.startswith("clos") or getattr(worker, "lthdask_told_to_go", False)

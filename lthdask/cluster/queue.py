@@ -17,7 +17,7 @@ import dask
 from distributed import Client, Future, Reschedule, as_completed, get_worker
 from distributed.comm import CommClosedError
 
-from lthdask.cluster.client import ask_for_workers, has_to_go
+from lthdask.cluster.client import ask_for_workers, has_to_go, workers_asked_for
 from lthdask.cluster.window import Window
 from lthdask.events import Event, Here, Stopped
 
@@ -94,6 +94,10 @@ class Queue:
     def add(self, task: Task) -> None:
         """Add a task, also while others run."""
         self._waiting.add(task, task.length)
+
+    def workers(self) -> int:
+        """Return how many workers there are, or will be once the queue has started them."""
+        return max(workers_asked_for(self.client), len(self.client.nthreads()), 1)
 
     def run(self) -> None:
         """Run until no task is left, those included that are added on the way."""

@@ -255,6 +255,10 @@ class Cube:
             codes = self._array("status")[:].ravel().tolist()
             return {Cell(*n): Status(code) for n, code in zip(names, codes, strict=True)}
 
+    def status(self, cell: Cell) -> Status:
+        """Return the status of a cell."""
+        return Status(int(self._array("status")[self._index(cell)]))
+
     def write(
         self,
         cell: Cell,
@@ -335,7 +339,7 @@ class Cube:
         differences = []
         for cell in cells:
             index = self._index(cell)
-            if self._array("status")[index] != Status.DONE:
+            if self.status(cell) is not Status.DONE:
                 return False
             accuracy = self._array("metrics")[index][list(METRICS).index("validation_accuracy")]
             differences.append(float(accuracy) - self.dense_accuracy(cell.replicate))

@@ -1,0 +1,147 @@
+"""What training cells side by side promises: each cell ends as it would alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lthdask import lottery
+from lthdask.cells import train_cells
+from lthdask.events import Stopped
+from lthdask.grid import Cell
+from lthdask.storage.folder import Folder
+from lthdask.storage.results import open_results
+from lthdask.sweep import Sweep
+from lthdask.tasks import Work, train_dense
+from tests.test_flow import RESULTS
+from tests.test_tasks import STUDY, dense, fresh, here
+
+COHORT = [Cell("ticket", 0, threshold, 0) for threshold in (0.5, 0.9)]
+
+
+def trained(folder, **changes):
+    """A folder with nothing but a dense run, and what its cells need."""
+    work = replace(fresh(folder), **changes)
+    digests = train_dense(work, 0, here())
+    return work, dense(work, COHORT[0], digests)
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    """Two cells that were trained side by side."""
+    work, needed = trained(tmp_path_factory.mktemp("beside") / "run")
+    assert train_cells(work, COHORT, here(), *needed) == ["done", "done"]
+    return open_results(work.folder.path).load()
+
+
+def assert_equal(work, expected, cells=COHORT):
+    results = open_results(work.folder.path).load()
+    for name in RESULTS:
+        for cell in cells if "threshold" in results[name].dims else [None]:
+            at = vars(cell) if cell else {}
+            found, wanted = results[name].sel(at), expected[name].sel(at)
+            np.testing.assert_array_equal(found.values, wanted.values)
+
+
+def test_cells_side_by_side_end_as_each_alone_within_rounding(tmp_path, beside):
+    work, needed = trained(tmp_path / "run")
+    for cell in COHORT:
+        assert train_cells(work, [cell], here(), *needed) == ["done"]
+    alone = open_results(work.folder.path).load()
+    for name in RESULTS:
+        np.testing.assert_allclose(beside[name].values, alone[name].values, rtol=1e-3, atol=1e-3)
+    assert_equal(work, beside.assign(test_loss=alone.test_loss), cells=[])  # the dense run
+
+
+def test_a_cohort_that_is_stopped_at_every_step_ends_in_the_same_bits(tmp_path, beside):
+    work, needed = trained(tmp_path / "run", checkpoint_interval=1000)
+    for attempts in range(100):
+        looks = iter([False] * len(COHORT))  # as each begins; then it has to go
+        try:
+            train_cells(work, COHORT, here(lambda looks=looks: next(looks, True)), *needed)
+            break
+        except Stopped:
+            continue
+    assert attempts >= 15  # 3 epochs of 6 steps, less the last one
+    assert_equal(work, beside)
+    assert not list(work.folder.path.glob("cells/ticket-*/state-*"))
+
+
+def test_cells_that_go_on_from_different_states_are_not_trained_side_by_side(tmp_path, beside):
+    work, needed = trained(tmp_path / "run")
+    looks = iter([False] * 5)
+    with pytest.raises(Stopped):
+        train_cells(work, COHORT[:1], here(lambda: next(looks, True)), *needed)
+    assert train_cells(work, COHORT, here(), *needed) == ["done", "done"]
+    assert [len(work.folder.attempts(cell)) for cell in COHORT] == [2, 1]
+    second = work.folder.attempts(COHORT[0])[1]
+    assert (second["epoch"], second["step"]) > (0, 0)
+
+
+def test_a_cell_that_diverges_disturbs_no_other(tmp_path, beside, monkeypatch):
+    work, needed = trained(tmp_path / "run")
+    draw = lottery.draw
+
+    def poisoned(experiment, cell, *rest):
+        drawn = draw(experiment, cell, *rest)
+        if cell == COHORT[1]:
+            drawn.start.weights["5.bias"][:] = float("nan")
+        return drawn
+
+    monkeypatch.setattr(lottery, "draw", poisoned)
+    assert train_cells(work, COHORT, here(), *needed) == ["done", "diverged"]
+    assert_equal(work, beside, COHORT[:1])
+    results = open_results(work.folder.path).load()
+    assert int(results.epochs_trained.sel(vars(COHORT[1]))) == 0
+
+
+def test_cells_that_do_not_fit_together_are_trained_in_smaller_cohorts(tmp_path, monkeypatch):
+    work, needed = trained(tmp_path / "run")
+    train_cohort, tried, events = lottery.train_cohort, [], []
+
+    def on_a_small_device(network, data, recipe, starts, *rest, **more):
+        tried.append(len(starts))
+        if len(starts) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_cohort(network, data, recipe, starts, *rest, **more)
+
+    monkeypatch.setattr(lottery, "train_cohort", on_a_small_device)
+    assert train_cells(work, COHORT, here(events=events), *needed) == ["done", "done"]
+    assert tried == [2]
+    assert "2 cells at a time do not fit on the device, 1 are tried" in [e.status for e in events]
+    assert [len(work.folder.attempts(cell)) for cell in COHORT] == [1, 1]
+
+
+class Written:
+    """Where a queue stands: it keeps what is added."""
+
+    def __init__(self, workers):
+        self.tasks, self.count = [], workers
+
+    def workers(self):
+        return self.count
+
+    def add(self, task):
+        self.tasks.append(task)
+
+
+@pytest.mark.parametrize(("workers", "sizes"), [(1, [2, 2]), (2, [2, 2]), (4, [1, 1, 1, 1])])
+def test_a_cohort_never_leaves_a_worker_idle(tmp_path, workers, sizes):
+    cells = STUDY.changed({"grid.thresholds": "0.5,0.9", "grid.rewind_epochs": "0,2"}).grid.cells()
+    engine = replace(STUDY.engine.chosen(), cohort=8)
+    queue = Written(workers)
+    sweep = Sweep(Work(STUDY, engine, Folder(tmp_path)), None, cells, queue, print)
+    sweep.queue_cells(cells)
+    assert [len(task.arguments[1]) for task in queue.tasks] == sizes
+
+
+def test_a_cohort_that_raises_is_tried_again_one_cell_at_a_time(tmp_path):
+    engine = replace(STUDY.engine.chosen(), cohort=2)
+    queue = Written(1)
+    sweep = Sweep(Work(STUDY, engine, Folder(tmp_path)), None, COHORT, queue, print)
+    sweep.queue_cells(COHORT)
+    (task,) = queue.tasks
+    task.then(RuntimeError("whoever it was"))
+    assert [task.arguments[1] for task in queue.tasks[1:]] == [[cell] for cell in COHORT]
+    assert not list(tmp_path.iterdir()), "nobody is blamed"
