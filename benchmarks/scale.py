@@ -14,12 +14,12 @@ from typing import Any
 
 from lthdask.cluster.queue import Task
 from lthdask.cluster.window import Window
+from lthdask.engine import Engine
 from lthdask.preparing import empty_cube, remaining_of
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
 from lthdask.sweep import Sweep
 from lthdask.tasks import Work, train_dense
-from lthdask.training import Engine
 
 WORKERS = 256
 EPOCHS = 100
@@ -45,6 +45,10 @@ class Instant:
     def __init__(self, digests: dict[str, str]) -> None:
         self.digests, self.window = digests, Window[Task]()
 
+    def workers(self) -> int:
+        """Return how many workers there would be."""
+        return WORKERS
+
     def share(self, name: Any, load: Any) -> None:
         """Nothing is sent."""
 
@@ -56,7 +60,8 @@ class Instant:
         """End all tasks, a window at a time."""
         while tasks := self.window.take(0, WORKERS):
             for task in tasks:
-                task.then(self.digests if task.function is train_dense else "done")
+                dense = task.function is train_dense
+                task.then(self.digests if dense else ["done"] * len(task.arguments[1]))
 
 
 class Meter:
@@ -105,7 +110,7 @@ def main() -> None:
         left = remaining_of(cube.cells(), study, folder, False)
         meter.say("remaining")
         queue = Instant(digests)
-        work = Work(study, Engine(), folder)
+        work = Work(study, Engine(cohort=1), folder)
         sweep = Sweep(work, cube, left.cells, queue, lambda event: None)  # type: ignore[arg-type]
         meter.say("sweep")
         for replicate in sorted(left.dense_runs):
