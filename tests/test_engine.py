@@ -51,21 +51,21 @@ def test_bfloat16_is_taken_where_it_is_clearly_faster(float32, bfloat16, precisi
 
 def test_a_cpu_without_bfloat16_computes_in_float32_without_a_measurement(cpu):
     cpu(bfloat16=False)
-    expected = Choice(Engine("cpu", "float32"), "the CPU has no bfloat16")
+    expected = Choice(Engine("cpu", "float32", cohort=1), "the CPU has no bfloat16")
     assert choose(CPU, RESNET, never) == expected
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_precision_that_is_asked_for_is_taken_without_a_measurement(cpu, precision):
     cpu(bfloat16=True)
-    asked = Engine("cpu", precision, threads=2)
+    asked = Engine("cpu", precision, threads=2, cohort=1)
     assert choose(asked, RESNET, never) == Choice(asked, "as asked for")
 
 
 def test_a_network_without_convolutions_is_not_measured(cpu):
     cpu(bfloat16=True)
     lenet = on_meta(Network("lenet_300_100"), 8, 1, 4)
-    expected = Choice(Engine("cpu", "float32"), "the network has no convolution")
+    expected = Choice(Engine("cpu", "float32", cohort=1), "the network has no convolution")
     assert choose(CPU, lenet, never) == expected
 
 
@@ -101,7 +101,7 @@ def test_a_measurement_decides_the_engine_and_leaves_no_trace(cpu):
     experiment = small_experiment("resnet20")
     before = [state for state, _ in lottery.train_dense(experiment, 0)][-1]
     choice = lottery.choose_engine(CPU, experiment)
-    assert choice.engine in (Engine("cpu", "float32"), Engine("cpu", "bfloat16"))
+    assert choice.engine in (Engine("cpu", "float32", cohort=1), Engine("cpu", "bfloat16", cohort=1))
     assert choice.reason.startswith(("bfloat16 took", "bfloat16 was only", "it was"))
     after = [state for state, _ in lottery.train_dense(experiment, 0)][-1]
     assert equal(before, after)
@@ -116,7 +116,7 @@ def test_each_precision_is_measured_in_itself(cpu):
         return iter(range(1 + ROUNDS))
 
     choose(Engine("cpu", threads=2), RESNET, steps)
-    assert asked == [Engine("cpu", p, threads=2) for p in ("float32", "bfloat16")]
+    assert asked == [Engine("cpu", p, threads=2, cohort=1) for p in ("float32", "bfloat16")]
 
 
 def test_the_choice_is_kept_and_used_again_whatever_a_new_one_would_be(local_client, tmp_path):

@@ -244,7 +244,7 @@ def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, aga
 
 def test_ctrl_c_while_the_workers_start_is_quiet_too(tiny_file, tmp_path):
     process = start("--study", tiny_file, "--out", tmp_path / "run", start_new_session=True)
-    while not any("spawn_main" in " ".join(c.cmdline()) for c in children(process)):
+    while not any("multiprocessing.forkserver" in " ".join(c.cmdline()) for c in children(process)):
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)

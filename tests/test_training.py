@@ -230,7 +230,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="no CUDA device on .*use --device cpu"):
         Engine(device="cuda").chosen()
-    assert Engine().chosen() == Engine("cpu", "float32")
+    assert Engine().chosen() == Engine("cpu", "float32", cohort=1)
 
 
 @pytest.mark.parametrize("optimizer", [None, ADAM], ids=["sgd", "adam"])
