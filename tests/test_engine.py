@@ -101,7 +101,10 @@ def test_a_measurement_decides_the_engine_and_leaves_no_trace(cpu):
     experiment = small_experiment("resnet20")
     before = [state for state, _ in lottery.train_dense(experiment, 0)][-1]
     choice = lottery.choose_engine(CPU, experiment)
-    assert choice.engine in (Engine("cpu", "float32", cohort=1), Engine("cpu", "bfloat16", cohort=1))
+    assert choice.engine in (
+        Engine("cpu", "float32", cohort=1),
+        Engine("cpu", "bfloat16", cohort=1),
+    )
     assert choice.reason.startswith(("bfloat16 took", "bfloat16 was only", "it was"))
     after = [state for state, _ in lottery.train_dense(experiment, 0)][-1]
     assert equal(before, after)
