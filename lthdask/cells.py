@@ -10,6 +10,7 @@ from itertools import groupby
 from math import nan
 
 import torch
+from torch import Tensor
 
 from lthdask import lottery
 from lthdask.cohort import Found
@@ -24,37 +25,58 @@ from lthdask.tasks import Training, Work, cube_of, follow
 from lthdask.training import Diverged
 
 
-def train_cells(work: Work, cells: Sequence[Cell], here: Here, *dense: Checkpoint) -> list[str]:
+def train_cells(
+    work: Work, cells: Sequence[Cell], here: Here, *dense: Checkpoint
+) -> list[str | Exception]:
     """Train the cells of a cohort, and write their results into the cube.
 
     Parameters
     ----------
     work : Work
     cells : sequence of Cell
-        With the same data at the same rates: of one `Cell.cohort`.
+        Of one `Cell.cohort`.
     here : Here
     *dense : Checkpoint
         Of the dense run: those of :meth:`lthdask.study.Study.checkpoints_for`.
 
     Returns
     -------
-    list of str
-        What became of each: ``done`` or ``diverged``. One that was done already, by a worker
-        that died before it could say so, is left as it is.
+    list of str or Exception
+        What became of each: ``done``, ``diverged``, or what it raised while the others went on.
+        One that was done already, by a worker that died before it could say so, is left as it
+        is, unless others wait for final weights of it that are lost.
+
+    Raises
+    ------
+    Stopped
+        If the worker has to go; the states are saved.
+    Exception
+        What training itself raised, of whichever cell.
     """
     cube, by_epoch = cube_of(work), {state.epoch: state for state in dense}
-    finished = dict[Cell, Status]()
+    outcomes = dict[Cell, str | Exception]()
+    waiting = list[tuple[Cell, Training]]()
     for cell in cells:
         status = cube.status(cell)
-        needed = work.study.awaited(cell)
-        lost = needed and not checkpoints.holds_ticket(work.folder.final(cell))
-        if status in (Status.DONE, Status.DIVERGED) and not lost:
-            finished[cell] = status
-    runs = [_Run.begun(work, cell, here, by_epoch) for cell in cells if cell not in finished]
-    runs.sort(key=_Run.point)
-    for _, together in groupby(runs, _Run.point):
-        finished |= _train(work, list(together), by_epoch)
-    return [finished[cell].name.lower() for cell in cells]
+        lost = work.study.awaited(cell) and not checkpoints.holds_ticket(work.folder.final(cell))
+        if status is Status.DIVERGED or (status is Status.DONE and not lost):
+            outcomes[cell] = status.name.lower()
+        else:
+            waiting.append((cell, Training(work, cell, here)))
+
+    def point(pair: tuple[Cell, Training]) -> tuple[int, int]:
+        start = pair[1].start
+        return (start.epoch, start.step) if start else (pair[0].first_epoch, 0)
+
+    for _, together in groupby(sorted(waiting, key=point), point):
+        begun, group = [], list(together)
+        for cell, training in group:
+            try:
+                begun.append(_Run.begun(training, cell, by_epoch, len(group)))
+            except Exception as problem:
+                outcomes[cell] = problem
+        outcomes |= _train(work, begun, by_epoch)
+    return [outcomes[cell] for cell in cells]
 
 
 @dataclass
@@ -65,7 +87,8 @@ class _Run:
     ----------
     training : Training
     cell : Cell
-    drawn : Ticket
+    mask : dict of str to Tensor
+    cutoffs : dict of str to float
     before : Ticket or None
         Final weights of the cell that this one waits for.
     last : Checkpoint
@@ -75,51 +98,47 @@ class _Run:
 
     training: Training
     cell: Cell
-    drawn: Ticket
+    mask: dict[str, Tensor]
+    cutoffs: dict[str, float]
     before: Ticket | None
     last: Checkpoint
     status: Status = Status.DONE
 
     @classmethod
-    def begun(cls, work: Work, cell: Cell, here: Here, dense: lottery.Dense) -> "_Run":
+    def begun(cls, training: Training, cell: Cell, dense: lottery.Dense, beside: int) -> "_Run":
         """Record the attempt, and draw what is trained."""
-        training = Training(work, cell, here)
-        training.begin(cell.first_epoch)
+        work = training.work
+        training.begin(cell.first_epoch, beside)
         waited = work.study.waits_for(cell)
         before = checkpoints.load_ticket(work.folder.final(waited)) if waited else None
         drawn = lottery.draw(work.experiment(), cell, dense, before)
-        return cls(training, cell, drawn, before, training.start or drawn.start)
-
-    def point(self) -> tuple[int, int]:
-        """Return where it goes on: after which epoch, and step."""
-        return self.last.epoch, self.last.step
+        last = training.start or drawn.start
+        return cls(training, cell, drawn.mask, drawn.cutoffs, before, last)
 
 
-def _train(work: Work, runs: list[_Run], dense: lottery.Dense) -> dict[Cell, Status]:
+def _train(work: Work, runs: list[_Run], dense: lottery.Dense) -> dict[Cell, str | Exception]:
     """Train runs that go on from the same point; fewer at a time if they do not fit."""
-    experiment = work.experiment()
-    starts = [run.last for run in runs]
+    if not runs:
+        return {}
     try:
-        for found in follow([run.training for run in runs], _epochs(work, runs), experiment):
+        trainings = [run.training for run in runs]
+        for found in follow(trainings, _epochs(work, runs), work.experiment()):
             for run, (checkpoint, outcome) in zip(runs, found, strict=True):
                 if isinstance(outcome, Diverged):
                     run.status = Status.DIVERGED
                 else:
                     run.last = checkpoint
-    except torch.OutOfMemoryError:
+        return {run.cell: _written(work, run, dense) for run in runs}
+    except RuntimeError as problem:  # too little memory; or more elements than a kernel counts
         if len(runs) == 1:
             raise
-    else:
-        for run in runs:
-            _write(work, run, dense)
-        return {run.cell: run.status for run in runs}
+        reason = f"{len(runs)} cells cannot be trained side by side, fewer are tried: {problem}"
     torch.cuda.empty_cache()
-    half = len(runs) // 2
-    few = f"{len(runs)} cells at a time do not fit on the device, {len(runs) - half} are tried"
-    runs[0].training.here.tell(Event("warning", "cohort", few))
-    for run, start in zip(runs, starts, strict=True):
-        run.last, run.status = start, Status.DONE
-    return _train(work, runs[:half], dense) | _train(work, runs[half:], dense)
+    runs[0].training.here.tell(Event("warning", "cohort", reason))
+    living = [run for run in runs if run.status is Status.DONE]
+    half = max(1, len(living) // 2)
+    outcomes = {r.cell: _written(work, r, dense) for r in runs if r.status is not Status.DONE}
+    return outcomes | _train(work, living[:half], dense) | _train(work, living[half:], dense)
 
 
 def _epochs(work: Work, runs: list[_Run]) -> Iterator[Found]:
@@ -127,11 +146,19 @@ def _epochs(work: Work, runs: list[_Run]) -> Iterator[Found]:
     return lottery.train_tickets(
         work.experiment(),
         cell.replicate,
-        [run.drawn for run in runs],
         [run.last for run in runs],
+        [run.mask for run in runs],
         runs[0].training.due,
         arm=cell.arm,
     )
+
+
+def _written(work: Work, run: _Run, dense: lottery.Dense) -> str | Exception:
+    try:
+        _write(work, run, dense)
+    except Exception as problem:
+        return problem
+    return run.status.name.lower()
 
 
 def _write(work: Work, run: _Run, dense: lottery.Dense) -> None:
@@ -149,16 +176,15 @@ def _write(work: Work, run: _Run, dense: lottery.Dense) -> None:
             line = lottery.line(experiment, sibling, last)
             metrics["barrier"] = barrier(line)
         if study.awaited(cell):
-            final = Ticket(replace(last, buffers={}), run.drawn.mask, {})
+            final = Ticket(replace(last, buffers={}), run.mask, {})
             checkpoints.save_ticket(folder.final(cell), final)
     left, layers = lottery.densities(experiment, last)
-    cutoffs = run.drawn.cutoffs
     cube.write(
         cell,
         run.status,
         metrics | left | {"epochs_trained": len(training.curves)},
         training.curves,
-        {name: layer | {"cutoff": cutoffs.get(name, nan)} for name, layer in layers.items()},
+        {name: layer | {"cutoff": run.cutoffs.get(name, nan)} for name, layer in layers.items()},
         {
             "seconds": training.seconds(),
             "attempts": training.attempt,

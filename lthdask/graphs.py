@@ -79,17 +79,19 @@ def _recorded(
     advance, (images, labels, rate) = plain(step, optimizer, state), example
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UP):
-            advance(*example)
-        _restore(state, optimizer, before)
-        start = _snapshot(state, optimizer)  # with the buffers that the optimizer has made
-        wanted = []
-        for _ in range(2):
-            advance(*example)
-            wanted.append(_snapshot(state, optimizer))
-            _restore(state, optimizer, start)
-    torch.cuda.current_stream().wait_stream(side)
+    try:
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                advance(*example)
+            _restore(state, optimizer, before)
+            start = _snapshot(state, optimizer)  # with the buffers that the optimizer has made
+            wanted = []
+            for _ in range(2):
+                advance(*example)
+                wanted.append(_snapshot(state, optimizer))
+                _restore(state, optimizer, start)
+    finally:  # also if it raised: the state is restored, and trained from, after all of this
+        torch.cuda.current_stream().wait_stream(side)
 
     its_images, its_labels = torch.zeros_like(images), torch.zeros_like(labels)
     its_rate = torch.zeros((), device=images.device)

@@ -48,8 +48,8 @@ class Cell:
     @property
     def cohort(self) -> tuple[int, int, str]:
         """What it shares with cells that can be trained beside it: data, rates and steps done."""
-        apart = {"fine_tune": "rate", "lr_rewind": "steps"} | dict.fromkeys(CHILDREN, "data")
-        return self.replicate, self.first_epoch, apart.get(self.arm, "")
+        together = "ticket" if self.arm in ("random_mask", "reinit") else self.arm
+        return self.replicate, self.first_epoch, together
 
 
 @dataclass(frozen=True)

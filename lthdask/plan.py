@@ -127,7 +127,7 @@ def _measured(study: Study, folder: Folder, data: str | Path | None) -> tuple[fl
         raise InputError(
             f"batch_size is {batch}, but there are only {len(images.train)} training images"
         )
-    engine = lottery.choose_engine(asked, experiment).engine
+    engine = lottery.choose_engine(replace(asked, cohort=1), experiment).engine
     torch.set_num_threads(engine.threads)
     network = experiment.build()
     start = next(lottery.train_dense(experiment, 0))[0]

@@ -120,6 +120,8 @@ def engine_for(study: Study, folder: Folder) -> Engine:
         engine = Engine(**before)
     except (TypeError, ValueError) as error:
         raise InputError(f"the manifest of {folder.path} is damaged: {error}") from None
+    # How many are trained side by side, and how they are launched, may change on the way.
+    engine = replace(engine, cohort=study.engine.cohort, graphs=study.engine.graphs)
     for name, used in asdict(engine).items():
         asked = getattr(study.engine, name)
         if asked not in ("auto", used):
@@ -148,6 +150,7 @@ def prepared(queue: Queue, work: Work) -> tuple[Work, Cube]:
         "engine": asdict(engine),
         "checkpoints": {},
     }
+    manifest["engine"] = asdict(engine)
     manifest.setdefault("engine_reason", around.choice.reason)
     manifest["study_digest"] = sha256(study.to_yaml().encode()).hexdigest()
     if (before := manifest["versions"]) != versions:

@@ -35,13 +35,12 @@ def errors_between(
     one, other : Checkpoint
         Final weights of two children.
     """
-    errors = []
+    device, errors = data.mean.device, []
+    ends = [{name: t.to(device) for name, t in end.weights.items()} for end in (one, other)]
     for share in torch.linspace(0, 1, POINTS_ON_LINE, dtype=torch.float64).tolist():
         between = {
-            name: torch.lerp(tensor, other.weights[name], share)
-            if tensor.is_floating_point()
-            else tensor
-            for name, tensor in one.weights.items()
+            name: torch.lerp(tensor, ends[1][name], share) if tensor.is_floating_point() else tensor
+            for name, tensor in ends[0].items()
         }
         network.load_state_dict(between)
         recompute_batch_norm(network, data, engine)

@@ -119,6 +119,8 @@ class Sweep:
 
     def queue_cells(self, cells: list[Cell]) -> None:
         """Queue cells that can be trained now, side by side where the engine has it."""
+        if not cells:
+            return
         share = math.ceil(len(cells) / self.queue.workers())  # so that no worker is left idle
         for cohort in cohorts(cells, max(1, min(int(self.work.engine.cohort), share))):
             self._add(cohort)
@@ -193,14 +195,15 @@ class Sweep:
         self.queue.add(Task(name, compare_masks, arguments, then=landed))
 
     def _landed(self, cohort: list[Cell], outcome: Any) -> None:
-        if isinstance(outcome, Exception) and len(cohort) > 1:
-            _raise_if_full(outcome)
-            for cell in cohort:  # so that the others are not to blame for one
-                self._add([cell])
-            return
-        outcomes = [outcome] if isinstance(outcome, Exception) else outcome
-        landed = zip(cohort, outcomes, strict=True)
-        self.queue_cells([cell for each in landed for cell in self._cell_landed(*each)])
+        outcomes = [outcome] * len(cohort) if isinstance(outcome, Exception) else outcome
+        now = list[Cell]()
+        for cell, of_cell in zip(cohort, outcomes, strict=True):
+            if isinstance(of_cell, Exception) and len(cohort) > 1:
+                _raise_if_full(of_cell)
+                self._add([cell])  # alone, so that no cell is to blame for another
+            else:
+                now += self._cell_landed(cell, of_cell)
+        self.queue_cells(now)
 
     def _cell_landed(self, cell: Cell, outcome: Any) -> list[Cell]:
         """Note what became of a cell, and return those that can be trained now."""

@@ -189,7 +189,7 @@ class Training:
         self.work, self.name, self.here = work, name, here
         self.place = _place(work.engine)
         self.began, self._clock = time.time(), time.monotonic()
-        self._saved_at = self._clock
+        self.saved_at = self._clock
         self._state = checkpoints.State(work.folder.run(name), self._warn)
         self.start: Checkpoint | None
         self.start, notes = self._state.load() or (None, {})
@@ -198,8 +198,12 @@ class Training:
         self.digests: dict[str, str] = notes.get("digests", {})
         self._seconds_before: float = notes.get("seconds", 0.0)
 
-    def begin(self, epoch: int) -> None:
-        """Record the attempt; without a state, it starts at the end of `epoch`."""
+    def begin(self, epoch: int, beside: int = 1) -> None:
+        """Record the attempt; without a state, it starts at the end of `epoch`.
+
+        `beside` runs are trained in one step, and share the time it takes.
+        """
+        self._clock, self._beside = time.monotonic(), beside
         self.position = (self.start.epoch, self.start.step) if self.start else (epoch, 0)
         about = {
             "driver": self.work.driver,
@@ -209,6 +213,7 @@ class Training:
             "epoch": self.position[0],
             "step": self.position[1],
             "seconds": self._seconds_before,
+            "beside": beside,
         }
         most = self.work.max_attempts
         self.attempt = self.work.folder.begin_attempt(self.name, about, most)
@@ -221,7 +226,7 @@ class Training:
 
     def due(self) -> bool:
         """Return whether it is time to save the state."""
-        waited = time.monotonic() - self._saved_at
+        waited = time.monotonic() - self.saved_at
         return waited >= self.work.checkpoint_interval or self.here.should_stop()
 
     def note(self, checkpoint: Checkpoint, outcome: Outcome, steps: int) -> None:
@@ -242,11 +247,11 @@ class Training:
             "seconds": self.seconds(),
         }
         self._state.save(checkpoint, notes)
-        self._saved_at = time.monotonic()
+        self.saved_at = time.monotonic()
 
     def seconds(self) -> float:
         """Return how long the run has taken, in all attempts that went on from one another."""
-        return self._seconds_before + time.monotonic() - self._clock
+        return self._seconds_before + (time.monotonic() - self._clock) / self._beside
 
     def end(self) -> None:
         """Remove the state: the results are written."""
@@ -293,6 +298,8 @@ def follow(
         for training, (checkpoint, outcome) in zip(trainings, found, strict=True):
             training.note(checkpoint, outcome, steps)
         yield found
+        if all(isinstance(outcome, Diverged) for _, outcome in found):
+            continue
         at = found[0][0]
         done = (at.epoch - epoch) * steps + at.step - step
         first.compare_with_lifetime((time.monotonic() - clock) * steps / max(done, 1))
@@ -301,6 +308,7 @@ def follow(
             for training, (checkpoint, outcome) in zip(trainings, found, strict=True):
                 if not isinstance(outcome, Diverged):
                     training.save(checkpoint)
+            first.saved_at = time.monotonic()  # many take as long as an interval
             if leaving:
                 raise Stopped
 

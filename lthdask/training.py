@@ -338,12 +338,14 @@ def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None
         norm.reset_running_stats()
         norm.momentum = None  # a mean over all batches
     network.train()
-    with torch.no_grad(), precision(engine):
-        for images, _ in data.evaluation(data.train):
-            if len(images) == min(EVALUATION_BATCH, len(data.train)):
-                network(laid_out(images))
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
+    try:
+        with torch.no_grad(), precision(engine):
+            for images, _ in data.evaluation(data.train):
+                if len(images) == min(EVALUATION_BATCH, len(data.train)):
+                    network(laid_out(images))
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
 
 
 def advancing(

@@ -58,7 +58,7 @@ CARDS = sorted(
 )
 @click.option("--replicates", metavar="N", help="Independent repetitions of the whole grid.")
 @click.option(
-    "--workers", metavar="N|MIN..MAX", help="Workers, one cell each; as in scripts/run.py."
+    "--workers", metavar="N|MIN..MAX", help="Workers, one device each; as in scripts/run.py."
 )
 @click.option(
     "--cluster",

@@ -98,7 +98,7 @@ COMMON = {
 @click.option(
     "--workers",
     metavar="N|MIN..MAX",
-    help="Workers, one cell each: processes of this machine, by default as many as it has GPUs, "
+    help="Workers, one device each: processes of this machine, by default as many as it has GPUs, "
     "or else cores, for; or jobs of a queue, 1 by default.",
 )
 @click.option(

@@ -8,12 +8,13 @@ import torch
 
 from lthdask import lottery
 from lthdask.cells import train_cells
+from lthdask.errors import ExhaustedError
 from lthdask.events import Stopped
 from lthdask.grid import Cell
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import open_results
+from lthdask.storage.results import Cube, Status, open_results
 from lthdask.sweep import Sweep
-from lthdask.tasks import Work, train_dense
+from lthdask.tasks import Training, Work, train_dense
 from tests.test_flow import RESULTS
 from tests.test_tasks import STUDY, dense, fresh, here
 
@@ -109,8 +110,32 @@ def test_cells_that_do_not_fit_together_are_trained_in_smaller_cohorts(tmp_path,
     monkeypatch.setattr(lottery, "train_cohort", on_a_small_device)
     assert train_cells(work, COHORT, here(events=events), *needed) == ["done", "done"]
     assert tried == [2]
-    assert "2 cells at a time do not fit on the device, 1 are tried" in [e.status for e in events]
+    (warning,) = [event.status for event in events if event.kind == "warning"]
+    assert warning.startswith("2 cells cannot be trained side by side, fewer are tried: CUDA out")
     assert [len(work.folder.attempts(cell)) for cell in COHORT] == [1, 1]
+
+
+def test_a_cell_that_raises_beside_others_is_alone_in_it(tmp_path, beside):
+    work, needed = trained(tmp_path / "run")
+    in_the_way = work.folder.cube / "curves/c/0/0/1/0"  # of the second threshold
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("no directory")
+    done, problem = train_cells(work, COHORT, here(), *needed)
+    assert done == "done"
+    assert isinstance(problem, NotADirectoryError)
+    assert_equal(work, beside, COHORT[:1])
+    assert Cube(work.folder.cube).status(COHORT[1]) is Status.PENDING
+
+
+def test_cells_that_were_killed_together_may_each_be_tried_alone(tmp_path):
+    work, needed = trained(tmp_path / "run", max_attempts=2)
+    killed = here(lambda: False)
+    for _ in range(2):
+        for cell in COHORT:
+            Training(work, cell, killed).begin(0, beside=2)
+    together = train_cells(work, COHORT, here(), *needed)
+    assert all(isinstance(problem, ExhaustedError) for problem in together)
+    assert [train_cells(work, [cell], here(), *needed) for cell in COHORT] == [["done"]] * 2
 
 
 class Written:
@@ -136,12 +161,13 @@ def test_a_cohort_never_leaves_a_worker_idle(tmp_path, workers, sizes):
     assert [len(task.arguments[1]) for task in queue.tasks] == sizes
 
 
-def test_a_cohort_that_raises_is_tried_again_one_cell_at_a_time(tmp_path):
+@pytest.mark.parametrize("outcome", [RuntimeError("whoever"), [ExhaustedError("together")] * 2])
+def test_cells_that_raised_together_are_tried_again_one_at_a_time(tmp_path, outcome):
     engine = replace(STUDY.engine.chosen(), cohort=2)
     queue = Written(1)
     sweep = Sweep(Work(STUDY, engine, Folder(tmp_path)), None, COHORT, queue, print)
     sweep.queue_cells(COHORT)
     (task,) = queue.tasks
-    task.then(RuntimeError("whoever it was"))
+    task.then(outcome)
     assert [task.arguments[1] for task in queue.tasks[1:]] == [[cell] for cell in COHORT]
     assert not list(tmp_path.iterdir()), "nobody is blamed"

@@ -209,7 +209,7 @@ def test_the_longest_tasks_are_submitted_first(local_client):
     queue = Queue(local_client)
     for length in (1, 7, 3, 9, 5):
         queue.add(Task(f"task-{length}", _plus, (length, 1), length=length))
-    submitted = queue._submitted_next(0)
+    submitted = queue._submit_next(0)
     assert [task.length for task, _ in submitted] == [9, 7, 5, 3, 1]
 
 
@@ -220,7 +220,7 @@ def test_no_task_waits_behind_another_on_a_busy_worker(local_client):
     for length in (1, 7, 3, 9):
         queue.add(Task(f"task-{length}", _pass, (length,), length=length))
     try:
-        futures = {future.key: future for _, future in queue._submitted_next(0)}
+        futures = {future.key: future for _, future in queue._submit_next(0)}
         places = {}
         while places.keys() != futures.keys() or "waiting" in places.values():
             places = local_client.run_on_scheduler(_places, keys=list(futures))

@@ -62,8 +62,7 @@ def test_a_cohort_shares_replicate_first_epoch_rates_and_data():
         Cell("ticket", 0, 0.5, 1),
         Cell("ticket", 1, 0.5, 0),
     ]
-    together = [cells[:3], [cells[3]], [cells[4]], cells[5:7], [cells[7]], [cells[8]]]
-    assert cohorts(cells, 9) == together
+    assert cohorts(cells, 9) == [cells[:3], *([cell] for cell in cells[3:])]
 
 
 @given(st.integers(1, 40), st.integers(1, 12))

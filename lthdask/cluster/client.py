@@ -1,7 +1,7 @@
 """Open a Dask client, the same way for a script, a notebook and a test.
 
 Workers are processes of this machine, jobs of a queue, or those of a scheduler that runs
-already. One worker trains one cell at a time, on one device.
+already. One worker has one device.
 """
 
 import getpass
@@ -84,7 +84,7 @@ def open_client(
     Parameters
     ----------
     workers : int or (int, int), optional
-        Worker processes, or jobs of a queue, one cell each; the least and the most for an
+        Worker processes, or jobs of a queue, one device each; the least and the most for an
         elastic number. On this machine, by default and at most, as many as it has GPUs, or
         else cores, for; in a queue, 1 by default.
     threads : int

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import astuple, dataclass, field
-from itertools import groupby
 from typing import Any
 
 import dask
@@ -97,7 +96,10 @@ class Queue:
 
     def workers(self) -> int:
         """Return how many workers there are, or will be once the queue has started them."""
-        return max(workers_asked_for(self.client), len(self.client.nthreads()), 1)
+        now = time.monotonic()
+        if now - self._counted > 1:
+            self._workers, self._counted = len(self.client.nthreads()), now
+        return max(workers_asked_for(self.client), self._workers, 1)
 
     def run(self) -> None:
         """Run until no task is left, those included that are added on the way."""
@@ -107,7 +109,7 @@ class Queue:
         try:
             while self._waiting or running:
                 ask_for_workers(self.client, len(self._waiting) + len(running))
-                for task, future in self._submitted_next(len(running)):
+                for task, future in self._submit_next(len(running)):
                     running[future.key] = task
                     landed.add(future)
                 for future, result in landed.next_batch(block=True):
@@ -122,29 +124,23 @@ class Queue:
         finally:
             self.client.unsubscribe_topic(TOPIC)
 
-    def _submitted_next(self, running: int) -> list[tuple[Task, Future]]:
-        now = time.monotonic()
-        if now - self._counted > 1:
-            self._workers, self._counted = len(self.client.nthreads()), now
-        tasks = self._waiting.take(running, self._workers)
-        batches = [list(alike) for _, alike in groupby(tasks, lambda task: task.length)]
-        return [pair for batch in batches for pair in self._submit(batch)]
-
-    def _submit(self, tasks: list[Task]) -> list[tuple[Task, Future]]:
-        """Submit tasks of one length as one graph."""
+    def _submit_next(self, running: int) -> list[tuple[Task, Future]]:
+        """Submit what there is room for, as one graph."""
+        if not (tasks := self._waiting.take(running, self.workers())):
+            return []
         call, calls = dask.delayed(_call, traverse=False, pure=False), []
         for task in tasks:
             self._submitted += 1
             # A key is used once: Dask answers a known key with its old result, or old end.
             key = f"{task.name}-{self._submitted}"
             values = [self._futures[name] for name in task.shared]
-            calls.append(call(task.function, task.arguments, *values, dask_key_name=key))
-            # So that the scheduler keeps it until a worker is free. Of a group that is small for
-            # the workers, as the first ones are, Dask would hand out all at once, and a long
-            # task would wait behind another; by the size of its group it cannot tell.
+            with dask.annotate(priority=task.length):
+                calls.append(call(task.function, task.arguments, *values, dask_key_name=key))
+            # So that the scheduler keeps it until a worker is free, also where a group is small
+            # for the workers. Dask would hand out such a one at once, and a long task would
+            # wait behind another.
             calls[-1].dask[key]._data_producer = True
-        futures = self.client.compute(calls, priority=tasks[0].length)
-        return list(zip(tasks, futures, strict=True))
+        return list(zip(tasks, self.client.compute(calls), strict=True))
 
     def _share_what_was_lost(self, task: Task) -> None:
         for name in task.shared:

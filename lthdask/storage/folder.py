@@ -179,7 +179,8 @@ class Folder:
             Of the run.
         about : mapping
             What is recorded: ``started``, ``place``, ``pid``; ``driver``, the run of the
-            command; and ``epoch`` and ``step``, where the attempt starts.
+            command; ``epoch`` and ``step``, where the attempt starts; and ``beside``, how many
+            runs are trained in one step.
         most : int
             How many attempts of one driver may end where they started. One that saved a
             newer state does not count, so that preemption never uses them up.
@@ -195,7 +196,9 @@ class Folder:
         ours = [attempt for attempt in before if attempt.get("driver") == about["driver"]]
         start = (about["epoch"], about["step"])
         fruitless = takewhile(lambda a: (a["epoch"], a["step"]) >= start, reversed(ours))
-        if (count := len(list(fruitless))) >= most:
+        # The end of many at once may be the doing of one of them.
+        beside = about.get("beside", 1)
+        if (count := sum(a.get("beside", 1) <= beside for a in fruitless)) >= most:
             raise ExhaustedError(
                 f"{count} attempts ended without getting further than epoch {start[0]}, step "
                 f"{start[1]}; the last on {ours[-1]['place']}: its process may have been "

@@ -56,7 +56,10 @@ LAYERS = {
     "cutoff": ("score", "lowest score that survives pruning; NaN where the layer is spared"),
 }
 RECORD = {
-    "seconds": ("s", "time the cell took, reading and writing included"),
+    "seconds": (
+        "s",
+        "time the cell took, or its share of a cohort's, reading and writing too",
+    ),
     "attempts": ("1", "how often the cell was begun"),
     "started": ("seconds since 1970-01-01", "when its last attempt began"),
     "ended": ("seconds since 1970-01-01", "when its last attempt ended"),
