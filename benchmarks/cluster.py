@@ -53,6 +53,9 @@ BY_THE_CLOCK = {
     "distributed.admin.tick.interval": "1 h",
     "distributed.admin.system-monitor.interval": "1 h",
     "distributed.worker.profile.enabled": False,
+    # What each worker remembers of its tasks, likewise in its own process; full within 100 of
+    # them, so that only what grows without end is left.
+    "distributed.admin.low-level-log-length": 100,
 }
 
 

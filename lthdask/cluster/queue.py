@@ -8,7 +8,7 @@ submitted anew: Dask itself would cancel them (dask/distributed#3149).
 
 import logging
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from distributed import Client, Future, Reschedule, as_completed, get_worker
 from distributed.comm import CommClosedError
 
 from lthdask.cluster.client import ask_for_workers, has_to_go, workers_asked_for
-from lthdask.cluster.window import Window
+from lthdask.cluster.window import FEWEST, Window
 from lthdask.events import Event, Here, Stopped
 
 TOPIC = "lthdask"
@@ -124,10 +124,16 @@ class Queue:
         finally:
             self.client.unsubscribe_topic(TOPIC)
 
-    def _submit_next(self, running: int) -> list[tuple[Task, Future]]:
-        """Submit what there is room for, as one graph."""
-        if not (tasks := self._waiting.take(running, self.workers())):
-            return []
+    def _submit_next(self, running: int) -> Iterator[tuple[Task, Future]]:
+        """Submit what there is room for: a task for each worker, so that they begin, then more."""
+        workers = self.workers()
+        tasks = self._waiting.take(running, workers)
+        at_once = max(FEWEST, workers)
+        for begin in range(0, len(tasks), at_once):
+            yield from self._submit(tasks[begin : begin + at_once])
+
+    def _submit(self, tasks: list[Task]) -> Iterator[tuple[Task, Future]]:
+        """Submit tasks as one graph."""
         call, calls = dask.delayed(_call, traverse=False, pure=False), []
         for task in tasks:
             self._submitted += 1
@@ -140,7 +146,7 @@ class Queue:
             # for the workers. Dask would hand out such a one at once, and a long task would
             # wait behind another.
             calls[-1].dask[key]._data_producer = True
-        return list(zip(tasks, self.client.compute(calls), strict=True))
+        return zip(tasks, self.client.compute(calls), strict=True)
 
     def _share_what_was_lost(self, task: Task) -> None:
         for name in task.shared:
