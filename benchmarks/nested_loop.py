@@ -8,7 +8,6 @@ by `lthdask.run` on two workers, and by the loop that one would write, one after
 import argparse
 import copy
 import os
-import resource
 import tempfile
 import time
 from dataclasses import dataclass
@@ -123,17 +122,15 @@ def plain(study: Study) -> Timed:
 
 def ours(study: Study) -> Timed:
     """Time `run` on two workers, which have imported torch, as the plain loop has."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with (
         tempfile.TemporaryDirectory() as out,
         open_client(2, deployment="local", say=lambda line: None) as client,
     ):
         client.run(_warm_up)
-        began = time.perf_counter()
+        began, before = time.perf_counter(), sum(client.run(time.process_time).values())
         results = run(study, client, f"{out}/run").load()
         wall = time.perf_counter() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        cpu = sum(client.run(time.process_time).values()) - before
     cells = results.test_accuracy.sel(arm="ticket").isel(replicate=0)
     found = {(q, k): float(cells.sel(threshold=q, rewind_epoch=k)) for q, k in pairs(study)}
     dense = results.dense_test_accuracy_curve.isel(replicate=0, epoch=-1)
@@ -141,7 +138,6 @@ def ours(study: Study) -> Timed:
 
 
 def _warm_up() -> None:
-
     import lthdask.tasks  # noqa: F401
 
 
