@@ -461,7 +461,8 @@ def test_a_signal_to_the_whole_group_ends_in_order_and_loses_no_step(
     folder = tmp_path / "run"
     until(lambda: [a for a in training(folder, process.pid) if "ticket" in a["run"]])
     for each in [process, *psutil.Process(process.pid).children(recursive=True)]:
-        each.send_signal(signal.SIGTERM)  # as a batch system does
+        with suppress(psutil.NoSuchProcess):
+            each.send_signal(signal.SIGTERM)  # as a batch system does
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on from here" in output

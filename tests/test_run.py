@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -58,8 +59,12 @@ def again(command, local_client):
 
 
 def children(process):
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in found if child.is_running() and child.status() != "zombie"]
+    """The command lines of what it has started, and still runs: pid → text."""
+    found = {}
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # also of a zombie
+            found[child.pid] = " ".join(child.cmdline())
+    return found
 
 
 def test_help_answers_without_importing_torch_and_explains_every_option():
@@ -244,7 +249,7 @@ def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, aga
 
 def test_ctrl_c_while_the_workers_start_is_quiet_too(tiny_file, tmp_path):
     process = start("--study", tiny_file, "--out", tmp_path / "run", start_new_session=True)
-    while not any("multiprocessing.forkserver" in " ".join(c.cmdline()) for c in children(process)):
+    while not any("multiprocessing.forkserver" in line for line in children(process).values()):
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)
