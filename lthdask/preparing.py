@@ -135,9 +135,9 @@ def engine_for(study: Study, folder: Folder) -> Engine:
 def prepared(queue: Queue, work: Work) -> tuple[Work, Cube]:
     """Have a worker look around; then write down what the study is, and make its cube."""
     study, folder, found = work.study, work.folder, list[Any]()
-    arguments = (work, folder.leave_word())
-    queue.add(Task("look-around", look_around, arguments, then=found.append))
-    queue.run()
+    with folder.word() as word:
+        queue.add(Task("look-around", look_around, (work, word), then=found.append))
+        queue.run()
     if isinstance(found[0], Exception):
         raise found[0]
     around: Surroundings = found[0]

@@ -6,6 +6,7 @@ On a real LocalCluster with two worker processes, and real Zarr on disk.
 import dataclasses
 import json
 import time
+from contextlib import nullcontext
 
 import distributed
 import numpy as np
@@ -439,7 +440,7 @@ def test_what_a_worker_cannot_use_is_refused_before_anything_is_trained(
 def test_a_worker_that_does_not_see_the_folder_says_so(local_client, tmp_path, monkeypatch):
     from lthdask.storage.folder import Folder
 
-    monkeypatch.setattr(Folder, "leave_word", lambda self: ".word-elsewhere")
+    monkeypatch.setattr(Folder, "word", lambda self: nullcontext(".word-elsewhere"))
     with pytest.raises(InputError, match="does not see the folder .* shared file system"):
         run(TINY, local_client, tmp_path)
 

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lthdask.cells import train_cells
-from lthdask.errors import ExhaustedError
+from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Here, Stopped
 from lthdask.grid import Cell
 from lthdask.masks import prunable_weights
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import Cube, Status, open_results
-from lthdask.tasks import Work, train_dense
+from lthdask.tasks import Work, look_around, train_dense
 from tests.test_flow import RESULTS, TINY
 
 STUDY = TINY.changed({"grid.thresholds": "0.5,0.9"})
@@ -103,6 +103,16 @@ def test_a_run_that_is_stopped_at_every_step_ends_in_the_same_bits(tmp_path, who
         assert attempts >= 5
     equal(work.folder.path, whole[0].folder.path)
     assert not list(work.folder.path.glob("cells/ticket-*/state-*"))
+
+
+def test_a_worker_that_dies_as_it_looks_around_is_followed_by_another(tmp_path):
+    work = fresh(tmp_path / "run")
+    with work.folder.word() as word:
+        first, second = (look_around(work, word, here()) for _ in range(2))
+    assert first.layers == second.layers
+    assert not list(work.folder.path.glob(".word-*"))
+    with pytest.raises(InputError, match="does not see the folder"):
+        look_around(work, word, here())
 
 
 def test_a_worker_that_has_to_go_begins_nothing(tmp_path):

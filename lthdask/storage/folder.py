@@ -88,17 +88,18 @@ class Folder:
                 f"give another one with --out"
             ) from None
 
-    def leave_word(self) -> str:
-        """Write a small file and return its name, for a worker to :meth:`find_word`."""
-        return self._leave_word().name
+    @contextmanager
+    def word(self) -> Iterator[str]:
+        """Yield the name of a small file in the folder, for workers to :meth:`find_word`."""
+        file = self._leave_word()
+        try:
+            yield file.name
+        finally:
+            file.unlink(missing_ok=True)
 
     def find_word(self, name: str) -> bool:
-        """Return whether the file is seen from here, and remove it."""
-        try:
-            (self.path / name).unlink()
-        except FileNotFoundError:
-            return False
-        return True
+        """Return whether the file is seen from here; another worker may have to look again."""
+        return (self.path / name).exists()
 
     def _leave_word(self) -> Path:
         word = self.path / f".word-{secrets.token_hex(8)}"
