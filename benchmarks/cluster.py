@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -129,6 +131,27 @@ class Cost:
     late: float
 
 
+@contextmanager
+def cluster_of(workers: int, protocol: str = "inproc") -> Iterator[Client]:
+    """Yield a client of so many workers in this process, by the settings of lthdask."""
+    with (
+        dask.config.set(SETTINGS),
+        dask.config.set(BY_THE_CLOCK),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=False,
+            protocol=protocol,
+            memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        assert len(client.nthreads()) == workers
+        yield client
+
+
 def overhead(workers: int, grid: Grid) -> Cost:
     """Return what an instant cell costs with so many workers inside this process."""
     cells, memory = list(grid.cells()), [0.0]
@@ -141,20 +164,7 @@ def overhead(workers: int, grid: Grid) -> Cost:
         if landed in (len(cells) // 3, len(cells)):
             memory.append(_resident())
 
-    with (
-        dask.config.set(SETTINGS),
-        dask.config.set(BY_THE_CLOCK),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=False,
-            memory_limit=0,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        assert len(client.nthreads()) == workers
+    with cluster_of(workers) as client:
         queue = Queue(client)
         for k in grid.rewind_epochs:
             queue.share(k, lambda: bytes(1000))

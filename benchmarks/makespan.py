@@ -9,18 +9,17 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import dask
 import distributed
-from distributed import Client, LocalCluster
+from cluster import cluster_of
+from distributed import Client
 from distributed.comm.tcp import TCP
 
-from lthdask.cluster.client import SETTINGS
 from lthdask.cluster.queue import Queue, Task
 from lthdask.engine import Engine
 from lthdask.events import Event, Here
@@ -35,33 +34,6 @@ SIZES = {16: 0.05, 32: 0.1, 64: 0.2}
 CHECKPOINT = 800_000
 """Bytes of one: inside a process none is copied, so their size plays no part."""
 GRID = Grid(tuple((i + 1) / 17 for i in range(16)), tuple(range(EPOCHS)))
-BY_THE_CLOCK = {
-    # What every worker does by the clock, 50 times a second; elsewhere, in its own process.
-    "distributed.admin.tick.interval": "1 h",
-    "distributed.admin.system-monitor.interval": "1 h",
-    "distributed.worker.profile.enabled": False,
-}
-
-
-@contextmanager
-def cluster_of(workers: int, protocol: str) -> Iterator[Client]:
-    """Yield a client of so many workers in this process, by the settings of lthdask."""
-    with (
-        dask.config.set(SETTINGS),
-        dask.config.set(BY_THE_CLOCK),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=False,
-            protocol=protocol,
-            memory_limit=0,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        assert len(client.nthreads()) == workers
-        yield client
 
 
 def sleep_cell(work: Work, cell: Cell, unit: float, here: Here, *checkpoints: bytes) -> str:
