@@ -21,7 +21,6 @@ from lthdask.grid import CHILDREN, Cell
 from lthdask.masks import (
     Mask,
     Pruning,
-    density,
     draw_mask,
     prunable_weights,
     random_mask,
@@ -345,16 +344,22 @@ def densities(
     """
     network = experiment.outline()
     weights = {name: trained.weights[name] for name in prunable_weights(network)}
+    sizes = {name: weight.numel() for name, weight in weights.items()}
+    channels = {name: weight.flatten(1).count_nonzero(1) for name, weight in weights.items()}
+    kept = {name: int(of_layer.sum()) for name, of_layer in channels.items()}
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    pruned = sum(weight.numel() - int(weight.count_nonzero()) for weight in weights.values())
+    pruned = sum(sizes.values()) - sum(kept.values())
     return (
-        {"density": density(weights), "parameters_left": (parameters - pruned) / parameters},
+        {
+            "density": sum(kept.values()) / sum(sizes.values()),
+            "parameters_left": (parameters - pruned) / parameters,
+        },
         {
             name: {
-                "density": density({name: weight}),
-                "dead_channels": int((weight.flatten(1) == 0).all(1).sum()),
+                "density": kept[name] / sizes[name],
+                "dead_channels": int((channels[name] == 0).sum()),
             }
-            for name, weight in weights.items()
+            for name in weights
         },
     )
 

@@ -429,9 +429,3 @@ def random_mask(mask: Mask, spared: frozenset[str], seed: int, replicate: int) -
         drawn[order[:count]] = True
         shuffled[name] = drawn.view(kept.shape)
     return shuffled
-
-
-def density(weights: Weights) -> float:
-    """Return the share of weights that are not zero, counted."""
-    nonzero = sum(int(weight.count_nonzero()) for weight in weights.values())
-    return nonzero / sum(weight.numel() for weight in weights.values())

@@ -233,6 +233,7 @@ LAYERS = {
     "normalised": [nn.BatchNorm2d(3), nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)],
     "pooled": [nn.Conv2d(3, 6, 3), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(2)],
     "one pixel": [nn.Conv2d(3, 6, 8), Depthwise(6, 6, 3, padding=1, groups=6, bias=False)],
+    "four pixels": [nn.Conv2d(3, 6, 7), Depthwise(6, 6, 3, 2, padding=1, groups=6, bias=False)],
     "linear": [nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 4)],
 }
 

@@ -12,7 +12,6 @@ from lthdask.errors import InputError
 from lthdask.masks import (
     Evidence,
     Pruning,
-    density,
     draw_mask,
     layer_adaptive_magnitude,
     prunable_weights,
@@ -318,10 +317,6 @@ def test_spared_layers_stay_whole_and_do_not_count():
 def test_sparing_nothing_known_or_everything_is_refused(spare, problem):
     with pytest.raises(InputError, match=problem):
         spared_weights(build(Network("lenet_300_100"), 8, 1, 10), spare)
-
-
-def test_density_is_counted():
-    assert density({"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([[3.0, 0.0]])}) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from lthdask.errors import InputError
-from lthdask.networks import Network, build, on_meta
+from lthdask.networks import Network, build, on_meta, written_out
 
 
 def parameters(network, size=32, channels=3, classes=10):
@@ -68,6 +69,19 @@ def test_the_fast_convolutions_are_the_plain_ones(form, size):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-9 * scale, msg=name)
     for a, b in zip(fast.buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (4, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_depthwise_convolution_written_out_is_the_convolution(size, stride):
+    torch.manual_seed(0)
+    images = torch.randn(5, 6, *size, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+    found = written_out(images, weight[:, 0], stride)
+    plain = F.conv2d(images, weight, None, stride, 1, 1, 6)
+    torch.testing.assert_close(found, plain)
+    gradients = [torch.autograd.grad(of.sin().sum(), (images, weight)) for of in (found, plain)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_there_is_no_dropout():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lthdask import lottery
 from lthdask.engine import Engine
 from lthdask.errors import InputError
-from lthdask.masks import density, prunable_weights
+from lthdask.masks import prunable_weights
 from lthdask.rewinding import Checkpoint
 from lthdask.training import Diverged, Optimizer, Recipe, Schedule, evaluate, train
 from tests.conftest import ENGINE, equal, small_data, small_experiment, small_recipe
@@ -83,8 +83,8 @@ def test_pruned_weights_and_their_buffers_are_zero_at_every_yield(optimizer, k):
             for tensor in tensors:
                 if tensor.shape == kept.shape:
                     assert not tensor[~kept].any()
-    names = prunable_weights(experiment.build())
-    assert density({n: checkpoint.weights[n] for n in names}) == pytest.approx(0.2, abs=1e-5)
+    density = lottery.densities(experiment, checkpoint)[0]["density"]
+    assert density == pytest.approx(0.2, abs=1e-5)
 
 
 def test_density_is_what_is_counted_after_training_and_not_what_was_asked(dense_run):
