@@ -22,7 +22,7 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster
 
-from lthdask.cluster.client import SETTINGS, open_client
+from lthdask.cluster.client import SETTINGS, collecting_rarely, open_client
 from lthdask.cluster.queue import Queue, Task
 from lthdask.events import Event
 from lthdask.flow import run
@@ -55,9 +55,9 @@ BY_THE_CLOCK = {
     "distributed.admin.tick.interval": "1 h",
     "distributed.admin.system-monitor.interval": "1 h",
     "distributed.worker.profile.enabled": False,
-    # What each worker remembers of its tasks, likewise in its own process; full within 100 of
+    # What each worker remembers of its tasks, likewise in its own process; full within 10 of
     # them, so that only what grows without end is left.
-    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.low-level-log-length": 10,
 }
 
 
@@ -137,6 +137,7 @@ def cluster_of(workers: int, protocol: str = "inproc") -> Iterator[Client]:
     with (
         dask.config.set(SETTINGS),
         dask.config.set(BY_THE_CLOCK),
+        collecting_rarely(),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
