@@ -2,7 +2,8 @@
 
 start: time from command to first training step; with a Slurm (`bash tests/slurm.sh up`), also
 there: --cluster FILE. rate: cells per minute with one and with two workers. overhead: time and
-the driver's memory for cells that take no time at all. write: the write of a cell.
+the driver's memory for cells that take no time at all. cell: what a cell of MobileNetV2 takes
+beside its training and its write. write: the write of a cell.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster
 
+from lthdask import lottery
 from lthdask.cluster.client import SETTINGS, collecting_rarely, open_client
 from lthdask.cluster.queue import Queue, Task
 from lthdask.events import Event
@@ -32,7 +34,7 @@ from lthdask.networks import on_meta
 from lthdask.storage.results import CURVES, LAYERS, METRICS, RECORD, Cube, Status
 from lthdask.study import Study
 
-PARTS = ("start", "rate", "overhead", "write")
+PARTS = ("start", "rate", "overhead", "cell", "write")
 SCRIPT = Path(__file__).parent.parent / "scripts" / "run.py"
 ONE_STEP = {  # the dense run is one step of a small network
     "network.name": "lenet_300_100",
@@ -49,6 +51,13 @@ SHORT = {
     "grid.thresholds": "0.5,0.6,0.7,0.8,0.9,0.95",
     "grid.rewind_epochs": "0,1",
     "recipe.epochs": "2",
+}
+SMALL_IMAGES = {  # all weights of MobileNetV2; what they take beside training is what counts
+    "data.image_size": "8",
+    "data.validation": "1000",
+    "grid.thresholds": ",".join(str((i + 1) / 17) for i in range(16)),
+    "grid.rewind_epochs": "1,2,3,4",
+    "recipe.epochs": "5",
 }
 BY_THE_CLOCK = {
     # What every worker does by the clock, 50 times a second; elsewhere, in its own process.
@@ -181,6 +190,43 @@ def overhead(workers: int, grid: Grid) -> Cost:
         return Cost(*costs, memory[1] - memory[0], memory[2] - memory[1])
 
 
+def beside_training() -> float:
+    """Return the milliseconds of a worker that a cell takes beside its training and its write.
+
+    From when the dense run has landed to the last cell, with one worker in this process: with
+    Dask, the driver, and whatever a worker does for the first time.
+    """
+    times, spent = list[float](), 0.0
+    train_tickets, write = lottery.train_tickets, Cube.write
+
+    def trained(*arguments: Any, **options: Any) -> Iterator[Any]:
+        nonlocal spent
+        epochs, began = train_tickets(*arguments, **options), time.perf_counter()
+        for found in epochs:
+            spent += time.perf_counter() - began
+            yield found
+            began = time.perf_counter()
+        spent += time.perf_counter() - began
+
+    def written(*arguments: Any, **options: Any) -> None:
+        nonlocal spent
+        began = time.perf_counter()
+        write(*arguments, **options)
+        spent += time.perf_counter() - began
+
+    def watch(event: Event) -> None:
+        if event.kind in ("dense", "cell"):
+            times.append(time.perf_counter())
+
+    lottery.train_tickets, Cube.write = trained, written  # type: ignore[method-assign]
+    try:
+        with tempfile.TemporaryDirectory(dir=".") as out, cluster_of(1) as client:
+            run(Study.read("digits").changed(SMALL_IMAGES), client, f"{out}/run", watch=watch)
+    finally:
+        lottery.train_tickets, Cube.write = train_tickets, write  # type: ignore[method-assign]
+    return 1000 * (times[-1] - times[0] - spent) / (len(times) - 1)
+
+
 def _resident() -> float:
     """Return the memory of this process, in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -248,6 +294,8 @@ def main() -> None:
             f"{cost.cpu:.2f} ms of CPU, of which the driver's thread {cost.driver:.2f} ms; "
             f"memory {cost.early:+.1f} MB at 1/3, {cost.late:+.1f} MB from there to the end"
         )
+    if "cell" in parts:
+        say(f"a cell beside its training and its write: {beside_training():.1f} ms")
     if "write" in parts:
         opened, wrote = writes(grid)
         say(f"the write of a cell: {wrote:.1f} ms, and {opened:.1f} ms to open the cube")

@@ -7,7 +7,7 @@ go.
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from weakref import WeakKeyDictionary
 
@@ -28,6 +28,7 @@ from lthdask.masks import (
 )
 from lthdask.networks import Network, build, on_meta
 from lthdask.rewinding import Checkpoint, Ticket, masked
+from lthdask.scores import scored
 from lthdask.sensitivity import loss_gradients, synflow_mask
 from lthdask.stability import errors_between
 from lthdask.streams import Purpose, stream
@@ -35,9 +36,17 @@ from lthdask.training import Diverged, EpochMetrics, Measurement, Recipe, train
 
 _drawing = Lock()
 _idle: dict[Hashable, list[nn.Module]] = {}
-_masks: WeakKeyDictionary[Checkpoint, dict[Hashable, tuple[dict[str, Tensor], dict[str, float]]]]
-_masks = WeakKeyDictionary()
-"""Masks that were drawn from a dense run's weights, for as long as those are held."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn from a dense run's weights, kept by a worker for as long as those are."""
+
+    scores: dict[Hashable, dict[str, Tensor]] = field(default_factory=dict)
+    masks: dict[Hashable, tuple[dict[str, Tensor], dict[str, float]]] = field(default_factory=dict)
+
+
+_drawn: WeakKeyDictionary[Checkpoint, Drawn] = WeakKeyDictionary()
 KEPT_MASKS = 64
 """Of each dense run: 140 MB of MobileNetV2."""
 
@@ -378,50 +387,67 @@ def _mask(
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Draw the mask of a ticket and of its controls, with its cutoffs.
 
-    All rewind epochs and arms of a threshold share it: one that takes as long as an epoch of
-    a small study is drawn once per worker.
+    All rewind epochs and arms of a threshold share it, and all thresholds the scores: what
+    takes as long as an epoch of a small study is computed once per worker.
     """
     epoch = experiment.mask_epoch
     trained = (
         before.start if before else dense[experiment.recipe.epochs if epoch is None else epoch]
     )
+    pruning, spared, threshold = experiment.pruning, _spared(experiment), cell.threshold
+    final = {name: trained.weights[name] for name in prunable_weights(experiment.outline())}
+    torch.set_num_threads(experiment.engine.threads)  # the last bits of a score decide ranks
     if before:
-        return _drawn(experiment, cell, dense, trained, before.mask)
-    key = (experiment.pruning, experiment.network, experiment.seed, cell.replicate, cell.threshold)
-    masks = _masks.setdefault(trained, {})
-    if key not in masks:
-        masks[key] = _drawn(experiment, cell, dense, trained, None)
-    found = masks[key]
-    if len(masks) > KEPT_MASKS:
-        del masks[next(iter(masks))]
+        scores = _scores(experiment, cell, dense, final, before.mask)
+        return draw_mask(final, threshold, pruning, spared, before=before.mask, scores=scores)
+    drawn = _drawn.setdefault(trained, Drawn())
+    of = (pruning, experiment.network, experiment.seed, cell.replicate)
+    if (*of, threshold) not in drawn.masks:
+        if pruning.score == "synflow":
+            shape = (experiment.data.channels, experiment.image_size, experiment.image_size)
+            network = _initial(experiment, cell, dense).cpu()
+            found = synflow_mask(network, threshold, pruning, spared, shape)
+        else:
+            if of not in drawn.scores:
+                drawn.scores[of] = _scores(experiment, cell, dense, final, None)
+            found = draw_mask(final, threshold, pruning, spared, scores=drawn.scores[of])
+        drawn.masks[*of, threshold] = found
+    found = drawn.masks[*of, threshold]
+    if len(drawn.masks) > KEPT_MASKS:
+        del drawn.masks[next(iter(drawn.masks))]
     return found
 
 
-def _drawn(
-    experiment: Experiment, cell: Cell, dense: Dense, trained: Checkpoint, before: Mask | None
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    torch.set_num_threads(experiment.engine.threads)  # the last bits of a score decide ranks
-    pruning, threshold = experiment.pruning, cell.threshold
-    spared, prunable = _spared(experiment), list(prunable_weights(experiment.outline()))
-    final = {name: trained.weights[name] for name in prunable}
-    if not pruning.needs_initial:
-        return draw_mask(final, threshold, pruning, spared, before=before)
-    initial = {name: dense[0].weights[name] for name in prunable}
-    gradients = None
+def _scores(
+    experiment: Experiment,
+    cell: Cell,
+    dense: Dense,
+    final: dict[str, Tensor],
+    before: Mask | None,
+) -> dict[str, Tensor]:
+    """Score the weights of each layer that is not spared, and that are not pruned before."""
+    pruning, spared = experiment.pruning, _spared(experiment)
+    living = {
+        name: before[name] if before else torch.ones_like(weight, dtype=torch.bool)
+        for name, weight in final.items()
+        if name not in spared
+    }
+    initial, gradients = None, None
+    if pruning.needs_initial:
+        initial = {name: dense[0].weights[name] for name in final}
     if pruning.needs_gradients:
-        network = experiment.build(cell.replicate)
-        network.load_state_dict(dense[0].weights)
-        data = experiment.data
-        if pruning.score == "synflow":
-            shape = (data.channels, experiment.image_size, experiment.image_size)
-            return synflow_mask(network.cpu(), threshold, pruning, spared, shape)
-        found = loss_gradients(
-            network, data, experiment.recipe.batch_size, experiment.seed, cell.replicate
-        )
+        network = _initial(experiment, cell, dense)
+        batch = experiment.recipe.batch_size
+        found = loss_gradients(network, experiment.data, batch, experiment.seed, cell.replicate)
         gradients = {name: gradient.cpu() for name, gradient in found.items()}
-    return draw_mask(
-        final, threshold, pruning, spared, before=before, initial=initial, gradients=gradients
-    )
+    return scored(pruning.score, living, final, initial, gradients)
+
+
+def _initial(experiment: Experiment, cell: Cell, dense: Dense) -> nn.Module:
+    """Return the network as the dense run began."""
+    network = experiment.build(cell.replicate)
+    network.load_state_dict(dense[0].weights)
+    return network
 
 
 def _train(

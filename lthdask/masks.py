@@ -8,20 +8,19 @@ whose ranking leaves out what is pruned already.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lthdask.errors import InputError
+from lthdask.scores import SCORES, Weights, scored
+from lthdask.scores import Mask as Mask
 from lthdask.streams import Purpose, permutation, stream
-
-Weights = Mapping[str, Tensor]
-Mask = Mapping[str, Tensor]
 
 MOST_ROUNDS = 1000
 
@@ -186,82 +185,6 @@ def _named(weights: Weights, entry: str, key: str) -> list[str]:
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What is known about the living weights of one layer, each a tensor of one shape.
-
-    Attributes
-    ----------
-    final : Tensor
-        The weights after training.
-    initial : Tensor
-        The weights before training; empty if not given.
-    gradient : Tensor
-        Of the loss (``snip``) or of the synaptic flow (``synflow``) by the initial weights;
-        empty if not given.
-    """
-
-    final: Tensor
-    initial: Tensor
-    gradient: Tensor
-
-
-def magnitude(layer: Evidence) -> Tensor:
-    """Return ``|w|``."""
-    return layer.final.abs()
-
-
-def layer_adaptive_magnitude(layer: Evidence) -> Tensor:
-    """Return the LAMP score of each weight of one layer, as float64.
-
-    A weight's square over the sum of squares of all weights of the layer that are at least
-    as large, so the largest of every layer scores 1 (Lee et al., "Layer-adaptive sparsity
-    for the magnitude-based pruning", ICLR 2021, equation 4).
-    """
-    squares, order = layer.final.flatten().double().square().sort()
-    at_least = squares.flip(0).cumsum(0).flip(0)
-    first_of_equals = torch.searchsorted(squares, squares)
-    scores = torch.where(squares > 0, squares / at_least[first_of_equals], 0.0)
-    return torch.empty_like(scores).scatter_(0, order, scores).view(layer.final.shape)
-
-
-def magnitude_increase(layer: Evidence) -> Tensor:
-    """Return ``|final| − |initial|`` (Zhou et al., NeurIPS 2019, section 2)."""
-    return layer.final.abs() - layer.initial.abs()
-
-
-def movement(layer: Evidence) -> Tensor:
-    """Return ``|final − initial|`` (Zhou et al., NeurIPS 2019, section 2)."""
-    return (layer.final - layer.initial).abs()
-
-
-def saliency(layer: Evidence) -> Tensor:
-    """Return ``|initial · gradient|``: what of the loss or the flow hangs on each weight.
-
-    SNIP (Lee et al., ICLR 2019, equation 4, without its normalisation, which changes no
-    rank) and SynFlow (Tanaka et al., NeurIPS 2020, equation 2) differ in the gradient.
-    """
-    return (layer.initial * layer.gradient).abs()
-
-
-class Score(NamedTuple):
-    """How weights are scored, and what that needs beside the final weights."""
-
-    of: Callable[[Evidence], Tensor]
-    needs: tuple[str, ...] = ()
-
-
-SCORES: dict[str, Score] = {
-    "global": Score(magnitude),
-    "layerwise": Score(magnitude),
-    "lamp": Score(layer_adaptive_magnitude),
-    "magnitude_increase": Score(magnitude_increase, ("initial",)),
-    "movement": Score(movement, ("initial",)),
-    "snip": Score(saliency, ("initial", "gradients")),
-    "synflow": Score(saliency, ("initial", "gradients")),
-}
-
-
 def draw_mask(
     weights: Weights,
     threshold: float,
@@ -269,8 +192,7 @@ def draw_mask(
     spared: frozenset[str] = frozenset(),
     *,
     before: Mask | None = None,
-    initial: Weights | None = None,
-    gradients: Weights | None = None,
+    scores: Weights | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Prune the weights with the lowest scores.
 
@@ -289,9 +211,10 @@ def draw_mask(
     before : mapping of str to Tensor, optional
         The mask of the round before. What it prunes stays pruned, counts among those that
         are asked for, and is not scored.
-    initial, gradients : mapping of str to Tensor, optional
-        The same weights before training, and gradients at those; where the score needs
-        them.
+    scores : mapping of str to Tensor, optional
+        Of the weights that are not spared and that `before` does not prune, as of
+        :func:`lthdask.scores.scored`, the same for every threshold; where the score needs
+        no more than the weights, they are computed if they are not given.
 
     Returns
     -------
@@ -320,8 +243,8 @@ def draw_mask(
     if before is not None:
         mask |= {name: before[name].clone() for name in ranked}
     rates = rates_by_layer(weights, pruning)
-    living = {name: mask[name] for name in ranked}
-    scores = _scores(pruning.score, living, weights, initial, gradients)
+    if scores is None:
+        scores = scored(pruning.score, {name: mask[name] for name in ranked}, weights)
     pools = [[name] for name in ranked] if pruning.score == "layerwise" else [ranked]
     for pool in pools:
         pooled = torch.cat([scores[name] for name in pool])
@@ -343,35 +266,6 @@ def draw_mask(
             mask[name][mask[name].clone()] = piece
             cutoffs[name] = cutoff
     return mask, cutoffs
-
-
-def _scores(
-    score: str, living: Mask, weights: Weights, initial: Weights | None, gradients: Weights | None
-) -> dict[str, Tensor]:
-    """Return the scores of the living weights of each layer, flat."""
-    given = {"initial": initial, "gradients": gradients}
-    of, needs = SCORES[score]
-    if missing := [name for name in needs if given[name] is None]:
-        raise TypeError(f"the score {score!r} needs {' and '.join(missing)}")
-    scores = {}
-    for name, alive in living.items():
-        evidence = Evidence(
-            weights[name][alive],
-            initial[name][alive] if initial else torch.empty(0),
-            gradients[name][alive] if gradients else torch.empty(0),
-        )
-        _require_numbers(name, score, evidence.final, evidence.initial, evidence.gradient)
-        scores[name] = of(evidence)
-        _require_numbers(name, score, scores[name])
-    return scores
-
-
-def _require_numbers(name: str, score: str, *tensors: Tensor) -> None:
-    if any(tensor.isnan().any() for tensor in tensors):
-        raise InputError(
-            f"the {score} score of some weights of {name!r} is not a number, so they have no "
-            f"rank; see whether the training that they come from diverged"
-        )
 
 
 def _share(threshold: float, rate: float, usual: float) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lthdask.data import Data
 from lthdask.masks import Mask, Pruning, draw_mask, prunable_weights
+from lthdask.scores import scored
 
 
 def loss_gradients(
@@ -127,9 +128,9 @@ def synflow_mask(
     shares = [1 - (1 - threshold) ** (n / rounds) for n in range(1, rounds)]
     for share in [*shares, threshold]:
         flow = synaptic_flow(network, image_shape, mask)
-        mask, cutoffs = draw_mask(
-            weights, share, pruning, spared, before=mask, initial=weights, gradients=flow
-        )
+        living = {name: kept for name, kept in mask.items() if name not in spared}
+        scores = scored("synflow", living, weights, initial=weights, gradients=flow)
+        mask, cutoffs = draw_mask(weights, share, pruning, spared, before=mask, scores=scores)
     return mask, cutoffs
 
 

@@ -10,16 +10,15 @@ from torch import nn
 
 from lthdask.errors import InputError
 from lthdask.masks import (
-    Evidence,
     Pruning,
     draw_mask,
-    layer_adaptive_magnitude,
     prunable_weights,
     random_mask,
     rates_by_layer,
     spared_weights,
 )
 from lthdask.networks import Network, build
+from lthdask.scores import Evidence, layer_adaptive_magnitude, scored
 from lthdask.study import Study
 
 WEIGHTS = {"small": [0.1, -0.3, 0.2, 0.05], "large": [-2.0, 1.0, 4.0, -3.0]}
@@ -46,9 +45,9 @@ def test_a_score_is_of_final_weights_initial_weights_and_gradients(score, a, b):
     initial = {"a": torch.tensor([-3.0, 0.2]), "b": torch.tensor([1.0, 1.8])}
     gradients = {"a": torch.tensor([0.1, 5.0]), "b": torch.tensor([2.0, -1.0])}
     pruning = Pruning(score)
-    evidence = {"initial": initial} if pruning.needs_initial else {}
-    evidence |= {"gradients": gradients} if pruning.needs_gradients else {}
-    mask, _ = draw_mask(final, 0.5, pruning, **evidence)
+    living = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in final.items()}
+    scores = scored(score, living, final, initial, gradients)
+    mask, _ = draw_mask(final, 0.5, pruning, scores=scores)
     assert {name: kept.int().tolist() for name, kept in mask.items()} == {"a": a, "b": b}
 
 
@@ -58,13 +57,13 @@ def test_a_score_that_is_not_a_number_is_refused():
             mask_of({"a": [1.0], "b": [1.0, math.nan]}, 0.5, score)
     infinite = {"w": torch.tensor([1.0, math.inf])}
     with pytest.raises(InputError, match="the movement score of some weights of 'w'"):
-        draw_mask(infinite, 0.5, Pruning("movement"), initial=infinite)
+        scored("movement", {"w": torch.tensor([True, True])}, infinite, infinite)
 
 
 def test_a_score_without_what_it_looks_at_is_refused():
     weights = {"w": torch.tensor([1.0, 2.0])}
-    with pytest.raises(TypeError, match="the score 'snip' needs gradients"):
-        draw_mask(weights, 0.5, Pruning("snip"), initial=weights)
+    with pytest.raises(TypeError, match="the score 'snip' needs initial and gradients"):
+        draw_mask(weights, 0.5, Pruning("snip"))
 
 
 @pytest.mark.parametrize(

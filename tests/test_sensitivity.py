@@ -11,6 +11,7 @@ from torch import nn
 from lthdask.data import Data, Images
 from lthdask.masks import Pruning, draw_mask, prunable_weights
 from lthdask.networks import Network, build
+from lthdask.scores import scored
 from lthdask.sensitivity import loss_gradients, synaptic_flow, synflow_mask
 from tests.conftest import small_data
 
@@ -128,9 +129,12 @@ def test_synflow_never_empties_a_layer_that_one_round_would():
 def test_one_round_of_synflow_is_one_mask_drawn_by_the_flow():
     network = build(Network("lenet_300_100"), 8, 1, 4)
     weights, spared = prunable_weights(network), frozenset({"1.weight"})
-    drawn = draw_mask(
-        weights, 0.7, SYNFLOW, spared, initial=weights, gradients=synaptic_flow(network, (1, 8, 8))
-    )
+    living = {
+        n: torch.ones_like(w, dtype=torch.bool) for n, w in weights.items() if n != "1.weight"
+    }
+    flow = synaptic_flow(network, (1, 8, 8))
+    scores = scored("synflow", living, weights, weights, flow)
+    drawn = draw_mask(weights, 0.7, SYNFLOW, spared, scores=scores)
     mask, cutoffs = synflow_mask(network, 0.7, SYNFLOW, spared, (1, 8, 8), rounds=1)
     assert all(torch.equal(mask[name], drawn[0][name]) for name in weights)
     assert cutoffs["3.weight"] == drawn[1]["3.weight"]

@@ -1,0 +1,144 @@
+"""Scores: what the weights of a network are ranked by when it is pruned.
+
+A score is a function of what is known about one layer; which ones there are, and what each
+needs beside the final weights, says `SCORES`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lthdask.errors import InputError
+
+Weights = Mapping[str, Tensor]
+Mask = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known about the living weights of one layer, each a tensor of one shape.
+
+    Attributes
+    ----------
+    final : Tensor
+        The weights after training.
+    initial : Tensor
+        The weights before training; empty if not given.
+    gradient : Tensor
+        Of the loss (``snip``) or of the synaptic flow (``synflow``) by the initial weights;
+        empty if not given.
+    """
+
+    final: Tensor
+    initial: Tensor
+    gradient: Tensor
+
+
+def magnitude(layer: Evidence) -> Tensor:
+    """Return ``|w|``."""
+    return layer.final.abs()
+
+
+def layer_adaptive_magnitude(layer: Evidence) -> Tensor:
+    """Return the LAMP score of each weight of one layer, as float64.
+
+    A weight's square over the sum of squares of all weights of the layer that are at least
+    as large, so the largest of every layer scores 1 (Lee et al., "Layer-adaptive sparsity
+    for the magnitude-based pruning", ICLR 2021, equation 4).
+    """
+    squares, order = layer.final.flatten().double().square().sort()
+    at_least = squares.flip(0).cumsum(0).flip(0)
+    first_of_equals = torch.searchsorted(squares, squares)
+    scores = torch.where(squares > 0, squares / at_least[first_of_equals], 0.0)
+    return torch.empty_like(scores).scatter_(0, order, scores).view(layer.final.shape)
+
+
+def magnitude_increase(layer: Evidence) -> Tensor:
+    """Return ``|final| − |initial|`` (Zhou et al., NeurIPS 2019, section 2)."""
+    return layer.final.abs() - layer.initial.abs()
+
+
+def movement(layer: Evidence) -> Tensor:
+    """Return ``|final − initial|`` (Zhou et al., NeurIPS 2019, section 2)."""
+    return (layer.final - layer.initial).abs()
+
+
+def saliency(layer: Evidence) -> Tensor:
+    """Return ``|initial · gradient|``: what of the loss or the flow hangs on each weight.
+
+    SNIP (Lee et al., ICLR 2019, equation 4, without its normalisation, which changes no
+    rank) and SynFlow (Tanaka et al., NeurIPS 2020, equation 2) differ in the gradient.
+    """
+    return (layer.initial * layer.gradient).abs()
+
+
+class Score(NamedTuple):
+    """How weights are scored, and what that needs beside the final weights."""
+
+    of: Callable[[Evidence], Tensor]
+    needs: tuple[str, ...] = ()
+
+
+SCORES: dict[str, Score] = {
+    "global": Score(magnitude),
+    "layerwise": Score(magnitude),
+    "lamp": Score(layer_adaptive_magnitude),
+    "magnitude_increase": Score(magnitude_increase, ("initial",)),
+    "movement": Score(movement, ("initial",)),
+    "snip": Score(saliency, ("initial", "gradients")),
+    "synflow": Score(saliency, ("initial", "gradients")),
+}
+
+
+def scored(
+    score: str,
+    living: Mask,
+    weights: Weights,
+    initial: Weights | None = None,
+    gradients: Weights | None = None,
+) -> dict[str, Tensor]:
+    """Return the scores of the living weights of some layers, flat.
+
+    Parameters
+    ----------
+    score : str
+        One of `SCORES`.
+    living : mapping of str to Tensor
+        Name of each weight to score → ``True`` where it is not pruned yet.
+    weights : mapping of str to Tensor
+        After training; those of `living` at least.
+    initial, gradients : mapping of str to Tensor, optional
+        The same weights before training, and gradients at those; where the score needs
+        them.
+
+    Raises
+    ------
+    InputError
+        If a score is not a number.
+    """
+    given = {"initial": initial, "gradients": gradients}
+    of, needs = SCORES[score]
+    if missing := [name for name in needs if given[name] is None]:
+        raise TypeError(f"the score {score!r} needs {' and '.join(missing)}")
+    scores = {}
+    for name, alive in living.items():
+        evidence = Evidence(
+            weights[name][alive],
+            initial[name][alive] if initial else torch.empty(0),
+            gradients[name][alive] if gradients else torch.empty(0),
+        )
+        _require_numbers(name, score, evidence.final, evidence.initial, evidence.gradient)
+        scores[name] = of(evidence)
+        _require_numbers(name, score, scores[name])
+    return scores
+
+
+def _require_numbers(name: str, score: str, *tensors: Tensor) -> None:
+    if any(tensor.isnan().any() for tensor in tensors):
+        raise InputError(
+            f"the {score} score of some weights of {name!r} is not a number, so they have no "
+            f"rank; see whether the training that they come from diverged"
+        )
