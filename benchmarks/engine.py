@@ -24,6 +24,7 @@ import torchvision.models
 from lthdask import lottery
 from lthdask.data import Data, Images
 from lthdask.engine import Engine
+from lthdask.experiment import Experiment
 from lthdask.masks import Pruning
 from lthdask.networks import Network
 from lthdask.rewinding import Checkpoint
@@ -56,10 +57,10 @@ def experiment(
     engine: Engine,
     dtype: torch.dtype = torch.float32,
     form: str = "imagenet",
-) -> lottery.Experiment:
+) -> Experiment:
     """Return the experiment of one epoch of so many batches."""
     optimizer = Optimizer("sgd", RATE, MOMENTUM, DECAY)
-    return lottery.Experiment(
+    return Experiment(
         network=Network("mobilenet_v2", form=form),  # type: ignore[arg-type]
         image_size=32,
         data=noise(batches, dtype),

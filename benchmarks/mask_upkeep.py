@@ -14,6 +14,7 @@ import torch
 
 from lthdask import lottery
 from lthdask.datasets import load
+from lthdask.experiment import Experiment
 from lthdask.masks import prunable_weights
 from lthdask.study import Study
 from lthdask.training import train
@@ -24,7 +25,7 @@ STEPS = 8
 
 def main() -> None:
     study = Study.read("digits")
-    experiment = lottery.Experiment(
+    experiment = Experiment(
         study.network,
         study.data.image_size,
         load(study.data),

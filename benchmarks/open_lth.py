@@ -24,6 +24,7 @@ from lthdask import lottery
 from lthdask.data import Data
 from lthdask.datasets import DataSource, load
 from lthdask.engine import Engine
+from lthdask.experiment import Experiment
 from lthdask.grid import Grid
 from lthdask.masks import Pruning, prunable_weights
 from lthdask.networks import Network
@@ -110,12 +111,10 @@ def theirs(copy: str, images: int) -> Iterator[object]:
             yield
 
 
-def experiment(images: int, epochs: int, engine: Engine) -> lottery.Experiment:
+def experiment(images: int, epochs: int, engine: Engine) -> Experiment:
     """Return the same experiment in our words."""
     recipe = Recipe(epochs, BATCH, Optimizer("sgd", RATE, MOMENTUM, DECAY))
-    return lottery.Experiment(
-        Network("resnet20"), 32, digits(images), recipe, Pruning("global"), 0, engine
-    )
+    return Experiment(Network("resnet20"), 32, digits(images), recipe, Pruning("global"), 0, engine)
 
 
 def ours(images: int, epochs: int, engine: Engine) -> Iterator[object]:

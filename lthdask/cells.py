@@ -12,7 +12,7 @@ from math import nan
 import torch
 from torch import Tensor
 
-from lthdask import lottery
+from lthdask import drawing, lottery
 from lthdask.cohort import Found
 from lthdask.events import Event, Here
 from lthdask.grid import CHILDREN, Cell
@@ -105,18 +105,18 @@ class _Run:
     status: Status = Status.DONE
 
     @classmethod
-    def begun(cls, training: Training, cell: Cell, dense: lottery.Dense, beside: int) -> "_Run":
+    def begun(cls, training: Training, cell: Cell, dense: drawing.Dense, beside: int) -> "_Run":
         """Record the attempt, and draw what is trained."""
         work = training.work
         training.begin(cell.first_epoch, beside)
         waited = work.study.waits_for(cell)
         before = checkpoints.load_ticket(work.folder.final(waited)) if waited else None
-        drawn = lottery.draw(work.experiment(), cell, dense, before)
+        drawn = drawing.draw(work.experiment(), cell, dense, before)
         last = training.start or drawn.start
         return cls(training, cell, drawn.mask, drawn.cutoffs, before, last)
 
 
-def _train(work: Work, runs: list[_Run], dense: lottery.Dense) -> dict[Cell, str | Exception]:
+def _train(work: Work, runs: list[_Run], dense: drawing.Dense) -> dict[Cell, str | Exception]:
     """Train runs that go on from the same point; fewer at a time if they do not fit."""
     if not runs:
         return {}
@@ -153,7 +153,7 @@ def _epochs(work: Work, runs: list[_Run]) -> Iterator[Found]:
     )
 
 
-def _written(work: Work, run: _Run, dense: lottery.Dense) -> str | Exception:
+def _written(work: Work, run: _Run, dense: drawing.Dense) -> str | Exception:
     try:
         _write(work, run, dense)
     except Exception as problem:
@@ -161,7 +161,7 @@ def _written(work: Work, run: _Run, dense: lottery.Dense) -> str | Exception:
     return run.status.name.lower()
 
 
-def _write(work: Work, run: _Run, dense: lottery.Dense) -> None:
+def _write(work: Work, run: _Run, dense: drawing.Dense) -> None:
     """Write the results of a cell; its saved state is not needed any more."""
     study, folder, cube, experiment = work.study, work.folder, cube_of(work), work.experiment()
     training, cell, last = run.training, run.cell, run.last

@@ -1,126 +1,25 @@
-"""The experiments: train the dense network; draw a ticket from it and train that.
+"""The experiments: train the dense network, and what is drawn from it.
 
 Plain functions of values. Nothing here knows where a run takes place, or where its results
 go.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass, field, replace
-from threading import Lock
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from lthdask.cohort import Found, largest_cohort, train_cohort
-from lthdask.data import Data
 from lthdask.engine import ROUNDS, Choice, Engine, choose
-from lthdask.grid import CHILDREN, Cell
-from lthdask.masks import (
-    Mask,
-    Pruning,
-    draw_mask,
-    prunable_weights,
-    random_mask,
-    spared_weights,
-)
-from lthdask.networks import Network, build, on_meta
-from lthdask.rewinding import Checkpoint, Ticket, masked
-from lthdask.scores import scored
-from lthdask.sensitivity import loss_gradients, synflow_mask
+from lthdask.experiment import Experiment
+from lthdask.grid import CHILDREN
+from lthdask.masks import prunable_weights
+from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.stability import errors_between
-from lthdask.streams import Purpose, stream
 from lthdask.training import Diverged, EpochMetrics, Measurement, Recipe, train
 
-_drawing = Lock()
-_idle: dict[Hashable, list[nn.Module]] = {}
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What was drawn from a dense run's weights, kept by a worker for as long as those are."""
-
-    scores: dict[Hashable, dict[str, Tensor]] = field(default_factory=dict)
-    masks: dict[Hashable, tuple[dict[str, Tensor], dict[str, float]]] = field(default_factory=dict)
-
-
-_drawn: WeakKeyDictionary[Checkpoint, Drawn] = WeakKeyDictionary()
-KEPT_MASKS = 64
-"""Of each dense run: 140 MB of MobileNetV2."""
-
 Epochs = Iterator[tuple[Checkpoint, EpochMetrics | Measurement | None]]
-Dense = Mapping[int, Checkpoint]
-"""Checkpoints of a replicate's dense run: epoch → state."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Everything that a training run depends on but its replicate, mask and start.
-
-    Attributes
-    ----------
-    network : Network
-    image_size : int
-        In pixels.
-    data : Data
-        Held on the engine's device.
-    recipe : Recipe
-    pruning : Pruning
-    seed : int
-    engine : Engine
-        With nothing left on ``auto``.
-    fresh_buffers : bool
-        Whether a ticket's optimizer starts afresh.
-    mask_epoch : int, optional
-        Epoch of the dense run whose weights give the mask; T by default.
-    """
-
-    network: Network
-    image_size: int
-    data: Data
-    recipe: Recipe
-    pruning: Pruning
-    seed: int
-    engine: Engine
-    fresh_buffers: bool = False
-    mask_epoch: int | None = None
-
-    def build(self, replicate: int = 0, again: bool = False) -> nn.Module:
-        """Return the network as `replicate` initialises it, on the device.
-
-        It is drawn on the CPU, so that it is the same on every device. `again` is another
-        initialisation of the same replicate.
-        """
-        # torch's layers draw from one generator for the whole process.
-        with _drawing, torch.random.fork_rng(devices=[]):
-            bits = stream(self.seed, replicate, Purpose.INITIALISATION, int(again))
-            torch.manual_seed(int(bits.random_raw() >> 1))
-            network = build(self.network, self.image_size, self.data.channels, self.data.classes)
-        return _laid_out(network.to(torch.device(self.engine.device)))
-
-    @contextmanager
-    def borrowed(self) -> Iterator[nn.Module]:
-        """Lend the network on the device, with arbitrary weights, for others to be loaded.
-
-        It is built once per process, or once for each that is lent at the same time: building
-        MobileNetV2 takes as long as two steps.
-        """
-        kind = (self.network, self.image_size, self.data.channels, self.data.classes)
-        device = self.engine.device
-        idle = _idle.setdefault((*kind, device), [])
-        try:
-            network = idle.pop()
-        except IndexError:
-            network = _laid_out(deepcopy(self.outline()).to_empty(device=device))
-        yield network  # one that something went wrong with is not lent again
-        network.zero_grad()
-        idle.append(network)
-
-    def outline(self) -> nn.Module:
-        """Return the network without storage: names and shapes only."""
-        return on_meta(self.network, self.image_size, self.data.channels, self.data.classes)
 
 
 def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
@@ -192,62 +91,6 @@ def train_dense(
         start = Checkpoint(0, weights)
         yield start, None
     yield from _train(experiment, network, replicate, start, None, due)
-
-
-def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None = None) -> Ticket:
-    """Draw what a cell trains: a mask, and the state that its arm starts from under it.
-
-    Parameters
-    ----------
-    experiment : Experiment
-    cell : Cell
-    dense : mapping of int to Checkpoint
-        Those of `lthdask.study.Study.checkpoints_for`, by epoch.
-    before : Ticket, optional
-        Final weights and mask of the cell that this one waits for: of iterative pruning
-        the round before, of a child its sibling.
-
-    Notes
-    -----
-    The mask is that of the ticket for every arm. A random mask keeps as many weights of
-    each layer and is laid over checkpoint k as it was, not over what the ticket's mask has
-    left of it. The controls ``lr_rewind`` and ``fine_tune`` keep the weights, and the
-    optimizer's state, of the dense run's end (Renda, Frankle & Carbin 2020, section 3).
-    """
-    k, last = cell.rewind_epoch, experiment.recipe.epochs
-    if cell.arm == "dense_child":
-        return Ticket(dense[k], {}, {})
-    if cell.arm == "ticket_child":
-        assert before
-        return Ticket(masked(dense[k], before.mask, experiment.fresh_buffers), before.mask, {})
-    mask, cutoffs = _mask(experiment, cell, dense, before)
-    if cell.arm == "random_mask":
-        mask = random_mask(mask, _spared(experiment), experiment.seed, cell.replicate)
-    if cell.arm == "reinit":
-        weights = experiment.build(cell.replicate, again=True).state_dict()
-        start = Checkpoint(0, {name: tensor.cpu() for name, tensor in weights.items()})
-    elif cell.arm in ("lr_rewind", "fine_tune"):
-        start = replace(dense[last], epoch=k)
-    else:
-        start = dense[k]
-    return Ticket(masked(start, mask, experiment.fresh_buffers), mask, cutoffs)
-
-
-def mask_at(
-    experiment: Experiment, replicate: int, threshold: float, dense: Dense, epoch: int
-) -> Mask:
-    """Return the mask that the weights of an epoch of the dense run would give, 0 included."""
-    cell = Cell("ticket", replicate, threshold, 0)
-    return _mask(replace(experiment, mask_epoch=epoch), cell, dense, None)[0]
-
-
-def ticket(
-    experiment: Experiment, trained: Checkpoint, early: Checkpoint, threshold: float
-) -> Ticket:
-    """Draw the ticket of checkpoint `early` at `threshold`, from the `trained` dense weights."""
-    cell = Cell("ticket", 0, threshold, early.epoch)
-    epochs = experiment.mask_epoch or experiment.recipe.epochs
-    return draw(experiment, cell, {early.epoch: early} | {epochs: trained})
 
 
 def train_ticket(
@@ -371,83 +214,6 @@ def densities(
             for name in weights
         },
     )
-
-
-def _laid_out(network: nn.Module) -> nn.Module:
-    moved: nn.Module = network.to(memory_format=torch.channels_last)
-    return moved
-
-
-def _spared(experiment: Experiment) -> frozenset[str]:
-    return spared_weights(experiment.outline(), experiment.pruning.spare)
-
-
-def _mask(
-    experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Draw the mask of a ticket and of its controls, with its cutoffs.
-
-    All rewind epochs and arms of a threshold share it, and all thresholds the scores: what
-    takes as long as an epoch of a small study is computed once per worker.
-    """
-    epoch = experiment.mask_epoch
-    trained = (
-        before.start if before else dense[experiment.recipe.epochs if epoch is None else epoch]
-    )
-    pruning, spared, threshold = experiment.pruning, _spared(experiment), cell.threshold
-    final = {name: trained.weights[name] for name in prunable_weights(experiment.outline())}
-    torch.set_num_threads(experiment.engine.threads)  # the last bits of a score decide ranks
-    if before:
-        scores = _scores(experiment, cell, dense, final, before.mask)
-        return draw_mask(final, threshold, pruning, spared, before=before.mask, scores=scores)
-    drawn = _drawn.setdefault(trained, Drawn())
-    of = (pruning, experiment.network, experiment.seed, cell.replicate)
-    if (*of, threshold) not in drawn.masks:
-        if pruning.score == "synflow":
-            shape = (experiment.data.channels, experiment.image_size, experiment.image_size)
-            network = _initial(experiment, cell, dense).cpu()
-            found = synflow_mask(network, threshold, pruning, spared, shape)
-        else:
-            if of not in drawn.scores:
-                drawn.scores[of] = _scores(experiment, cell, dense, final, None)
-            found = draw_mask(final, threshold, pruning, spared, scores=drawn.scores[of])
-        drawn.masks[*of, threshold] = found
-    found = drawn.masks[*of, threshold]
-    if len(drawn.masks) > KEPT_MASKS:
-        del drawn.masks[next(iter(drawn.masks))]
-    return found
-
-
-def _scores(
-    experiment: Experiment,
-    cell: Cell,
-    dense: Dense,
-    final: dict[str, Tensor],
-    before: Mask | None,
-) -> dict[str, Tensor]:
-    """Score the weights of each layer that is not spared, and that are not pruned before."""
-    pruning, spared = experiment.pruning, _spared(experiment)
-    living = {
-        name: before[name] if before else torch.ones_like(weight, dtype=torch.bool)
-        for name, weight in final.items()
-        if name not in spared
-    }
-    initial, gradients = None, None
-    if pruning.needs_initial:
-        initial = {name: dense[0].weights[name] for name in final}
-    if pruning.needs_gradients:
-        network = _initial(experiment, cell, dense)
-        batch = experiment.recipe.batch_size
-        found = loss_gradients(network, experiment.data, batch, experiment.seed, cell.replicate)
-        gradients = {name: gradient.cpu() for name, gradient in found.items()}
-    return scored(pruning.score, living, final, initial, gradients)
-
-
-def _initial(experiment: Experiment, cell: Cell, dense: Dense) -> nn.Module:
-    """Return the network as the dense run began."""
-    network = experiment.build(cell.replicate)
-    network.load_state_dict(dense[0].weights)
-    return network
 
 
 def _train(

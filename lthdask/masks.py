@@ -263,7 +263,7 @@ def draw_mask(
             survives, cutoff = _without_lowest(pooled, len(pooled) - left)
         pieces = survives.split([len(scores[name]) for name in pool])
         for name, piece in zip(pool, pieces, strict=True):
-            mask[name][mask[name].clone()] = piece
+            mask[name] = mask[name].masked_scatter(mask[name], piece)
             cutoffs[name] = cutoff
     return mask, cutoffs
 

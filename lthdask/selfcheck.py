@@ -13,10 +13,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lthdask import lottery
+from lthdask import drawing, lottery
 from lthdask.datasets import load
+from lthdask.drawing import Dense
+from lthdask.experiment import Experiment
 from lthdask.grid import Cell
-from lthdask.lottery import Dense, Experiment
 from lthdask.masks import Mask, prunable_weights
 from lthdask.rewinding import Checkpoint, Ticket, masked
 from lthdask.study import Study
@@ -193,7 +194,7 @@ def the_mask_is_of_the_final_weights(trained: Trained) -> str:
             outranked += int((pruned > kept.min()).sum())
     found = "pruned weights are larger, after training, than one of their layer that is kept"
     _require(not outranked, f"{outranked:,} {found}")
-    early = lottery.mask_at(trained.experiment, REPLICATE, THRESHOLD, trained.dense, K)
+    early = drawing.mask_at(trained.experiment, REPLICATE, THRESHOLD, trained.dense, K)
     differing = 100 * _differing(mask, early)
     return f"one for k = 0..{len(epochs) - 1}; {differing:.1f} % unlike that of epoch {K}'s weights"
 
@@ -273,7 +274,7 @@ def _require_epochs(epochs: Epochs, first: int, last: int) -> None:
 
 def _draw(trained: Trained, arm: str, k: int = K) -> Ticket:
     cell = Cell(arm, REPLICATE, THRESHOLD, k)
-    return lottery.draw(trained.experiment, cell, trained.dense)
+    return drawing.draw(trained.experiment, cell, trained.dense)
 
 
 def _train(trained: Trained, drawn: Ticket, arm: str = "ticket") -> Epochs:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from lthdask import lottery
+from lthdask import drawing, lottery
 from lthdask.cohort import Found, Outcome
 from lthdask.data import Data
 from lthdask.datasets import DataSource, load
@@ -22,6 +22,7 @@ from lthdask.distances import distances
 from lthdask.engine import Choice, Engine
 from lthdask.errors import InputError
 from lthdask.events import Event, Here, Stopped
+from lthdask.experiment import Experiment
 from lthdask.masks import prunable_weights
 from lthdask.rewinding import Checkpoint
 from lthdask.storage import checkpoints
@@ -63,10 +64,10 @@ class Work:
     checkpoint_interval: float = 60.0
     max_attempts: int = 3
 
-    def experiment(self) -> lottery.Experiment:
+    def experiment(self) -> Experiment:
         """Return the experiment; its data are read once per process."""
         study = self.study
-        return lottery.Experiment(
+        return Experiment(
             network=study.network,
             image_size=study.data.image_size,
             data=_data(study.data, self.data, self.download, self.engine.device),
@@ -274,7 +275,7 @@ class Training:
 def follow(
     trainings: Sequence[Training],
     epochs: Iterator[Found],
-    experiment: lottery.Experiment,
+    experiment: Experiment,
 ) -> Iterator[Found]:
     """Pass on what is trained; keep the curves of each run, and save its state when it is due.
 
@@ -358,7 +359,7 @@ def compare_masks(work: Work, replicate: int, threshold: float, here: Here) -> N
 
     first = load(0)
     masks = (
-        lottery.mask_at(experiment, replicate, threshold, {0: first, epoch: load(epoch)}, epoch)
+        drawing.mask_at(experiment, replicate, threshold, {0: first, epoch: load(epoch)}, epoch)
         for epoch in range(work.study.recipe.epochs + 1)
     )
     Cube(folder.cube).write_mask_distances(replicate, threshold, distances(masks))

@@ -8,6 +8,7 @@ from hypothesis import settings
 from lthdask import lottery
 from lthdask.data import Data, Images
 from lthdask.engine import Engine
+from lthdask.experiment import Experiment
 from lthdask.masks import Pruning
 from lthdask.networks import Network
 from lthdask.training import Optimizer, Recipe, Schedule
@@ -42,9 +43,7 @@ def small_recipe(epochs: int = 4, batch_size: int = 8, **changes: object) -> Rec
     return Recipe(epochs=epochs, batch_size=batch_size, **values)
 
 
-def small_experiment(
-    network: str | Network = "lenet_300_100", **changes: object
-) -> lottery.Experiment:
+def small_experiment(network: str | Network = "lenet_300_100", **changes: object) -> Experiment:
     if isinstance(network, str):
         width = 0.25 if network == "mobilenet_v2" else 1.0
         network = Network(network, width=width)
@@ -57,7 +56,7 @@ def small_experiment(
         "seed": 3,
         "engine": ENGINE,
     }
-    return lottery.Experiment(**(values | changes))
+    return Experiment(**(values | changes))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lthdask import lottery
+from lthdask import drawing, lottery
 from lthdask.cells import train_cells
 from lthdask.errors import ExhaustedError
 from lthdask.events import Stopped
@@ -82,7 +82,7 @@ def test_cells_that_go_on_from_different_states_are_not_trained_side_by_side(tmp
 
 def test_a_cell_that_diverges_disturbs_no_other(tmp_path, beside, monkeypatch):
     work, needed = trained(tmp_path / "run")
-    draw = lottery.draw
+    draw = drawing.draw
 
     def poisoned(experiment, cell, *rest):
         drawn = draw(experiment, cell, *rest)

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from lthdask import lottery
+from lthdask import drawing, lottery
 from lthdask.cluster.queue import Queue, Task
 from lthdask.datasets import load
 from lthdask.errors import InputError
 from lthdask.events import Event
+from lthdask.experiment import Experiment
 from lthdask.flow import run
 from lthdask.grid import Cell
 from lthdask.plan import checkpoint_bytes, plan
@@ -86,7 +87,7 @@ def test_the_grid_on_two_workers_equals_plain_serial_loops(small):
     results, _, _ = small
     data = load(SMALL.data)
     engine = SMALL.engine.chosen()
-    experiment = lottery.Experiment(
+    experiment = Experiment(
         SMALL.network, 16, data, SMALL.recipe, SMALL.pruning, SMALL.seed, engine
     )
     for replicate in range(2):
@@ -97,7 +98,7 @@ def test_the_grid_on_two_workers_equals_plain_serial_loops(small):
         ]
         for threshold in SMALL.grid.thresholds:
             for k in SMALL.grid.rewind_epochs:
-                ticket = lottery.ticket(experiment, dense[-1], dense[k], threshold)
+                ticket = drawing.ticket(experiment, dense[-1], dense[k], threshold)
                 trained, measured = zip(
                     *lottery.train_ticket(experiment, replicate, ticket), strict=True
                 )
@@ -493,7 +494,7 @@ def test_a_plan_counts_the_evaluation_and_an_epoch_of_one_step(tmp_path, validat
     study = SMALL.changed(changes)
     data, engine = load(study.data), study.engine.chosen()
     assert data.steps(study.recipe.batch_size) == 1
-    experiment = lottery.Experiment(
+    experiment = Experiment(
         study.network, 32, data, study.recipe, study.pruning, study.seed, engine
     )
     clock = [time.perf_counter() for _ in lottery.train_dense(experiment, 0)]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lthdask import lottery
+from lthdask import drawing, lottery
 from lthdask.grid import ARMS, Cell
 from lthdask.masks import Pruning
 from lthdask.streams import Purpose, permutation, stream
@@ -32,14 +32,14 @@ def dense(experiment):
 
 
 def trained(experiment, cell, dense, before=None):
-    drawn = lottery.draw(experiment, cell, dense, before)
+    drawn = drawing.draw(experiment, cell, dense, before)
     run = lottery.train_ticket(experiment, cell.replicate, drawn, arm=cell.arm)
     states, metrics = zip(*run, strict=True)
     return drawn, states, metrics
 
 
 def draw(experiment, dense, arm, threshold=0.8, k=K):
-    return lottery.draw(experiment, Cell(arm, REPLICATE, threshold, k), dense)
+    return drawing.draw(experiment, Cell(arm, REPLICATE, threshold, k), dense)
 
 
 class Naive:
@@ -260,7 +260,7 @@ def test_the_mask_may_come_from_an_earlier_epoch(dense):
     early = small_experiment("resnet20", recipe=RECIPE, pruning=Pruning("global"), mask_epoch=1)
     drawn = draw(early, dense, "ticket")
     late = small_experiment("resnet20", recipe=RECIPE, pruning=Pruning("global"))
-    as_if_final = lottery.draw(late, Cell("ticket", REPLICATE, 0.8, K), {**dense, T: dense[1]})
+    as_if_final = drawing.draw(late, Cell("ticket", REPLICATE, 0.8, K), {**dense, T: dense[1]})
     assert all(torch.equal(drawn.mask[n], kept) for n, kept in as_if_final.mask.items())
 
 
@@ -269,7 +269,7 @@ def test_rounds_prune_by_the_weights_of_the_round_before_and_rewind_all_the_way(
     experiment = small_experiment("resnet20", recipe=RECIPE, pruning=pruning)
     first, states, _ = trained(experiment, Cell("ticket", REPLICATE, 0.5, K), dense)
     before = lottery.Ticket(states[-1], first.mask, {})
-    second = lottery.draw(experiment, Cell("ticket", REPLICATE, 0.75, K), dense, before)
+    second = drawing.draw(experiment, Cell("ticket", REPLICATE, 0.75, K), dense, before)
     for name, kept in second.mask.items():
         assert (kept <= first.mask[name]).all()
         assert torch.equal(second.start.weights[name], dense[K].weights[name] * kept)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from lthdask import lottery
+from lthdask import drawing, lottery
 from lthdask.masks import Pruning, draw_mask, prunable_weights
 from lthdask.rewinding import Checkpoint, masked
 from tests.conftest import small_experiment
@@ -39,7 +39,7 @@ def test_pruned_momentum_is_zero_and_the_rest_of_the_optimizer_is_kept():
 
 def test_every_rewind_epoch_gets_the_same_mask(dense_run):
     experiment, checkpoints, _ = dense_run
-    tickets = [lottery.ticket(experiment, checkpoints[-1], c, 0.8) for c in checkpoints[:-1]]
+    tickets = [drawing.ticket(experiment, checkpoints[-1], c, 0.8) for c in checkpoints[:-1]]
     for ticket in tickets[1:]:
         assert all(torch.equal(ticket.mask[n], m) for n, m in tickets[0].mask.items())
     # ... and it is not the mask that the rewound weights would give.
@@ -53,7 +53,7 @@ def test_a_checkpoint_is_the_same_after_cells_have_used_it(dense_run):
     trained, early = checkpoints[-1], checkpoints[1]
     before = trained.digest(), early.digest()
     for threshold in (0.5, 0.9):
-        ticket = lottery.ticket(experiment, trained, early, threshold)
+        ticket = drawing.ticket(experiment, trained, early, threshold)
         for _ in lottery.train_ticket(experiment, 0, ticket):
             pass
     assert (trained.digest(), early.digest()) == before
@@ -97,7 +97,7 @@ def test_what_a_study_spares_is_kept_whole():
     pruning = Pruning("global", spare=("stem", "5.weight"))
     experiment = small_experiment(pruning=pruning)
     checkpoint = next(lottery.train_dense(experiment, 0))[0]
-    mask = lottery.ticket(experiment, checkpoint, checkpoint, 0.9).mask
+    mask = drawing.ticket(experiment, checkpoint, checkpoint, 0.9).mask
     assert {name: bool(kept.all()) for name, kept in mask.items()} == {
         "1.weight": True,
         "3.weight": False,
@@ -108,7 +108,7 @@ def test_what_a_study_spares_is_kept_whole():
 def test_a_study_may_start_the_optimizer_of_its_tickets_afresh(dense_run):
     experiment, checkpoints, _ = dense_run
     fresh = dataclasses.replace(experiment, fresh_buffers=True)
-    tickets = [lottery.ticket(e, checkpoints[-1], checkpoints[2], 0.5) for e in (experiment, fresh)]
+    tickets = [drawing.ticket(e, checkpoints[-1], checkpoints[2], 0.5) for e in (experiment, fresh)]
     assert [bool(ticket.start.buffers) for ticket in tickets] == [True, False]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lthdask import lottery, selfcheck, training
+from lthdask import drawing, lottery, selfcheck, training
 from lthdask.masks import draw_mask
 from lthdask.rewinding import Checkpoint, Ticket, masked
 from lthdask.training import Recipe
@@ -53,7 +53,7 @@ def test_a_mask_of_another_share_is_counted(trained, monkeypatch):
     def broken(weights, threshold, *given, **others):
         return draw_mask(weights, threshold - 0.001, *given, **others)
 
-    monkeypatch.setattr(lottery, "draw_mask", broken)
+    monkeypatch.setattr(drawing, "draw_mask", broken)
     fails(trained, "density after training", "were asked for")
 
 
@@ -61,7 +61,7 @@ def test_momentum_that_the_mask_was_not_laid_over_is_found(trained, monkeypatch)
     def broken(checkpoint, mask, fresh_buffers=False):
         return dataclasses.replace(masked(checkpoint, mask), buffers=checkpoint.buffers)
 
-    monkeypatch.setattr(lottery, "masked", broken)
+    monkeypatch.setattr(drawing, "masked", broken)
     fails(trained, "pruned weights", "are not zero")
 
 
@@ -71,7 +71,7 @@ def test_a_ticket_that_is_cut_out_of_its_checkpoint_is_found(trained, monkeypatc
             checkpoint.weights[name].mul_(kept)
         return masked(checkpoint, mask, fresh_buffers)
 
-    monkeypatch.setattr(lottery, "masked", broken)
+    monkeypatch.setattr(drawing, "masked", broken)
     fails(trained, "checkpoints", "checkpoint 1 has changed")
 
 
@@ -110,18 +110,18 @@ def test_the_batches_of_another_epoch_are_found(trained, monkeypatch):
 
 @pytest.mark.parametrize("drawn_from", ["k", "always 1"])
 def test_a_mask_of_early_weights_is_found(trained, monkeypatch, drawn_from):
-    of = lottery._mask
+    of = drawing._mask
 
     def broken(experiment, cell, dense, before):
         epoch = cell.rewind_epoch if drawn_from == "k" else 1
         return of(experiment, cell, dict.fromkeys(dense, dense[epoch]), before)
 
-    monkeypatch.setattr(lottery, "_mask", broken)
+    monkeypatch.setattr(drawing, "_mask", broken)
     fails(trained, "mask", "is not that of k=0" if drawn_from == "k" else "larger, after training")
 
 
 def broken_arm(monkeypatch, arm, change):
-    draw = lottery.draw
+    draw = drawing.draw
 
     def broken(experiment, cell, dense, before=None):
         drawn = draw(experiment, cell, dense, before)
@@ -130,7 +130,7 @@ def broken_arm(monkeypatch, arm, change):
         ticket = draw(experiment, dataclasses.replace(cell, arm="ticket"), dense)
         return change(drawn, ticket, dense)
 
-    monkeypatch.setattr(lottery, "draw", broken)
+    monkeypatch.setattr(drawing, "draw", broken)
 
 
 def test_a_random_mask_over_what_the_ticket_s_has_left_is_found(trained, monkeypatch):
@@ -168,7 +168,7 @@ def test_a_reinit_of_the_old_initial_weights_is_found(trained, monkeypatch):
 
 
 def test_what_an_engine_raises_is_a_finding(monkeypatch):
-    monkeypatch.setattr(lottery, "draw", lambda *given: 1 / 0)
+    monkeypatch.setattr(drawing, "draw", lambda *given: 1 / 0)
     found = list(selfcheck.findings(EXPERIMENT))
     assert [finding.check for finding in found if finding.passed] == []
     assert {finding.text for finding in found} == {"division by zero"}
@@ -178,7 +178,7 @@ def test_what_an_engine_raises_is_a_finding(monkeypatch):
     ("spoil", "code", "line"),
     [
         ("", 0, "all hold, in"),
-        ("lottery.random_mask = lambda mask, *_: mask", 1, "FAILED  random mask: it is the"),
+        ("drawing.random_mask = lambda mask, *_: mask", 1, "FAILED  random mask: it is the"),
         ("sys.argv.append('--device=tpu')", 2, "'tpu' is not one of"),
     ],
 )
@@ -188,7 +188,7 @@ def test_the_command_ends_with_0_or_1_or_2(spoil, code, line):
 import runpy, sys
 sys.argv = ['selfcheck.py', '--device=cpu']
 sys.modules.update(dict.fromkeys(['dask', 'distributed', 'zarr', 'xarray', 'safetensors']))
-from lthdask import lottery, selfcheck
+from lthdask import drawing, lottery, selfcheck
 selfcheck.SMALL |= {{'data.image_size': '8', 'recipe.batch_size': '256'}}
 {spoil}
 runpy.run_path({str(SCRIPT)!r}, run_name='__main__')

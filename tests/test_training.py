@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthdask import lottery
+from lthdask import drawing, lottery
 from lthdask.engine import Engine
 from lthdask.errors import InputError
 from lthdask.masks import prunable_weights
@@ -76,7 +76,7 @@ def test_pruned_weights_and_their_buffers_are_zero_at_every_yield(optimizer, k):
     recipe = small_recipe(4, **({"optimizer": optimizer} if optimizer else {}))
     experiment = small_experiment("mobilenet_v2", recipe=recipe)
     checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
-    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[k], 0.8)
+    ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[k], 0.8)
     for checkpoint, _ in run(experiment, ticket.start, ticket.mask, every=2):
         for name, kept in ticket.mask.items():
             tensors = [checkpoint.weights[name], *checkpoint.buffers[name].values()]
@@ -89,7 +89,7 @@ def test_pruned_weights_and_their_buffers_are_zero_at_every_yield(optimizer, k):
 
 def test_density_is_what_is_counted_after_training_and_not_what_was_asked(dense_run):
     experiment, checkpoints, _ = dense_run
-    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[1], 0.8)
+    ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[1], 0.8)
     *_, (last, _) = lottery.train_ticket(experiment, 0, ticket)
     network, layers = lottery.densities(experiment, last)
     assert network["density"] == pytest.approx(0.2, abs=1e-5)
@@ -122,7 +122,7 @@ def test_what_is_left_is_counted_among_all_parameters_and_by_channel():
 
 def test_momentum_that_was_not_pruned_is_noticed(dense_run):
     experiment, checkpoints, _ = dense_run
-    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[2], 0.8)
+    ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[2], 0.8)
     alive = Checkpoint(2, ticket.start.weights, checkpoints[2].buffers)
     with pytest.raises(RuntimeError, match="are not zero"):
         list(run(experiment, alive, ticket.mask))
@@ -165,7 +165,7 @@ def test_masks_hold_on_the_float32_weights_under_bfloat16():
     engine = Engine(device="cpu", precision="bfloat16")
     experiment = small_experiment("mobilenet_v2", engine=engine, recipe=small_recipe(2))
     checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
-    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[1], 0.9)
+    ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[1], 0.9)
     *_, (last, _) = lottery.train_ticket(experiment, 0, ticket)
     for name, kept in ticket.mask.items():
         assert last.weights[name].dtype == torch.float32
@@ -197,7 +197,7 @@ def test_an_incomplete_last_batch_is_left_out_of_training():
 def test_training_a_ticket_takes_the_epochs_that_are_left(k, threshold):
     experiment = small_experiment()
     checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
-    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[k], threshold)
+    ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[k], threshold)
     assert [m.epoch for _, m in run(experiment, ticket.start, ticket.mask)] == [*range(k + 1, 5)]
 
 
@@ -242,7 +242,7 @@ def test_the_loop_is_the_plain_one(optimizer, pruned):
     recipe = small_recipe(3, label_smoothing=0.2, **changes)
     experiment = small_experiment(recipe=recipe)
     start, data = initial(experiment), experiment.data
-    ticket = lottery.ticket(experiment, start, start, 0.6)
+    ticket = drawing.ticket(experiment, start, start, 0.6)
     mask = ticket.mask if pruned else None
     *_, (last, metrics) = run(experiment, ticket.start if pruned else start, mask)
 
@@ -307,7 +307,7 @@ def test_dense_runs_and_tickets_use_the_threads_of_the_engine():
     experiment = small_experiment(engine=engine)
     checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
     assert torch.get_num_threads() == 2
-    ticket = lottery.ticket(experiment, checkpoints[-1], checkpoints[1], 0.5)
+    ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[1], 0.5)
     next(lottery.train_ticket(experiment, 0, ticket))
     assert torch.get_num_threads() == 1
 
