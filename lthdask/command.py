@@ -69,6 +69,22 @@ def cluster_file(cluster: Path | None, deploy: str | None) -> Path | None:
     return here if cluster is None and here.is_file() else cluster
 
 
+def prepare_workers(cluster: Path | None, deploy: str | None, scheduler: str | None) -> None:
+    """Have what workers of this machine need imported while this process does the same.
+
+    Raises
+    ------
+    InputError
+        If there is something wrong with the cluster file.
+    """
+    from lthdask.cluster.settings import Settings, choose
+
+    if choose(Settings.read(cluster), deploy, scheduler, lambda line: None) == "local":
+        from lthdask.cluster.local import start_forkserver
+
+        start_forkserver()
+
+
 def train(
     console: Console,
     study: "Study",
@@ -119,7 +135,10 @@ def train(
         say(console, f"{study.name}: {again if failed else 'every cell is done'}")
         return folder.path
     folder.refuse_if_driven()
-    from lthdask.cluster.client import choose, local_workers, open_client, quiet_loops
+    from lthdask.cluster.client import open_client
+    from lthdask.cluster.local import local_workers
+    from lthdask.cluster.settings import choose
+    from lthdask.cluster.workers import quiet_loops
     from lthdask.report.progress import shown
 
     deployment = choose(where, deploy, scheduler, lambda line: say(console, line))

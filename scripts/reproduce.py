@@ -8,7 +8,16 @@ from typing import Any
 import click
 from rich.console import Console
 
-from lthdask.command import DEPLOYMENTS, changes, cluster_file, ended, say, train, worker_count
+from lthdask.command import (
+    DEPLOYMENTS,
+    changes,
+    cluster_file,
+    ended,
+    prepare_workers,
+    say,
+    train,
+    worker_count,
+)
 
 # Everything else is imported when it is needed: --help must not wait for torch.
 
@@ -111,6 +120,8 @@ def _run(
     as_json: bool,
 ) -> int:
     count, cluster = worker_count(workers), cluster_file(cluster, deploy)
+    if results is None:
+        prepare_workers(cluster, deploy, None)
     from lthdask.report.published import protocol, published
     from lthdask.report.reproduction import outcome, print_reproduction, reproduction
     from lthdask.storage.results import read_results

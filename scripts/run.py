@@ -8,7 +8,15 @@ from typing import Any
 import click
 from rich.console import Console
 
-from lthdask.command import DEPLOYMENTS, changes, cluster_file, ended, train, worker_count
+from lthdask.command import (
+    DEPLOYMENTS,
+    changes,
+    cluster_file,
+    ended,
+    prepare_workers,
+    train,
+    worker_count,
+)
 from lthdask.command import say as _say
 from lthdask.errors import InputError
 from lthdask.grid import ARMS
@@ -178,6 +186,8 @@ def _run(
     **common: str | None,
 ) -> int:
     count, cluster = worker_count(workers), cluster_file(cluster, deploy)
+    if not (status_only or dry_run or print_job_script):
+        prepare_workers(cluster, deploy, scheduler)
     given = {COMMON[name]: str(value) for name, value in common.items() if value is not None}
     from lthdask.study import Study
 
@@ -191,7 +201,7 @@ def _run(
 
     where = Settings.read(cluster)  # what is wrong with it is said before anything starts
     if print_job_script:
-        from lthdask.cluster.client import job_script
+        from lthdask.cluster.jobs import job_script
 
         queue = deploy or where.deployment
         queue = queue if queue not in ("auto", "local", "scheduler") else "slurm"
@@ -201,7 +211,7 @@ def _run(
     from lthdask.storage.results import read_results
 
     if dry_run:
-        from lthdask.cluster.client import choose
+        from lthdask.cluster.settings import choose
 
         place = choose(where, deploy, scheduler, lambda line: None)
         return _print_plan(console, study, out, data, retry_failed, count, place, as_json)
@@ -249,7 +259,7 @@ def _print_plan(
     as_json: bool,
 ) -> int:
     """Say what would be done."""
-    from lthdask.cluster.client import local_workers
+    from lthdask.cluster.local import local_workers
     from lthdask.plan import plan
     from lthdask.report.progress import duration
 

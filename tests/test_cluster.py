@@ -11,16 +11,11 @@ import psutil
 import pytest
 import yaml
 
-from lthdask.cluster.client import (
-    CLASSES,
-    Prepare,
-    ask_for_workers,
-    choose,
-    job_script,
-    local_workers,
-    open_client,
-)
-from lthdask.cluster.settings import DEPLOYMENTS, QUEUES, Settings, seconds
+from lthdask.cluster.client import open_client
+from lthdask.cluster.jobs import CLASSES, ask_for_workers, job_script
+from lthdask.cluster.local import local_workers
+from lthdask.cluster.settings import DEPLOYMENTS, QUEUES, Settings, choose, seconds
+from lthdask.cluster.workers import Prepare
 from lthdask.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -182,7 +177,7 @@ def test_the_deployment_is_what_is_given_then_what_the_file_says_then_what_is_th
     assert choose(file, None, None) == "pbs"
     assert choose(file, None, "tcp://y:1") == "scheduler"
     for answers, expected in ((True, "slurm"), (False, "local")):
-        monkeypatch.setattr("lthdask.cluster.client.slurm_answers", lambda a=answers: a)
+        monkeypatch.setattr("lthdask.cluster.settings.slurm_answers", lambda a=answers: a)
         assert choose(Settings(), None, None, said.append) == expected
     assert "sbatch answers here; --deploy local" in said[0]
     assert "no Slurm answers here; --deploy slurm" in said[1]
@@ -220,10 +215,10 @@ def test_a_scheduler_that_does_not_answer_is_refused_after_the_patience_of_the_f
 
 
 def test_one_worker_per_gpu_where_there_are_gpus_else_by_cores(monkeypatch):
-    monkeypatch.setattr("lthdask.cluster.client.CPU_COUNT", 6)
-    monkeypatch.setattr("lthdask.cluster.client._devices", lambda: [])
+    monkeypatch.setattr("lthdask.cluster.local.CPU_COUNT", 6)
+    monkeypatch.setattr("lthdask.cluster.local.devices", lambda: [])
     assert (local_workers(1), local_workers(4), local_workers(8)) == (6, 1, 1)
-    monkeypatch.setattr("lthdask.cluster.client._devices", lambda: ["0", "3"])
+    monkeypatch.setattr("lthdask.cluster.local.devices", lambda: ["0", "3"])
     assert local_workers(1) == 2
 
 

@@ -23,7 +23,8 @@ import pytest
 import yaml
 from distributed import Client, LocalCluster, WorkerPlugin
 
-from lthdask.cluster.client import SETTINGS, open_client
+from lthdask.cluster.client import open_client
+from lthdask.cluster.workers import SETTINGS
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.storage import checkpoints

@@ -16,8 +16,9 @@ import dask
 from distributed import Client, Future, Reschedule, as_completed, get_worker
 from distributed.comm import CommClosedError
 
-from lthdask.cluster.client import ask_for_workers, has_to_go, workers_asked_for
+from lthdask.cluster.jobs import ask_for_workers, workers_asked_for
 from lthdask.cluster.window import FEWEST, Window
+from lthdask.cluster.workers import has_to_go
 from lthdask.events import Event, Here, Stopped
 
 TOPIC = "lthdask"

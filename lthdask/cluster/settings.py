@@ -8,7 +8,7 @@ sections that are not in use, and what is wrong is named with its line.
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -111,6 +111,11 @@ class Settings:
             )
         return {key.replace("-", "_"): value for key, value in section.items()}
 
+    def dasks_own(self) -> dict[str, Any]:
+        """Return the file's sections that are Dask's; those of queues become arguments."""
+        sections = self.values.items()
+        return _flat({name: part for name, part in sections if name not in ("lthdask", "jobqueue")})
+
     def lifetime(self, queue: str) -> tuple[float, float] | None:
         """Return after how many seconds a worker leaves, and how much earlier or later.
 
@@ -158,6 +163,27 @@ def seconds(walltime: str) -> int:
         raise ValueError(f"a wall-time is [days-]hours:minutes:seconds; got {walltime!r}")
     days, hours, minutes, rest = (int(part or 0) for part in found.groups())
     return 86400 * days + 3600 * hours + 60 * minutes + rest
+
+
+def choose(
+    settings: Settings,
+    deployment: str | None,
+    scheduler: str | None,
+    say: Callable[[str], None] = print,
+) -> str:
+    """Return the deployment to use: what is given, what the file says, or what is there."""
+    chosen = "scheduler" if scheduler else deployment or settings.deployment
+    if chosen == "scheduler" and not (scheduler or settings.scheduler):
+        raise InputError(
+            "deployment is scheduler, but no address is given; add --scheduler ADDRESS"
+        )
+    if chosen != "auto":
+        return chosen
+    if slurm_answers():
+        say("training on Slurm, because sbatch answers here; --deploy local for this machine")
+        return "slurm"
+    say("training on this machine, because no Slurm answers here; --deploy slurm to insist")
+    return "local"
 
 
 def slurm_answers() -> bool:
@@ -234,3 +260,14 @@ def _problem(name: str, value: Any, default: Any) -> str | None:
 
 def _listed(names: Any) -> str:
     return ", ".join(names)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys as dotted ones: Dask replaces a whole section by a nested one."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,175 @@
+"""Workers that are jobs of a queue: Slurm, or what else dask-jobqueue knows."""
+
+import getpass
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client
+
+from lthdask.cluster.settings import Settings
+from lthdask.cluster.workers import MEMORY, SETTINGS, Say, dashboard_address
+from lthdask.errors import InputError
+
+CLASSES = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "sge": "SGECluster",
+    "lsf": "LSFCluster",
+    "htcondor": "HTCondorCluster",
+}
+
+
+def job_script(settings: Settings, queue: str, threads: int = 1) -> str:
+    """Return the job script that would be submitted, also where there is no such queue."""
+    with (
+        dask.config.set(SETTINGS),
+        dask.config.set(settings.dasks_own()),
+        _queue_cluster(queue, settings, threads) as cluster,
+    ):
+        script: str = cluster.job_script()
+        return script
+
+
+def ask_for_workers(client: Client, tasks: int) -> None:
+    """Ask a queue for as many workers as there is work for, within what was asked for.
+
+    While only dense runs can work, no GPU is held idle for the cells that will come. The
+    number never falls: workers that hold checkpoints are not sent away.
+    """
+    cluster = client.cluster
+    limits = getattr(cluster, "lthdask_limits", None)
+    if limits is None:
+        return
+    low, high = (min(limit, max(tasks, 1)) for limit in limits)
+    before = getattr(cluster, "lthdask_asked", (0, 0))
+    asked = max(low, before[0]), max(high, before[1])
+    if asked != before:
+        cluster.lthdask_asked = asked
+        cluster.adapt(minimum=asked[0], maximum=asked[1])
+
+
+def workers_asked_for(client: Client) -> int:
+    """Return how many workers a queue was asked for at most; 0 where there is none."""
+    limits: tuple[int, int] = getattr(client.cluster, "lthdask_limits", (0, 0))
+    return limits[1]
+
+
+@contextmanager
+def queued(
+    queue: str, settings: Settings, workers: int | tuple[int, int], threads: int, say: Say
+) -> Iterator[Client]:
+    """Jobs of a queue; none is left in it at the end."""
+    # A job that ended is replaced after this time; it is longer while a local client is open.
+    replaced = dask.config.set({"distributed.deploy.lost-worker-timeout": "15s"})
+    with (
+        replaced,
+        _queue_cluster(queue, settings, threads) as cluster,
+        Client(cluster) as client,
+    ):
+        cluster.lthdask_limits = workers if isinstance(workers, tuple) else (workers, workers)
+        ask_for_workers(client, 1)
+        port = cluster.scheduler.http_server.port
+        host, user = os.uname().nodename, getpass.getuser()
+        say(f"dashboard: ssh -N -L 8787:127.0.0.1:{port} {user}@{host}, then {_link(8787)}")
+        _wait_for_a_worker(queue, client, settings.patience, say)
+        yield client
+
+
+def _link(port: int) -> str:
+    return f"http://127.0.0.1:{port}/status"
+
+
+def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
+    """Return the cluster of a queue by name, with no worker yet."""
+    given = settings.queue(queue)
+    given.setdefault("cores", 1)
+    given.setdefault("processes", 1)
+    given["job_name"] = given.pop("name", None) or "lthdask"
+    if given.get("memory") is None:
+        raise InputError(f"{settings.file}: jobqueue.{queue}.memory is missing; such as 32GiB")
+    shared = Path(given.pop("shared_temp_directory", None) or "~/.lthdask").expanduser()
+    shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if logs := given.get("log_directory"):
+        given["log_directory"] = str(Path(logs).expanduser().absolute())
+    # exec: Slurm's SIGTERM reaches the first process of a job only, and the time it then
+    # leaves is that process's; a shell that waits for the worker would waste both.
+    given["python"] = f"exec {given.get('python') or sys.executable}"
+    given["job_script_prologue"] = [
+        *(given.get("job_script_prologue") or []),
+        *(f"export {key}={value}" for key, value in MEMORY.items()),
+        f"export DASK_CONFIG={shlex.quote(str(settings.file))}",
+    ]
+    given["worker_extra_args"] = _worker_arguments(
+        list(given.get("worker_extra_args") or []), settings.lifetime(queue)
+    )
+    return _cluster_class(queue)(
+        config_name=queue,
+        security=True,
+        protocol="tls://",
+        shared_temp_directory=str(shared),
+        scheduler_options={"dashboard_address": dashboard_address()},
+        silence_logs=logging.CRITICAL,
+        **{key: value for key, value in given.items() if value is not None},
+    )
+
+
+def _cluster_class(queue: str) -> Any:
+    """Return dask-jobqueue's class for a queue, and undo what its import does to signals.
+
+    It makes Ctrl-C end the process in silence, with exit code 0 (dask_jobqueue/runner.py).
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    import dask_jobqueue
+
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return getattr(dask_jobqueue, CLASSES[queue])
+
+
+def _worker_arguments(given: list[str], lifetime: tuple[float, float] | None) -> list[str]:
+    """Return the worker's arguments, with those that make it leave before its job is killed."""
+    arguments = [*given, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    if "--memory-limit" not in given:
+        arguments += ["--memory-limit", "0"]  # the queue fences memory already
+    if lifetime and "--lifetime" not in given:
+        arguments += ["--lifetime", f"{lifetime[0]:g}s"]
+        arguments += ["--lifetime-stagger", f"{lifetime[1]:g}s"]
+    return arguments
+
+
+def _wait_for_a_worker(queue: str, client: Client, patience: float, say: Say) -> None:
+    """Wait for the first worker, and say meanwhile what the queue says."""
+    began, before = time.monotonic(), ""
+    while not client.nthreads():
+        jobs = [worker.job_id for worker in client.cluster.workers.values() if worker.job_id]
+        state = _queue_state(queue, jobs)
+        waited = time.monotonic() - began
+        if jobs and state != before:
+            say(f"waiting for the queue: {state}")
+            before = state
+        if waited > patience:
+            raise InputError(
+                f"no worker has started after {waited:.0f} s of patience ({state}); its jobs are "
+                f"cancelled; ask for less in the cluster file, or set lthdask.patience"
+            )
+        time.sleep(1)
+
+
+def _queue_state(queue: str, jobs: list[str]) -> str:
+    """Return how many jobs there are and, from Slurm, in which state and why."""
+    if queue != "slurm" or not jobs:
+        return f"{len(jobs)} jobs submitted"
+    asked = ["squeue", "--noheader", "--format=%T (%r)", f"--jobs={','.join(jobs)}"]
+    found = subprocess.run(asked, capture_output=True, text=True).stdout.split("\n")
+    counts = {line: found.count(line) for line in found if line}
+    return ", ".join(f"{count} {line}" for line, count in counts.items()) or "no jobs"

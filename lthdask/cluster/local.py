@@ -1,0 +1,74 @@
+"""Workers that are processes of this machine, forked from one that has imported torch."""
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing import forkserver, resource_tracker
+
+import dask
+from dask.system import CPU_COUNT
+from distributed import Client, LocalCluster
+
+from lthdask.cluster.workers import MEMORY, Say, Workers, dashboard_address, devices
+
+PRELOADED = ("lthdask.cluster.forkserver", "distributed", "lthdask.tasks", "torch._dynamo")
+"""Modules that workers of this machine are forked with; the last is what an optimizer imports."""
+
+
+def local_workers(threads: int = 1) -> int:
+    """Return how many workers this machine has room for: one per GPU, or by its cores."""
+    return len(devices()) or max(1, int(CPU_COUNT) // threads)
+
+
+def start_forkserver() -> None:
+    """Start the process that workers of this machine are forked from, if it does not run.
+
+    Called early, it imports what they need while this process does the same.
+    """
+    os.environ.update({key: str(value) for key, value in MEMORY.items()})
+    resource_tracker.ensure_running()  # or it would be started meanwhile, and unblock Ctrl-C
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
+    with _interrupted_later():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Block Ctrl-C, which a terminal sends to every process of the command.
+
+    What is started meanwhile, and the workers that come of it, never sees it; the driver
+    does then.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
+    """Workers on this machine; scheduler and dashboard listen to nobody else."""
+    most = workers[1] if isinstance(workers, tuple) else workers
+    count = min(most or local_workers(threads), local_workers(threads))
+    with ExitStack() as stack:
+        # A nanny starts its worker again. Dask would close it for good if, so long after one
+        # death, the worker happened to be starting after another.
+        stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1000 d"}))
+        start_forkserver()
+        with _interrupted_later():
+            cluster = stack.enter_context(
+                LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address=dashboard_address(),
+                    silence_logs=logging.CRITICAL,  # tracebacks are kept in the study's folder
+                )
+            )
+        client = stack.enter_context(Client(cluster))
+        say(f"dashboard: {client.dashboard_link}")
+        yield client
