@@ -26,7 +26,7 @@ from distributed import Client, LocalCluster
 from lthdask import lottery
 from lthdask.cluster.client import collecting_rarely, open_client
 from lthdask.cluster.queue import Queue, Task
-from lthdask.cluster.workers import SETTINGS
+from lthdask.cluster.settings import SETTINGS
 from lthdask.events import Event
 from lthdask.flow import run
 from lthdask.grid import Grid

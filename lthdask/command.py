@@ -69,7 +69,7 @@ def cluster_file(cluster: Path | None, deploy: str | None) -> Path | None:
     return here if cluster is None and here.is_file() else cluster
 
 
-def prepare_workers(cluster: Path | None, deploy: str | None, scheduler: str | None) -> None:
+def import_ahead(cluster: Path | None, deploy: str | None, scheduler: str | None) -> None:
     """Have what workers of this machine need imported while this process does the same.
 
     Raises
@@ -79,10 +79,12 @@ def prepare_workers(cluster: Path | None, deploy: str | None, scheduler: str | N
     """
     from lthdask.cluster.settings import Settings, choose
 
-    if choose(Settings.read(cluster), deploy, scheduler, lambda line: None) == "local":
+    settings = Settings.read(cluster)
+    if choose(settings, deploy, scheduler, lambda line: None) == "local":
         from lthdask.cluster.local import start_forkserver
 
-        start_forkserver()
+        with settings.applied():
+            start_forkserver()
 
 
 def train(

@@ -16,7 +16,7 @@ from lthdask.networks import Network, build, on_meta
 from lthdask.streams import Purpose, stream
 from lthdask.training import Recipe
 
-_drawing = Lock()
+_initialising = Lock()
 _idle: dict[Hashable, list[nn.Module]] = {}
 
 
@@ -59,7 +59,7 @@ class Experiment:
         initialisation of the same replicate.
         """
         # torch's layers draw from one generator for the whole process.
-        with _drawing, torch.random.fork_rng(devices=[]):
+        with _initialising, torch.random.fork_rng(devices=[]):
             bits = stream(self.seed, replicate, Purpose.INITIALISATION, int(again))
             torch.manual_seed(int(bits.random_raw() >> 1))
             network = build(self.network, self.image_size, self.data.channels, self.data.classes)

@@ -1,4 +1,4 @@
-"""The experiments: train the dense network, and what is drawn from it.
+"""The trainings of a grid: of the dense network, and of what is drawn from it.
 
 Plain functions of values. Nothing here knows where a run takes place, or where its results
 go.

@@ -13,7 +13,7 @@ from lthdask.command import (
     changes,
     cluster_file,
     ended,
-    prepare_workers,
+    import_ahead,
     say,
     train,
     worker_count,
@@ -121,7 +121,7 @@ def _run(
 ) -> int:
     count, cluster = worker_count(workers), cluster_file(cluster, deploy)
     if results is None:
-        prepare_workers(cluster, deploy, None)
+        import_ahead(cluster, deploy, None)
     from lthdask.report.published import protocol, published
     from lthdask.report.reproduction import outcome, print_reproduction, reproduction
     from lthdask.storage.results import read_results

@@ -13,7 +13,7 @@ from lthdask.command import (
     changes,
     cluster_file,
     ended,
-    prepare_workers,
+    import_ahead,
     train,
     worker_count,
 )
@@ -187,7 +187,7 @@ def _run(
 ) -> int:
     count, cluster = worker_count(workers), cluster_file(cluster, deploy)
     if not (status_only or dry_run or print_job_script):
-        prepare_workers(cluster, deploy, scheduler)
+        import_ahead(cluster, deploy, scheduler)
     given = {COMMON[name]: str(value) for name, value in common.items() if value is not None}
     from lthdask.study import Study
 

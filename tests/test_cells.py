@@ -90,7 +90,7 @@ def test_a_cell_that_diverges_disturbs_no_other(tmp_path, beside, monkeypatch):
             drawn.start.weights["5.bias"][:] = float("nan")
         return drawn
 
-    monkeypatch.setattr(lottery, "draw", poisoned)
+    monkeypatch.setattr(drawing, "draw", poisoned)
     assert train_cells(work, COHORT, here(), *needed) == ["done", "diverged"]
     assert_equal(work, beside, COHORT[:1])
     results = open_results(work.folder.path).load()

@@ -24,7 +24,7 @@ import yaml
 from distributed import Client, LocalCluster, WorkerPlugin
 
 from lthdask.cluster.client import open_client
-from lthdask.cluster.workers import SETTINGS
+from lthdask.cluster.settings import SETTINGS
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.storage import checkpoints

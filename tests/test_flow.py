@@ -215,6 +215,25 @@ def test_the_longest_tasks_are_submitted_first(local_client):
     assert [task.length for task, _ in submitted] == [9, 7, 5, 3, 1]
 
 
+def test_a_queue_begins_afresh_whatever_became_of_the_one_before(local_client):
+    """Also while what was raised is held, as a notebook holds it, with all futures in it."""
+    outcomes = []
+
+    def refuse(outcome):
+        raise outcome
+
+    before = Queue(local_client)
+    for length in (3, 2, 1):
+        before.add(Task("task", _fail, ("full",), length=length, then=refuse))
+    with pytest.raises(ValueError, match="full") as held:
+        before.run()
+    after = Queue(local_client)
+    after.add(Task("task", _plus, (1, 1), then=outcomes.append))
+    after.run()
+    assert outcomes == [2]
+    assert held
+
+
 def test_no_task_waits_behind_another_on_a_busy_worker(local_client):
     """Also where there are only few: Dask would give each of the two workers two at once."""
     queue, gate = Queue(local_client), distributed.Event("gate")
@@ -321,6 +340,10 @@ def test_checkpoints_that_the_workers_lost_are_sent_again(local_client):
     queue.add(Task("first", _plus, (1,), ("value",), then=lambda o: (seen.append(o), lose(o))))
     queue.run()
     assert seen == [41, 42]
+
+
+def _fail(reason, here):
+    raise ValueError(reason)
 
 
 def _plus(number, *others):

@@ -310,6 +310,20 @@ def test_a_mask_is_drawn_once_for_all_rewind_epochs_and_arms_of_a_threshold(expe
     assert draw(experiment, dense, "ticket", threshold=0.7).mask is not masks[0]
 
 
+def test_weights_are_scored_once_for_all_thresholds(experiment, dense, monkeypatch):
+    scored, times = drawing.scored, []
+
+    def counted(*given):
+        times.append(given[0])
+        return scored(*given)
+
+    monkeypatch.setattr(drawing, "scored", counted)
+    snip = replace(experiment, pruning=Pruning("snip", rate=0.3))  # of no other test
+    low, high = (draw(snip, dense, "ticket", threshold=share).mask for share in (0.6, 0.9))
+    assert times == ["snip"]
+    assert all((low[name] >= high[name]).all() for name in low)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"pruning": Pruning("layerwise")}, {"pruning": Pruning("snip")}, {"mask_epoch": 1}],

@@ -40,7 +40,8 @@ def test_the_engine_imports_with_nothing_but_torch_torchvision_and_numpy():
     heavy = "dask distributed zarr xarray pydantic yaml safetensors sklearn click rich pandas"
     code = f"import sys; sys.modules.update(dict.fromkeys({heavy.split()!r}))\n"
     code += (
-        "import lthdask.lottery, lthdask.cohort, lthdask.networks, lthdask.data, lthdask.datasets"
+        "import lthdask.lottery, lthdask.drawing, lthdask.cohort, lthdask.networks, "
+        "lthdask.data, lthdask.datasets"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -5,18 +5,16 @@ already. One worker has one device.
 """
 
 import gc
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import dask
 from distributed import Client
 
 from lthdask.cluster.jobs import queued
 from lthdask.cluster.local import local
 from lthdask.cluster.settings import Settings, choose
-from lthdask.cluster.workers import SETTINGS, Prepare, Say, Workers
+from lthdask.cluster.workers import Prepare, Say, Workers
 from lthdask.errors import InputError
 
 
@@ -61,9 +59,7 @@ def open_client(
     """
     settings = Settings.read(Path(cluster) if cluster else None)
     chosen = choose(settings, deployment, scheduler, say)
-    if settings.file:  # so that workers that are started from here read it, too
-        os.environ["DASK_CONFIG"] = str(settings.file)
-    with dask.config.set(SETTINGS), dask.config.set(settings.dasks_own()), collecting_rarely():
+    with settings.applied(), collecting_rarely():
         if chosen == "local":
             opened = local(workers, threads, say)
         elif chosen == "scheduler":

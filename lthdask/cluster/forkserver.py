@@ -3,12 +3,24 @@
 import ctypes
 import signal
 import sys
+from importlib import import_module
+
+PRELOADED = ("distributed", "lthdask.tasks", "torch._dynamo")
+"""Modules that workers are forked with; the last is what an optimizer imports."""
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_the_command(ends: bool) -> None:
+    """Have Linux end this process with the thread that started it, or not."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if ends else 0)
+
 
 # A signal to every process of a job is for driver and workers, which save what they can;
 # were this one gone, the driver would take its workers for dead.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-if sys.platform == "linux":
-    # It is not to import on once the command has ended, holding on to its output.
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+# Meanwhile it does not see that a command has ended, whose output it would hold open.
+end_with_the_command(True)
+for module in PRELOADED:
+    import_module(module)
+end_with_the_command(False)

@@ -16,8 +16,8 @@ from typing import Any
 import dask
 from distributed import Client
 
-from lthdask.cluster.settings import Settings
-from lthdask.cluster.workers import MEMORY, SETTINGS, Say, dashboard_address
+from lthdask.cluster.settings import MEMORY, Settings
+from lthdask.cluster.workers import Say, dashboard_address
 from lthdask.errors import InputError
 
 CLASSES = {
@@ -31,11 +31,7 @@ CLASSES = {
 
 def job_script(settings: Settings, queue: str, threads: int = 1) -> str:
     """Return the job script that would be submitted, also where there is no such queue."""
-    with (
-        dask.config.set(SETTINGS),
-        dask.config.set(settings.dasks_own()),
-        _queue_cluster(queue, settings, threads) as cluster,
-    ):
+    with settings.applied(), _queue_cluster(queue, settings, threads) as cluster:
         script: str = cluster.job_script()
         return script
 

@@ -11,11 +11,9 @@ from multiprocessing import forkserver, resource_tracker
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
+from distributed.utils import get_mp_context
 
-from lthdask.cluster.workers import MEMORY, Say, Workers, dashboard_address, devices
-
-PRELOADED = ("lthdask.cluster.forkserver", "distributed", "lthdask.tasks", "torch._dynamo")
-"""Modules that workers of this machine are forked with; the last is what an optimizer imports."""
+from lthdask.cluster.workers import Say, Workers, dashboard_address, devices
 
 
 def local_workers(threads: int = 1) -> int:
@@ -28,25 +26,14 @@ def start_forkserver() -> None:
 
     Called early, it imports what they need while this process does the same.
     """
-    os.environ.update({key: str(value) for key, value in MEMORY.items()})
+    for name, value in dask.config.get("distributed.nanny.pre-spawn-environ").items():
+        if value is not None:
+            os.environ.setdefault(name, str(value))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lthdask.cluster.forkserver"])
     resource_tracker.ensure_running()  # or it would be started meanwhile, and unblock Ctrl-C
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     with _interrupted_later():
         forkserver.ensure_running()
-
-
-@contextmanager
-def _interrupted_later() -> Iterator[None]:
-    """Block Ctrl-C, which a terminal sends to every process of the command.
-
-    What is started meanwhile, and the workers that come of it, never sees it; the driver
-    does then.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -58,6 +45,7 @@ def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
         # A nanny starts its worker again. Dask would close it for good if, so long after one
         # death, the worker happened to be starting after another.
         stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1000 d"}))
+        get_mp_context()  # says once what Dask would have it import; what we say comes after
         start_forkserver()
         with _interrupted_later():
             cluster = stack.enter_context(
@@ -72,3 +60,17 @@ def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
         client = stack.enter_context(Client(cluster))
         say(f"dashboard: {client.dashboard_link}")
         yield client
+
+
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Block Ctrl-C, which a terminal sends to every process of the command.
+
+    What is started meanwhile, and the workers that come of it, never sees it; the driver
+    does then.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

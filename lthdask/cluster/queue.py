@@ -7,6 +7,7 @@ submitted anew: Dask itself would cancel them (dask/distributed#3149).
 """
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import astuple, dataclass, field
@@ -74,6 +75,7 @@ class Queue:
     _workers: int = 0
     _counted: float = float("-inf")
     _submitted: int = 0
+    _name: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def share(self, name: Hashable, load: Callable[[], Any]) -> None:
         """Scatter a value; `load` gives it, and gives it again if the workers lose it."""
@@ -105,16 +107,16 @@ class Queue:
     def run(self) -> None:
         """Run until no task is left, those included that are added on the way."""
         landed = as_completed([], with_results=True, raise_errors=False)
-        running = dict[str, Task]()
+        running = dict[str, tuple[Task, Future]]()
         self.client.subscribe_topic(TOPIC, lambda event: self.watch(Event(*event[1])))
         try:
             while self._waiting or running:
                 ask_for_workers(self.client, len(self._waiting) + len(running))
                 for task, future in self._submit_next(len(running)):
-                    running[future.key] = task
+                    running[future.key] = task, future
                     landed.add(future)
                 for future, result in landed.next_batch(block=True):
-                    task, status = running.pop(future.key), future.status
+                    (task, _), status = running.pop(future.key), future.status
                     future.release()
                     if status == "cancelled":
                         log.warning("%s lost its checkpoints with a worker; sent again", task.name)
@@ -123,6 +125,8 @@ class Queue:
                     else:
                         task.then(result[1] if status == "error" else result)
         finally:
+            for _, future in running.values():  # of a run that has failed, or was stopped
+                future.release()
             self.client.unsubscribe_topic(TOPIC)
 
     def _submit_next(self, running: int) -> Iterator[tuple[Task, Future]]:
@@ -138,8 +142,9 @@ class Queue:
         call, calls = dask.delayed(_call, traverse=False, pure=False), []
         for task in tasks:
             self._submitted += 1
-            # A key is used once: Dask answers a known key with its old result, or old end.
-            key = f"{task.name}-{self._submitted}"
+            # A key is used once: Dask answers a known key with its old result, or old end, as
+            # long as anybody holds it, as the traceback of a run that failed does.
+            key = f"{task.name}-{self._name}-{self._submitted}"
             values = [self._futures[name] for name in task.shared]
             with dask.annotate(priority=task.length):
                 calls.append(call(task.function, task.arguments, *values, dask_key_name=key))
