@@ -3,7 +3,8 @@
 equal: both loops give the same losses on the same batches. speed: images per second of
 MobileNetV2 at 32×32 pixels, batch 128: ours in two processes of one thread, as two workers
 train, and in one; torchvision's network in PyTorch's defaults (NCHW, float32, every thread),
-in interleaved rounds. memory: what a training process takes above its imports.
+in interleaved rounds. memory: what a training process takes above its imports. compile: our
+network through torch.compile against itself, on one thread; it takes minutes.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from lthdask.networks import Network
 from lthdask.rewinding import Checkpoint
 from lthdask.training import Optimizer, Recipe, train
 
-PARTS = ("equal", "speed", "memory")
+PARTS = ("equal", "speed", "memory", "compile")
 BATCH = 128
 STEPS = 8
 MOMENTUM, DECAY, RATE = 0.9, 5e-4, 0.01
@@ -71,10 +72,14 @@ def experiment(
     )
 
 
-def ours(batches: int, engine: Engine, every: int, dtype: torch.dtype) -> Iterator[float]:
+def ours(
+    batches: int, engine: Engine, every: int, dtype: torch.dtype, compiled: bool = False
+) -> Iterator[float]:
     """Train by our loop; yield the sum of the losses, each `every` steps."""
     one, due = experiment(batches, engine, dtype), cycle([*[False] * (every - 1), True])
     network = one.build().to(dtype)
+    if compiled:
+        network.compile()
     start = Checkpoint(0, {name: t.clone() for name, t in network.state_dict().items()})
     for checkpoint, _ in train(
         network,
@@ -133,9 +138,9 @@ def require_equal() -> None:
         raise SystemExit("the loops do not train the same: no speed is compared")
 
 
-def our_rounds(batches: int, engine: Engine) -> Iterator[object]:
+def our_rounds(batches: int, engine: Engine, compiled: bool = False) -> Iterator[object]:
     """Train `STEPS` steps by our loop whenever it is asked."""
-    return ours(batches, engine, STEPS, torch.float32)
+    return ours(batches, engine, STEPS, torch.float32, compiled)
 
 
 def default_rounds(batches: int) -> Iterator[object]:
@@ -182,7 +187,7 @@ class Group:
     """The processes of a way; they wait while others are timed."""
 
     def __init__(self, way: Way) -> None:
-        spawn = mp.get_context("spawn")
+        spawn, began = mp.get_context("spawn"), time.perf_counter()
         self.pipes, self.processes = [], []
         for _ in range(way.processes):
             here, there = spawn.Pipe()
@@ -191,6 +196,7 @@ class Group:
             self.pipes.append(here)
         for pipe in self.pipes:
             pipe.recv()
+        print(f"{way.name}: ready after {time.perf_counter() - began:.0f} s", flush=True)
 
     def round(self, images: int) -> tuple[float, float]:
         """Return images per second, and CPU milliseconds an image, of `images` a process."""
@@ -283,10 +289,11 @@ def show_memory() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", action="append", choices=PARTS, help="all by default")
+    default = "all but compile by default"
+    parser.add_argument("--part", action="append", choices=PARTS, help=default)
     parser.add_argument("--rounds", type=int, default=12)
     arguments = parser.parse_args()
-    parts = arguments.part or PARTS
+    parts = arguments.part or PARTS[:-1]
     load1 = os.getloadavg()[0]
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {load1:.1f}")
     if "equal" in parts or "speed" in parts:
@@ -297,6 +304,13 @@ def main() -> None:
         show(f"MobileNetV2, 32×32, batch {BATCH}", ways, found)
     if "memory" in parts:
         show_memory()
+    if "compile" in parts:
+        batches = (arguments.rounds + 2) * STEPS
+        ways = [
+            Way(name, 1, 1, our_rounds, (batches, ONE_THREAD, compiled))
+            for name, compiled in (("as it is", False), ("compiled", True))
+        ]
+        show("torch.compile, 1 thread", ways, speeds(ways, arguments.rounds, STEPS * BATCH))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What cluster.yaml and opening a client promise, on a machine without any queue."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from lthdask.cluster.client import open_client
+from lthdask.cluster.client import collecting_rarely, open_client
 from lthdask.cluster.jobs import CLASSES, ask_for_workers, job_script
 from lthdask.cluster.local import local_workers
 from lthdask.cluster.settings import DEPLOYMENTS, QUEUES, Settings, choose, seconds
@@ -220,6 +221,13 @@ def test_one_worker_per_gpu_where_there_are_gpus_else_by_cores(monkeypatch):
     assert (local_workers(1), local_workers(4), local_workers(8)) == (6, 1, 1)
     monkeypatch.setattr("lthdask.cluster.local.devices", lambda: ["0", "3"])
     assert local_workers(1) == 2
+
+
+def test_garbage_is_collected_as_before_once_the_client_is_closed():
+    before = gc.get_threshold()
+    with collecting_rarely():
+        assert gc.get_threshold() == tuple(3 * threshold for threshold in before)
+    assert gc.get_threshold() == before
 
 
 def test_every_local_worker_takes_a_gpu_of_its_own(monkeypatch):
