@@ -20,7 +20,7 @@ from lthdask.errors import InputError
 from lthdask.events import Event
 from lthdask.preparing import engine_for, epochs_to_train, existing, prepared, remaining_of
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import open_results
+from lthdask.storage.results import Status, open_results
 from lthdask.study import Study
 from lthdask.sweep import NO_ROOM, Sweep
 from lthdask.tasks import Work
@@ -123,6 +123,7 @@ def run(
                 sweep.add_dense_run(replicate)
         queue.run()
         sweep.skip_the_rest()
+        folder.remove_states(c for c, status in cube.cells().items() if status is Status.DONE)
     return open_results(folder.path)
 
 

@@ -207,6 +207,22 @@ def test_fresh_buffers_change_the_tickets_that_had_some(local_client, tmp_path):
     assert not same.sel(rewind_epoch=2).any()
 
 
+def test_no_state_of_a_done_cell_stays_behind_one_that_died_before_it_removed_it(
+    local_client, tmp_path
+):
+    run(TINY, local_client, tmp_path)
+    cube = Cube(tmp_path / "results.zarr")
+    done, again = list(cube.cells())[:2]
+    left, kept = (Folder(tmp_path).run(name) / "state-0.safetensors" for name in (done, "dense-r7"))
+    kept.parent.mkdir()
+    for state in (left, kept):
+        state.write_bytes(b"")
+    cube.mark(again, Status.PENDING)
+    run(TINY, local_client, tmp_path)
+    assert not left.exists()
+    assert kept.exists()
+
+
 def test_the_longest_tasks_are_submitted_first(local_client):
     queue = Queue(local_client)
     for length in (1, 7, 3, 9, 5):

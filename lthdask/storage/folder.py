@@ -163,6 +163,16 @@ class Folder:
             if file not in kept:
                 file.unlink(missing_ok=True)
 
+    def remove_states(self, done: Iterable[object]) -> None:
+        """Remove the states of runs that are done.
+
+        A worker that dies between a cell's results and the removal of its state leaves it.
+        """
+        names = set(map(str, done))
+        for file in self.path.glob("cells/*/state-*"):
+            if file.parent.name in names:
+                file.unlink(missing_ok=True)
+
     def write_skipped(self, reasons: Mapping[str, str]) -> None:
         """Keep why cells were skipped: name of the cell → reason."""
         write_whole(self._skipped, (json.dumps(reasons, indent=2) + "\n").encode())
