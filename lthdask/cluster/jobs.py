@@ -76,13 +76,10 @@ def queued(
         ask_for_workers(client, 1)
         port = cluster.scheduler.http_server.port
         host, user = os.uname().nodename, getpass.getuser()
-        say(f"dashboard: ssh -N -L 8787:127.0.0.1:{port} {user}@{host}, then {_link(8787)}")
+        tunnel = f"ssh -N -L 8787:127.0.0.1:{port} {user}@{host}"
+        say(f"dashboard: {tunnel}, then http://127.0.0.1:8787/status")
         _wait_for_a_worker(queue, client, settings.patience, say)
         yield client
-
-
-def _link(port: int) -> str:
-    return f"http://127.0.0.1:{port}/status"
 
 
 def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
