@@ -194,38 +194,48 @@ def overhead(workers: int, grid: Grid) -> Cost:
 def beside_training() -> float:
     """Return the milliseconds of a worker that a cell takes beside its training and its write.
 
-    From when the dense run has landed to the last cell, with one worker in this process: with
-    Dask, the driver, and whatever a worker does for the first time.
+    From when the dense run has landed to the last cell: with Dask, with whatever the driver
+    keeps the worker waiting for, and with what a worker does for the first time.
     """
-    times, spent = list[float](), 0.0
-    train_tickets, write = lottery.train_tickets, Cube.write
-
-    def trained(*arguments: Any, **options: Any) -> Iterator[Any]:
-        nonlocal spent
-        epochs, began = train_tickets(*arguments, **options), time.perf_counter()
-        for found in epochs:
-            spent += time.perf_counter() - began
-            yield found
-            began = time.perf_counter()
-        spent += time.perf_counter() - began
-
-    def written(*arguments: Any, **options: Any) -> None:
-        nonlocal spent
-        began = time.perf_counter()
-        write(*arguments, **options)
-        spent += time.perf_counter() - began
+    times: list[float] = []
 
     def watch(event: Event) -> None:
         if event.kind in ("dense", "cell"):
             times.append(time.perf_counter())
 
-    lottery.train_tickets, Cube.write = trained, written  # type: ignore[method-assign]
-    try:
-        with tempfile.TemporaryDirectory(dir=".") as out, cluster_of(1) as client:
-            run(Study.read("digits").changed(SMALL_IMAGES), client, f"{out}/run", watch=watch)
-    finally:
-        lottery.train_tickets, Cube.write = train_tickets, write  # type: ignore[method-assign]
+    with (
+        tempfile.TemporaryDirectory(dir=".") as out,
+        open_client(1, deployment="local", say=lambda line: None) as client,
+    ):
+        client.run(_time_the_work)
+        run(Study.read("digits").changed(SMALL_IMAGES), client, f"{out}/run", watch=watch)
+        (spent,) = client.run(_seconds_of_work).values()
     return 1000 * (times[-1] - times[0] - spent) / (len(times) - 1)
+
+
+def _time_the_work(dask_worker: Any) -> None:
+    """Have a worker count the seconds in which it trains tickets or writes cells."""
+    train_tickets, write, clock = lottery.train_tickets, Cube.write, time.perf_counter
+    dask_worker.seconds_of_work = 0.0
+
+    def trained(*arguments: Any, **options: Any) -> Iterator[Any]:
+        epochs, began = train_tickets(*arguments, **options), clock()
+        for found in epochs:
+            dask_worker.seconds_of_work += clock() - began
+            yield found
+            began = clock()
+        dask_worker.seconds_of_work += clock() - began
+
+    def written(*arguments: Any, **options: Any) -> None:
+        began = clock()
+        write(*arguments, **options)
+        dask_worker.seconds_of_work += clock() - began
+
+    lottery.train_tickets, Cube.write = trained, written  # type: ignore[method-assign]
+
+
+def _seconds_of_work(dask_worker: Any) -> float:
+    return float(dask_worker.seconds_of_work)
 
 
 def _resident() -> float:

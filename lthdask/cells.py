@@ -57,7 +57,7 @@ def train_cells(
     outcomes = dict[Cell, str | Exception]()
     waiting = list[tuple[Cell, Training]]()
     for cell in cells:
-        status = cube.status(cell)
+        status = cube.status(cell) if work.folder.begun(cell) else Status.PENDING
         lost = work.study.awaited(cell) and not checkpoints.holds_ticket(work.folder.final(cell))
         if status is Status.DIVERGED or (status is Status.DONE and not lost):
             outcomes[cell] = status.name.lower()

@@ -7,6 +7,7 @@ go.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -197,8 +198,9 @@ def densities(
     network = experiment.outline()
     weights = {name: trained.weights[name] for name in prunable_weights(network)}
     sizes = {name: weight.numel() for name, weight in weights.items()}
-    channels = {name: weight.flatten(1).count_nonzero(1) for name, weight in weights.items()}
-    kept = {name: int(of_layer.sum()) for name, of_layer in channels.items()}
+    # In NumPy: torch's count_nonzero took three times as long.
+    lives = {name: weight.flatten(1).numpy() != 0 for name, weight in weights.items()}
+    kept = {name: int(np.count_nonzero(of_layer)) for name, of_layer in lives.items()}
     parameters = sum(parameter.numel() for parameter in network.parameters())
     pruned = sum(sizes.values()) - sum(kept.values())
     return (
@@ -209,7 +211,7 @@ def densities(
         {
             name: {
                 "density": kept[name] / sizes[name],
-                "dead_channels": int((channels[name] == 0).sum()),
+                "dead_channels": int(np.count_nonzero(~lives[name].any(1))),
             }
             for name in weights
         },

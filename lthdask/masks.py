@@ -264,7 +264,10 @@ def draw_mask(
             survives, cutoff = _without_lowest(pooled, len(pooled) - left)
         pieces = survives.split([len(scores[name]) for name in pool])
         for name, piece in zip(pool, pieces, strict=True):
-            mask[name] = mask[name].masked_scatter(mask[name], piece)
+            # Without a mask before, every weight is scored, and the piece is the mask.
+            whole = len(piece) == mask[name].numel()
+            alive = mask[name]
+            mask[name] = piece.view_as(alive) if whole else alive.masked_scatter(alive, piece)
             cutoffs[name] = cutoff
     return mask, cutoffs
 
@@ -291,12 +294,13 @@ def _without_lowest(scores: Tensor, count: int) -> tuple[Tensor, float]:
 
     An order statistic, because interpolated quantiles do not give exact counts.
     """
-    # NumPy's partition: torch's kthvalue took seven times as long.
-    cutoff = np.partition(scores.cpu().numpy(), count)[count]
-    survives = scores >= cutoff
-    ties = (scores == cutoff).nonzero().flatten()
-    survives[ties[: count - int((~survives).sum())]] = False
-    return survives, float(cutoff)
+    # In NumPy: torch's kthvalue and comparisons took seven times as long.
+    values = scores.cpu().numpy()
+    cutoff = np.partition(values, count)[count]
+    survives = values >= cutoff
+    pruned = len(values) - np.count_nonzero(survives)
+    survives[np.flatnonzero(values == cutoff)[: count - pruned]] = False
+    return torch.from_numpy(survives).to(scores.device), float(cutoff)
 
 
 def random_mask(mask: Mask, spared: frozenset[str], seed: int, replicate: int) -> dict[str, Tensor]:

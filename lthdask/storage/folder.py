@@ -228,6 +228,10 @@ class Folder:
             json.dump(about, file)
         return number
 
+    def begun(self, name: object) -> bool:
+        """Return whether an attempt at a run was recorded: quicker to see than in the cube."""
+        return (self.run(name) / "attempt-1.json").exists()
+
     def attempts(self, name: object) -> list[dict[str, Any]]:
         """Return what is recorded of each attempt at a run, oldest first."""
         files = self.run(name).glob("attempt-*.json")
