@@ -16,7 +16,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0"}
+os.environ |= {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Started by `uv run`, Ray would have uv install every worker's packages once more.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
 
 import ray
 import torch
