@@ -199,7 +199,7 @@ def densities(
     weights = {name: trained.weights[name] for name in prunable_weights(network)}
     sizes = {name: weight.numel() for name, weight in weights.items()}
     # In NumPy: torch's count_nonzero took three times as long.
-    lives = {name: weight.flatten(1).numpy() != 0 for name, weight in weights.items()}
+    lives = {name: weight.flatten(1).cpu().numpy() != 0 for name, weight in weights.items()}
     kept = {name: int(np.count_nonzero(of_layer)) for name, of_layer in lives.items()}
     parameters = sum(parameter.numel() for parameter in network.parameters())
     pruned = sum(sizes.values()) - sum(kept.values())
