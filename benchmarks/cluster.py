@@ -32,7 +32,7 @@ from lthdask.flow import run
 from lthdask.grid import Grid
 from lthdask.masks import prunable_weights
 from lthdask.networks import on_meta
-from lthdask.storage.results import CURVES, LAYERS, METRICS, RECORD, Cube, Status
+from lthdask.storage.cube import CURVES, LAYERS, METRICS, RECORD, Cube, Status
 from lthdask.study import Study
 
 PARTS = ("start", "rate", "overhead", "cell", "write")

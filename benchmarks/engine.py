@@ -28,8 +28,9 @@ from lthdask.engine import Engine
 from lthdask.experiment import Experiment
 from lthdask.masks import Pruning
 from lthdask.networks import Network
+from lthdask.recipe import Optimizer, Recipe
 from lthdask.rewinding import Checkpoint
-from lthdask.training import Optimizer, Recipe, train
+from lthdask.training import train
 
 PARTS = ("equal", "speed", "memory", "compile")
 BATCH = 128

@@ -23,8 +23,9 @@ import numpy as np
 import psutil
 
 from lthdask.grid import Cell
+from lthdask.storage.cube import Cube, Status
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import Cube, Status, read_results
+from lthdask.storage.results import read_results
 from lthdask.study import Study
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "run.py"

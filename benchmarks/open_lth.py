@@ -29,9 +29,9 @@ from lthdask.grid import Grid
 from lthdask.masks import Pruning, prunable_weights
 from lthdask.networks import Network
 from lthdask.preparing import epochs_to_train
+from lthdask.recipe import Optimizer, Recipe
 from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.study import Study
-from lthdask.training import Optimizer, Recipe
 
 BATCH, IMAGES = 64, 1280
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4

@@ -20,7 +20,7 @@ from lthdask.learning_speed import learning_speed
 from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.stability import barrier
 from lthdask.storage import checkpoints
-from lthdask.storage.results import Status
+from lthdask.storage.cube import Status
 from lthdask.tasks import Training, Work, cube_of, follow
 from lthdask.training import Diverged
 

@@ -21,18 +21,9 @@ from lthdask.masks import prunable_weights
 from lthdask.networks import on_meta
 from lthdask.preparing import empty_cube
 from lthdask.storage import checkpoints
+from lthdask.storage.cube import CELL, LAYERS, MAY_LACK, METRICS, RECORD, Cube, Status, attributes
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import (
-    CELL,
-    LAYERS,
-    MAY_LACK,
-    METRICS,
-    RECORD,
-    Cube,
-    Status,
-    attributes,
-)
 from lthdask.study import Study
 
 

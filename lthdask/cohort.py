@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from lthdask.data import EVALUATION_BATCH, Data, Split
 from lthdask.engine import Engine
 from lthdask.masks import Mask
+from lthdask.recipe import Recipe
 from lthdask.rewinding import Checkpoint
 from lthdask.stacked import Stack, stack, stacked
 from lthdask.training import (
     Diverged,
     EpochMetrics,
     Measurement,
-    Recipe,
     advancing,
     at_least_float32,
     laid_out,

@@ -13,8 +13,8 @@ from lthdask.data import Data
 from lthdask.engine import Engine
 from lthdask.masks import Pruning
 from lthdask.networks import Network, build, on_meta
+from lthdask.recipe import Recipe
 from lthdask.streams import Purpose, stream
-from lthdask.training import Recipe
 
 _initialising = Lock()
 _idle: dict[Hashable, list[nn.Module]] = {}

@@ -19,8 +19,9 @@ from lthdask.cluster.queue import Queue
 from lthdask.errors import InputError
 from lthdask.events import Event
 from lthdask.preparing import engine_for, epochs_to_train, existing, prepared, remaining_of
+from lthdask.storage.cube import Status
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import Status, open_results
+from lthdask.storage.results import open_results
 from lthdask.study import Study
 from lthdask.sweep import NO_ROOM, Sweep
 from lthdask.tasks import Work

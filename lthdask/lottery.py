@@ -16,9 +16,10 @@ from lthdask.engine import ROUNDS, Choice, Engine, choose
 from lthdask.experiment import Experiment
 from lthdask.grid import CHILDREN
 from lthdask.masks import prunable_weights
+from lthdask.recipe import Recipe
 from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.stability import errors_between
-from lthdask.training import Diverged, EpochMetrics, Measurement, Recipe, train
+from lthdask.training import Diverged, EpochMetrics, Measurement, train
 
 Epochs = Iterator[tuple[Checkpoint, EpochMetrics | Measurement | None]]
 

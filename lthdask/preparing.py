@@ -15,8 +15,8 @@ from lthdask.engine import Engine
 from lthdask.errors import InputError
 from lthdask.grid import Cell, is_applicable, longest_first
 from lthdask.storage import checkpoints
+from lthdask.storage.cube import Cube, Status
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import Cube, Status
 from lthdask.study import Study
 from lthdask.tasks import Surroundings, Work, look_around
 

@@ -22,7 +22,7 @@ from lthdask.errors import InputError
 from lthdask.grid import Cell, Grid
 from lthdask.masks import Pruning, prunable_weights, rates_by_layer, spared_weights
 from lthdask.networks import Network, on_meta
-from lthdask.training import Optimizer, Recipe, Schedule
+from lthdask.recipe import Optimizer, Recipe, Schedule
 
 AXES = ("thresholds", "rewind_epochs", "arms", "replicates")
 

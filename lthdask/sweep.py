@@ -24,7 +24,7 @@ from lthdask.events import Event
 from lthdask.grid import Cell, cohorts
 from lthdask.preparing import epochs_to_train
 from lthdask.storage import checkpoints
-from lthdask.storage.results import Cube, Status
+from lthdask.storage.cube import Cube, Status
 from lthdask.tasks import Work, compare_masks, dense_run, train_dense
 from lthdask.training import Diverged
 

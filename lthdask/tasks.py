@@ -26,8 +26,8 @@ from lthdask.experiment import Experiment
 from lthdask.masks import prunable_weights
 from lthdask.rewinding import Checkpoint
 from lthdask.storage import checkpoints
+from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import Cube
 from lthdask.study import Study
 from lthdask.training import Diverged, EpochMetrics, Measurement
 

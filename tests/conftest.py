@@ -11,7 +11,7 @@ from lthdask.engine import Engine
 from lthdask.experiment import Experiment
 from lthdask.masks import Pruning
 from lthdask.networks import Network
-from lthdask.training import Optimizer, Recipe, Schedule
+from lthdask.recipe import Optimizer, Recipe, Schedule
 
 settings.register_profile("busy-machine", deadline=None, derandomize=True)
 settings.load_profile("busy-machine")

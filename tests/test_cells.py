@@ -11,8 +11,9 @@ from lthdask.cells import train_cells
 from lthdask.errors import ExhaustedError
 from lthdask.events import Stopped
 from lthdask.grid import Cell
+from lthdask.storage.cube import Cube, Status
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import Cube, Status, open_results
+from lthdask.storage.results import open_results
 from lthdask.sweep import Sweep
 from lthdask.tasks import Training, Work, train_dense
 from tests.test_flow import RESULTS

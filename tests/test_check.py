@@ -15,8 +15,9 @@ from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.grid import Cell
 from lthdask.storage import checkpoints
+from lthdask.storage.cube import METRICS, Cube, Status
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import METRICS, Cube, Status, open_results, read_results
+from lthdask.storage.results import open_results, read_results
 from tests.test_flow import RESULTS, TINY, attempts
 from tests.test_storage import CHECKPOINT
 

@@ -12,9 +12,10 @@ from lthdask.cohort import largest_cohort, models_within, train_cohort
 from lthdask.engine import Engine
 from lthdask.masks import Pruning, draw_mask, prunable_weights
 from lthdask.networks import NETWORKS, Depthwise, Network, build
+from lthdask.recipe import Optimizer
 from lthdask.rewinding import Checkpoint, masked
 from lthdask.stacked import Stack, stack, stacked
-from lthdask.training import Diverged, EpochMetrics, Measurement, Optimizer, train
+from lthdask.training import Diverged, EpochMetrics, Measurement, train
 from tests.conftest import ENGINE, equal, small_data, small_experiment, small_recipe
 
 IMAGENET = Network("mobilenet_v2", "imagenet", 0.25)

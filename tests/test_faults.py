@@ -28,8 +28,9 @@ from lthdask.cluster.settings import SETTINGS
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.storage import checkpoints
+from lthdask.storage.cube import Cube, Status
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import Cube, Status, open_results
+from lthdask.storage.results import open_results
 from tests.test_flow import RESULTS, TINY
 from tests.test_run import start
 
@@ -322,7 +323,7 @@ from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
 from lthdask.cells import train_cells
-from lthdask.storage.results import Status
+from lthdask.storage.cube import Status
 from lthdask.tasks import Work, cube_of
 from pathlib import Path
 
@@ -359,7 +360,7 @@ def test_a_zombie_beside_its_replacement_writes_the_same_bytes(local_client, tmp
 WRITER = """
 import sys, random
 from pathlib import Path
-from lthdask.storage.results import METRICS, CURVES, LAYERS, RECORD, Cube, Status
+from lthdask.storage.cube import METRICS, CURVES, LAYERS, RECORD, Cube, Status
 
 cube, number = Cube(Path(sys.argv[1])), int(sys.argv[2])
 cells = list(cube.cells())

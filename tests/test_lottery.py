@@ -12,8 +12,9 @@ from torch import nn
 from lthdask import drawing, lottery
 from lthdask.grid import ARMS, Cell
 from lthdask.masks import Pruning
+from lthdask.recipe import Optimizer, Schedule
 from lthdask.streams import Purpose, permutation, stream
-from lthdask.training import EpochMetrics, Optimizer, Schedule, evaluate, recompute_batch_norm
+from lthdask.training import EpochMetrics, evaluate, recompute_batch_norm
 from tests.conftest import equal, small_data, small_experiment, small_recipe
 
 T, K, SEED, REPLICATE = 4, 2, 3, 1

@@ -12,7 +12,8 @@ from lthdask.grid import Cell
 from lthdask.report.progress import duration, shown
 from lthdask.report.summary import outcome, sentences, sparsest_matching
 from lthdask.report.tables import accuracy_map, arms_table, print_table, tables, verdict_map
-from lthdask.storage.results import Cube, Status, open_results
+from lthdask.storage.cube import Cube, Status
+from lthdask.storage.results import open_results
 from tests.test_verdict import minus
 from tests.test_verdict import results as made_up
 

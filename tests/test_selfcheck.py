@@ -10,8 +10,8 @@ import torch
 
 from lthdask import drawing, lottery, selfcheck, training
 from lthdask.masks import draw_mask
+from lthdask.recipe import Recipe
 from lthdask.rewinding import Checkpoint, Ticket, masked
-from lthdask.training import Recipe
 from tests.conftest import small_experiment
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "selfcheck.py"

@@ -16,18 +16,10 @@ from lthdask.errors import ExhaustedError, InputError
 from lthdask.grid import Cell
 from lthdask.rewinding import Checkpoint
 from lthdask.storage import checkpoints
+from lthdask.storage.cube import CURVES, LAYERS, LEARNING, METRICS, RECORD, Cube, Status
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import (
-    CURVES,
-    LAYERS,
-    LEARNING,
-    METRICS,
-    RECORD,
-    Cube,
-    Status,
-    open_results,
-)
+from lthdask.storage.results import open_results
 
 AXES = {"arm": ["ticket"], "replicate": [0], "threshold": [0.5, 0.9], "rewind_epoch": [0, 2]}
 CELL = Cell("ticket", 0, 0.9, 2)

@@ -23,8 +23,9 @@ from lthdask.events import Here, Stopped
 from lthdask.grid import Cell
 from lthdask.masks import prunable_weights
 from lthdask.storage import checkpoints
+from lthdask.storage.cube import Cube, Status
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import Cube, Status, open_results
+from lthdask.storage.results import open_results
 from lthdask.tasks import Work, look_around, train_dense
 from tests.test_flow import RESULTS, TINY
 

@@ -12,8 +12,9 @@ from lthdask import drawing, lottery
 from lthdask.engine import Engine
 from lthdask.errors import InputError
 from lthdask.masks import prunable_weights
+from lthdask.recipe import Optimizer, Recipe, Schedule
 from lthdask.rewinding import Checkpoint
-from lthdask.training import Diverged, Optimizer, Recipe, Schedule, evaluate, train
+from lthdask.training import Diverged, evaluate, train
 from tests.conftest import ENGINE, equal, small_data, small_experiment, small_recipe
 
 ADAM = Optimizer("adam", rate=0.01, weight_decay=1e-3)

@@ -15,7 +15,8 @@ from lthdask.report.verdict import (
     replicates_to_settle,
     verdicts,
 )
-from lthdask.storage.results import Cube, Status, open_results
+from lthdask.storage.cube import Cube, Status
+from lthdask.storage.results import open_results
 from lthdask.study import Study
 
 STUDY = Study.read("mnist-lenet").to_dict()

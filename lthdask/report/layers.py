@@ -6,7 +6,7 @@ import xarray as xr
 
 from lthdask.masks import prunable_weights
 from lthdask.networks import on_meta
-from lthdask.storage.results import Status
+from lthdask.storage.cube import Status
 from lthdask.study import Study
 
 

@@ -1,0 +1,176 @@
+"""The recipe: how a network is trained, the same for the dense run and for every ticket."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+ADAM_BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How weights are updated.
+
+    Parameters
+    ----------
+    name : {"sgd", "adam"}
+    rate : float
+        Learning rate at its height, more than 0.
+    momentum : float
+        Of SGD, in [0, 1).
+    weight_decay : float
+        Added to the gradient as ``weight_decay * w``, at least 0.
+    """
+
+    name: Literal["sgd", "adam"]
+    rate: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"rate must be above 0; got {self.rate}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be at least 0 and below 1; got {self.momentum}")
+        if self.name == "adam" and self.momentum:
+            raise ValueError(f"momentum belongs to sgd; adam keeps its own, {ADAM_BETAS[0]}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be at least 0; got {self.weight_decay}")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the epochs, on the absolute epoch.
+
+    Parameters
+    ----------
+    name : {"constant", "step", "cosine", "linear"}
+        After the warm-up: the height throughout; times `factor` at each milestone; half a
+        cosine down to 0 at the last epoch; a straight line down to 0 there.
+    warmup_epochs : int
+        Epochs over which the rate rises from 0, step by step.
+    milestones : tuple of int
+        Of ``step``: the epochs after which the rate drops.
+    factor : float
+        Of ``step``: what the rate is multiplied by, in (0, 1).
+    """
+
+    name: Literal["constant", "step", "cosine", "linear"] = "constant"
+    warmup_epochs: int = 0
+    milestones: tuple[int, ...] = ()
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs must be 0 or more; got {self.warmup_epochs}")
+        if bool(self.milestones) != (self.name == "step"):
+            raise ValueError(
+                f"milestones belong to the step schedule, and it needs them: "
+                f"got {list(self.milestones)} with {self.name!r}"
+            )
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must increase; got {list(self.milestones)}")
+        if not 0 < self.factor < 1:
+            raise ValueError(f"factor must be above 0 and below 1; got {self.factor}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: the same for the dense run and for every ticket.
+
+    Parameters
+    ----------
+    epochs : int
+        T, at least 1.
+    batch_size : int
+        Images in a step, at least 2. An epoch leaves out an incomplete last batch.
+    optimizer : Optimizer
+    schedule : Schedule
+    label_smoothing : float
+        In [0, 1) (Szegedy et al. 2016).
+    fine_tune_rate : float, optional
+        Learning rate of the arm ``fine_tune``; by default the last level of the schedule
+        (Renda et al. 2020, section 3), which one that falls to 0 does not have.
+    measure_every : int
+        Steps between two measurements inside an epoch; 0 is at the ends of epochs only.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    label_smoothing: float = 0.0
+    fine_tune_rate: float | None = None
+    measure_every: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be 1 or more; got {self.epochs}")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be 2 or more; got {self.batch_size}")
+        if not self.schedule.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be fewer than the {self.epochs} epochs; "
+                f"got {self.schedule.warmup_epochs}"
+            )
+        late = [m for m in self.schedule.milestones if not 0 < m < self.epochs]
+        if late:
+            raise ValueError(
+                f"schedule.milestones must lie between 0 and the {self.epochs} epochs; "
+                f"got {late[0]}"
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"label_smoothing must be at least 0 and below 1; got {self.label_smoothing}"
+            )
+        if self.fine_tune_rate is not None and not 0 < self.fine_tune_rate < math.inf:
+            raise ValueError(f"fine_tune_rate must be above 0; got {self.fine_tune_rate}")
+        if self.measure_every < 0:
+            raise ValueError(f"measure_every must be 0 or more; got {self.measure_every}")
+
+    def fine_tuning(self) -> "Recipe":
+        """Return the recipe of the arm ``fine_tune``: one rate throughout.
+
+        Raises
+        ------
+        ValueError
+            If the schedule falls to 0 and `fine_tune_rate` is not given.
+        """
+        rate = self.fine_tune_rate
+        if rate is None:
+            if self.schedule.name in ("cosine", "linear"):
+                raise ValueError(
+                    f"the arm fine_tune trains at the last level of the schedule, but "
+                    f"{self.schedule.name} falls to 0; give recipe.fine_tune_rate"
+                )
+            rate = self.rate(self.epochs - 1, 0, 1)
+        return replace(
+            self, optimizer=replace(self.optimizer, rate=rate), schedule=Schedule("constant")
+        )
+
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """Return the learning rate of one step.
+
+        Parameters
+        ----------
+        epoch : int
+            Epochs that are done, 0..T - 1.
+        step : int
+            Steps that are done of the current one, 0..steps - 1.
+        steps : int
+            Steps in an epoch.
+        """
+        schedule, height = self.schedule, self.optimizer.rate
+        done, warmup = epoch + step / steps, schedule.warmup_epochs
+        if done < warmup:
+            return height * (done + 1 / steps) / warmup
+        share = (done - warmup) / (self.epochs - warmup)
+        match schedule.name:
+            case "step":
+                return height * schedule.factor ** sum(m <= epoch for m in schedule.milestones)
+            case "cosine":
+                return height * (1 + math.cos(math.pi * share)) / 2
+            case "linear":
+                return height * (1 - share)
+            case _:
+                return height
