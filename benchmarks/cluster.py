@@ -26,7 +26,7 @@ from distributed import Client, LocalCluster
 from lthdask import lottery
 from lthdask.cluster.client import collecting_rarely, open_client
 from lthdask.cluster.queue import Queue, Task
-from lthdask.cluster.settings import SETTINGS
+from lthdask.cluster.settings import ALONE, SETTINGS
 from lthdask.events import Event
 from lthdask.flow import run
 from lthdask.grid import Grid
@@ -146,7 +146,7 @@ def cluster_of(workers: int, protocol: str = "inproc") -> Iterator[Client]:
     """Yield a client of so many workers in this process, by the settings of lthdask."""
     with (
         dask.config.set(SETTINGS),
-        dask.config.set(BY_THE_CLOCK),
+        dask.config.set(BY_THE_CLOCK | (ALONE if workers == 1 else {})),
         collecting_rarely(),
         LocalCluster(
             n_workers=workers,

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from lthdask import drawing, lottery
+from lthdask.cluster.client import open_client
 from lthdask.cluster.queue import Queue, Task
 from lthdask.datasets import load
 from lthdask.errors import InputError
@@ -253,7 +254,22 @@ def test_a_queue_begins_afresh_whatever_became_of_the_one_before(local_client):
 
 def test_no_task_waits_behind_another_on_a_busy_worker(local_client):
     """Also where there are only few: Dask would give each of the two workers two at once."""
-    queue, gate = Queue(local_client), distributed.Event("gate")
+    places = _places_of_four(local_client)
+    running = [key.split("-")[1] for key, place in places.items() if place != "queued"]
+    assert sorted(running) == ["7", "9"]
+    assert len(set(places.values())) == 3
+
+
+def test_a_worker_alone_holds_the_next_tasks_already():
+    """There is no other to keep them for, and each would wait 5 ms for the scheduler."""
+    with open_client(1, deployment="local", say=lambda line: None) as client:
+        (place,) = set(_places_of_four(client).values())
+    assert place != "queued"
+
+
+def _places_of_four(client):
+    """Where each of four tasks is that none of them leaves: a worker, or the scheduler."""
+    queue, gate = Queue(client), distributed.Event("gate", client=client)
     gate.clear()
     for length in (1, 7, 3, 9):
         queue.add(Task(f"task-{length}", _pass, (length,), length=length))
@@ -261,10 +277,8 @@ def test_no_task_waits_behind_another_on_a_busy_worker(local_client):
         futures = {future.key: future for _, future in queue._submit_next(0)}
         places = {}
         while places.keys() != futures.keys() or "waiting" in places.values():
-            places = local_client.run_on_scheduler(_places, keys=list(futures))
-        running = [key.split("-")[1] for key, place in places.items() if place != "queued"]
-        assert sorted(running) == ["7", "9"]
-        assert len(set(places.values())) == 3
+            places = client.run_on_scheduler(_places, keys=list(futures))
+        return places
     finally:
         gate.set()
 

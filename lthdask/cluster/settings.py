@@ -50,6 +50,11 @@ SETTINGS = {
     "distributed.worker.daemon": False,
     **{f"distributed.nanny.pre-spawn-environ.{key}": value for key, value in MEMORY.items()},
 }
+ALONE = {
+    # Of a worker without others to keep tasks for: it does not wait for the scheduler, which
+    # sends at most one message every 5 ms.
+    "distributed.scheduler.worker-saturation": 4.0,
+}
 OURS = {
     "deployment": "auto",
     "patience": "24 hours",
