@@ -31,6 +31,8 @@ SMALL = {
 }
 """What makes the study of digits one of seconds."""
 THRESHOLD, K, REPLICATE = 0.8, 1, 0
+COHORT = (0.5, 0.8, 0.95)
+"""Thresholds of the tickets that are trained side by side."""
 TOLERANCE = 0.1
 """Where sums may be ordered anew, as on a GPU: share of a step's length that two steps from
 one state may end apart. Only single steps in float32 can be told apart: sums in another order
@@ -158,9 +160,9 @@ def tickets_go_on_from_their_epoch(trained: Trained) -> str:
 
     Then they see the batches of epochs k + 1..T, at their rates, from the complete state.
     """
-    engine = replace(trained.experiment.engine, precision="float32")
-    if engine != trained.experiment.engine:
-        trained = train_dense(replace(trained.experiment, engine=engine))
+    exact = _in_float32(trained.experiment)
+    if exact != trained.experiment:
+        trained = train_dense(exact)
     last = trained.experiment.recipe.epochs
     _require_epochs(trained.ticket[1], K + 1, last)
     apart = 0.0
@@ -232,6 +234,26 @@ def reinit_is_new_and_trained_for_all_epochs(trained: Trained) -> str:
     return f"{total - old:,} of {total:,} weights are new, trained for epochs 1..{last}"
 
 
+def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
+    """Train one step of several tickets side by side, and one of each alone."""
+    experiment = _in_float32(trained.experiment)
+    drawn = [_draw(trained, "ticket", threshold=threshold) for threshold in COHORT]
+    starts, masks = [ticket.start for ticket in drawn], [ticket.mask for ticket in drawn]
+    cohort = lottery.train_tickets(experiment, REPLICATE, starts, masks, due=lambda: True)
+    apart = 0.0
+    for threshold, ticket, (found, _) in zip(COHORT, drawn, next(cohort), strict=True):
+        run = lottery.train_ticket(experiment, REPLICATE, ticket, due=lambda: True)
+        alone, beside_others = _on_cpu(next(run)[0]), _on_cpu(found)
+        for name, kept in ticket.mask.items():
+            alive = int(beside_others.weights[name][~kept].count_nonzero())
+            _require(not alive, f"{alive:,} pruned weights of {name} are not zero")
+        here = _distance(beside_others, alone) / _distance(ticket.start, alone)
+        where = f"the ticket of threshold {threshold} ends a step {here:.1%} of it"
+        _require(here <= TOLERANCE, f"{where} beside where it ends alone")
+        apart = max(apart, here)
+    return f"{len(COHORT)} tickets side by side end a step at most {apart:.1%} of it off"
+
+
 CHECKS: dict[str, Callable[[Trained], str]] = {
     "density after training": density_is_what_was_asked,
     "pruned weights": pruned_weights_stay_zero,
@@ -240,6 +262,7 @@ CHECKS: dict[str, Callable[[Trained], str]] = {
     "mask": the_mask_is_of_the_final_weights,
     "random mask": random_masks_are_over_unpruned_weights,
     "reinit": reinit_is_new_and_trained_for_all_epochs,
+    "cohort": a_cohort_trains_each_ticket_as_alone,
 }
 """Name → a function that says what it found, and raises if that is not what was promised."""
 
@@ -272,8 +295,12 @@ def _require_epochs(epochs: Epochs, first: int, last: int) -> None:
     _require(trained == wanted, f"epochs {trained} were trained, not {wanted}")
 
 
-def _draw(trained: Trained, arm: str, k: int = K) -> Ticket:
-    cell = Cell(arm, REPLICATE, THRESHOLD, k)
+def _in_float32(experiment: Experiment) -> Experiment:
+    return replace(experiment, engine=replace(experiment.engine, precision="float32"))
+
+
+def _draw(trained: Trained, arm: str, k: int = K, threshold: float = THRESHOLD) -> Ticket:
+    cell = Cell(arm, REPLICATE, threshold, k)
     return drawing.draw(trained.experiment, cell, trained.dense)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lthdask import drawing, lottery, selfcheck, training
+from lthdask import cohort, drawing, lottery, selfcheck, training
 from lthdask.masks import draw_mask
 from lthdask.recipe import Recipe
 from lthdask.rewinding import Checkpoint, Ticket, masked
@@ -165,6 +165,20 @@ def test_a_reinit_of_the_old_initial_weights_is_found(trained, monkeypatch):
 
     broken_arm(monkeypatch, "reinit", change)
     fails(trained, "reinit", "are the dense run's initial ones")
+
+
+def test_a_cohort_in_which_the_masks_are_exchanged_is_found(trained, monkeypatch):
+    kept = cohort._kept
+    broken = lambda masks, weights: kept(masks[::-1], weights)  # noqa: E731
+    monkeypatch.setattr(cohort, "_kept", broken)
+    fails(trained, "cohort", "are not zero")
+
+
+def test_a_cohort_whose_loss_is_a_mean_over_its_tickets_is_found(trained, monkeypatch):
+    losses = cohort._losses
+    broken = lambda *given, **others: losses(*given, **others) / 3  # noqa: E731
+    monkeypatch.setattr(cohort, "_losses", broken)
+    fails(trained, "cohort", "beside where it ends alone")
 
 
 def test_what_an_engine_raises_is_a_finding(monkeypatch):
