@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -232,6 +233,7 @@ def test_garbage_is_collected_as_before_once_the_client_is_closed():
 
 def test_every_local_worker_takes_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
     handler = signal.getsignal(2)
 
     class Numbered:

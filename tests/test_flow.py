@@ -6,6 +6,7 @@ On a real LocalCluster with two worker processes, and real Zarr on disk.
 import dataclasses
 import json
 import time
+import warnings
 from contextlib import nullcontext
 
 import distributed
@@ -371,6 +372,18 @@ def test_checkpoints_that_the_workers_lost_are_sent_again(local_client):
     queue.add(Task("first", _plus, (1,), ("value",), then=lambda o: (seen.append(o), lose(o))))
     queue.run()
     assert seen == [41, 42]
+
+
+def test_what_python_warns_of_on_a_worker_is_told(local_client):
+    told = []
+    queue = Queue(local_client, told.append)
+    queue.add(Task("warns", _warn, ("without CUDA graphs",)))
+    queue.run()
+    assert told == [Event("warning", "without CUDA graphs", "without CUDA graphs")]
+
+
+def _warn(sentence, here):
+    warnings.warn(sentence, stacklevel=1)
 
 
 def _fail(reason, here):

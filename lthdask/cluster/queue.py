@@ -20,10 +20,8 @@ from distributed.comm import CommClosedError
 
 from lthdask.cluster.jobs import ask_for_workers, workers_asked_for
 from lthdask.cluster.window import FEWEST, Window
-from lthdask.cluster.workers import has_to_go
+from lthdask.cluster.workers import TOPIC, has_to_go
 from lthdask.events import Event, Here, Stopped
-
-TOPIC = "lthdask"
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,19 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 from distributed import WorkerPlugin
 
+from lthdask.events import Event
+
 Workers = int | tuple[int, int] | None
 Say = Callable[[str], None]
+TOPIC = "lthdask"
+"""Of the events that tasks tell, among those that Dask keeps."""
 
 
 def has_to_go(worker: Any) -> bool:
@@ -21,7 +27,7 @@ def has_to_go(worker: Any) -> bool:
 
 
 class Prepare(WorkerPlugin):  # type: ignore[misc]
-    """Leave in order when told to, and take one GPU for oneself where there are several."""
+    """Leave in order when told to, take one GPU of several, pass on what Python warns of."""
 
     name = "lthdask-prepare"
 
@@ -38,6 +44,11 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]
 
         # By default, SIGTERM leaves a running cell no time to save its state.
         signal.signal(signal.SIGTERM, leave)
+
+        def tell(message: Warning | str, *where: Any, **others: Any) -> None:
+            worker.log_event(TOPIC, astuple(Event("warning", str(message), str(message))))
+
+        warnings.showwarning = tell  # that a GPU is not used in full, say: nobody reads its output
         there = devices()
         if len(there) > 1 and isinstance(worker.name, int):
             os.environ["CUDA_VISIBLE_DEVICES"] = there[worker.name % len(there)]
