@@ -8,8 +8,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from lthdask import options
 from lthdask.command import (
-    DEPLOYMENTS,
     changes,
     cluster_file,
     ended,
@@ -30,13 +30,7 @@ CARDS = sorted(
     context_settings={"max_content_width": 100}, epilog=f"CARD is one of: {', '.join(CARDS)}."
 )
 @click.argument("card", metavar="CARD")
-@click.option(
-    "--data",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Folder of the data set.",
-)
-@click.option("--download", is_flag=True, help="Fetch the data set into --data if it is missing.")
+@options.data_set
 @click.option(
     "--out",
     metavar="DIR",
@@ -66,30 +60,11 @@ CARDS = sorted(
     "are then not comparable; only the signatures may be looked at.",
 )
 @click.option("--replicates", metavar="N", help="Independent repetitions of the whole grid.")
-@click.option(
-    "--workers", metavar="N|MIN..MAX", help="Workers, one device each; as in scripts/run.py."
-)
-@click.option(
-    "--cluster",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Where to train, in Dask's format; ./cluster.yaml by default, if there is one.",
-)
-@click.option(
-    "--deploy",
-    metavar="WHERE",
-    help=f"{', '.join(DEPLOYMENTS)}; in place of what the cluster file says.",
-)
-@click.option("--retry-failed", is_flag=True, help="Train failed cells again.")
-@click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Another key of the study, such as engine.device=cuda. Repeatable.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, for scripts.")
-def main(**options: Any) -> None:
+@options.where_to_train
+@options.retry_failed
+@options.other_keys
+@options.as_json
+def main(**given: Any) -> None:
     """Train the grid of CARD as it was published, and compare.
 
     Prints the accuracies beside the published ones, with the noise, and which of the six
@@ -98,8 +73,8 @@ def main(**options: Any) -> None:
     something that was given cannot be used.
     """
     # With --json, standard output holds nothing but JSON.
-    console = Console(stderr=options["as_json"])
-    ended(console, lambda: _run(console, **options))
+    console = Console(stderr=given["as_json"])
+    ended(console, lambda: _run(console, **given))
 
 
 def _run(

@@ -8,8 +8,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from lthdask import options
 from lthdask.command import (
-    DEPLOYMENTS,
     changes,
     cluster_file,
     ended,
@@ -83,49 +83,20 @@ COMMON = {
     type=click.Choice(["auto", "cpu", "cuda"]),
     help="What cells train on; auto is a GPU where a worker has one.",
 )
-@click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Any other key of the study, such as recipe.batch_size=128. Repeatable.",
-)
+@options.other_keys
 @click.option(
     "--out",
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="The study's folder; runs/NAME by default. What is done in it is not done again.",
 )
-@click.option(
-    "--data",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Folder of the data set; digits need none.",
-)
-@click.option("--download", is_flag=True, help="Fetch the data set into --data if it is missing.")
-@click.option(
-    "--workers",
-    metavar="N|MIN..MAX",
-    help="Workers, one device each: processes of this machine, by default as many as it has GPUs, "
-    "or else cores, for; or jobs of a queue, 1 by default.",
-)
-@click.option(
-    "--cluster",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Where to train, in Dask's format; ./cluster.yaml by default, if there is one.",
-)
-@click.option(
-    "--deploy",
-    metavar="WHERE",
-    help=f"{', '.join(DEPLOYMENTS)}; in place of what the cluster file says. auto is Slurm where "
-    "sbatch answers, this machine elsewhere.",
-)
+@options.data_set
+@options.where_to_train
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already.")
 @click.option(
     "--print-job-script", is_flag=True, help="Print what would be submitted, and start nothing."
 )
-@click.option("--retry-failed", is_flag=True, help="Train failed cells again.")
+@options.retry_failed
 @click.option(
     "--max-attempts",
     metavar="N",
@@ -149,8 +120,8 @@ COMMON = {
     "--status", "status_only", is_flag=True, help="Print how far a study is, and start nothing."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and start nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, for scripts.")
-def main(**options: Any) -> None:
+@options.as_json
+def main(**given: Any) -> None:
     """Train a lottery ticket grid and fill its Zarr cube.
 
     Trains the dense network once, then every ticket of the grid: thresholds by rewind
@@ -159,8 +130,8 @@ def main(**options: Any) -> None:
     something that was given cannot be used.
     """
     # With --json, standard output holds nothing but JSON.
-    console = Console(stderr=options["as_json"])
-    ended(console, lambda: _run(console, **options))
+    console = Console(stderr=given["as_json"])
+    ended(console, lambda: _run(console, **given))
 
 
 def _run(
