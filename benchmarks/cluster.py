@@ -50,8 +50,8 @@ ONE_STEP = {  # the dense run is one step of a small network
 }
 SHORT = {
     "grid.thresholds": "0.5,0.6,0.7,0.8,0.9,0.95",
-    "grid.rewind_epochs": "0,1",
-    "recipe.epochs": "2",
+    "grid.rewind_epochs": "0,1,2",
+    "recipe.epochs": "3",
 }
 SMALL_IMAGES = {  # all weights of MobileNetV2; what they take beside training is what counts
     "data.image_size": "8",
