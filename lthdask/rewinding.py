@@ -9,7 +9,10 @@ ticket is made of copies.
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lthdask.masks import Mask
@@ -41,6 +44,27 @@ class Checkpoint:
     step: int = 0
     loss: float = 0.0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what travels to a worker: arrays, which are sent from where they lie.
+
+        A tensor is written into a file in memory and read from it again: sending one
+        checkpoint of MobileNetV2 took five times as long.
+        """
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.weights.items()}
+        buffers = {
+            name: {buffer: tensor.cpu().numpy() for buffer, tensor in of_weight.items()}
+            for name, of_weight in self.buffers.items()
+        }
+        return vars(self) | {"weights": arrays, "buffers": buffers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        buffers = {
+            name: {buffer: _tensor(array) for buffer, array in of_weight.items()}
+            for name, of_weight in state["buffers"].items()
+        }
+        weights = {name: _tensor(array) for name, array in state["weights"].items()}
+        vars(self).update(state | {"weights": weights, "buffers": buffers})
+
     def digest(self) -> str:
         """Return the SHA-256 of everything in the checkpoint, in hexadecimal."""
         sha = hashlib.sha256(f"{self.epoch} {self.step} {self.loss!r}".encode())
@@ -49,6 +73,11 @@ class Checkpoint:
             sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return sha.hexdigest()
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    # torch takes no array that may not be written to, as one from a message may be.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,11 +50,16 @@ def layer_adaptive_magnitude(layer: Evidence) -> Tensor:
     as large, so the largest of every layer scores 1 (Lee et al., "Layer-adaptive sparsity
     for the magnitude-based pruning", ICLR 2021, equation 4).
     """
-    squares, order = layer.final.flatten().double().square().sort()
-    at_least = squares.flip(0).cumsum(0).flip(0)
-    first_of_equals = torch.searchsorted(squares, squares)
-    scores = torch.where(squares > 0, squares / at_least[first_of_equals], 0.0)
-    return torch.empty_like(scores).scatter_(0, order, scores).view(layer.final.shape)
+    # In NumPy: torch's sort took three times as long, 0.4 s of MobileNetV2.
+    magnitudes = layer.final.abs().flatten().cpu().numpy()
+    order = np.argsort(magnitudes)
+    squares = np.square(magnitudes[order], dtype=np.float64)
+    at_least = np.cumsum(squares[::-1])[::-1]
+    first_of_equals = np.searchsorted(squares, squares)
+    scores = np.zeros_like(squares)
+    alive = squares > 0
+    scores[order[alive]] = squares[alive] / at_least[first_of_equals[alive]]
+    return torch.from_numpy(scores).view(layer.final.shape).to(layer.final.device)
 
 
 def magnitude_increase(layer: Evidence) -> Tensor:

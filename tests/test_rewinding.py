@@ -1,6 +1,7 @@
 """What a ticket promises: the early state under a mask of the final weights."""
 
 import dataclasses
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -121,3 +122,16 @@ def test_networks_drawn_in_two_threads_at_once_are_those_drawn_in_turn():
     alone = [drawn(replicate) for replicate in range(6)]
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(drawn, range(6))) == alone
+
+
+@pytest.mark.parametrize("writeable", [True, False])
+def test_a_checkpoint_is_the_same_after_it_was_sent(writeable):
+    """Its tensors travel beside the message, from where they lie."""
+    buffers: list[pickle.PickleBuffer] = []
+    message = pickle.dumps(EARLY, protocol=5, buffer_callback=buffers.append)
+    assert buffers
+    kind = bytearray if writeable else bytes
+    arrived = pickle.loads(message, buffers=[kind(buffer.raw()) for buffer in buffers])
+    assert arrived.digest() == EARLY.digest()
+    arrived.weights["w"].zero_()
+    assert arrived.digest() != EARLY.digest()
