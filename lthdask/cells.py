@@ -3,6 +3,7 @@
 The cells of a cohort are trained side by side; on a CPU, that is one cell.
 """
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from lthdask.learning_speed import learning_speed
 from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.stability import barrier
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import Status
+from lthdask.storage.cube import Cube, Status
 from lthdask.tasks import Training, Work, cube_of, follow
 from lthdask.training import Diverged
 
@@ -58,8 +59,7 @@ def train_cells(
     waiting = list[tuple[Cell, Training]]()
     for cell in cells:
         status = cube.status(cell) if work.folder.begun(cell) else Status.PENDING
-        lost = work.study.awaited(cell) and not checkpoints.holds_ticket(work.folder.final(cell))
-        if status is Status.DIVERGED or (status is Status.DONE and not lost):
+        if status is Status.DIVERGED or (status is Status.DONE and not _is_lost(work, cell)):
             outcomes[cell] = status.name.lower()
         else:
             waiting.append((cell, Training(work, cell, here)))
@@ -77,6 +77,17 @@ def train_cells(
                 outcomes[cell] = problem
         outcomes |= _train(work, begun, by_epoch)
     return [outcomes[cell] for cell in cells]
+
+
+def _is_lost(work: Work, cell: Cell) -> bool:
+    """Return whether others wait for final weights of a cell that are not there."""
+    return work.study.awaited(cell) and not checkpoints.holds_ticket(work.folder.final(cell))
+
+
+@functools.lru_cache(maxsize=64)
+def _dense_accuracy(cube: Cube, replicate: int) -> float:
+    """Return what it is while cells are trained, when no dense run of theirs changes."""
+    return cube.dense_accuracy(replicate)
 
 
 @dataclass
@@ -169,7 +180,7 @@ def _write(work: Work, run: _Run, dense: drawing.Dense) -> None:
     if run.status is Status.DONE:
         steps = experiment.data.steps(study.recipe.batch_size)
         metrics = training.curves[last.epoch] | learning_speed(
-            training.learning, cell.first_epoch * steps, cube.dense_accuracy(cell.replicate)
+            training.learning, cell.first_epoch * steps, _dense_accuracy(cube, cell.replicate)
         )
         if cell.arm in CHILDREN:
             sibling = run.before.start if run.before else dense[study.recipe.epochs]

@@ -242,7 +242,7 @@ def draw_mask(
     cutoffs = dict.fromkeys(weights, float("nan"))
     ranked = [name for name in weights if name not in spared]
     if before is not None:
-        mask |= {name: before[name].clone() for name in ranked}
+        mask |= {name: before[name] for name in ranked}
     rates = rates_by_layer(weights, pruning)
     if scores is None:
         scores = scored(pruning.score, {name: mask[name] for name in ranked}, weights)

@@ -27,7 +27,7 @@ data_set = _together(
         "--data",
         metavar="DIR",
         type=click.Path(path_type=Path),
-        help="Folder of the data set; digits need none.",
+        help="Folder of the data set, where it needs one.",
     ),
     click.option(
         "--download", is_flag=True, help="Fetch the data set into --data if it is missing."
@@ -59,7 +59,7 @@ other_keys = click.option(
     "settings",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Any other key of the study, such as recipe.batch_size=128. Repeatable.",
+    help="Any other key of the study, such as engine.threads=2. Repeatable.",
 )
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the outcome as JSON, for scripts."

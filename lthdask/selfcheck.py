@@ -5,6 +5,7 @@ looked at from outside: what was counted is compared with what the definitions s
 with what the engine says of itself.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -161,7 +162,7 @@ def tickets_go_on_from_their_epoch(trained: Trained) -> str:
     Then they see the batches of epochs k + 1..T, at their rates, from the complete state.
     """
     exact = _in_float32(trained.experiment)
-    if exact != trained.experiment:
+    if exact.engine != trained.experiment.engine:
         trained = train_dense(exact)
     last = trained.experiment.recipe.epochs
     _require_epochs(trained.ticket[1], K + 1, last)
@@ -240,10 +241,14 @@ def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
     drawn = [_draw(trained, "ticket", threshold=threshold) for threshold in COHORT]
     starts, masks = [ticket.start for ticket in drawn], [ticket.mask for ticket in drawn]
     cohort = lottery.train_tickets(experiment, REPLICATE, starts, masks, due=lambda: True)
+    with warnings.catch_warnings(action="error"):  # of a GPU that records no graph of the step
+        together = next(cohort)
     apart = 0.0
-    for threshold, ticket, (found, _) in zip(COHORT, drawn, next(cohort), strict=True):
+    for threshold, ticket, (found, _) in zip(COHORT, drawn, together, strict=True):
         run = lottery.train_ticket(experiment, REPLICATE, ticket, due=lambda: True)
         alone, beside_others = _on_cpu(next(run)[0]), _on_cpu(found)
+        said, counted = (lottery.densities(experiment, at) for at in (found, beside_others))
+        _require(said == counted, "densities on the device are not those on the CPU")
         for name, kept in ticket.mask.items():
             alive = int(beside_others.weights[name][~kept].count_nonzero())
             _require(not alive, f"{alive:,} pruned weights of {name} are not zero")

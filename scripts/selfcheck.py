@@ -21,7 +21,7 @@ from lthdask.command import ended, say
     help="What to train on; auto is a GPU where there is one.",
 )
 def main(device: str) -> None:
-    """Check that masks, checkpoints and controls are what they should be on this machine.
+    """Check that masks, checkpoints, controls and cohorts are what they should be on this machine.
 
     Trains a small study of real digits, in well under a minute. Ends with 0 if all holds,
     with 1 if something does not, with 2 if what was given cannot be used.

@@ -186,7 +186,8 @@ def test_workers_that_are_killed_all_the_time_cost_nothing_that_is_done(tmp_path
     assert_equal(tmp_path, undisturbed)
 
 
-def test_a_worker_that_is_told_to_go_loses_no_step(tmp_path, undisturbed):
+@pytest.mark.parametrize("workers", [1, 2])  # one alone holds tasks that it has not begun
+def test_a_worker_that_is_told_to_go_loses_no_step(tmp_path, undisturbed, workers):
     told, stepped = [], set()  # before its first step, a run has nothing to save
 
     def watch(event):
@@ -204,7 +205,7 @@ def test_a_worker_that_is_told_to_go_loses_no_step(tmp_path, undisturbed):
             until(gone, f"worker {number} did not go")
 
     # So rarely saved that only those that are told to go save at all.
-    with open_client(2, deployment="local") as client, meanwhile(terminate):
+    with open_client(workers, deployment="local") as client, meanwhile(terminate):
         run(STUDY, client, tmp_path, checkpoint_interval=1000, watch=watch)
     assert_equal(tmp_path, undisturbed)
     for attempt in told:

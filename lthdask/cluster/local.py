@@ -13,7 +13,7 @@ from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 
-from lthdask.cluster.settings import ALONE
+from lthdask.cluster.settings import ALONE, SETTINGS
 from lthdask.cluster.workers import Say, Workers, dashboard_address, devices
 
 
@@ -46,7 +46,8 @@ def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
         # A nanny starts its worker again. Dask would close it for good if, so long after one
         # death, the worker happened to be starting after another.
         stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1000 d"}))
-        stack.enter_context(dask.config.set(ALONE if count == 1 else {}))
+        if count == 1 and all(dask.config.get(key) == SETTINGS[key] for key in ALONE):
+            stack.enter_context(dask.config.set(ALONE))
         get_mp_context()  # says once what Dask would have it import; what we say comes after
         start_forkserver()
         with _interrupted_later():

@@ -1,15 +1,16 @@
-"""Workers, wherever they are: Dask's settings for them, one GPU each, and how they leave."""
+"""Workers, wherever they are: one GPU each, what they pass on, and how they leave."""
 
 import glob
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import astuple
-from typing import Any
+from typing import Any, cast
 
 from distributed import WorkerPlugin
 
@@ -45,10 +46,15 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]
         # By default, SIGTERM leaves a running cell no time to save its state.
         signal.signal(signal.SIGTERM, leave)
 
-        def tell(message: Warning | str, *where: Any, **others: Any) -> None:
-            worker.log_event(TOPIC, astuple(Event("warning", str(message), str(message))))
+        shown = warnings.showwarning
 
-        warnings.showwarning = tell  # that a GPU is not used in full, say: nobody reads its output
+        def tell(message: Any, category: Any, file: str, line: int, *others: Any) -> None:
+            event = Event("warning", f"{file}:{line}", str(message))
+            worker.log_event(TOPIC, astuple(event))
+            if not sys.stderr.isatty():  # where the command says it
+                shown(message, category, file, line, *others)
+
+        warnings.showwarning = cast(Any, tell)
         there = devices()
         if len(there) > 1 and isinstance(worker.name, int):
             os.environ["CUDA_VISIBLE_DEVICES"] = there[worker.name % len(there)]

@@ -5,7 +5,6 @@ cell is done, and is written last.
 """
 
 import json
-import math
 import os
 import shutil
 import warnings
@@ -106,7 +105,6 @@ class Cube:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._axes: dict[str, list[Any]] = {}
-        self._dense_accuracies: dict[int, float] = {}
         with readable(path):
             # Consolidated metadata would hide that those of an array are damaged.
             group = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
@@ -358,16 +356,9 @@ class Cube:
         return sum(differences) / len(differences) >= -margin - 5e-7
 
     def dense_accuracy(self, replicate: int) -> float:
-        """Return the validation accuracy of a dense run after its last epoch, in [0, 1].
-
-        It is read once: a dense run that is trained again gives the same.
-        """
-        found = self._dense_accuracies.get(replicate, math.nan)
-        if math.isnan(found):
-            row = self._array("dense_curves")[self.axis("replicate").index(replicate), -1]
-            found = float(row[list(CURVES).index("validation_accuracy")])
-            self._dense_accuracies[replicate] = found
-        return found
+        """Return the validation accuracy of a dense run after its last epoch, in [0, 1]."""
+        row = self._array("dense_curves")[self.axis("replicate").index(replicate), -1]
+        return float(row[list(CURVES).index("validation_accuracy")])
 
     def read(self, cell: Cell) -> tuple[dict[str, Any], dict[str, Path]]:
         """Return what is stored of a cell, by array, and the chunks that are damaged."""
