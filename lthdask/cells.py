@@ -18,7 +18,7 @@ from lthdask.cohort import Found
 from lthdask.events import Event, Here
 from lthdask.grid import CHILDREN, Cell
 from lthdask.learning_speed import learning_speed
-from lthdask.rewinding import Checkpoint, Ticket
+from lthdask.rewinding import Checkpoint, Ticket, masked
 from lthdask.stability import barrier
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube, Status
@@ -123,7 +123,7 @@ class _Run:
         waited = work.study.waits_for(cell)
         before = checkpoints.load_ticket(work.folder.final(waited)) if waited else None
         drawn = drawing.draw(work.experiment(), cell, dense, before)
-        last = training.start or drawn.start
+        last = training.start or drawn.origin
         return cls(training, cell, drawn.mask, drawn.cutoffs, before, last)
 
 
@@ -183,12 +183,14 @@ def _write(work: Work, run: _Run, dense: drawing.Dense) -> None:
             training.learning, cell.first_epoch * steps, _dense_accuracy(cube, cell.replicate)
         )
         if cell.arm in CHILDREN:
-            sibling = run.before.start if run.before else dense[study.recipe.epochs]
+            sibling = run.before.origin if run.before else dense[study.recipe.epochs]
             line = lottery.line(experiment, sibling, last)
             metrics["barrier"] = barrier(line)
         if study.awaited(cell):
             final = Ticket(replace(last, buffers={}), run.mask, {})
             checkpoints.save_ticket(folder.final(cell), final)
+    else:
+        last = masked(last, run.mask)  # which may be where it started
     left, layers = lottery.densities(experiment, last)
     cube.write(
         cell,

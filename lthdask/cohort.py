@@ -27,6 +27,7 @@ from lthdask.training import (
     advancing,
     at_least_float32,
     laid_out,
+    lay_over,
     optimizer_of,
     precision,
     require_finite,
@@ -84,6 +85,7 @@ def train_cohort(
     weights = dict(models.network.named_parameters())
     optimizer = optimizer_of(recipe.optimizer, weights, _buffers(starts))
     kept = _kept(masks, weights)
+    lay_over(kept, weights, optimizer)
     steps, device = data.steps(recipe.batch_size), next(iter(weights.values())).device
     loss_sum = torch.tensor([s.loss for s in starts], dtype=torch.float64, device=device)
     losses = partial(_losses, models, engine=engine, smoothing=recipe.label_smoothing)

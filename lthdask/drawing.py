@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lthdask.experiment import Experiment
 from lthdask.grid import Cell
 from lthdask.masks import Mask, draw_mask, prunable_weights, random_mask, spared_weights
-from lthdask.rewinding import Checkpoint, Ticket, masked
+from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.scores import scored
 from lthdask.sensitivity import loss_gradients, synflow_mask
 
@@ -60,7 +60,7 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
         return Ticket(dense[k], {}, {})
     if cell.arm == "ticket_child":
         assert before
-        return Ticket(masked(dense[k], before.mask, experiment.fresh_buffers), before.mask, {})
+        return Ticket(_begun(experiment, dense[k]), before.mask, {})
     mask, cutoffs = _mask(experiment, cell, dense, before)
     if cell.arm == "random_mask":
         mask = random_mask(mask, _spared(experiment), experiment.seed, cell.replicate)
@@ -71,7 +71,12 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
         start = replace(dense[last], epoch=k)
     else:
         start = dense[k]
-    return Ticket(masked(start, mask, experiment.fresh_buffers), mask, cutoffs)
+    return Ticket(_begun(experiment, start), mask, cutoffs)
+
+
+def _begun(experiment: Experiment, start: Checkpoint) -> Checkpoint:
+    """Return where a ticket starts: of `fresh_buffers` as open_lth does, without momentum."""
+    return replace(start, buffers={}) if experiment.fresh_buffers else start
 
 
 def mask_at(
@@ -106,7 +111,7 @@ def _mask(
     """
     epoch = experiment.mask_epoch
     trained = (
-        before.start if before else dense[experiment.recipe.epochs if epoch is None else epoch]
+        before.origin if before else dense[experiment.recipe.epochs if epoch is None else epoch]
     )
     pruning, spared, threshold = experiment.pruning, _spared(experiment), cell.threshold
     final = {name: trained.weights[name] for name in prunable_weights(experiment.outline())}

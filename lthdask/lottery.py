@@ -109,7 +109,7 @@ def train_ticket(
     `start` and `due` are as in :func:`train_dense`.
     """
     recipe, child = _trained_as(experiment, arm)
-    experiment, start = replace(experiment, recipe=recipe), start or drawn.start
+    experiment, start = replace(experiment, recipe=recipe), start or drawn.origin
     with experiment.borrowed() as network:
         yield from _train(experiment, network, replicate, start, drawn.mask, due, child)
 

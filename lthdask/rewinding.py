@@ -3,12 +3,13 @@
 Checkpoint k is everything that is needed to go on after k epochs as if nothing had
 happened, as Renda, Frankle & Carbin 2020 restore it: with batch-norm statistics and
 momentum. A ticket is checkpoint k under a mask that was taken from the *final* dense
-weights (Frankle & Carbin 2019, section 1). Both are values: nothing changes a checkpoint, a
-ticket is made of copies.
+weights (Frankle & Carbin 2019, section 1). Both are values: nothing changes a checkpoint;
+training lays the mask over its own copy.
 """
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -86,24 +87,26 @@ class Ticket:
 
     Attributes
     ----------
-    start : Checkpoint
-        Checkpoint k, or what the arm starts from, with pruned weights, and their optimizer
-        buffers, at zero.
+    origin : Checkpoint
+        Checkpoint k, or what the arm starts from, before the mask is laid over it.
     mask : dict of str to Tensor
         ``True`` where a weight survives.
     cutoffs : dict of str to float
         The lowest score that survives, per weight; NaN where spared.
     """
 
-    start: Checkpoint
+    origin: Checkpoint
     mask: dict[str, Tensor]
     cutoffs: dict[str, float]
 
+    @cached_property
+    def start(self) -> Checkpoint:
+        """`origin` with pruned weights, and their optimizer buffers, at zero: a copy."""
+        return masked(self.origin, self.mask)
 
-def masked(checkpoint: Checkpoint, mask: Mask, fresh_buffers: bool = False) -> Checkpoint:
+
+def masked(checkpoint: Checkpoint, mask: Mask) -> Checkpoint:
     """Return a copy of `checkpoint` with what the mask prunes at zero, momentum included.
-
-    `fresh_buffers` starts the optimizer afresh, as open_lth does.
 
     A weight at zero whose momentum is not would come back to life at the next step.
     """
@@ -114,12 +117,11 @@ def masked(checkpoint: Checkpoint, mask: Mask, fresh_buffers: bool = False) -> C
             return tensor.clone()
         return tensor * kept
 
-    buffers = {} if fresh_buffers else checkpoint.buffers
     return Checkpoint(
         checkpoint.epoch,
         {name: zeroed(name, tensor) for name, tensor in checkpoint.weights.items()},
         {
             name: {buffer: zeroed(name, tensor) for buffer, tensor in of_weight.items()}
-            for name, of_weight in buffers.items()
+            for name, of_weight in checkpoint.buffers.items()
         },
     )

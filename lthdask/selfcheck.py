@@ -20,7 +20,7 @@ from lthdask.drawing import Dense
 from lthdask.experiment import Experiment
 from lthdask.grid import Cell
 from lthdask.masks import Mask, prunable_weights
-from lthdask.rewinding import Checkpoint, Ticket, masked
+from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.study import Study
 from lthdask.training import EpochMetrics
 
@@ -222,7 +222,7 @@ def reinit_is_new_and_trained_for_all_epochs(trained: Trained) -> str:
     """Compare a reinitialisation with the dense run's start, and count its epochs."""
     ticket, drawn = trained.ticket[0].mask, _draw(trained, "reinit")
     _require(_differing(drawn.mask, ticket) == 0, "its mask is not the ticket's")
-    _require(not drawn.start.buffers, "its optimizer does not start afresh")
+    _require(not drawn.origin.buffers, "its optimizer does not start afresh")
     kept = {name: drawn.start.weights[name][mask] for name, mask in drawn.mask.items()}
     old = sum(
         int((weight == trained.dense[0].weights[name][drawn.mask[name]]).sum())
@@ -239,7 +239,7 @@ def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
     """Train one step of several tickets side by side, and one of each alone."""
     experiment = _in_float32(trained.experiment)
     drawn = [_draw(trained, "ticket", threshold=threshold) for threshold in COHORT]
-    starts, masks = [ticket.start for ticket in drawn], [ticket.mask for ticket in drawn]
+    starts, masks = [ticket.origin for ticket in drawn], [ticket.mask for ticket in drawn]
     cohort = lottery.train_tickets(experiment, REPLICATE, starts, masks, due=lambda: True)
     with warnings.catch_warnings(action="error"):  # of a GPU that records no graph of the step
         together = next(cohort)
@@ -329,7 +329,7 @@ def _unpruned(trained: Trained, k: int) -> Ticket:
     """Return checkpoint `k` under a mask that prunes nothing."""
     weights = _prunable(trained, trained.dense[k])
     mask = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-    return Ticket(masked(trained.dense[k], mask), mask, {})
+    return Ticket(trained.dense[k], mask, {})
 
 
 def _prunable(trained: Trained, checkpoint: Checkpoint) -> dict[str, Tensor]:

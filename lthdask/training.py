@@ -74,11 +74,11 @@ def train(
         Its schedule is a function of the absolute epoch: from checkpoint k, training goes
         on at the rates of epochs k + 1..T.
     start : Checkpoint
-        Where to start; not changed. Under a mask, its pruned weights and buffers are zero.
+        Where to start; not changed.
     seed, replicate : int
         What the order of the data and its augmentation are drawn from.
     mask : mapping of str to Tensor, optional
-        What stays pruned. Weights and buffers start at zero there and their gradients are
+        What stays pruned. Weights and buffers are set to zero there and their gradients are
         held at zero, so that nothing can revive them: momentum and weight decay included.
     engine : Engine
         Precision of the computation.
@@ -106,6 +106,7 @@ def train(
     optimizer = optimizer_of(recipe.optimizer, weights, start.buffers)
     # float32 masks in the layout of their weights: 0.3 % of a step; boolean ones took 1.8 %.
     kept = {name: torch.empty_like(weights[name]).copy_(m) for name, m in (mask or {}).items()}
+    lay_over(kept, weights, optimizer)
     steps, device = data.steps(recipe.batch_size), next(iter(weights.values())).device
     loss_sum = torch.tensor(start.loss, dtype=torch.float64, device=device)
     losses = partial(_loss, network, engine=engine, smoothing=recipe.label_smoothing)
@@ -176,6 +177,21 @@ def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None
     finally:
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
+
+
+@torch.no_grad()
+def lay_over(
+    kept: dict[str, Tensor], weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """Set what is pruned to zero, in place, in weights and in their optimizer's buffers.
+
+    A weight at zero whose momentum is not would come back to life at the next step.
+    """
+    for name, mask in kept.items():
+        weight = weights[name]
+        for tensor in (weight, *optimizer.state.get(weight, {}).values()):
+            if tensor is not None and tensor.shape == weight.shape:
+                tensor.mul_(mask)
 
 
 def advancing(

@@ -88,7 +88,9 @@ def test_a_cell_that_diverges_disturbs_no_other(tmp_path, beside, monkeypatch):
     def poisoned(experiment, cell, *rest):
         drawn = draw(experiment, cell, *rest)
         if cell == COHORT[1]:
-            drawn.start.weights["5.bias"][:] = float("nan")
+            weights = drawn.origin.weights
+            weights = weights | {"5.bias": torch.full_like(weights["5.bias"], float("nan"))}
+            return replace(drawn, origin=replace(drawn.origin, weights=weights))
         return drawn
 
     monkeypatch.setattr(drawing, "draw", poisoned)

@@ -58,20 +58,22 @@ def test_a_mask_of_another_share_is_counted(trained, monkeypatch):
 
 
 def test_momentum_that_the_mask_was_not_laid_over_is_found(trained, monkeypatch):
-    def broken(checkpoint, mask, fresh_buffers=False):
-        return dataclasses.replace(masked(checkpoint, mask), buffers=checkpoint.buffers)
-
-    monkeypatch.setattr(drawing, "masked", broken)
+    lay_over = training.lay_over
+    broken = lambda kept, weights, _: lay_over(kept, weights, torch.optim.SGD(weights.values()))  # noqa: E731
+    monkeypatch.setattr(training, "lay_over", broken)
     fails(trained, "pruned weights", "are not zero")
 
 
 def test_a_ticket_that_is_cut_out_of_its_checkpoint_is_found(trained, monkeypatch):
-    def broken(checkpoint, mask, fresh_buffers=False):
-        for name, kept in mask.items():
-            checkpoint.weights[name].mul_(kept)
-        return masked(checkpoint, mask, fresh_buffers)
+    draw = drawing.draw
 
-    monkeypatch.setattr(drawing, "masked", broken)
+    def broken(experiment, cell, dense, before=None):
+        drawn = draw(experiment, cell, dense, before)
+        for name, kept in drawn.mask.items():
+            drawn.origin.weights[name].mul_(kept)
+        return drawn
+
+    monkeypatch.setattr(drawing, "draw", broken)
     fails(trained, "checkpoints", "checkpoint 1 has changed")
 
 
@@ -135,7 +137,7 @@ def broken_arm(monkeypatch, arm, change):
 
 def test_a_random_mask_over_what_the_ticket_s_has_left_is_found(trained, monkeypatch):
     def change(drawn, ticket, dense):
-        return Ticket(masked(ticket.start, drawn.mask), drawn.mask, {})
+        return Ticket(ticket.start, drawn.mask, {})
 
     broken_arm(monkeypatch, "random_mask", change)
     fails(trained, "random mask", "of its weights are not those of checkpoint 1")
@@ -145,7 +147,7 @@ def test_a_random_mask_of_other_counts_is_found(trained, monkeypatch):
     def change(drawn, ticket, dense):
         torch.manual_seed(0)
         mask = {name: torch.rand(kept.shape) < 0.2 for name, kept in drawn.mask.items()}
-        return Ticket(masked(dense[1], mask), mask, {})
+        return Ticket(dense[1], mask, {})
 
     broken_arm(monkeypatch, "random_mask", change)
     fails(trained, "random mask", "it keeps .* the ticket")
@@ -153,7 +155,7 @@ def test_a_random_mask_of_other_counts_is_found(trained, monkeypatch):
 
 def test_a_reinit_of_the_epochs_that_a_ticket_trains_is_found(trained, monkeypatch):
     def change(drawn, ticket, dense):
-        return dataclasses.replace(drawn, start=dataclasses.replace(drawn.start, epoch=1))
+        return dataclasses.replace(drawn, origin=dataclasses.replace(drawn.origin, epoch=1))
 
     broken_arm(monkeypatch, "reinit", change)
     fails(trained, "reinit", r"epochs \[2, 3, 4\] were trained, not \[1, 2, 3, 4\]")
@@ -161,7 +163,7 @@ def test_a_reinit_of_the_epochs_that_a_ticket_trains_is_found(trained, monkeypat
 
 def test_a_reinit_of_the_old_initial_weights_is_found(trained, monkeypatch):
     def change(drawn, ticket, dense):
-        return dataclasses.replace(drawn, start=masked(dense[0], drawn.mask))
+        return dataclasses.replace(drawn, origin=dense[0])
 
     broken_arm(monkeypatch, "reinit", change)
     fails(trained, "reinit", "are the dense run's initial ones")
@@ -171,6 +173,11 @@ def test_a_cohort_in_which_the_masks_are_exchanged_is_found(trained, monkeypatch
     kept = cohort._kept
     broken = lambda masks, weights: kept(masks[::-1], weights)  # noqa: E731
     monkeypatch.setattr(cohort, "_kept", broken)
+    fails(trained, "cohort", "beside where it ends alone")
+
+
+def test_a_cohort_whose_masks_are_not_laid_over_its_weights_is_found(trained, monkeypatch):
+    monkeypatch.setattr(cohort, "lay_over", lambda *given: None)
     fails(trained, "cohort", "are not zero")
 
 

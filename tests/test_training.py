@@ -121,10 +121,21 @@ def test_what_is_left_is_counted_among_all_parameters_and_by_channel():
     assert network["density"] == 1 - pruned / sum(r * c for r, c in shapes.values())
 
 
-def test_momentum_that_was_not_pruned_is_noticed(dense_run):
+def test_training_lays_the_mask_over_where_it_starts_and_changes_nothing_there(dense_run):
+    experiment, checkpoints, _ = dense_run
+    ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[2], 0.8)
+    before = ticket.origin.digest()
+    trained = [list(run(experiment, s, ticket.mask)) for s in (ticket.origin, ticket.start)]
+    assert equal(trained[0][-1][0], trained[1][-1][0])
+    assert ticket.origin.digest() == before
+    assert ticket.start.digest() != before
+
+
+def test_momentum_that_was_not_pruned_is_noticed(dense_run, monkeypatch):
     experiment, checkpoints, _ = dense_run
     ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[2], 0.8)
     alive = Checkpoint(2, ticket.start.weights, checkpoints[2].buffers)
+    monkeypatch.setattr("lthdask.training.lay_over", lambda *given: None)
     with pytest.raises(RuntimeError, match="are not zero"):
         list(run(experiment, alive, ticket.mask))
 

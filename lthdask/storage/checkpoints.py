@@ -105,7 +105,7 @@ def load_state(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 def save_ticket(path: Path, ticket: Ticket) -> None:
     """Write a ticket without its cutoffs, in a file that holds its own digest."""
     masks = {name: {"mask": mask} for name, mask in ticket.mask.items()}
-    content = _encoded(replace(ticket.start, buffers=masks), {})
+    content = _encoded(replace(ticket.origin, buffers=masks), {})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, hashlib.sha256(content).digest() + content)
 
