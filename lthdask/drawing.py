@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lthdask.experiment import Experiment
 from lthdask.grid import Cell
-from lthdask.masks import Mask, draw_mask, prunable_weights, random_mask, spared_weights
+from lthdask.masks import Mask, draw_mask, random_mask, spared_weights
 from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.scores import scored
 from lthdask.sensitivity import loss_gradients, synflow_mask
@@ -97,7 +97,7 @@ def ticket(
 
 
 def _spared(experiment: Experiment) -> frozenset[str]:
-    return spared_weights(experiment.outline(), experiment.pruning.spare)
+    return spared_weights(experiment.prunable(), experiment.pruning.spare)
 
 
 def _mask(
@@ -114,7 +114,7 @@ def _mask(
         before.origin if before else dense[experiment.recipe.epochs if epoch is None else epoch]
     )
     pruning, spared, threshold = experiment.pruning, _spared(experiment), cell.threshold
-    final = {name: trained.weights[name] for name in prunable_weights(experiment.outline())}
+    final = {name: trained.weights[name] for name in experiment.prunable()}
     torch.set_num_threads(experiment.engine.threads)  # the last bits of a score decide ranks
     if before:
         scores = _scores(experiment, cell, dense, final, before.mask)

@@ -15,7 +15,6 @@ from lthdask.cohort import Found, largest_cohort, train_cohort
 from lthdask.engine import ROUNDS, Choice, Engine, choose
 from lthdask.experiment import Experiment
 from lthdask.grid import CHILDREN
-from lthdask.masks import prunable_weights
 from lthdask.recipe import Recipe
 from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.stability import errors_between
@@ -196,13 +195,12 @@ def densities(
         Name of the prunable weight → ``density`` and ``dead_channels``, its output channels
         without a single weight.
     """
-    network = experiment.outline()
-    weights = {name: trained.weights[name] for name in prunable_weights(network)}
+    weights = {name: trained.weights[name] for name in experiment.prunable()}
     sizes = {name: weight.numel() for name, weight in weights.items()}
     # In NumPy: torch's count_nonzero took three times as long.
     lives = {name: weight.flatten(1).cpu().numpy() != 0 for name, weight in weights.items()}
     kept = {name: int(np.count_nonzero(of_layer)) for name, of_layer in lives.items()}
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = experiment.parameters()
     pruned = sum(sizes.values()) - sum(kept.values())
     return (
         {

@@ -139,15 +139,14 @@ def prunable_weights(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def spared_weights(network: nn.Module, spare: Sequence[str]) -> frozenset[str]:
-    """Return the names of the prunable weights that `spare` keeps whole.
+def spared_weights(weights: Weights, spare: Sequence[str]) -> frozenset[str]:
+    """Return the names of those of the prunable `weights` that `spare` keeps whole.
 
     Raises
     ------
     InputError
         If an entry of `spare` matches nothing, or nothing is left to prune.
     """
-    weights = prunable_weights(network)
     spared = {name for entry in spare for name in _named(weights, entry, "spare")}
     if len(spared) == len(weights):
         raise InputError(f"spare keeps every layer, so nothing can be pruned: {', '.join(spare)}")

@@ -19,7 +19,7 @@ from lthdask.datasets import load
 from lthdask.drawing import Dense
 from lthdask.experiment import Experiment
 from lthdask.grid import Cell
-from lthdask.masks import Mask, prunable_weights
+from lthdask.masks import Mask
 from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.study import Study
 from lthdask.training import EpochMetrics
@@ -333,8 +333,7 @@ def _unpruned(trained: Trained, k: int) -> Ticket:
 
 
 def _prunable(trained: Trained, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    names = prunable_weights(trained.experiment.outline())
-    return {name: checkpoint.weights[name] for name in names}
+    return {name: checkpoint.weights[name] for name in trained.experiment.prunable()}
 
 
 def _differing(one: Mask, other: Mask) -> float:

@@ -104,9 +104,9 @@ class Study:
             raise ValueError("iterative pruning prunes the arm ticket from round to round; add it")
         self.pruning.check(self.grid.thresholds)
         # Names do not depend on the data, so three channels and ten classes do for the check.
-        network = on_meta(self.network, self.data.image_size, 3, 10)
-        spared_weights(network, self.pruning.spare)
-        rates_by_layer(prunable_weights(network), self.pruning)
+        weights = prunable_weights(on_meta(self.network, self.data.image_size, 3, 10))
+        spared_weights(weights, self.pruning.spare)
+        rates_by_layer(weights, self.pruning)
 
     @property
     def iterative(self) -> bool:
