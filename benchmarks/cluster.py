@@ -49,7 +49,7 @@ ONE_STEP = {  # the dense run is one step of a small network
     "keep_until": "0",
 }
 SHORT = {
-    "grid.thresholds": "0.5,0.6,0.7,0.8,0.9,0.95",
+    "grid.thresholds": "0.5,0.55,0.6,0.65,0.7,0.75,0.8,0.85,0.9,0.92,0.95,0.97",
     "grid.rewind_epochs": "0,1,2",
     "recipe.epochs": "3",
 }
