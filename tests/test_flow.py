@@ -17,6 +17,7 @@ import torch
 from lthdask import drawing, lottery
 from lthdask.cluster.client import open_client
 from lthdask.cluster.queue import Queue, Task
+from lthdask.cluster.workers import Prepare
 from lthdask.datasets import load
 from lthdask.errors import InputError
 from lthdask.events import Event
@@ -374,8 +375,10 @@ def test_checkpoints_that_the_workers_lost_are_sent_again(local_client):
     assert seen == [41, 42]
 
 
-def test_what_python_warns_of_on_a_worker_is_told(local_client):
+def test_what_python_warns_of_on_a_worker_is_told_once(local_client):
+    """Also where a worker is prepared again, by the next client."""
     told = []
+    local_client.register_plugin(Prepare())
     queue = Queue(local_client, told.append)
     queue.add(Task("warns", _warn, ("without CUDA graphs",)))
     queue.run()

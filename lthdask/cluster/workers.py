@@ -31,6 +31,7 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]
     """Leave in order when told to, take one GPU of several, pass on what Python warns of."""
 
     name = "lthdask-prepare"
+    shown: Any = None
 
     def setup(self, worker: Any) -> None:
         """Prepare a worker; Dask calls this in its main thread."""
@@ -46,7 +47,7 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]
         # By default, SIGTERM leaves a running cell no time to save its state.
         signal.signal(signal.SIGTERM, leave)
 
-        shown = warnings.showwarning
+        self.shown = shown = warnings.showwarning
 
         def tell(message: Any, category: Any, file: str, line: int, *others: Any) -> None:
             event = Event("warning", f"{file}:{line}", str(message))
@@ -58,6 +59,11 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]
         there = devices()
         if len(there) > 1 and isinstance(worker.name, int):
             os.environ["CUDA_VISIBLE_DEVICES"] = there[worker.name % len(there)]
+
+    def teardown(self, worker: Any) -> None:
+        """Show warnings as before: Dask calls this where the next client prepares a worker anew."""
+        if self.shown:
+            warnings.showwarning = self.shown
 
 
 def quiet_loops() -> None:
