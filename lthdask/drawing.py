@@ -60,7 +60,7 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
         return Ticket(dense[k], {}, {})
     if cell.arm == "ticket_child":
         assert before
-        return Ticket(_begun(experiment, dense[k]), before.mask, {})
+        return Ticket(_origin(experiment, dense[k]), before.mask, {})
     mask, cutoffs = _mask(experiment, cell, dense, before)
     if cell.arm == "random_mask":
         mask = random_mask(mask, _spared(experiment), experiment.seed, cell.replicate)
@@ -71,10 +71,10 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
         start = replace(dense[last], epoch=k)
     else:
         start = dense[k]
-    return Ticket(_begun(experiment, start), mask, cutoffs)
+    return Ticket(_origin(experiment, start), mask, cutoffs)
 
 
-def _begun(experiment: Experiment, start: Checkpoint) -> Checkpoint:
+def _origin(experiment: Experiment, start: Checkpoint) -> Checkpoint:
     """Return where a ticket starts: of `fresh_buffers` as open_lth does, without momentum."""
     return replace(start, buffers={}) if experiment.fresh_buffers else start
 

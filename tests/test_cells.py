@@ -98,6 +98,8 @@ def test_a_cell_that_diverges_disturbs_no_other(tmp_path, beside, monkeypatch):
     assert_equal(work, beside, COHORT[:1])
     results = open_results(work.folder.path).load()
     assert int(results.epochs_trained.sel(vars(COHORT[1]))) == 0
+    density = float(results.density.sel(vars(COHORT[1])))
+    assert density == pytest.approx(1 - COHORT[1].threshold, abs=1e-3)
 
 
 def test_cells_that_do_not_fit_together_are_trained_in_smaller_cohorts(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import warnings
 from itertools import pairwise
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 import yaml
@@ -119,6 +120,7 @@ def test_the_slurm_job_is_one_gpu_one_worker_one_thread_with_tls_and_a_lifetime(
         "#SBATCH --no-requeue",
         f"export DASK_CONFIG={SHIPPED}",
         "export MALLOC_TRIM_THRESHOLD_=",
+        "export DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL='100 ms'",
     ):
         assert line in script.splitlines() or line in script
     command = script.splitlines()[-1] or script.splitlines()[-2]
@@ -128,6 +130,18 @@ def test_the_slurm_job_is_one_gpu_one_worker_one_thread_with_tls_and_a_lifetime(
     # 4 h less a tenth, at most ten minutes; give or take five.
     assert "--lifetime 13800s --lifetime-stagger 300s" in command
     assert command.rindex("--memory-limit 0") > command.index("--memory-limit 32.00GiB")
+
+
+def test_what_the_file_says_of_sampling_reaches_the_workers_of_a_queue(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(SHIPPED.read_text() + "\n  worker: {profile: {interval: 1 s}}\n")
+    script = job_script(Settings.read(path), "slurm")
+    assert "export DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL='1 s'" in script
+
+
+def test_local_workers_are_sampled_rarely(local_client):
+    every = local_client.run(dask.config.get, "distributed.worker.profile.interval")
+    assert set(every.values()) == {"100 ms"}
 
 
 SITES = {

@@ -269,6 +269,14 @@ def test_a_worker_alone_holds_the_next_tasks_already():
     assert place != "queued"
 
 
+def test_what_the_file_says_of_a_worker_s_tasks_counts_for_one_alone_too(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text("distributed: {scheduler: {worker-saturation: 1.5}}")
+    with open_client(1, cluster=path, deployment="local", say=lambda line: None) as client:
+        places = list(_places_of_four(client).values())
+    assert places.count("queued") == 2  # of four, 1.5 rounded up are on the worker
+
+
 def _places_of_four(client):
     """Where each of four tasks is that none of them leaves: a worker, or the scheduler."""
     queue, gate = Queue(client), distributed.Event("gate", client=client)

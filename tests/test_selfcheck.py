@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,19 @@ def test_a_cohort_whose_loss_is_a_mean_over_its_tickets_is_found(trained, monkey
     broken = lambda *given, **others: losses(*given, **others) / 3  # noqa: E731
     monkeypatch.setattr(cohort, "_losses", broken)
     fails(trained, "cohort", "beside where it ends alone")
+
+
+def test_a_step_that_cannot_be_recorded_is_found(trained, monkeypatch):
+    """Training goes on without, and warns: on a GPU, at a fraction of the speed."""
+    advancing = cohort.advancing
+
+    def broken(*given):
+        warnings.warn("training goes on without CUDA graphs", stacklevel=1)
+        return advancing(*given)
+
+    monkeypatch.setattr(cohort, "advancing", broken)
+    with pytest.raises(UserWarning, match="without CUDA graphs"):
+        selfcheck.CHECKS["cohort"](trained)
 
 
 def test_what_an_engine_raises_is_a_finding(monkeypatch):

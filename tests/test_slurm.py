@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import dask
 import numpy as np
 import pytest
 import yaml
@@ -101,8 +102,10 @@ def test_a_study_on_two_gpu_jobs_equals_one_on_this_machine(cluster_file, tmp_pa
         client.wait_for_workers(2, timeout=90)
         seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
         daemons = client.run(lambda: os.environ["DASK_CONFIG"])
+        sampled = client.run(dask.config.get, "distributed.worker.profile.interval")
     assert sorted(seen.values()) == ["0", "1"]
     assert set(daemons.values()) == {str(tmp_path / "cluster.yaml")}
+    assert set(sampled.values()) == {"100 ms"}
     assert set(during_dense) == {1}  # no GPU is held while only the dense run can work
     assert all("cpu job " in str(place) for place in results.place.values.ravel())
     assert_equal(results, undisturbed)

@@ -16,7 +16,7 @@ from typing import Any
 import dask
 from distributed import Client
 
-from lthdask.cluster.settings import MEMORY, Settings
+from lthdask.cluster.settings import MEMORY, SAMPLING, Settings
 from lthdask.cluster.workers import Say, dashboard_address
 from lthdask.errors import InputError
 
@@ -100,6 +100,8 @@ def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
     given["job_script_prologue"] = [
         *(given.get("job_script_prologue") or []),
         *(f"export {key}={value}" for key, value in MEMORY.items()),
+        # Dask's settings stay with the driver, and the file may have others: those in force.
+        *(f"export {_variable(key)}={shlex.quote(dask.config.get(key))}" for key in SAMPLING),
         f"export DASK_CONFIG={shlex.quote(str(settings.file))}",
     ]
     given["worker_extra_args"] = _worker_arguments(
@@ -114,6 +116,11 @@ def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
         silence_logs=logging.CRITICAL,
         **{key: value for key, value in given.items() if value is not None},
     )
+
+
+def _variable(key: str) -> str:
+    """Return the environment variable from which Dask reads a setting."""
+    return "DASK_" + key.upper().replace(".", "__")
 
 
 def _cluster_class(queue: str) -> Any:

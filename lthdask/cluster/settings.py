@@ -31,6 +31,12 @@ MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": 2**30,
     "MALLOC_MMAP_THRESHOLD_": 2**30,
 }
+SAMPLING = {
+    # How often Dask looks at a worker. The thread that trains waits for that: on two cores, 12
+    # cells took 32 s at Dask's own 100 and 50 times a second, and 27 s so.
+    "distributed.worker.profile.interval": "100 ms",
+    "distributed.admin.tick.interval": "200 ms",
+}
 SETTINGS = {
     # Checkpoints are dependencies of every cell; without these two, Dask hands out cells
     # eagerly, ignores their priority, and blames one lost worker on cells that never ran.
@@ -43,9 +49,7 @@ SETTINGS = {
     "distributed.scheduler.active-memory-manager.policies": [],
     # Training is one long call; a worker in it is busy, not lost.
     "distributed.scheduler.worker-ttl": "30 minutes",
-    # What Dask looks at 100 and 50 times a second took a worker 5 % of the core it trains on.
-    "distributed.worker.profile.interval": "100 ms",
-    "distributed.admin.tick.interval": "200 ms",
+    **SAMPLING,
     # Workers of this machine are forked from one process that has imported torch: one that
     # died is replaced in 0.2 s in place of 4 s.
     "distributed.worker.multiprocessing-method": "forkserver",
