@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthdask.data import EVALUATION_BATCH, Data, Split
+from lthdask.data import Data, Split
 from lthdask.engine import Engine
 from lthdask.masks import Mask
 from lthdask.recipe import Recipe
@@ -79,7 +79,7 @@ def train_cohort(
         If the starts are not at the same point of training.
     """
     _require_together(starts, masks)
-    models = stack(network, len(starts))
+    models = stack(network, len(starts), engine.kernels)
     side_by_side = {name: [start.weights[name] for start in starts] for name in starts[0].weights}
     models.network.load_state_dict({name: stacked(ts) for name, ts in side_by_side.items()})
     weights = dict(models.network.named_parameters())
@@ -160,8 +160,8 @@ def _train_once(
         name: split.subset(torch.arange(min(count, len(split))))
         for name, split, count in (
             ("train", data.train, recipe.batch_size),
-            ("validation", data.validation, EVALUATION_BATCH),
-            ("test", data.test, EVALUATION_BATCH),
+            ("validation", data.validation, data.evaluation_batch),
+            ("test", data.test, data.evaluation_batch),
         )
     }
     mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in network.named_parameters()}
@@ -264,21 +264,23 @@ def _checkpoints(
     epoch: int,
     step: int,
 ) -> list[Checkpoint]:
-    """Return a copy of each model's state."""
+    """Return a copy of each model's state: views of one copy of them all, as that is one pass."""
     state, losses = models.network.state_dict(), loss_sum.tolist()
+    copies = {name: tensor.clone().unbind() for name, tensor in state.items()}
     buffers = {
-        name: {buffer: t for buffer, t in optimizer.state[weight].items() if t is not None}
+        name: {
+            buffer: t.clone().unbind() if t.dim() else [t.clone()] * models.models
+            for buffer, t in optimizer.state[weight].items()
+            if t is not None
+        }
         for name, weight in weights.items()
         if weight in optimizer.state
     }
     return [
         Checkpoint(
             epoch,
-            {name: tensor[model].clone() for name, tensor in state.items()},
-            {
-                name: {b: (t[model] if t.dim() else t).clone() for b, t in of_weight.items()}
-                for name, of_weight in buffers.items()
-            },
+            {name: tensors[model] for name, tensors in copies.items()},
+            {name: {b: ts[model] for b, ts in of.items()} for name, of in buffers.items()},
             step,
             losses[model] if step else 0.0,
         )

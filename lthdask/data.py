@@ -20,6 +20,8 @@ from torch import Tensor
 from lthdask.streams import Purpose, below, permutation, stream
 
 EVALUATION_BATCH = 250
+ON_A_GPU = 1000
+"""Small images that a GPU evaluates at once: it is done with 250 before the next are launched."""
 
 
 class Images:
@@ -208,15 +210,23 @@ class Data:
 
     def evaluation(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the (images, labels) of a split in its own order, none left out."""
-        batches = list(torch.arange(len(split)).split(EVALUATION_BATCH))
+        batches = list(torch.arange(len(split)).split(self.evaluation_batch))
         for images, labels in split.batches(batches, self.mean.device, None):
             yield self._normalised(images), labels
 
     @property
-    def _border(self) -> int:
+    def evaluation_batch(self) -> int:
+        """Images that are evaluated at once."""
+        return ON_A_GPU if self.mean.is_cuda and self._size <= 64 else EVALUATION_BATCH
+
+    @property
+    def _size(self) -> int:
         train = self.train
-        size = train.images.shape[3] if isinstance(train, Images) else train.image_size
-        return size // 8
+        return train.images.shape[3] if isinstance(train, Images) else train.image_size
+
+    @property
+    def _border(self) -> int:
+        return self._size // 8
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images.float() - self.mean) / self.std

@@ -46,6 +46,8 @@ class Engine:
         more are slower, and on a GPU what fits into its memory.
     graphs : bool
         On a GPU, record a training step and replay it, where that does what the step does.
+    kernels : bool
+        On a GPU, train cohorts with `lthdask.kernels`, where they do what PyTorch's do.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -54,6 +56,7 @@ class Engine:
     dense_threads: int = 1
     cohort: int | Literal["auto"] = "auto"
     graphs: bool = True
+    kernels: bool = True
 
     def __post_init__(self) -> None:
         for name in ("threads", "dense_threads", "cohort"):

@@ -120,8 +120,9 @@ def engine_for(study: Study, folder: Folder) -> Engine:
         engine = Engine(**before)
     except (TypeError, ValueError) as error:
         raise InputError(f"the manifest of {folder.path} is damaged: {error}") from None
-    # How many are trained side by side, and how they are launched, may change on the way.
-    engine = replace(engine, cohort=study.engine.cohort, graphs=study.engine.graphs)
+    # How many are trained side by side, and by what, may change on the way.
+    now = study.engine
+    engine = replace(engine, cohort=now.cohort, graphs=now.graphs, kernels=now.kernels)
     for name, used in asdict(engine).items():
         asked = getattr(study.engine, name)
         if asked not in ("auto", used):

@@ -7,7 +7,10 @@ B·C; what works on each channel alone needs no change. On a CPU, which one mode
 does not pay.
 """
 
+import functools
+import warnings
 from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -38,13 +41,17 @@ class Stack:
     layered : bool
         Whether the layers were exchanged; else the network is mapped over the models
         (`torch.func.vmap`), which is right for every network and slow for convolutions.
+    fused : bool
+        Whether some of them run in `lthdask.kernels`.
     """
 
-    def __init__(self, network: nn.Module, models: int, layered: bool) -> None:
+    def __init__(self, network: nn.Module, models: int, layered: bool, fused: bool = False) -> None:
         self.network, self.models, self.layered = deepcopy(network), models, layered
         for layer in self.network.modules():
             if layered and type(layer) in LAYERS:
                 layer.__class__ = LAYERS[type(layer)]
+            if fused:
+                _fuse(layer)
             for name, parameter in layer.named_parameters(recurse=False):
                 copies = stacked([parameter.detach()] * models)
                 setattr(layer, name, nn.Parameter(copies, parameter.requires_grad))
@@ -64,12 +71,29 @@ class Stack:
         return vmap(logits)(dict(network.named_parameters()), dict(network.named_buffers()))
 
 
-def stack(network: nn.Module, models: int) -> Stack:
+def stack(network: nn.Module, models: int, kernels: bool = True) -> Stack:
     """Return `models` copies of a network side by side, on its device.
 
-    Its layers are exchanged where every part of it is known to keep the models apart.
+    Its layers are exchanged where every part of it is known to keep the models apart; on a
+    GPU, some for `kernels` of ours if asked, where they do what PyTorch's do.
     """
-    return Stack(network, models, all(map(_is_known, network.modules())))
+    layered = all(map(_is_known, network.modules()))
+    like = next(network.parameters())
+    fused = kernels and layered and like.is_cuda and like.dtype == torch.float32
+    return Stack(network, models, layered, fused and _kernels_are_right(like.device))
+
+
+@functools.cache
+def _kernels_are_right(device: torch.device) -> bool:
+    """Return whether `lthdask.kernels` does there what PyTorch does; else warn of it."""
+    try:
+        from lthdask.kernels import require_right
+
+        require_right(device)
+    except Exception as problem:  # no Triton, no compiler for it, a GPU that it does not know
+        warnings.warn(f"cohorts are trained without kernels of ours: {problem}", stacklevel=2)
+        return False
+    return True
 
 
 def stacked(tensors: list[Tensor]) -> Tensor:
@@ -80,24 +104,24 @@ def stacked(tensors: list[Tensor]) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """(R, B·I) times (B, I, O): the product of each model, (R, B·O).
+    """(R, B·I) through the weights (B, O, I): the product of each model, (R, B·O).
 
     `torch.bmm` alone would return (B, R, O), to be copied into this order, and the gradient
     back again: two more passes over the activations, on which memory bandwidth is spent.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, matrices: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, matrices)
-        return _product(rows, matrices)
+    def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        return _product(rows, weight.mT)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        rows, matrices = ctx.saved_tensors
-        models = len(matrices)
-        for_matrices = torch.bmm(_apart(rows, models).mT, _apart(gradient, models))
-        return _product(gradient, matrices.mT), for_matrices
+        rows, weight = ctx.saved_tensors
+        models = len(weight)
+        for_weight = torch.bmm(_apart(gradient, models).mT, _apart(rows, models))
+        return _product(gradient, weight), for_weight
 
 
 def _product(rows: Tensor, matrices: Tensor) -> Tensor:
@@ -118,7 +142,7 @@ def _products(rows: Tensor, weight: Tensor) -> Tensor:
     if torch.is_autocast_enabled(rows.device.type):
         kind = torch.get_autocast_dtype(rows.device.type)
         rows, weight = rows.to(kind), weight.to(kind)
-    products: Tensor = _Product.apply(rows, weight.mT)
+    products: Tensor = _Product.apply(rows, weight)
     return products
 
 
@@ -171,6 +195,54 @@ class _BatchNorm2d(nn.BatchNorm2d):
             self.momentum or 0.0,
             self.eps,
         )
+
+
+class _FusedDepthwise(_Depthwise):
+    def forward(self, images: Tensor) -> Tensor:
+        from lthdask.kernels import depthwise
+
+        images = _own(images, self.in_channels, len(self.weight))
+        return depthwise(images, self.weight.flatten(0, 2), self.stride[0])
+
+
+class _FusedBatchNorm2d(_BatchNorm2d):
+    relu6 = False
+    """Whether a ReLU6 comes after it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            images = super().forward(images)
+            return F.relu6(images) if self.relu6 else images
+        from lthdask.kernels import batch_norm
+
+        mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
+        assert mean is not None
+        assert var is not None
+        assert count is not None
+        count.add_(1)
+        return batch_norm(
+            images,
+            self.weight.flatten(),
+            self.bias.flatten(),
+            mean.view(-1),
+            var.view(-1),
+            self.momentum or 0.0,
+            self.eps,
+            self.relu6,
+        )
+
+
+def _fuse(layer: Any) -> None:
+    """Exchange a layer for one that runs in a kernel of ours."""
+    if isinstance(layer, _Depthwise):
+        layer.__class__ = _FusedDepthwise
+    elif isinstance(layer, nn.BatchNorm2d):
+        layer.__class__ = _FusedBatchNorm2d
+    elif isinstance(layer, nn.Sequential):
+        for place, (norm, relu6) in enumerate(pairwise(list(layer))):
+            if isinstance(norm, nn.BatchNorm2d) and isinstance(relu6, nn.ReLU6):
+                norm.relu6 = True  # type: ignore[assignment]
+                layer[place + 1] = nn.Identity()
 
 
 class _Linear(nn.Linear):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthdask.data import EVALUATION_BATCH, Data, Split
+from lthdask.data import Data, Split
 from lthdask.engine import Engine
 from lthdask.graphs import Advance, graphed, plain
 from lthdask.masks import Mask
@@ -172,7 +172,7 @@ def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None
     try:
         with torch.no_grad(), precision(engine):
             for images, _ in data.evaluation(data.train):
-                if len(images) == min(EVALUATION_BATCH, len(data.train)):
+                if len(images) == min(data.evaluation_batch, len(data.train)):
                     network(laid_out(images))
     finally:
         for norm, momentum in zip(norms, before, strict=True):
