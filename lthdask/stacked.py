@@ -46,7 +46,8 @@ class Stack:
     """
 
     def __init__(self, network: nn.Module, models: int, layered: bool, fused: bool = False) -> None:
-        self.network, self.models, self.layered = deepcopy(network), models, layered
+        self.network, self.models = deepcopy(network), models
+        self.layered, self.fused = layered, fused
         for layer in self.network.modules():
             if layered and type(layer) in LAYERS:
                 layer.__class__ = LAYERS[type(layer)]
