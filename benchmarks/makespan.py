@@ -42,7 +42,7 @@ def sleep_cell(work: Work, cell: Cell, unit: float, here: Here, *checkpoints: by
     epochs = EPOCHS - cell.first_epoch
     time.sleep(epochs * unit)
     for _ in range(epochs if not unit else 0):
-        here.tell(Event("epoch", str(cell)))
+        here.tell(Event("epoch", str(cell), epochs=1))
     return "done"
 
 

@@ -12,7 +12,7 @@ class Event:
     Attributes
     ----------
     kind : {"plan", "dense", "epoch", "cell", "warning"}
-        The work is known; a dense run has ended; a run has trained one more epoch; a cell
+        The work is known; a dense run has ended; a run has trained more epochs; a cell
         has ended; something needs attention.
     name : str
         Of the dense run or cell; of a warning, what it is about.
@@ -20,7 +20,8 @@ class Event:
         With "plan": the engine, and why; with "dense" and "cell": what became of it; with
         "warning": the sentence.
     cells, epochs : int
-        With "plan": how many are to be trained, dense runs' epochs included.
+        With "plan": how many are to be trained, dense runs' epochs included; with "epoch": how
+        many the run has trained since it last told.
     """
 
     kind: Literal["plan", "dense", "epoch", "cell", "warning"]

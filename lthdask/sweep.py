@@ -83,7 +83,7 @@ class Sweep:
         self.queue.add(Task(name, train_dense, arguments, length=float("inf"), then=then))
 
     def share_checkpoints(self, replicate: int) -> bool:
-        """Scatter the checkpoints that a replicate's cells start from, once.
+        """Share the checkpoints that a replicate's cells start from.
 
         Returns
         -------
@@ -98,12 +98,14 @@ class Sweep:
         cells = self.cells_of(replicate)
         for epoch in sorted({epoch for cell in cells for epoch in study.checkpoints_for(cell)}):
             path = checkpoints.path_of(folder.path, replicate, epoch)
-            load = functools.partial(checkpoints.load, path, digests.get(str(epoch), ""))
+            digest = digests.get(str(epoch), "")
             try:
-                self.queue.share((replicate, epoch), load)
+                checkpoints.read(path, digest)
             except InputError as error:
                 log.warning("%s: the dense run is trained anew", error)
                 return False
+            load = functools.partial(checkpoints.load, path, digest)
+            self.queue.share((replicate, epoch), load)
         return True
 
     def add_cells(self, replicate: int) -> None:

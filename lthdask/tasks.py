@@ -5,6 +5,7 @@ disk, because results that only live on a worker are lost with it.
 """
 
 import functools
+import math
 import os
 import platform
 import time
@@ -30,6 +31,10 @@ from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
 from lthdask.training import Diverged, EpochMetrics, Measurement
+
+BETWEEN_TELLING = 0.2
+"""Seconds, at least, between two of a run's events. Each takes a millisecond from training, whose
+thread shares its process with Dask's."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,7 @@ class Training:
         self.place = _place(work.engine)
         self.began, self._clock = time.time(), time.monotonic()
         self.saved_at = self._clock
+        self._told_at, self._untold = -math.inf, 0
         self._state = checkpoints.State(work.folder.run(name), self._warn)
         self.start: Checkpoint | None
         self.start, notes = self._state.load() or (None, {})
@@ -231,13 +237,21 @@ class Training:
         return waited >= self.work.checkpoint_interval or self.here.should_stop()
 
     def note(self, checkpoint: Checkpoint, outcome: Outcome, steps: int) -> None:
-        """Keep what was measured, and say that an epoch is done."""
+        """Keep what was measured, and say from time to time how many epochs are done."""
         if isinstance(outcome, EpochMetrics):
             self.curves[outcome.epoch] = asdict(outcome)
             self.learning[outcome.epoch * steps] = asdict(outcome)
-            self.here.tell(Event("epoch", str(self.name)))
+            self._untold += 1
+            if time.monotonic() - self._told_at >= BETWEEN_TELLING:
+                self.tell()
         elif isinstance(outcome, Measurement):
             self.learning[outcome.iteration] = asdict(outcome)
+
+    def tell(self) -> None:
+        """Say how many epochs are done since this was said."""
+        if self._untold:
+            self.here.tell(Event("epoch", str(self.name), epochs=self._untold))
+        self._untold, self._told_at = 0, time.monotonic()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Save the state."""
@@ -295,23 +309,27 @@ def follow(
     last, steps = experiment.recipe.epochs, experiment.data.steps(experiment.recipe.batch_size)
     first, clock = trainings[0], time.monotonic()
     epoch, step = first.position
-    for found in epochs:
-        for training, (checkpoint, outcome) in zip(trainings, found, strict=True):
-            training.note(checkpoint, outcome, steps)
-        yield found
-        if all(isinstance(outcome, Diverged) for _, outcome in found):
-            continue
-        at = found[0][0]
-        done = (at.epoch - epoch) * steps + at.step - step
-        first.compare_with_lifetime((time.monotonic() - clock) * steps / max(done, 1))
-        if at.epoch < last and first.due():
-            leaving = first.here.should_stop()
+    try:
+        for found in epochs:
             for training, (checkpoint, outcome) in zip(trainings, found, strict=True):
-                if not isinstance(outcome, Diverged):
-                    training.save(checkpoint)
-            first.saved_at = time.monotonic()  # many take as long as an interval
-            if leaving:
-                raise Stopped
+                training.note(checkpoint, outcome, steps)
+            yield found
+            if all(isinstance(outcome, Diverged) for _, outcome in found):
+                continue
+            at = found[0][0]
+            done = (at.epoch - epoch) * steps + at.step - step
+            first.compare_with_lifetime((time.monotonic() - clock) * steps / max(done, 1))
+            if at.epoch < last and first.due():
+                leaving = first.here.should_stop()
+                for training, (checkpoint, outcome) in zip(trainings, found, strict=True):
+                    if not isinstance(outcome, Diverged):
+                        training.save(checkpoint)
+                first.saved_at = time.monotonic()  # many take as long as an interval
+                if leaving:
+                    raise Stopped
+    finally:
+        for training in trainings:
+            training.tell()
 
 
 def train_dense(work: Work, replicate: int, here: Here) -> dict[str, str]:

@@ -187,9 +187,11 @@ def test_the_events_tell_every_epoch_and_every_end(small):
     assert (kinds.count("dense"), kinds.count("cell")) == (2, 8)
     assert {event.status for event in events if event.kind == "cell"} == {"done"}
     end = time.monotonic() + 10  # epochs are told beside the results, and may come later
-    while sum(event.kind == "epoch" for event in events) < planned.epochs:
+    told = lambda: sum(event.epochs for event in events if event.kind == "epoch")  # noqa: E731
+    while told() < planned.epochs:
         assert time.monotonic() < end, "an epoch was not told"
         time.sleep(0.05)
+    assert told() == planned.epochs
 
 
 def test_states_are_complete_as_far_as_they_are_kept_and_at_the_end(local_client, tmp_path):
@@ -309,11 +311,29 @@ def _pass(length, here):
 def test_a_shared_value_is_read_and_sent_once_for_all_its_tasks(local_client):
     queue, reads, landed = Queue(local_client), [], []
     queue.share("value", lambda: reads.append(1) or 40)
+    queue.share("of no task", lambda: reads.append(2))
     for number in range(20):
         queue.add(Task(f"plus-{number}", _plus, (number,), ("value",), then=landed.append))
     queue.run()
     assert sorted(landed) == [40 + number for number in range(20)]
-    assert len(reads) == 1
+    assert reads == [1]
+
+
+def test_long_tasks_begin_while_values_that_only_shorter_ones_need_are_not_sent(local_client):
+    """More tasks than are submitted at once; the last value waits for the first task to begin."""
+    queue, landed, begun = Queue(local_client), [], distributed.Event("begun", local_client)
+    queue.share("long", lambda: 40)
+    queue.share("short", lambda: begun.wait(timeout=30) and 20)
+    for number in range(10):
+        queue.add(Task(f"long-{number}", _plus_and_say, (0,), ("long",), 2, landed.append))
+    queue.add(Task("short", _plus, (0,), ("short",), 1, landed.append))
+    queue.run()
+    assert sorted(landed) == [20] + [40] * 10
+
+
+def _plus_and_say(number, here, value):
+    distributed.Event("begun").set()
+    return number + value
 
 
 def test_a_second_run_trains_nothing(small, local_client):

@@ -157,7 +157,7 @@ def test_the_outcome_for_scripts_has_every_cell_and_null_for_what_is_not_known(t
 def test_a_log_gets_a_line_per_run(capsys):
     with shown(Console()) as watch:
         watch(Event("plan", status="float32 on cpu: as asked for", cells=2, epochs=4))
-        watch(Event("epoch", "a"))
+        watch(Event("epoch", "a", epochs=1))
         watch(Event("cell", "a", "done"))
         watch(Event("cell", "b", "diverged"))
     lines = capsys.readouterr().out.splitlines()
@@ -172,10 +172,10 @@ def test_a_log_says_once_a_minute_that_a_long_run_goes_on(capsys):
     with shown(Console(), clock=lambda: now) as watch:
         watch(Event("plan", cells=2, epochs=400))
         for now in (1.0, 59.0, 61.0, 119.0, 122.0):
-            watch(Event("epoch", f"dense run at {now:g} s"))
+            watch(Event("epoch", f"dense run at {now:g} s", epochs=1))
         watch(Event("cell", "a", "done"))
         for now in (181.0, 183.0):
-            watch(Event("epoch", f"cell at {now:g} s"))
+            watch(Event("epoch", f"cell at {now:g} s", epochs=1))
     heads = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
     assert heads == ["dense run at 61 s", "dense run at 122 s", "a done", "cell at 183 s"]
 
@@ -185,7 +185,7 @@ def test_a_terminal_gets_a_bar(capsys):
     with shown(console) as watch:
         watch(Event("plan", cells=2, epochs=4))
         for _ in range(4):
-            watch(Event("epoch", "a"))
+            watch(Event("epoch", "a", epochs=1))
         watch(Event("cell", "a", "done"))
         watch(Event("cell", "b", "failed"))
     out = capsys.readouterr().out

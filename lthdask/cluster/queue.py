@@ -77,12 +77,18 @@ class Queue:
     _name: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def share(self, name: Hashable, load: Callable[[], Any]) -> None:
-        """Scatter a value; `load` gives it, and gives it again if the workers lose it."""
+        """Share a value; `load` gives it, and gives it again if the workers lose it.
+
+        It is scattered once, when the first task that needs it is submitted: workers begin with
+        the longest tasks while values that only others need are sent.
+        """
         self._loaders[name] = load
+
+    def _scatter(self, name: Hashable) -> None:
         if not self.client.nthreads():  # between two jobs of a queue, say
             self.client.wait_for_workers(1)
         # In a list: the keys of a bare mapping would become keys of the whole cluster.
-        value = load()
+        value = self._loaders[name]()
         while True:
             try:
                 (self._futures[name],) = self.client.scatter([value], hash=False)
@@ -119,7 +125,7 @@ class Queue:
                     future.release()
                     if status == "cancelled":
                         log.warning("%s lost its checkpoints with a worker; sent again", task.name)
-                        self._share_what_was_lost(task)
+                        self._forget_what_was_lost(task)
                         self.add(task)
                     else:
                         task.then(result[1] if status == "error" else result)
@@ -139,6 +145,9 @@ class Queue:
     def _submit(self, tasks: list[Task]) -> Iterator[tuple[Task, Future]]:
         """Submit tasks as one graph."""
         call, calls = dask.delayed(_call, traverse=False, pure=False), []
+        for name in dict.fromkeys(name for task in tasks for name in task.shared):
+            if name not in self._futures:
+                self._scatter(name)
         for task in tasks:
             self._submitted += 1
             # A key is used once: Dask answers a known key with its old result, or old end, as
@@ -155,10 +164,10 @@ class Queue:
             calls[-1].dask[key]._data_producer = True
         return zip(tasks, self.client.compute(calls), strict=True)
 
-    def _share_what_was_lost(self, task: Task) -> None:
+    def _forget_what_was_lost(self, task: Task) -> None:
         for name in task.shared:
-            if self._futures[name].status != "finished":
-                self.share(name, self._loaders[name])
+            if name in self._futures and self._futures[name].status != "finished":
+                del self._futures[name]
 
 
 def _call(function: Callable[..., Any], *shared: Any) -> Any:

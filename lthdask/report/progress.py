@@ -36,7 +36,7 @@ class Pace:
         if event.kind == "plan":
             self.cells, self.epochs, self._began = event.cells, event.epochs, time.monotonic()
         self.cells_done += event.kind == "cell"
-        self.epochs_done += event.kind == "epoch"
+        self.epochs_done += event.epochs if event.kind == "epoch" else 0
 
     def __str__(self) -> str:
         """Return cells done, epochs per second and the time left."""
