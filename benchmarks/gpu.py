@@ -129,9 +129,9 @@ def seconds(rounds: int, data: Data) -> list[list[float]]:
 def bytes_of_a_step() -> float:
     """Return how many bytes of activations PyTorch's passes move in a step of one model.
 
-    Each pass reads or writes a tensor of bfloat16 once: of a convolution six, of which three
-    backward and four over what it returns or is given each; of batch norm three and five; of
-    ReLU6 two and three. Weights are not counted.
+    Each pass reads or writes a tensor of bfloat16 once. Of a convolution, forward one over what
+    it is given and one over what it returns, and backward two over each; of batch norm three and
+    five, and of ReLU6 two and three. Weights are not counted.
     """
     network, moved = build(Network("mobilenet_v2"), 32, 3, 10), 0
 
@@ -244,7 +244,8 @@ def show_grid(epochs: int, rewind_epochs: list[int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", action="append", choices=PARTS, help="both by default")
-    parser.add_argument("--rounds", type=int, default=7)
+    most = IMAGES // BATCH // STEPS - 1  # one epoch, whose first steps warm up
+    parser.add_argument("--rounds", type=int, default=7, choices=range(1, most + 1))
     parser.add_argument("--epochs", type=int, default=16, help="T of the grid")
     parser.add_argument("--rewind-epochs", type=int, default=16, help="0, 1, ... of the grid")
     arguments = parser.parse_args()

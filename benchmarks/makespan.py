@@ -50,8 +50,11 @@ def through_the_queue(client: Client, unit: float) -> Callable[[], float]:
     """Scatter the checkpoints; return what runs the grid, and returns the seconds it took."""
     outcomes: list[Any] = []
     queue = Queue(client)
-    for epoch in (*GRID.rewind_epochs, EPOCHS):
-        queue.share((0, epoch), lambda: bytes(CHECKPOINT))
+    names = tuple((0, epoch) for epoch in (*GRID.rewind_epochs, EPOCHS))
+    for name in names:
+        queue.share(name, lambda: bytes(CHECKPOINT))
+    queue.add(Task("scattered", lambda here, *checkpoints: None, shared=names))
+    queue.run()
     study = Study.read("digits")
     work = Work(study, Engine(), Folder(Path("runs/digits")))
 

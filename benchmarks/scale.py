@@ -12,6 +12,8 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+from simulate import empty_checkpoints
+
 from lthdask.cluster.queue import Task
 from lthdask.cluster.window import Window
 from lthdask.engine import Engine
@@ -100,7 +102,6 @@ def main() -> None:
     meter = Meter()
     study = study_of(given.cells)
     meter.say("study")
-    digests = {str(epoch): "" for epoch in range(EPOCHS + 1)}
     with tempfile.TemporaryDirectory() as out:
         folder = Folder(Path(out))
         manifest = {"checkpoints": {}, "axes": study.grid.axes(), "steps": 1}
@@ -109,7 +110,7 @@ def main() -> None:
         meter.say("cube")
         left = remaining_of(cube.cells(), study, folder, False)
         meter.say("remaining")
-        queue = Instant(digests)
+        queue = Instant(empty_checkpoints(folder, left.dense_runs, EPOCHS))
         work = Work(study, Engine(cohort=1), folder)
         sweep = Sweep(work, cube, left.cells, queue, lambda event: None)  # type: ignore[arg-type]
         meter.say("sweep")

@@ -11,6 +11,7 @@ import random
 import tempfile
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -20,6 +21,7 @@ from lthdask.cluster.queue import Task
 from lthdask.cluster.window import Window
 from lthdask.engine import Engine
 from lthdask.grid import Cell
+from lthdask.storage.checkpoints import path_of
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
 from lthdask.sweep import Sweep
@@ -167,7 +169,6 @@ def makespan(
         cells = [Cell(*at) for at in product(*study.grid.axes().values())]
     took = {cell: (epochs - cell.first_epoch) * _noise(chance, world) for cell in cells}
     runs = {r: epochs * _noise(chance, world) for r in range(study.grid.replicates)}
-    digests = {str(epoch): "" for epoch in range(epochs + 1)}
     arrivals = sorted(chance.uniform(0, world.wait) for _ in range(workers))
     arrivals[0] = 0.0
 
@@ -181,6 +182,7 @@ def makespan(
     queue = Simulated(arrivals, duration, outcome, world, chance, not in_order)
     with tempfile.TemporaryDirectory() as out:
         folder = Folder(Path(out))
+        digests = empty_checkpoints(folder, runs, epochs)
         trained = {} if dense else {str(replicate): digests for replicate in runs}
         folder.write_manifest({"checkpoints": trained})
         sweep = Sweep(Work(study, Engine(cohort=1), folder), None, cells, queue, lambda event: None)
@@ -193,6 +195,15 @@ def makespan(
     chains = _chains(study, took, runs if dense else dict.fromkeys(runs, 0.0))
     least = bound(took.values(), chains, arrivals, list(runs.values()) if dense else [])
     return queue.now / least
+
+
+def empty_checkpoints(folder: Folder, replicates: Iterable[int], epochs: int) -> dict[str, str]:
+    """Write files without content, for the sweep to find; return their digests by epoch."""
+    for replicate, epoch in product(replicates, range(epochs + 1)):
+        path = path_of(folder.path, replicate, epoch)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return {str(epoch): sha256().hexdigest() for epoch in range(epochs + 1)}
 
 
 def bound(

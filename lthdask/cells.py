@@ -135,8 +135,12 @@ def _train(work: Work, runs: list[_Run], dense: drawing.Dense) -> dict[Cell, str
         trainings = [run.training for run in runs]
         for found in follow(trainings, _epochs(work, runs), work.experiment()):
             for run, (checkpoint, outcome) in zip(runs, found, strict=True):
+                if run.status is Status.DIVERGED:
+                    continue
                 if isinstance(outcome, Diverged):
                     run.status = Status.DIVERGED
+                    # A state of a cohort is a view of all of theirs, which would be kept.
+                    run.last = masked(run.last, run.mask)
                 else:
                     run.last = checkpoint
         return {run.cell: _written(work, run, dense) for run in runs}
@@ -189,8 +193,6 @@ def _write(work: Work, run: _Run, dense: drawing.Dense) -> None:
         if study.awaited(cell):
             final = Ticket(replace(last, buffers={}), run.mask, {})
             checkpoints.save_ticket(folder.final(cell), final)
-    else:
-        last = masked(last, run.mask)  # which may be where it started
     left, layers = lottery.densities(experiment, last)
     cube.write(
         cell,

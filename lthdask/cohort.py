@@ -160,8 +160,8 @@ def _train_once(
         name: split.subset(torch.arange(min(count, len(split))))
         for name, split, count in (
             ("train", data.train, recipe.batch_size),
-            ("validation", data.validation, data.evaluation_batch),
-            ("test", data.test, data.evaluation_batch),
+            ("validation", data.validation, data.evaluation_batch()),
+            ("test", data.test, data.evaluation_batch()),
         )
     }
     mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in network.named_parameters()}
@@ -238,7 +238,7 @@ def _evaluate(models: Stack, data: Data, split: Split, engine: Engine) -> list[t
     models.network.eval()
     loss = correct = torch.zeros(models.models, dtype=torch.float64, device=data.mean.device)
     with torch.inference_mode():
-        for images, labels in data.evaluation(split):
+        for images, labels in data.evaluation(split, data.evaluation_batch(models.models)):
             logits = _logits(models, images, engine)
             loss = loss + _each_loss(logits, labels).sum(1)
             correct = correct + (logits.argmax(2) == labels).sum(1)

@@ -20,8 +20,8 @@ from torch import Tensor
 from lthdask.streams import Purpose, below, permutation, stream
 
 EVALUATION_BATCH = 250
-ON_A_GPU = 1000
-"""Small images that a GPU evaluates at once: it is done with 250 before the next are launched."""
+EVALUATION_BATCH_ON_A_GPU = 1000
+"""Of small images, by at most 16 models: a GPU is done with 250 before the next are launched."""
 
 
 class Images:
@@ -208,16 +208,18 @@ class Data:
                 images = torch.where(mirrored[step], images.flip(3), images)
             yield self._normalised(images), labels
 
-    def evaluation(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation(
+        self, split: Split, batch: int = EVALUATION_BATCH
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the (images, labels) of a split in its own order, none left out."""
-        batches = list(torch.arange(len(split)).split(self.evaluation_batch))
+        batches = list(torch.arange(len(split)).split(batch))
         for images, labels in split.batches(batches, self.mean.device, None):
             yield self._normalised(images), labels
 
-    @property
-    def evaluation_batch(self) -> int:
-        """Images that are evaluated at once."""
-        return ON_A_GPU if self.mean.is_cuda and self._size <= 64 else EVALUATION_BATCH
+    def evaluation_batch(self, models: int = 1) -> int:
+        """Return how many images are evaluated at once, by so many models side by side."""
+        many = self.mean.is_cuda and self._size <= 64 and models <= 16
+        return EVALUATION_BATCH_ON_A_GPU if many else EVALUATION_BATCH
 
     @property
     def _size(self) -> int:

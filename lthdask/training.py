@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthdask.data import Data, Split
+from lthdask.data import EVALUATION_BATCH, Data, Split
 from lthdask.engine import Engine
 from lthdask.graphs import Advance, graphed, plain
 from lthdask.masks import Mask
@@ -148,7 +148,7 @@ def evaluate(network: nn.Module, data: Data, split: Split, engine: Engine) -> tu
     network.eval()
     loss = correct = torch.zeros((), dtype=torch.float64, device=data.mean.device)
     with torch.inference_mode(), precision(engine):
-        for images, labels in data.evaluation(split):
+        for images, labels in data.evaluation(split, data.evaluation_batch()):
             logits = at_least_float32(network(laid_out(images)))
             loss = loss + F.cross_entropy(logits, labels, reduction="sum")
             correct = correct + (logits.argmax(1) == labels).sum()
@@ -172,7 +172,7 @@ def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None
     try:
         with torch.no_grad(), precision(engine):
             for images, _ in data.evaluation(data.train):
-                if len(images) == min(data.evaluation_batch, len(data.train)):
+                if len(images) == min(EVALUATION_BATCH, len(data.train)):
                     network(laid_out(images))
     finally:
         for norm, momentum in zip(norms, before, strict=True):

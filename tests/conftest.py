@@ -1,15 +1,15 @@
 """Small real parts for the tests: data of a few images, networks of a few weights."""
 
 import os
-import shutil
-
-if not shutil.which("nvidia-smi"):
-    # Without a GPU, kernels run in Triton's interpreter. Triton asks when it is imported.
-    os.environ["TRITON_INTERPRET"] = "1"
 
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Without a GPU, kernels run in Triton's interpreter. Triton asks when it is imported.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from hypothesis import settings
 
 from lthdask import lottery

@@ -403,6 +403,19 @@ def test_checkpoints_that_the_workers_lost_are_sent_again(local_client):
     assert seen == [41, 42]
 
 
+def test_a_shared_value_that_cannot_be_read_is_what_comes_of_the_tasks_that_need_it(local_client):
+    def load():
+        raise InputError("the checkpoint is damaged")
+
+    queue, landed = Queue(local_client), []
+    queue.share("damaged", load)
+    queue.share("value", lambda: 40)
+    queue.add(Task("needs-it", _plus, (1,), ("value", "damaged"), 2, landed.append))
+    queue.add(Task("does-not", _plus, (2,), ("value",), 1, landed.append))
+    queue.run()
+    assert [str(outcome) for outcome in landed] == ["the checkpoint is damaged", "42"]
+
+
 def test_what_python_warns_of_on_a_worker_is_told_once(local_client):
     """Also where a worker is prepared again, by the next client."""
     told = []

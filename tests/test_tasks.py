@@ -17,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from lthdask import tasks
 from lthdask.cells import train_cells
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Here, Stopped
@@ -73,6 +74,23 @@ def whole(tmp_path_factory):
     for cell in CELLS:
         assert train(work, cell, digests) == "done"
     return work, digests
+
+
+def test_epochs_are_told_rarely_and_all_of_them_at_the_end_or_where_it_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "BETWEEN_TELLING", float("inf"))
+    events = []
+    train_dense(fresh(tmp_path / "whole"), 0, here(events=events))
+    assert [(e.kind, e.name, e.epochs) for e in events] == [
+        ("epoch", "dense-r0", 1),
+        ("epoch", "dense-r0", 2),
+    ]
+    events.clear()
+    work, asked = fresh(tmp_path / "stopped"), iter(range(1000))
+    late = 2 * work.experiment().data.steps(STUDY.recipe.batch_size) + 1
+    with pytest.raises(Stopped):
+        train_dense(work, 0, here(lambda: next(asked) > late, events))
+    state, _ = checkpoints.State(tmp_path / "stopped" / "cells" / "dense-r0").load()
+    assert sum(e.epochs for e in events) == state.epoch == 2
 
 
 def equal(folder, other):

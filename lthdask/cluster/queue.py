@@ -21,6 +21,7 @@ from distributed.comm import CommClosedError
 from lthdask.cluster.jobs import ask_for_workers, workers_asked_for
 from lthdask.cluster.window import FEWEST, Window
 from lthdask.cluster.workers import TOPIC, has_to_go
+from lthdask.errors import InputError
 from lthdask.events import Event, Here, Stopped
 
 log = logging.getLogger(__name__)
@@ -80,11 +81,15 @@ class Queue:
         """Share a value; `load` gives it, and gives it again if the workers lose it.
 
         It is scattered once, when the first task that needs it is submitted: workers begin with
-        the longest tasks while values that only others need are sent.
+        the longest tasks while values that only others need are sent. If it cannot be read
+        then, that is what comes of the tasks that need it.
         """
         self._loaders[name] = load
 
-    def _scatter(self, name: Hashable) -> None:
+    def _shared(self, name: Hashable) -> Future:
+        """Return a shared value, scattered."""
+        if name in self._futures:
+            return self._futures[name]
         if not self.client.nthreads():  # between two jobs of a queue, say
             self.client.wait_for_workers(1)
         # In a list: the keys of a bare mapping would become keys of the whole cluster.
@@ -92,9 +97,9 @@ class Queue:
         while True:
             try:
                 (self._futures[name],) = self.client.scatter([value], hash=False)
-                return
-            except CommClosedError:  # the worker that it went to has just died
-                log.warning("a worker died while it was sent %s; sent again", name)
+                return self._futures[name]
+            except (CommClosedError, TimeoutError):  # its worker has just died, or is leaving
+                log.warning("no worker was there to be sent %s; sent again", name)
                 time.sleep(1)
                 self.client.wait_for_workers(1)
 
@@ -145,15 +150,18 @@ class Queue:
     def _submit(self, tasks: list[Task]) -> Iterator[tuple[Task, Future]]:
         """Submit tasks as one graph."""
         call, calls = dask.delayed(_call, traverse=False, pure=False), []
-        for name in dict.fromkeys(name for task in tasks for name in task.shared):
-            if name not in self._futures:
-                self._scatter(name)
+        sent = list[Task]()
         for task in tasks:
+            try:
+                values = [self._shared(name) for name in task.shared]
+            except (InputError, OSError) as problem:
+                task.then(problem)
+                continue
+            sent.append(task)
             self._submitted += 1
             # A key is used once: Dask answers a known key with its old result, or old end, as
             # long as anybody holds it, as the traceback of a run that failed does.
             key = f"{task.name}-{self._name}-{self._submitted}"
-            values = [self._futures[name] for name in task.shared]
             # As one value, that Dask does not search for collections: a fifth of a submission.
             function = partial(task.function, *task.arguments)
             with dask.annotate(priority=task.length):
@@ -162,7 +170,7 @@ class Queue:
             # also where a group is small for the workers. Dask would hand out such a one at
             # once, and a long task would wait behind another.
             calls[-1].dask[key]._data_producer = True
-        return zip(tasks, self.client.compute(calls), strict=True)
+        return zip(sent, self.client.compute(calls), strict=True)
 
     def _forget_what_was_lost(self, task: Task) -> None:
         for name in task.shared:
