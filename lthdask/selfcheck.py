@@ -241,7 +241,7 @@ def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
     drawn = [_draw(trained, "ticket", threshold=threshold) for threshold in COHORT]
     starts, masks = [ticket.origin for ticket in drawn], [ticket.mask for ticket in drawn]
     cohort = lottery.train_tickets(experiment, REPLICATE, starts, masks, due=lambda: True)
-    with warnings.catch_warnings(action="error"):  # of a GPU that records no graph of the step
+    with warnings.catch_warnings(action="error"):  # of a GPU without graphs or kernels of ours
         together = next(cohort)
     apart = 0.0
     for threshold, ticket, (found, _) in zip(COHORT, drawn, together, strict=True):
