@@ -219,14 +219,20 @@ def _statistics(
 
 
 @triton.jit
+def _of_channels(mean, scale, weight, bias, channel, there):
+    middle, factor = tl.load(mean + channel, there, 0.0), tl.load(scale + channel, there, 0.0)
+    gain, offset = tl.load(weight + channel, there, 0.0), tl.load(bias + channel, there, 0.0)
+    return middle, factor, gain, offset
+
+
+@triton.jit
 def _normalise(
     x, y, mean, scale, weight, bias, rows, channels, RELU6: tl.constexpr,
     R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     channel, there = _columns(1, channels, C)
     at, inside = _tile(tl.program_id(0) * R + tl.arange(0, R), rows, channel, channels)
-    middle, factor = tl.load(mean + channel, there, 0.0), tl.load(scale + channel, there, 0.0)
-    gain, offset = tl.load(weight + channel, there, 0.0), tl.load(bias + channel, there, 0.0)
+    middle, factor, gain, offset = _of_channels(mean, scale, weight, bias, channel, there)
     value = (tl.load(x + at, inside, 0.0).to(tl.float32) - middle[None, :]) * factor[None, :]
     value = value * gain[None, :] + offset[None, :]
     if RELU6:  # what is no number stays none
@@ -254,8 +260,7 @@ def _gradient_sums(
 ):  # fmt: skip
     """Add up a part of the gradients of offset and gain."""
     channel, there = _columns(1, channels, C)
-    middle, factor = tl.load(mean + channel, there, 0.0), tl.load(scale + channel, there, 0.0)
-    gain, offset = tl.load(weight + channel, there, 0.0), tl.load(bias + channel, there, 0.0)
+    middle, factor, gain, offset = _of_channels(mean, scale, weight, bias, channel, there)
     of_offset = tl.zeros((R, C), tl.float32)
     of_gain = tl.zeros((R, C), tl.float32)
     first = tl.program_id(0) * share
@@ -278,8 +283,7 @@ def _gradient(
 ):  # fmt: skip
     channel, there = _columns(1, channels, C)
     at, inside = _tile(tl.program_id(0) * R + tl.arange(0, R), rows, channel, channels)
-    middle, factor = tl.load(mean + channel, there, 0.0), tl.load(scale + channel, there, 0.0)
-    gain, offset = tl.load(weight + channel, there, 0.0), tl.load(bias + channel, there, 0.0)
+    middle, factor, gain, offset = _of_channels(mean, scale, weight, bias, channel, there)
     one = tl.load(sums + channel, there, 0.0) / rows
     two = tl.load(sums + channels + channel, there, 0.0) / rows
     value, of = _value_and_gradient(x, gradient, at, inside, middle, factor, gain, offset, RELU6)

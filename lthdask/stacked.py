@@ -186,16 +186,15 @@ class _BatchNorm2d(nn.BatchNorm2d):
         assert count is not None
         if self.training:
             count.add_(1)
-        return F.batch_norm(
-            _own(images, self.num_features, len(mean)),
-            mean.view(-1),
-            var.view(-1),
-            self.weight.flatten(),
-            self.bias.flatten(),
-            self.training,
-            self.momentum or 0.0,
-            self.eps,
-        )
+        images = _own(images, self.num_features, len(mean))
+        of_channels = (mean, var, self.weight, self.bias)
+        return self._normalised(images, *(values.view(-1) for values in of_channels))
+
+    def _normalised(
+        self, images: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        momentum = self.momentum or 0.0
+        return F.batch_norm(images, mean, var, weight, bias, self.training, momentum, self.eps)
 
 
 class _FusedDepthwise(_Depthwise):
@@ -210,27 +209,16 @@ class _FusedBatchNorm2d(_BatchNorm2d):
     relu6 = False
     """Whether a ReLU6 comes after it."""
 
-    def forward(self, images: Tensor) -> Tensor:
+    def _normalised(
+        self, images: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
         if not self.training:
-            images = super().forward(images)
+            images = super()._normalised(images, mean, var, weight, bias)
             return F.relu6(images) if self.relu6 else images
         from lthdask.kernels import batch_norm
 
-        mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
-        assert mean is not None
-        assert var is not None
-        assert count is not None
-        count.add_(1)
-        return batch_norm(
-            _own(images, self.num_features, len(mean)),
-            self.weight.flatten(),
-            self.bias.flatten(),
-            mean.view(-1),
-            var.view(-1),
-            self.momentum or 0.0,
-            self.eps,
-            self.relu6,
-        )
+        momentum = self.momentum or 0.0
+        return batch_norm(images, weight, bias, mean, var, momentum, self.eps, self.relu6)
 
 
 def _fuse(layer: Any) -> None:
