@@ -6,6 +6,7 @@ no cell is begun again once it is done.
 """
 
 import functools
+import math
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -275,10 +277,14 @@ def test_a_death_between_the_metrics_and_the_status_leaves_the_cell_pending(tmp_
     assert_equal(tmp_path / "run", undisturbed)
 
 
-def test_workers_that_live_shorter_than_a_cell_finish_it_all_the_same(local_client, tmp_path):
+def test_workers_that_live_shorter_than_a_cell_finish_it_all_the_same(
+    local_client, tmp_path, undisturbed
+):
+    # A worker lives for at most 4 s; however fast this machine is, a cell takes longer.
+    epoch = float(undisturbed.seconds.median()) / STUDY.recipe.epochs
     long = STUDY.changed(
         {
-            "recipe.epochs": "200",
+            "recipe.epochs": str(math.ceil(6 / epoch)),
             "grid.thresholds": "0.5",
             "grid.rewind_epochs": "0",
         }
@@ -298,7 +304,8 @@ def test_workers_that_live_shorter_than_a_cell_finish_it_all_the_same(local_clie
         Client(cluster) as client,
     ):
         run(long, client, tmp_path / "run", checkpoint_interval=0.5)
-    assert len(begun(tmp_path / "run")) > 3
+    lives = Counter(attempt["run"] for attempt in begun(tmp_path / "run"))
+    assert min(lives.values()) > 1, lives
     assert_equal(tmp_path / "run", whole)
 
 
