@@ -82,7 +82,7 @@ def ours(
     if compiled:
         network.compile()
     start = Checkpoint(0, {name: t.clone() for name, t in network.state_dict().items()})
-    for checkpoint, _ in train(
+    for found in train(
         network,
         one.data,
         one.recipe,
@@ -92,7 +92,7 @@ def ours(
         engine=engine,
         due=lambda: next(due),
     ):
-        yield checkpoint.loss
+        yield found.states()[0].loss
 
 
 def defaults(batches: int, dtype: torch.dtype) -> Iterator[float]:

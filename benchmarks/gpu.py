@@ -84,12 +84,12 @@ def losses(way: Way, data: Data, every: int) -> Iterator[float]:
     due = cycle([*[False] * (every - 1), True])
     rest = {"seed": 0, "replicate": 0, "engine": way.engine, "due": lambda: next(due)}
     if way.models == 1:
-        for checkpoint, _ in train(network, data, recipe, start, mask=mask, **rest):
-            yield checkpoint.loss
+        run = train(network, data, recipe, start, mask=mask, **rest)
     else:
         starts, masks = [start] * way.models, [mask] * way.models
-        for checkpoints, _ in train_cohort(network, data, recipe, starts, masks, **rest):
-            yield checkpoints[0].loss
+        run = train_cohort(network, data, recipe, starts, masks, **rest)
+    for found in run:
+        yield found.states()[0].loss
 
 
 def require_equal(data: Data) -> None:

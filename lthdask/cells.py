@@ -11,19 +11,17 @@ from itertools import groupby
 from math import nan
 
 import torch
-from torch import Tensor
 
 from lthdask import drawing, lottery
-from lthdask.cohort import Found
 from lthdask.events import Event, Here
 from lthdask.grid import CHILDREN, Cell
 from lthdask.learning_speed import learning_speed
-from lthdask.rewinding import Checkpoint, Ticket, masked
+from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.stability import barrier
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube, Status
 from lthdask.tasks import Training, Work, cube_of, follow
-from lthdask.training import Diverged
+from lthdask.training import Diverged, Found
 
 
 def train_cells(
@@ -98,21 +96,16 @@ class _Run:
     ----------
     training : Training
     cell : Cell
-    mask : dict of str to Tensor
-    cutoffs : dict of str to float
+    drawn : Ticket
     before : Ticket or None
         Final weights of the cell that this one waits for.
-    last : Checkpoint
-        The newest state with a loss that is a number.
     status : Status
     """
 
     training: Training
     cell: Cell
-    mask: dict[str, Tensor]
-    cutoffs: dict[str, float]
+    drawn: Ticket
     before: Ticket | None
-    last: Checkpoint
     status: Status = Status.DONE
 
     @classmethod
@@ -123,37 +116,42 @@ class _Run:
         waited = work.study.waits_for(cell)
         before = checkpoints.load_ticket(work.folder.final(waited)) if waited else None
         drawn = drawing.draw(work.experiment(), cell, dense, before)
-        last = training.start or drawn.origin
-        return cls(training, cell, drawn.mask, drawn.cutoffs, before, last)
+        return cls(training, cell, drawn, before)
 
 
 def _train(work: Work, runs: list[_Run], dense: drawing.Dense) -> dict[Cell, str | Exception]:
     """Train runs that go on from the same point; fewer at a time if they do not fit."""
     if not runs:
         return {}
+    outcomes = dict[Cell, str | Exception]()
     try:
         trainings = [run.training for run in runs]
         for found in follow(trainings, _epochs(work, runs), work.experiment()):
-            for run, (checkpoint, outcome) in zip(runs, found, strict=True):
-                if run.status is Status.DIVERGED:
-                    continue
+            for run, outcome in zip(runs, found.outcomes, strict=True):
                 if isinstance(outcome, Diverged):
                     run.status = Status.DIVERGED
-                    # A state of a cohort is a view of all of theirs, which would be kept.
-                    run.last = masked(run.last, run.mask)
-                else:
-                    run.last = checkpoint
-        return {run.cell: _written(work, run, dense) for run in runs}
+            if found.epoch == work.study.recipe.epochs:  # before training, and its states, are gone
+                for run, end in zip(runs, found.states(), strict=True):
+                    if run.status is Status.DONE:
+                        outcomes[run.cell] = _written(work, run, dense, end)
+        return outcomes | _all_diverged(work, runs, dense)
     except RuntimeError as problem:  # too little memory; or more elements than a kernel counts
         if len(runs) == 1:
             raise
         reason = f"{len(runs)} cells cannot be trained side by side, fewer are tried: {problem}"
     torch.cuda.empty_cache()
     runs[0].training.here.tell(Event("warning", "cohort", reason))
-    living = [run for run in runs if run.status is Status.DONE]
+    outcomes |= _all_diverged(work, runs, dense)
+    living = [run for run in runs if run.cell not in outcomes]
     half = max(1, len(living) // 2)
-    outcomes = {r.cell: _written(work, r, dense) for r in runs if r.status is not Status.DONE}
     return outcomes | _train(work, living[:half], dense) | _train(work, living[half:], dense)
+
+
+def _all_diverged(
+    work: Work, runs: list[_Run], dense: drawing.Dense
+) -> dict[Cell, str | Exception]:
+    """Write the results of the cells that diverged."""
+    return {r.cell: _written(work, r, dense) for r in runs if r.status is Status.DIVERGED}
 
 
 def _epochs(work: Work, runs: list[_Run]) -> Iterator[Found]:
@@ -161,45 +159,47 @@ def _epochs(work: Work, runs: list[_Run]) -> Iterator[Found]:
     return lottery.train_tickets(
         work.experiment(),
         cell.replicate,
-        [run.last for run in runs],
-        [run.mask for run in runs],
+        [run.training.start or run.drawn.origin for run in runs],
+        [run.drawn.mask for run in runs],
         runs[0].training.due,
         arm=cell.arm,
     )
 
 
-def _written(work: Work, run: _Run, dense: drawing.Dense) -> str | Exception:
+def _written(
+    work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None = None
+) -> str | Exception:
     try:
-        _write(work, run, dense)
+        _write(work, run, dense, end)
     except Exception as problem:
         return problem
     return run.status.name.lower()
 
 
-def _write(work: Work, run: _Run, dense: drawing.Dense) -> None:
-    """Write the results of a cell; its saved state is not needed any more."""
+def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) -> None:
+    """Write the results of a cell, which has no `end` if it diverged; it needs no state then."""
     study, folder, cube, experiment = work.study, work.folder, cube_of(work), work.experiment()
-    training, cell, last = run.training, run.cell, run.last
+    training, cell, drawn = run.training, run.cell, run.drawn
     metrics, line = dict[str, float](), list[float]()
-    if run.status is Status.DONE:
+    if end:
         steps = experiment.data.steps(study.recipe.batch_size)
-        metrics = training.curves[last.epoch] | learning_speed(
+        metrics = training.curves[end.epoch] | learning_speed(
             training.learning, cell.first_epoch * steps, _dense_accuracy(cube, cell.replicate)
         )
         if cell.arm in CHILDREN:
             sibling = run.before.origin if run.before else dense[study.recipe.epochs]
-            line = lottery.line(experiment, sibling, last)
+            line = lottery.line(experiment, sibling, end)
             metrics["barrier"] = barrier(line)
         if study.awaited(cell):
-            final = Ticket(replace(last, buffers={}), run.mask, {})
+            final = Ticket(replace(end, buffers={}), drawn.mask, {})
             checkpoints.save_ticket(folder.final(cell), final)
-    left, layers = lottery.densities(experiment, last)
+    left, layers = lottery.densities(experiment, end or drawn.start)
     cube.write(
         cell,
         run.status,
         metrics | left | {"epochs_trained": len(training.curves)},
         training.curves,
-        {name: layer | {"cutoff": run.cutoffs.get(name, nan)} for name, layer in layers.items()},
+        {name: layer | {"cutoff": drawn.cutoffs.get(name, nan)} for name, layer in layers.items()},
         {
             "seconds": training.seconds(),
             "attempts": training.attempt,

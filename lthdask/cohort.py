@@ -23,7 +23,9 @@ from lthdask.stacked import Stack, stack, stacked
 from lthdask.training import (
     Diverged,
     EpochMetrics,
+    Found,
     Measurement,
+    Outcome,
     advancing,
     at_least_float32,
     laid_out,
@@ -32,10 +34,6 @@ from lthdask.training import (
     precision,
     require_finite,
 )
-
-Outcome = EpochMetrics | Measurement | Diverged | None
-Found = Sequence[tuple[Checkpoint, Outcome]]
-"""Of each model of a cohort, a state and what was measured there."""
 
 
 def train_cohort(
@@ -50,7 +48,7 @@ def train_cohort(
     engine: Engine,
     due: Callable[[], bool] = lambda: False,
     child: int = 0,
-) -> Iterator[tuple[list[Checkpoint], list[Outcome]]]:
+) -> Iterator[Found]:
     """Train several models from their `starts` to the last epoch of the recipe.
 
     Parameters
@@ -66,12 +64,10 @@ def train_cohort(
 
     Yields
     ------
-    checkpoints : list of Checkpoint
-        What `train` would yield for each model, when it would.
-    outcomes : list of EpochMetrics, Measurement, Diverged or None
-        The same; of a model whose loss is no longer finite `Diverged`, from then on. It
-        changes no bit of the others. The last yield is at the end of training, or where
-        every model has diverged.
+    Found
+        When `train` would, with what it would for each model; for one whose loss is no longer
+        finite `Diverged`, from then on. It changes no bit of the others. The last yield is at
+        the end of training, or where every model has diverged.
 
     Raises
     ------
@@ -90,7 +86,7 @@ def train_cohort(
     loss_sum = torch.tensor([s.loss for s in starts], dtype=torch.float64, device=device)
     losses = partial(_losses, models, engine=engine, smoothing=recipe.label_smoothing)
     advance = advancing(models.network, losses, optimizer, kept, loss_sum, engine)
-    state = partial(_checkpoints, models, optimizer, weights, loss_sum)
+    states = partial(_states, models.network.state_dict(), optimizer, weights, loss_sum)
     diverged: dict[int, Diverged] = {}
     for epoch in range(starts[0].epoch, recipe.epochs):
         first = starts[0].step if epoch == starts[0].epoch else 0
@@ -105,7 +101,8 @@ def train_cohort(
                 inside: list[Outcome] = [None] * len(starts)
                 if measured:
                     inside = [*_measurements(models, data, engine, iteration)]
-                yield state(epoch, step + 1), [diverged.get(i, o) for i, o in enumerate(inside)]
+                outcomes = [diverged.get(i, o) for i, o in enumerate(inside)]
+                yield Found(epoch, step + 1, outcomes, partial(states, epoch, step + 1))
                 if len(diverged) == len(starts):
                     return
         train_losses = [loss / steps for loss in loss_sum.tolist()]
@@ -119,7 +116,8 @@ def train_cohort(
             for loss, of_validation, of_test in zip(train_losses, validation, test, strict=True)
         ]
         loss_sum.zero_()
-        yield state(epoch + 1, 0), [diverged.get(i, m) for i, m in enumerate(metrics)]
+        outcomes = [diverged.get(i, m) for i, m in enumerate(metrics)]
+        yield Found(epoch + 1, 0, outcomes, partial(states, epoch + 1, 0))
         if len(diverged) == len(starts):
             return
 
@@ -256,20 +254,20 @@ def _measurements(
         yield Measurement(iteration, loss, accuracy, test_accuracy)
 
 
-def _checkpoints(
-    models: Stack,
+def _states(
+    state: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     weights: dict[str, nn.Parameter],
     loss_sum: Tensor,
     epoch: int,
     step: int,
 ) -> list[Checkpoint]:
-    """Return a copy of each model's state: views of one copy of them all, as that is one pass."""
-    state, losses = models.network.state_dict(), loss_sum.tolist()
-    copies = {name: tensor.clone().unbind() for name, tensor in state.items()}
+    """Return each model's state: views of what they share."""
+    losses = loss_sum.tolist()
+    of_models = {name: tensor.unbind() for name, tensor in state.items()}
     buffers = {
         name: {
-            buffer: t.clone().unbind() if t.dim() else [t.clone()] * models.models
+            buffer: t.unbind() if t.dim() else [t] * len(losses)
             for buffer, t in optimizer.state[weight].items()
             if t is not None
         }
@@ -279,12 +277,12 @@ def _checkpoints(
     return [
         Checkpoint(
             epoch,
-            {name: tensors[model] for name, tensors in copies.items()},
+            {name: tensors[model] for name, tensors in of_models.items()},
             {name: {b: ts[model] for b, ts in of.items()} for name, of in buffers.items()},
             step,
             losses[model] if step else 0.0,
         )
-        for model in range(models.models)
+        for model in range(len(losses))
     ]
 
 

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lthdask.cohort import Found, largest_cohort, train_cohort
+from lthdask.cohort import largest_cohort, train_cohort
 from lthdask.engine import ROUNDS, Choice, Engine, choose
 from lthdask.experiment import Experiment
 from lthdask.grid import CHILDREN
 from lthdask.recipe import Recipe
 from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.stability import errors_between
-from lthdask.training import Diverged, EpochMetrics, Measurement, train
+from lthdask.training import Diverged, Found, Outcome, train
 
-Epochs = Iterator[tuple[Checkpoint, EpochMetrics | Measurement | None]]
+Epochs = Iterator[tuple[Checkpoint, Outcome]]
 
 
 def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
@@ -91,7 +91,7 @@ def train_dense(
         weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         start = Checkpoint(0, weights)
         yield start, None
-    yield from _train(experiment, network, replicate, start, None, due)
+    yield from _each_copied(_train(experiment, network, replicate, start, None, due))
 
 
 def train_ticket(
@@ -107,10 +107,8 @@ def train_ticket(
 
     `start` and `due` are as in :func:`train_dense`.
     """
-    recipe, child = _trained_as(experiment, arm)
-    experiment, start = replace(experiment, recipe=recipe), start or drawn.origin
-    with experiment.borrowed() as network:
-        yield from _train(experiment, network, replicate, start, drawn.mask, due, child)
+    start = start or drawn.origin
+    yield from _each_copied(_train_alone(experiment, replicate, start, drawn.mask, due, arm))
 
 
 def train_tickets(
@@ -138,22 +136,20 @@ def train_tickets(
 
     Yields
     ------
-    sequence of (Checkpoint, Outcome)
-        For each ticket what :func:`train_ticket` yields; `Diverged`, with any checkpoint,
+    Found
+        Of each ticket what :func:`train_ticket` finds, when it does; `Diverged`, and any state,
         once its loss is no longer finite.
     """
     if len(starts) == 1:
-        ticket = Ticket(starts[0], masks[0], {})
-        alone = train_ticket(experiment, replicate, ticket, due=due, arm=arm)
         try:
-            yield from ([found] for found in alone)
+            yield from _train_alone(experiment, replicate, starts[0], masks[0], due, arm)
         except Diverged as problem:
-            yield [(starts[0], problem)]
+            yield Found.at(starts[0], problem)
         return
     recipe, child = _trained_as(experiment, arm)
     torch.set_num_threads(experiment.engine.threads)
     with experiment.borrowed() as network:
-        cohort = train_cohort(
+        yield from train_cohort(
             network,
             experiment.data,
             recipe,
@@ -165,8 +161,27 @@ def train_tickets(
             due=due,
             child=child,
         )
-        for checkpoints, outcomes in cohort:
-            yield list(zip(checkpoints, outcomes, strict=True))
+
+
+def _train_alone(
+    experiment: Experiment,
+    replicate: int,
+    start: Checkpoint,
+    mask: dict[str, Tensor],
+    due: Callable[[], bool],
+    arm: str,
+) -> Iterator[Found]:
+    recipe, child = _trained_as(experiment, arm)
+    experiment = replace(experiment, recipe=recipe)
+    with experiment.borrowed() as network:
+        yield from _train(experiment, network, replicate, start, mask, due, child)
+
+
+def _each_copied(epochs: Iterator[Found]) -> Epochs:
+    """Yield the states of one model as values: copies, which nothing changes."""
+    for found in epochs:
+        (state,), (outcome,) = found.states(), found.outcomes
+        yield state.copy(), outcome
 
 
 def _trained_as(experiment: Experiment, arm: str) -> tuple[Recipe, int]:
@@ -225,7 +240,7 @@ def _train(
     mask: dict[str, Tensor] | None,
     due: Callable[[], bool],
     child: int = 0,
-) -> Epochs:
+) -> Iterator[Found]:
     engine = experiment.engine
     torch.set_num_threads(engine.threads if mask is not None else engine.dense_threads)
     return train(

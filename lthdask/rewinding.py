@@ -8,7 +8,7 @@ training lays the mask over its own copy.
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -65,6 +65,15 @@ class Checkpoint:
         }
         weights = {name: _tensor(array) for name, array in state["weights"].items()}
         vars(self).update(state | {"weights": weights, "buffers": buffers})
+
+    def copy(self) -> "Checkpoint":
+        """Return a copy, which nothing changes: of a state of a network in training, say."""
+        buffers = {
+            name: {buffer: tensor.clone() for buffer, tensor in of_weight.items()}
+            for name, of_weight in self.buffers.items()
+        }
+        weights = {name: tensor.clone() for name, tensor in self.weights.items()}
+        return replace(self, weights=weights, buffers=buffers)
 
     def digest(self) -> str:
         """Return the SHA-256 of everything in the checkpoint, in hexadecimal."""

@@ -242,9 +242,9 @@ def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
     starts, masks = [ticket.origin for ticket in drawn], [ticket.mask for ticket in drawn]
     cohort = lottery.train_tickets(experiment, REPLICATE, starts, masks, due=lambda: True)
     with warnings.catch_warnings(action="error"):  # of a GPU without graphs or kernels of ours
-        together = next(cohort)
+        together = next(cohort).states()
     apart = 0.0
-    for threshold, ticket, (found, _) in zip(COHORT, drawn, together, strict=True):
+    for threshold, ticket, found in zip(COHORT, drawn, together, strict=True):
         run = lottery.train_ticket(experiment, REPLICATE, ticket, due=lambda: True)
         alone, beside_others = _on_cpu(next(run)[0]), _on_cpu(found)
         said, counted = (lottery.densities(experiment, at) for at in (found, beside_others))

@@ -12,6 +12,7 @@ import math
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -96,16 +97,19 @@ class Sweep:
         if digests is None:
             return False
         cells = self.cells_of(replicate)
-        for epoch in sorted({epoch for cell in cells for epoch in study.checkpoints_for(cell)}):
-            path = checkpoints.path_of(folder.path, replicate, epoch)
-            digest = digests.get(str(epoch), "")
-            try:
-                checkpoints.read(path, digest)
-            except InputError as error:
-                log.warning("%s: the dense run is trained anew", error)
-                return False
-            load = functools.partial(checkpoints.load, path, digest)
-            self.queue.share((replicate, epoch), load)
+        epochs = sorted({epoch for cell in cells for epoch in study.checkpoints_for(cell)})
+        files = [
+            (checkpoints.path_of(folder.path, replicate, epoch), digests.get(str(epoch), ""))
+            for epoch in epochs
+        ]
+        try:
+            with ThreadPoolExecutor() as threads:  # no cell is trained meanwhile
+                list(threads.map(checkpoints.require, *zip(*files, strict=True)))
+        except InputError as error:
+            log.warning("%s: the dense run is trained anew", error)
+            return False
+        for epoch, file in zip(epochs, files, strict=True):
+            self.queue.share((replicate, epoch), functools.partial(checkpoints.load, *file))
         return True
 
     def add_cells(self, replicate: int) -> None:

@@ -5,6 +5,7 @@ disk, because results that only live on a worker are lost with it.
 """
 
 import functools
+import itertools
 import math
 import os
 import platform
@@ -16,7 +17,6 @@ from pathlib import Path
 import torch
 
 from lthdask import drawing, lottery
-from lthdask.cohort import Found, Outcome
 from lthdask.data import Data
 from lthdask.datasets import DataSource, load
 from lthdask.distances import distances
@@ -30,7 +30,7 @@ from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
-from lthdask.training import Diverged, EpochMetrics, Measurement
+from lthdask.training import Diverged, EpochMetrics, Found, Measurement, Outcome
 
 BETWEEN_TELLING = 0.2
 """Seconds, at least, between two of a run's events. Each takes a millisecond from training, whose
@@ -236,7 +236,7 @@ class Training:
         waited = time.monotonic() - self.saved_at
         return waited >= self.work.checkpoint_interval or self.here.should_stop()
 
-    def note(self, checkpoint: Checkpoint, outcome: Outcome, steps: int) -> None:
+    def note(self, outcome: Outcome, steps: int) -> None:
         """Keep what was measured, and say from time to time how many epochs are done."""
         if isinstance(outcome, EpochMetrics):
             self.curves[outcome.epoch] = asdict(outcome)
@@ -297,8 +297,8 @@ def follow(
     ----------
     trainings : sequence of Training
         Of runs that are trained side by side.
-    epochs : iterator
-        For each of them, a state and what was measured there.
+    epochs : iterator of Found
+        What was found of them.
     experiment : Experiment
 
     Raises
@@ -311,19 +311,19 @@ def follow(
     epoch, step = first.position
     try:
         for found in epochs:
-            for training, (checkpoint, outcome) in zip(trainings, found, strict=True):
-                training.note(checkpoint, outcome, steps)
+            for training, outcome in zip(trainings, found.outcomes, strict=True):
+                training.note(outcome, steps)
             yield found
-            if all(isinstance(outcome, Diverged) for _, outcome in found):
+            if all(isinstance(outcome, Diverged) for outcome in found.outcomes):
                 continue
-            at = found[0][0]
-            done = (at.epoch - epoch) * steps + at.step - step
+            done = (found.epoch - epoch) * steps + found.step - step
             first.compare_with_lifetime((time.monotonic() - clock) * steps / max(done, 1))
-            if at.epoch < last and first.due():
+            if found.epoch < last and first.due():
                 leaving = first.here.should_stop()
-                for training, (checkpoint, outcome) in zip(trainings, found, strict=True):
+                each = zip(trainings, found.states(), found.outcomes, strict=True)
+                for training, state, outcome in each:
                     if not isinstance(outcome, Diverged):
-                        training.save(checkpoint)
+                        training.save(state)
                 first.saved_at = time.monotonic()  # many take as long as an interval
                 if leaving:
                     raise Stopped
@@ -346,7 +346,7 @@ def train_dense(work: Work, replicate: int, here: Here) -> dict[str, str]:
     training = Training(work, dense_run(replicate), here)
     for epoch, digest in training.digests.items():
         try:
-            checkpoints.read(checkpoints.path_of(folder.path, replicate, int(epoch)), digest)
+            checkpoints.require(checkpoints.path_of(folder.path, replicate, int(epoch)), digest)
         except InputError as error:
             training.restart(str(error))
             break
@@ -354,7 +354,8 @@ def train_dense(work: Work, replicate: int, here: Here) -> dict[str, str]:
     experiment = work.experiment()
     epochs = lottery.train_dense(experiment, replicate, training.start, training.due)
     checkpoint = training.start
-    for ((checkpoint, _),) in follow([training], ([found] for found in epochs), experiment):
+    for found in follow([training], itertools.starmap(Found.at, epochs), experiment):
+        (checkpoint,) = found.states()
         if checkpoint.step == 0:
             done = checkpoint.epoch
             path = checkpoints.path_of(folder.path, replicate, done)

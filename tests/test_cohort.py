@@ -49,14 +49,15 @@ class Cohort:
         """Checkpoint 1: with momentum and batch-norm statistics of its own."""
         network, recipe = self.network(replicate), replace(self.recipe, measure_every=0)
         start = Checkpoint(0, {n: t.clone() for n, t in network.state_dict().items()})
-        return next(train(network, self.data, recipe, start, **self.rest()))[0]
+        return next(train(network, self.data, recipe, start, **self.rest())).states()[0].copy()
 
     def alone(self, start, mask):
-        return train(self.network(), self.data, self.recipe, start, mask=mask, **self.rest())
+        run = train(self.network(), self.data, self.recipe, start, mask=mask, **self.rest())
+        return ((at.states()[0].copy(), *at.outcomes) for at in run)
 
     def together(self, starts=None, masks=None, network=None, every=0):
         due = itertools.cycle([*[False] * (every - 1), every > 0])
-        return train_cohort(
+        run = train_cohort(
             network or self.network(),
             self.data,
             self.recipe,
@@ -65,6 +66,7 @@ class Cohort:
             due=lambda: next(due),
             **self.rest(),
         )
+        return (([state.copy() for state in at.states()], at.outcomes) for at in run)
 
     def rest(self):
         return {"seed": 3, "replicate": 0, "engine": self.engine}

@@ -269,6 +269,24 @@ def test_more_weights_than_quantile_functions_take_are_counted_exactly():
     assert int(mask["w"].sum()) == 2**23 + 5
 
 
+@pytest.mark.parametrize("share", [1e-5, 0.2, 0.5, 0.98, 1 - 1e-5])
+@pytest.mark.parametrize("pattern", ["drawn", "ascending", "equal", "a sample is misled"])
+def test_of_many_weights_the_lowest_go_wherever_they_lie(pattern, share):
+    count = 100_000
+    weights = {
+        "drawn": torch.rand(count, generator=torch.Generator().manual_seed(1)),
+        "ascending": torch.arange(1.0, count + 1),
+        "equal": torch.ones(count),
+        "a sample is misled": torch.where(torch.arange(count) % 6 == 0, 1e-3, 1.0),
+    }[pattern]
+    mask, cutoffs = draw_mask({"w": weights}, share, Pruning("global"))
+    ordered = weights.sort().values
+    pruned = round(share * count)
+    assert int((~mask["w"]).sum()) == pruned
+    assert cutoffs["w"] == ordered[pruned]
+    assert torch.equal(weights[mask["w"]].sort().values, ordered[pruned:])
+
+
 def test_lamp_keeps_every_layer_alive_where_global_magnitude_empties_one():
     weights = {"wide": torch.rand(1000) / 100, "narrow": torch.rand(1000)}
     emptied, _ = draw_mask(weights, 0.6, Pruning("global"))

@@ -22,7 +22,7 @@ ADAM = Optimizer("adam", rate=0.01, weight_decay=1e-3)
 
 def run(experiment, start, mask=None, every=0, replicate=0):
     due = itertools.cycle([*[False] * (every - 1), every > 0])
-    return train(
+    found = train(
         experiment.build(replicate),
         experiment.data,
         experiment.recipe,
@@ -33,6 +33,7 @@ def run(experiment, start, mask=None, every=0, replicate=0):
         engine=experiment.engine,
         due=lambda: next(due),
     )
+    return ((at.states()[0].copy(), *at.outcomes) for at in found)
 
 
 def initial(experiment, replicate=0):

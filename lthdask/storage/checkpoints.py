@@ -8,9 +8,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -67,24 +68,37 @@ def load(path: Path, digest: str) -> Checkpoint:
     InputError
         If the file is missing, is not what was written, or is no checkpoint.
     """
-    return _decoded(path, read(path, digest))[0]
+    with _opened(path) as file:
+        content = file.read()
+    _require_digest(path, hashlib.sha256(content), digest)
+    return _decoded(path, content)[0]
 
 
-def read(path: Path, digest: str) -> bytes:
-    """Return the content of a checkpoint's file, if it is as :func:`save` wrote it.
+def require(path: Path, digest: str) -> None:
+    """Refuse a checkpoint that is not as :func:`save` wrote it, in little memory.
 
     Raises
     ------
     InputError
         As :func:`load`.
     """
+    with _opened(path) as file:
+        found = hashlib.file_digest(file, "sha256")
+    _require_digest(path, found, digest)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != digest:
+
+
+def _require_digest(path: Path, found: Any, digest: str) -> None:
+    if found.hexdigest() != digest:
         raise InputError(f"the checkpoint {path} is damaged: its digest is not the manifest's")
-    return content
 
 
 def load_state(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
