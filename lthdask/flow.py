@@ -112,7 +112,7 @@ def run(
         sweep = Sweep(work, cube, cells, queue, watch, masks_only, adaptive)
         every = range(study.grid.replicates) if masks_only else {c.replicate for c in cells}
         replicates = sorted({*every} | left.dense_runs)
-        trained = [replicate for replicate in replicates if sweep.share_checkpoints(replicate)]
+        trained = [replicate for replicate in replicates if sweep.is_trained(replicate)]
         epochs = epochs_to_train(study, cells, dense_runs=len(replicates) - len(trained))
         how = f"{work.engine.precision} on {work.engine.device}"
         status = f"{how}: {folder.manifest()['engine_reason']}"

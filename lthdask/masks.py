@@ -313,8 +313,9 @@ def _in_order(values: NDArray[Any], index: int) -> float:
     sample = np.sort(values[:: len(values) // 20_000 + 1])
     place = index * len(sample) // len(values)
     low, high = sample[max(0, place - 250)], sample[min(len(sample) - 1, place + 250)]
-    between = values[(values >= low) & (values <= high)]
-    left = index - int(np.count_nonzero(values < low))
+    lower = values < low
+    between = values[~lower & (values <= high)]
+    left = index - int(np.count_nonzero(lower))
     if not 0 <= left < len(between):  # the sample is not like the rest
         left, between = index, values
     return float(np.partition(between, left)[left])

@@ -163,6 +163,7 @@ def prepared(queue: Queue, work: Work) -> tuple[Work, Cube]:
     cube = Cube(folder.cube) if folder.cube.exists() else None
     manifest["axes"] = _axes(study, cube)
     manifest["steps"] = around.steps
+    manifest["majority"] = around.majority
     folder.write_study(study.to_yaml())
     folder.write_manifest(manifest)
     if cube:
@@ -193,7 +194,8 @@ def empty_cube(path: Path, study: Study, manifest: Mapping[str, Any], layers: li
 
 def _about(study: Study, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is kept with the cube."""
-    return {"study": study.to_dict()} | {n: manifest.get(n) for n in ("versions", "engine")}
+    kept = ("versions", "engine", "majority")
+    return {"study": study.to_dict()} | {name: manifest[name] for name in kept if name in manifest}
 
 
 def _axes(study: Study, cube: Cube | None) -> dict[str, list[Any]]:

@@ -55,10 +55,10 @@ def layer_adaptive_magnitude(layer: Evidence) -> Tensor:
     order = np.argsort(magnitudes)
     squares = np.square(magnitudes[order], dtype=np.float64)
     at_least = np.cumsum(squares[::-1])[::-1]
-    first_of_equals = np.searchsorted(squares, squares)
-    scores = np.zeros_like(squares)
-    alive = squares > 0
-    scores[order[alive]] = squares[alive] / at_least[first_of_equals[alive]]
+    equals = np.flatnonzero(np.diff(squares, prepend=-1))  # where each run of them begins
+    at_least = np.repeat(at_least[equals], np.diff(equals, append=len(squares)))
+    scores = np.empty_like(squares)
+    scores[order] = np.divide(squares, at_least, where=squares > 0, out=squares)
     return torch.from_numpy(scores).view(layer.final.shape).to(layer.final.device)
 
 

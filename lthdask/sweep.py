@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from lthdask.adaptive import Point, Search
@@ -83,37 +84,41 @@ class Sweep:
         name, arguments = dense_run(replicate), (self.work, replicate)
         self.queue.add(Task(name, train_dense, arguments, length=float("inf"), then=then))
 
-    def share_checkpoints(self, replicate: int) -> bool:
-        """Share the checkpoints that a replicate's cells start from.
+    def is_trained(self, replicate: int) -> bool:
+        """Return whether the checkpoints that a replicate's cells start from are there, and whole.
 
-        Returns
-        -------
-        bool
-            Whether they are there. If one is missing or damaged, none counts: the dense
-            run is trained anew, and gives the same.
+        If one is not, none counts: the dense run is trained anew, and gives the same.
         """
-        folder, study = self.work.folder, self.work.study
-        digests = folder.manifest()["checkpoints"].get(str(replicate))
-        if digests is None:
+        if str(replicate) not in self.work.folder.manifest()["checkpoints"]:
             return False
-        cells = self.cells_of(replicate)
-        epochs = sorted({epoch for cell in cells for epoch in study.checkpoints_for(cell)})
-        files = [
-            (checkpoints.path_of(folder.path, replicate, epoch), digests.get(str(epoch), ""))
-            for epoch in epochs
-        ]
         try:
             with ThreadPoolExecutor() as threads:  # no cell is trained meanwhile
-                list(threads.map(checkpoints.require, *zip(*files, strict=True)))
+                files = self._files(replicate).values()
+                list(threads.map(lambda file: checkpoints.require(*file), files))
         except InputError as error:
             log.warning("%s: the dense run is trained anew", error)
             return False
-        for epoch, file in zip(epochs, files, strict=True):
-            self.queue.share((replicate, epoch), functools.partial(checkpoints.load, *file))
         return True
+
+    def _files(self, replicate: int) -> dict[int, tuple[Path, str]]:
+        """Return the checkpoints that a replicate's cells start from: epoch → file, its digest."""
+        folder, cells = self.work.folder, self.cells_of(replicate)
+        digests = folder.manifest()["checkpoints"][str(replicate)]
+        epochs = sorted(
+            {epoch for cell in cells for epoch in self.work.study.checkpoints_for(cell)}
+        )
+        return {
+            epoch: (
+                checkpoints.path_of(folder.path, replicate, epoch),
+                digests.get(str(epoch), ""),
+            )
+            for epoch in epochs
+        }
 
     def add_cells(self, replicate: int) -> None:
         """Queue what comes after the dense run of a replicate."""
+        for epoch, file in self._files(replicate).items():
+            self.queue.share((replicate, epoch), functools.partial(checkpoints.load, *file))
         self.without_dense.discard(replicate)
         if self.masks_only:
             for threshold in self.work.study.grid.thresholds:
@@ -173,23 +178,16 @@ class Sweep:
             if self.masks_only:
                 raise outcome
             self.watch(Event("dense", f"dense run {replicate}", "failed"))
-            self._fail_all(replicate, outcome)
+            self.without_dense.discard(replicate)
+            for cell in self.first_of(replicate):
+                self._fail(cell, outcome)
             return
         manifest = folder.manifest()
         manifest["checkpoints"][str(replicate)] = outcome
         folder.write_manifest(manifest)
         checkpoints.State(folder.run(name)).remove()
         self.watch(Event("dense", f"dense run {replicate}", "done"))
-        if self.share_checkpoints(replicate):
-            self.add_cells(replicate)
-            return
-        unread = f"the driver cannot read the checkpoints of replicate {replicate}"
-        self._fail_all(replicate, InputError(unread))
-
-    def _fail_all(self, replicate: int, outcome: Exception) -> None:
-        self.without_dense.discard(replicate)
-        for cell in self.first_of(replicate):
-            self._fail(cell, outcome)
+        self.add_cells(replicate)
 
     def _add_masks(self, replicate: int, threshold: float) -> None:
         def landed(outcome: Any) -> None:

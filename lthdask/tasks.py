@@ -6,7 +6,6 @@ disk, because results that only live on a worker are lost with it.
 
 import functools
 import itertools
-import math
 import os
 import platform
 import time
@@ -32,9 +31,9 @@ from lthdask.storage.folder import Folder
 from lthdask.study import Study
 from lthdask.training import Diverged, EpochMetrics, Found, Measurement, Outcome
 
-BETWEEN_TELLING = 0.2
+BETWEEN_TELLING = 1.0
 """Seconds, at least, between two of a run's events. Each takes a millisecond from training, whose
-thread shares its process with Dask's."""
+thread shares its process with Dask's; and of a thousand workers, all pass through one driver."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +126,14 @@ class Surroundings:
         Names of the prunable weights.
     steps : int
         Batches in an epoch.
+    majority : float
+        Share of the validation images that are of the most frequent class.
     """
 
     choice: Choice
     layers: list[str]
     steps: int
+    majority: float
 
 
 def look_around(work: Work, word: str, here: Here) -> Surroundings:
@@ -154,7 +156,9 @@ def look_around(work: Work, word: str, here: Here) -> Surroundings:
         raise InputError(f"batch_size is {batch}, but there are only {train} training images")
     layers = list(prunable_weights(experiment.build()))
     choice = lottery.choose_engine(work.engine, experiment)
-    return Surroundings(choice, layers, experiment.data.steps(batch))
+    validation = experiment.data.validation.labels
+    majority = int(validation.bincount().max()) / len(validation)
+    return Surroundings(choice, layers, experiment.data.steps(batch), majority)
 
 
 def dense_run(replicate: int) -> str:
@@ -196,7 +200,7 @@ class Training:
         self.place = _place(work.engine)
         self.began, self._clock = time.time(), time.monotonic()
         self.saved_at = self._clock
-        self._told_at, self._untold = -math.inf, 0
+        self._told_at, self._untold = self._clock, 0
         self._state = checkpoints.State(work.folder.run(name), self._warn)
         self.start: Checkpoint | None
         self.start, notes = self._state.load() or (None, {})

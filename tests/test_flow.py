@@ -168,6 +168,9 @@ def test_the_folder_says_what_the_study_was_and_how_it_was_computed(small):
     assert manifest["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert results.attrs["study"] == SMALL.to_dict()
     assert results.attrs["versions"] == manifest["versions"]
+    validation = load(SMALL.data).validation.labels.tolist()
+    most = max(validation.count(label) for label in validation)
+    assert results.attrs["majority"] == manifest["majority"] == most / 900
     for replicate in ("0", "1"):
         digests = manifest["checkpoints"][replicate]
         assert list(digests) == ["0", "1", "2", "3"]

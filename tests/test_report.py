@@ -111,6 +111,32 @@ def test_no_match_is_said_to_be_none(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("dense", "margin", "learnt"),
+    [
+        (0.10, 0.01, False),  # gives one answer
+        (42 / 300, 0.01, False),  # of 33 in 300 expected, 42 or more occur in 6.2 % of all cases
+        (43 / 300, 0.01, True),  # and 43 or more in 4.3 %
+        (0.95, 0.01, True),
+        (0.95, 0.9, False),  # at such a margin, one without a weight matches
+    ],
+)
+def test_nothing_matches_a_dense_network_that_could_be_matched_without_a_weight(
+    tmp_path, dense, margin, learnt
+):
+    found = results(tmp_path, [(0.96, 0.96)] * 3, dense=dense)
+    found.attrs |= {"majority": 0.1, "study": {"name": "small", "data": {"validation": 300}}}
+    values, said = outcome(found, margin), sentences(found, margin)[-1]
+    assert values["dense_has_learnt"] is learnt
+    assert (values["sparsest_matching"] is not None) is learnt
+    assert said.startswith("sparsest within") is learnt
+    too_little = (
+        f"the dense network has learnt too little to be matched: {100 * dense:.2f} % on the "
+        f"validation images, where one answer for all has 10.00 %; train for more epochs"
+    )
+    assert (said == too_little) is not learnt
+
+
 def test_the_sparsest_matching_cell_is_chosen_without_the_test_images(tmp_path):
     validation = [(0.95, 0.95), (0.95, 0.96), (0.5, 0.5)]
     tests = [(0.9, 0.9), (0.99, 0.7), (0.99, 0.99)], [(0.1, 0.1), (0.2, 0.3), (0.9, 0.4)]

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy import stats
 
 from lthdask.grid import Cell
 from lthdask.report.layers import emptied_layers, limiting_layers
@@ -53,10 +54,13 @@ def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | 
     Returns
     -------
     dict or None
+        None where there is no such ticket, or the dense runs have not learnt (`has_learnt`);
         ``threshold``, ``rewind_epoch``, ``density``, ``validation_accuracy``,
         ``test_accuracy``, ``dense_test_accuracy`` (means over replicates; the best on the
         validation images where several are as sparse) and ``replicates``.
     """
+    if not has_learnt(results, margin):
+        return None
     tickets = results.sel(arm="ticket")
     complete = (tickets.status == flags(results)["done"]).all("replicate")
     means = tickets[["density", "validation_accuracy", "test_accuracy"]]
@@ -78,6 +82,22 @@ def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | 
     }
 
 
+def has_learnt(results: xr.Dataset, margin: float, level: float = 0.05) -> bool:
+    """Return whether the dense runs are shown to do better than matching could be by chance.
+
+    A network without a weight gives one answer, and is right as often as that class occurs.
+    Where its accuracy is within `margin` of the dense one, so is that of a ticket that has learnt
+    nothing. The test is binomial and one-sided, at `level`, on the validation images; those of
+    other replicates are the same ones, and count once.
+    """
+    majority, dense = results.attrs.get("majority"), float(results.dense_validation_accuracy.mean())
+    if majority is None or np.isnan(dense):  # a study of an earlier version, or without dense runs
+        return True
+    images = results.attrs["study"]["data"]["validation"]
+    chance = min(1.0, majority + margin)
+    return bool(stats.binom.sf(round(dense * images) - 1, images, chance) <= level)
+
+
 def sentences(results: xr.Dataset, margin: float) -> list[str]:
     """Return what the map does not say by itself, in a few sentences."""
     said = []
@@ -95,7 +115,14 @@ def sentences(results: xr.Dataset, margin: float) -> list[str]:
             said.append(f"{len(cells)} {status}: {listed}{more}")
     best = sparsest_matching(results, margin)
     points = f"{100 * margin:g} points of the dense accuracy"
-    if best:
+    if not has_learnt(results, margin):
+        dense = 100 * float(results.dense_validation_accuracy.mean())
+        said.append(
+            f"the dense network has learnt too little to be matched: {dense:.2f} % on the "
+            f"validation images, where one answer for all has "
+            f"{100 * results.attrs['majority']:.2f} %; train for more epochs"
+        )
+    elif best:
         one = ", one replicate" if best["replicates"] == 1 else ""
         said.append(
             f"sparsest within {points}, chosen on the validation images: "
@@ -131,6 +158,7 @@ def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
     return {
         "study": results.attrs["study"]["name"],
         "dense_test_accuracy": [_number(value) for value in results.dense_test_accuracy],
+        "dense_has_learnt": has_learnt(results, margin),
         "sparsest_matching": sparsest_matching(results, margin),
         "emptied_layers": {f"{t:g}": layers for t, layers in emptied_layers(results).items()},
         "cells": cells,
