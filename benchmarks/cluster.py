@@ -25,14 +25,15 @@ from distributed import Client, LocalCluster
 
 from lthdask import lottery
 from lthdask.cluster.client import collecting_rarely, open_client
+from lthdask.cluster.defaults import ALONE, SETTINGS
 from lthdask.cluster.queue import Queue, Task
-from lthdask.cluster.settings import ALONE, SETTINGS
 from lthdask.events import Event
 from lthdask.flow import run
 from lthdask.grid import Grid
-from lthdask.masks import prunable_weights
 from lthdask.networks import on_meta
-from lthdask.storage.cube import CURVES, LAYERS, METRICS, RECORD, Cube, Status
+from lthdask.pruning import prunable_weights
+from lthdask.storage.cube import Cube
+from lthdask.storage.schema import CURVES, LAYERS, METRICS, RECORD, Status, create_cube
 from lthdask.study import Study
 
 PARTS = ("start", "rate", "overhead", "cell", "write")
@@ -251,7 +252,7 @@ def writes(grid: Grid, count: int = 200) -> tuple[float, float]:
     epochs, opened, wrote = study.recipe.epochs, [], []
     with tempfile.TemporaryDirectory(dir=".") as out:
         path = Path(out) / "results.zarr"
-        Cube.create(path, grid.axes(), epochs, layers, {}, study.pruning.meaning)
+        create_cube(path, grid.axes(), epochs, layers, {}, study.pruning.meaning)
         for cell in list(grid.cells())[:: max(1, len(grid.cells()) // count)]:
             began = time.perf_counter()
             cube = Cube(path)

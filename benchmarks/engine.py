@@ -26,8 +26,8 @@ from lthdask import lottery
 from lthdask.data import Data, Images
 from lthdask.engine import Engine
 from lthdask.experiment import Experiment
-from lthdask.masks import Pruning
 from lthdask.networks import Network
+from lthdask.pruning import Pruning
 from lthdask.recipe import Optimizer, Recipe
 from lthdask.rewinding import Checkpoint
 from lthdask.training import train

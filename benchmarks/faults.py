@@ -23,9 +23,10 @@ import numpy as np
 import psutil
 
 from lthdask.grid import Cell
-from lthdask.storage.cube import Cube, Status
+from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import read_results
+from lthdask.storage.schema import Status
 from lthdask.study import Study
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "run.py"

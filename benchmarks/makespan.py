@@ -26,7 +26,7 @@ from lthdask.events import Event, Here
 from lthdask.grid import Cell, Grid
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
-from lthdask.tasks import Work
+from lthdask.work import Work
 
 EPOCHS = 16
 SIZES = {16: 0.05, 32: 0.1, 64: 0.2}

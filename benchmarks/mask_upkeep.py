@@ -15,7 +15,7 @@ import torch
 from lthdask import lottery
 from lthdask.datasets import load
 from lthdask.experiment import Experiment
-from lthdask.masks import prunable_weights
+from lthdask.pruning import prunable_weights
 from lthdask.study import Study
 from lthdask.training import train
 

@@ -26,9 +26,9 @@ from lthdask.datasets import DataSource, load
 from lthdask.engine import Engine
 from lthdask.experiment import Experiment
 from lthdask.grid import Grid
-from lthdask.masks import Pruning, prunable_weights
 from lthdask.networks import Network
 from lthdask.preparing import epochs_to_train
+from lthdask.pruning import Pruning, prunable_weights
 from lthdask.recipe import Optimizer, Recipe
 from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.study import Study

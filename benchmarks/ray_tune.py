@@ -34,8 +34,8 @@ from lthdask.cluster.queue import Queue, Task
 from lthdask.events import Here
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
-from lthdask.tasks import Work
 from lthdask.training import EpochMetrics
+from lthdask.work import Work
 
 WORKERS = 2
 SMALL = {

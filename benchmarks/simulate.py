@@ -11,7 +11,6 @@ import random
 import tempfile
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -21,11 +20,11 @@ from lthdask.cluster.queue import Task
 from lthdask.cluster.window import Window
 from lthdask.engine import Engine
 from lthdask.grid import Cell
-from lthdask.storage.checkpoints import path_of
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
 from lthdask.sweep import Sweep
-from lthdask.tasks import Work, train_dense
+from lthdask.tasks import train_dense
+from lthdask.work import Work
 
 WORKERS = (16, 32, 64, 128, 256, 512, 1024, 4096)
 SIXTEEN = ",".join(str(k) for k in range(16))
@@ -177,33 +176,19 @@ def makespan(
         return runs[which] if task.function is train_dense else took[which[0]]
 
     def outcome(task: Task) -> Any:
-        return digests if task.function is train_dense else ["done"]
+        return {} if task.function is train_dense else ["done"]
 
     queue = Simulated(arrivals, duration, outcome, world, chance, not in_order)
     with tempfile.TemporaryDirectory() as out:
         folder = Folder(Path(out))
-        digests = empty_checkpoints(folder, runs, epochs)
-        trained = {} if dense else {str(replicate): digests for replicate in runs}
-        folder.write_manifest({"checkpoints": trained})
+        folder.write_manifest({"checkpoints": {str(replicate): {} for replicate in runs}})
         sweep = Sweep(Work(study, Engine(cohort=1), folder), None, cells, queue, lambda event: None)
         for replicate in runs:
-            if sweep.share_checkpoints(replicate):
-                sweep.add_cells(replicate)
-            else:
-                sweep.add_dense_run(replicate)
+            (sweep.add_dense_run if dense else sweep.add_cells)(replicate)
         queue.run()
     chains = _chains(study, took, runs if dense else dict.fromkeys(runs, 0.0))
     least = bound(took.values(), chains, arrivals, list(runs.values()) if dense else [])
     return queue.now / least
-
-
-def empty_checkpoints(folder: Folder, replicates: Iterable[int], epochs: int) -> dict[str, str]:
-    """Write files without content, for the sweep to find; return their digests by epoch."""
-    for replicate, epoch in product(replicates, range(epochs + 1)):
-        path = path_of(folder.path, replicate, epoch)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return {str(epoch): sha256().hexdigest() for epoch in range(epochs + 1)}
 
 
 def bound(

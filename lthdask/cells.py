@@ -16,12 +16,14 @@ from lthdask import drawing, lottery
 from lthdask.events import Event, Here
 from lthdask.grid import CHILDREN, Cell
 from lthdask.learning_speed import learning_speed
+from lthdask.resuming import Training, follow
 from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.stability import barrier
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import Cube, Status
-from lthdask.tasks import Training, Work, cube_of, follow
+from lthdask.storage.cube import Cube
+from lthdask.storage.schema import Status
 from lthdask.training import Diverged, Found
+from lthdask.work import Work, cube_of
 
 
 def train_cells(

@@ -17,13 +17,15 @@ import numpy as np
 
 from lthdask.errors import InputError
 from lthdask.grid import Cell
-from lthdask.masks import prunable_weights
 from lthdask.networks import on_meta
 from lthdask.preparing import empty_cube
+from lthdask.pruning import prunable_weights
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import CELL, LAYERS, MAY_LACK, METRICS, RECORD, Cube, Status, attributes
+from lthdask.storage.cube import Cube, attributes
+from lthdask.storage.driver import driving
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
+from lthdask.storage.schema import CELL, LAYERS, MAY_LACK, METRICS, RECORD, Status
 from lthdask.study import Study
 
 
@@ -85,7 +87,7 @@ def repair(path: str | Path) -> list[Damage]:
         If there is no study, it is being run, or its folder cannot be written.
     """
     folder = _existing(path)
-    with folder.driving():
+    with driving(folder.path):
         found = list(_damages(folder))
         for damage in found:
             try:

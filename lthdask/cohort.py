@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lthdask.data import Data, Split
 from lthdask.engine import Engine
+from lthdask.evaluation import at_least_float32, laid_out, precision
 from lthdask.masks import Mask
 from lthdask.recipe import Recipe
 from lthdask.rewinding import Checkpoint
@@ -27,11 +28,8 @@ from lthdask.training import (
     Measurement,
     Outcome,
     advancing,
-    at_least_float32,
-    laid_out,
     lay_over,
     optimizer_of,
-    precision,
     require_finite,
 )
 
@@ -232,7 +230,7 @@ def _losses(
 
 
 def _evaluate(models: Stack, data: Data, split: Split, engine: Engine) -> list[tuple[float, float]]:
-    """Return the mean loss and the accuracy of each model, as `lthdask.training.evaluate`."""
+    """Return the mean loss and the accuracy of each model, as `lthdask.evaluation.evaluate`."""
     models.network.eval()
     loss = correct = torch.zeros(models.models, dtype=torch.float64, device=data.mean.device)
     with torch.inference_mode():

@@ -77,7 +77,8 @@ def import_ahead(cluster: Path | None, deploy: str | None, scheduler: str | None
     InputError
         If there is something wrong with the cluster file.
     """
-    from lthdask.cluster.settings import Settings, choose
+    from lthdask.cluster.deployment import choose
+    from lthdask.cluster.settings import Settings
 
     settings = Settings.read(cluster)
     if choose(settings, deploy, scheduler, lambda line: None) == "local":
@@ -127,6 +128,7 @@ def train(
     from lthdask.flow import run
     from lthdask.preparing import existing, remaining
     from lthdask.report.summary import cells_with
+    from lthdask.storage.driver import refuse_if_driven
     from lthdask.storage.results import read_results
 
     folder = existing(study, out)
@@ -136,10 +138,10 @@ def train(
         again = f"nothing left to train, {failed} failed; --retry-failed trains them again"
         say(console, f"{study.name}: {again if failed else 'every cell is done'}")
         return folder.path
-    folder.refuse_if_driven()
+    refuse_if_driven(folder.path)
     from lthdask.cluster.client import open_client
+    from lthdask.cluster.deployment import choose
     from lthdask.cluster.local import local_workers
-    from lthdask.cluster.settings import choose
     from lthdask.cluster.workers import quiet_loops
     from lthdask.report.progress import shown
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lthdask.experiment import Experiment
 from lthdask.grid import Cell
-from lthdask.masks import Mask, draw_mask, random_mask, spared_weights
+from lthdask.masks import Mask, draw_mask, random_mask
+from lthdask.pruning import spared_weights
 from lthdask.rewinding import Checkpoint, Ticket
 from lthdask.scores import scored
 from lthdask.sensitivity import loss_gradients, synflow_mask

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lthdask.data import Data
 from lthdask.engine import Engine
-from lthdask.masks import Pruning, prunable_weights
 from lthdask.networks import Network, build, on_meta
+from lthdask.pruning import Pruning, prunable_weights
 from lthdask.recipe import Recipe
 from lthdask.streams import Purpose, stream
 

@@ -19,12 +19,13 @@ from lthdask.cluster.queue import Queue
 from lthdask.errors import InputError
 from lthdask.events import Event
 from lthdask.preparing import engine_for, epochs_to_train, existing, prepared, remaining_of
-from lthdask.storage.cube import Status
+from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
+from lthdask.storage.schema import Status
 from lthdask.study import Study
 from lthdask.sweep import NO_ROOM, Sweep
-from lthdask.tasks import Work
+from lthdask.work import Work
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -102,7 +103,7 @@ def run(
         checkpoint_interval,
         max_attempts,
     )
-    with _said_when_full(folder), folder.driving():
+    with _said_when_full(folder), driving(folder.path):
         work, cube = prepared(queue, work)
         left = remaining_of(cube.cells(), study, folder, retry_failed)
         cells = [] if masks_only else left.cells

@@ -10,14 +10,15 @@ import torch
 from lthdask import lottery
 from lthdask.data import EVALUATION_BATCH
 from lthdask.errors import InputError
+from lthdask.evaluation import evaluate
 from lthdask.grid import Cell
 from lthdask.networks import on_meta
 from lthdask.preparing import engine_for, epochs_to_train, existing, remaining
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import read_results
 from lthdask.study import Study
-from lthdask.tasks import Work
-from lthdask.training import Diverged, evaluate, train
+from lthdask.training import Diverged, train
+from lthdask.work import Work
 
 MEASURED_SECONDS = 3.0
 CUBE_BYTES_PER_CELL = 6 * 4096

@@ -15,10 +15,12 @@ from lthdask.engine import Engine
 from lthdask.errors import InputError
 from lthdask.grid import Cell, is_applicable, longest_first
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import Cube, Status
+from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
+from lthdask.storage.schema import Status, create_cube
 from lthdask.study import Study
-from lthdask.tasks import Surroundings, Work, look_around
+from lthdask.tasks import Surroundings, look_around
+from lthdask.work import Work
 
 PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr")
 
@@ -181,7 +183,7 @@ def empty_cube(path: Path, study: Study, manifest: Mapping[str, Any], layers: li
     """Make the cube of a study as it is before any cell is trained."""
     every, epochs = study.recipe.measure_every, study.recipe.epochs
     iterations = range(every, epochs * manifest["steps"] + 1, every) if every else ()
-    return Cube.create(
+    create_cube(
         path,
         manifest["axes"],
         epochs,
@@ -190,6 +192,7 @@ def empty_cube(path: Path, study: Study, manifest: Mapping[str, Any], layers: li
         study.pruning.meaning,
         iterations,
     )
+    return Cube(path)
 
 
 def _about(study: Study, manifest: Mapping[str, Any]) -> dict[str, Any]:

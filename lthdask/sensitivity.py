@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthdask.data import Data
-from lthdask.masks import Mask, Pruning, draw_mask, prunable_weights
+from lthdask.masks import Mask, draw_mask
+from lthdask.pruning import Pruning, prunable_weights
 from lthdask.scores import scored
 
 

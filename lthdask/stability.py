@@ -13,9 +13,9 @@ from torch import nn
 
 from lthdask.data import Data
 from lthdask.engine import Engine
+from lthdask.evaluation import evaluate, recompute_batch_norm
 from lthdask.grid import POINTS_ON_LINE
 from lthdask.rewinding import Checkpoint
-from lthdask.training import evaluate, recompute_batch_norm
 
 
 def errors_between(

@@ -20,8 +20,8 @@ from lthdask.datasets import DataSource
 from lthdask.engine import Engine
 from lthdask.errors import InputError
 from lthdask.grid import Cell, Grid
-from lthdask.masks import Pruning, prunable_weights, rates_by_layer, spared_weights
 from lthdask.networks import Network, on_meta
+from lthdask.pruning import Pruning, prunable_weights, rates_by_layer, spared_weights
 from lthdask.recipe import Optimizer, Recipe, Schedule
 
 AXES = ("thresholds", "rewind_epochs", "arms", "replicates")

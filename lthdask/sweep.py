@@ -26,9 +26,11 @@ from lthdask.events import Event
 from lthdask.grid import Cell, cohorts
 from lthdask.preparing import epochs_to_train
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import Cube, Status
-from lthdask.tasks import Work, compare_masks, dense_run, train_dense
+from lthdask.storage.cube import Cube
+from lthdask.storage.schema import Status
+from lthdask.tasks import compare_masks, dense_run, train_dense
 from lthdask.training import Diverged
+from lthdask.work import Work
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthdask.data import EVALUATION_BATCH, Data, Split
+from lthdask.data import Data
 from lthdask.engine import Engine
+from lthdask.evaluation import at_least_float32, evaluate, laid_out, precision
 from lthdask.graphs import Advance, graphed, plain
 from lthdask.masks import Mask
 from lthdask.recipe import ADAM_BETAS, Optimizer, Recipe
@@ -171,42 +172,6 @@ def _measurement(network: nn.Module, data: Data, engine: Engine, iteration: int)
     return Measurement(iteration, loss, accuracy, test)
 
 
-def evaluate(network: nn.Module, data: Data, split: Split, engine: Engine) -> tuple[float, float]:
-    """Return the mean loss, in nats, and the accuracy, in [0, 1], on a split."""
-    network.eval()
-    loss = correct = torch.zeros((), dtype=torch.float64, device=data.mean.device)
-    with torch.inference_mode(), precision(engine):
-        for images, labels in data.evaluation(split, data.evaluation_batch()):
-            logits = at_least_float32(network(laid_out(images)))
-            loss = loss + F.cross_entropy(logits, labels, reduction="sum")
-            correct = correct + (logits.argmax(1) == labels).sum()
-    return float(loss) / len(split), float(correct) / len(split)
-
-
-def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None:
-    """Replace batch-norm statistics by those of the training images under these weights.
-
-    Without them, a network whose weights were not trained as they are now (masked, or
-    between two others) is judged by the statistics of another one.
-    """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a mean over all batches
-    network.train()
-    try:
-        with torch.no_grad(), precision(engine):
-            for images, _ in data.evaluation(data.train):
-                if len(images) == min(EVALUATION_BATCH, len(data.train)):
-                    network(laid_out(images))
-    finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
-
-
 @torch.no_grad()
 def lay_over(
     kept: dict[str, Tensor], weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
@@ -267,21 +232,6 @@ def _loss(
     with precision(engine):
         logits = network(laid_out(images))
     return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=smoothing)
-
-
-def at_least_float32(logits: Tensor) -> Tensor:
-    """Return logits in a precision that a loss can be computed in."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def precision(engine: Engine) -> torch.autocast:
-    """Return the context that a network's forward pass runs in."""
-    return torch.autocast(engine.device, torch.bfloat16, enabled=engine.precision == "bfloat16")
-
-
-def laid_out(images: Tensor) -> Tensor:
-    """Return images in channels_last, where convolutions of this field are fastest."""
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def optimizer_of(

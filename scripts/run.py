@@ -182,7 +182,7 @@ def _run(
     from lthdask.storage.results import read_results
 
     if dry_run:
-        from lthdask.cluster.settings import choose
+        from lthdask.cluster.deployment import choose
 
         place = choose(where, deploy, scheduler, lambda line: None)
         return _print_plan(console, study, out, data, retry_failed, count, place, as_json)
@@ -274,6 +274,7 @@ def _print_plan(
 def _print_status(console: Console, out: Path, as_json: bool) -> int:
     """Say how far a study is, and who runs it."""
     from lthdask.report.summary import counts
+    from lthdask.storage.driver import driver_of
     from lthdask.storage.folder import Folder
     from lthdask.storage.results import read_results
     from lthdask.study import Study
@@ -285,7 +286,7 @@ def _print_status(console: Console, out: Path, as_json: bool) -> int:
     study = Study.parse(text, str(folder.path / "study.yaml"))
     results = read_results(folder.path)
     found = ", ".join(f"{count} {status}" for status, count in counts(results).items())
-    dense, driver = len(folder.manifest().get("checkpoints", {})), folder.driver()
+    dense, driver = len(folder.manifest().get("checkpoints", {})), driver_of(folder.path)
     _say(console, f"{study.name}: {found}; {dense} of {study.grid.replicates} dense runs trained")
     _say(console, f"being run by {driver}" if driver else "nobody runs it now")
     for name, state in folder.unfinished().items():

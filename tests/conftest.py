@@ -16,8 +16,8 @@ from lthdask import lottery
 from lthdask.data import Data, Images
 from lthdask.engine import Engine
 from lthdask.experiment import Experiment
-from lthdask.masks import Pruning
 from lthdask.networks import Network
+from lthdask.pruning import Pruning
 from lthdask.recipe import Optimizer, Recipe, Schedule
 
 settings.register_profile("busy-machine", deadline=None, derandomize=True)

@@ -11,11 +11,14 @@ from lthdask.cells import train_cells
 from lthdask.errors import ExhaustedError
 from lthdask.events import Stopped
 from lthdask.grid import Cell
-from lthdask.storage.cube import Cube, Status
+from lthdask.resuming import Training
+from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
+from lthdask.storage.schema import Status
 from lthdask.sweep import Sweep
-from lthdask.tasks import Training, Work, train_dense
+from lthdask.tasks import train_dense
+from lthdask.work import Work
 from tests.test_flow import RESULTS
 from tests.test_tasks import STUDY, dense, fresh, here
 

@@ -15,9 +15,11 @@ from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.grid import Cell
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import METRICS, Cube, Status
+from lthdask.storage.cube import Cube
+from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results, read_results
+from lthdask.storage.schema import METRICS, Status
 from tests.test_flow import RESULTS, TINY, attempts
 from tests.test_storage import CHECKPOINT
 
@@ -219,7 +221,7 @@ def test_a_running_study_has_no_damage(local_client, tmp_path):
 
 def test_a_study_that_is_run_can_be_checked_and_not_repaired(folder):
     damage(folder / CHECKED, "flipped")
-    with Folder(folder).driving():
+    with driving(folder):
         assert len(check(folder)) == 1
         with pytest.raises(InputError, match="is being run by process"):
             repair(folder)

@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from lthdask.cluster.client import collecting_rarely, open_client
+from lthdask.cluster.deployment import choose
 from lthdask.cluster.jobs import CLASSES, ask_for_workers, job_script
 from lthdask.cluster.local import local_workers
-from lthdask.cluster.settings import DEPLOYMENTS, QUEUES, Settings, choose, seconds
+from lthdask.cluster.settings import DEPLOYMENTS, QUEUES, Settings, seconds
 from lthdask.cluster.workers import Prepare
 from lthdask.errors import InputError
 
@@ -193,7 +194,7 @@ def test_the_deployment_is_what_is_given_then_what_the_file_says_then_what_is_th
     assert choose(file, None, None) == "pbs"
     assert choose(file, None, "tcp://y:1") == "scheduler"
     for answers, expected in ((True, "slurm"), (False, "local")):
-        monkeypatch.setattr("lthdask.cluster.settings.slurm_answers", lambda a=answers: a)
+        monkeypatch.setattr("lthdask.cluster.deployment.slurm_answers", lambda a=answers: a)
         assert choose(Settings(), None, None, said.append) == expected
     assert "sbatch answers here; --deploy local" in said[0]
     assert "no Slurm answers here; --deploy slurm" in said[1]

@@ -10,8 +10,9 @@ from torch import nn
 from lthdask import graphs
 from lthdask.cohort import largest_cohort, models_within, train_cohort
 from lthdask.engine import Engine
-from lthdask.masks import Pruning, draw_mask, prunable_weights
+from lthdask.masks import draw_mask
 from lthdask.networks import NETWORKS, Depthwise, Network, build
+from lthdask.pruning import Pruning, prunable_weights
 from lthdask.recipe import Optimizer
 from lthdask.rewinding import Checkpoint, masked
 from lthdask.stacked import Stack, stack, stacked

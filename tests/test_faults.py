@@ -26,13 +26,15 @@ import yaml
 from distributed import Client, LocalCluster, WorkerPlugin
 
 from lthdask.cluster.client import open_client
-from lthdask.cluster.settings import SETTINGS
+from lthdask.cluster.defaults import SETTINGS
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import Cube, Status
+from lthdask.storage.cube import Cube
+from lthdask.storage.driver import driver_of
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
+from lthdask.storage.schema import Status, create_cube
 from tests.test_flow import RESULTS, TINY
 from tests.test_run import start
 
@@ -331,8 +333,8 @@ from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
 from lthdask.cells import train_cells
-from lthdask.storage.cube import Status
-from lthdask.tasks import Work, cube_of
+from lthdask.storage.schema import Status
+from lthdask.work import Work, cube_of
 from pathlib import Path
 
 path, cell = Path(sys.argv[1]), Cell("ticket", 0, 0.5, 0)
@@ -368,7 +370,8 @@ def test_a_zombie_beside_its_replacement_writes_the_same_bytes(local_client, tmp
 WRITER = """
 import sys, random
 from pathlib import Path
-from lthdask.storage.cube import METRICS, CURVES, LAYERS, RECORD, Cube, Status
+from lthdask.storage.cube import Cube
+from lthdask.storage.schema import METRICS, CURVES, LAYERS, RECORD, Status
 
 cube, number = Cube(Path(sys.argv[1])), int(sys.argv[2])
 cells = list(cube.cells())
@@ -396,7 +399,8 @@ def test_eight_writers_and_readers_beside_them_never_show_half_a_cell(tmp_path):
         "threshold": [i / 32 for i in range(1, 32)],
         "rewind_epoch": list(range(4)),
     }
-    cube = Cube.create(tmp_path / "results.zarr", axes, 3, ["a", "b"], {}, ("1", ""))
+    create_cube(tmp_path / "results.zarr", axes, 3, ["a", "b"], {}, ("1", ""))
+    cube = Cube(tmp_path / "results.zarr")
     open_results(cube.path).load()  # imports what reading needs, before the writers begin
     writers = begun_together(WRITER, [(cube.path, number) for number in range(8)])
     shown_by, seen = ["test_accuracy", "layer_density", "train_loss_curve"], set()
@@ -477,7 +481,7 @@ def test_a_signal_to_the_whole_group_ends_in_order_and_loses_no_step(
     assert process.returncode == 130
     assert "the same command goes on from here" in output
     assert "Traceback" not in output + errors
-    assert Folder(folder).driver() is None
+    assert driver_of(folder) is None
     again = command()
     output, errors = again.communicate(timeout=120)
     assert (again.returncode, errors) == (0, "")

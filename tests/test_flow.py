@@ -26,9 +26,10 @@ from lthdask.flow import run
 from lthdask.grid import Cell
 from lthdask.plan import checkpoint_bytes, plan
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import Cube, Status
+from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
+from lthdask.storage.schema import Status
 from lthdask.study import Study
 
 SMALL = Study.read("digits").changed(

@@ -18,9 +18,10 @@ from lthdask.check import check, repair
 from lthdask.errors import InputError
 from lthdask.preparing import existing, remaining
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import Cube, Status
+from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results, read_results
+from lthdask.storage.schema import Status
 from lthdask.study import Study
 from tests.test_check import CELL, CHUNK, CUBE, STUDY, folder, script, whole
 from tests.test_storage import CHECKPOINT

@@ -5,7 +5,7 @@ import pytest
 
 from lthdask.report.layers import Layer, emptied_layers, layer_means, limiting_layers
 from lthdask.report.summary import limits
-from lthdask.storage.cube import Status
+from lthdask.storage.schema import Status
 from tests.test_verdict import LAYERS, results
 
 

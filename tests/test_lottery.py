@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from lthdask import drawing, lottery
+from lthdask.evaluation import evaluate, recompute_batch_norm
 from lthdask.grid import ARMS, Cell
-from lthdask.masks import Pruning
+from lthdask.pruning import Pruning
 from lthdask.recipe import Optimizer, Schedule
 from lthdask.streams import Purpose, permutation, stream
-from lthdask.training import EpochMetrics, evaluate, recompute_batch_norm
+from lthdask.training import EpochMetrics
 from tests.conftest import equal, small_data, small_experiment, small_recipe
 
 T, K, SEED, REPLICATE = 4, 2, 3, 1

@@ -9,15 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lthdask.errors import InputError
-from lthdask.masks import (
-    Pruning,
-    draw_mask,
-    prunable_weights,
-    random_mask,
-    rates_by_layer,
-    spared_weights,
-)
+from lthdask.masks import draw_mask, random_mask
 from lthdask.networks import Network, build
+from lthdask.pruning import Pruning, prunable_weights, rates_by_layer, spared_weights
 from lthdask.scores import Evidence, layer_adaptive_magnitude, scored
 from lthdask.study import Study
 

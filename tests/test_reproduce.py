@@ -20,7 +20,7 @@ from lthdask.errors import InputError
 from lthdask.report.published import Accuracy, Numbers, Place, medians, protocol, published
 from lthdask.report.reproduction import outcome, print_reproduction, reproduction, verdict
 from lthdask.report.signatures import deviation_of_median, signatures
-from lthdask.storage.cube import Status
+from lthdask.storage.schema import Status
 from lthdask.study import Study
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce.py"

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lthdask import drawing, lottery
-from lthdask.masks import Pruning, draw_mask, prunable_weights
+from lthdask.masks import draw_mask
+from lthdask.pruning import Pruning, prunable_weights
 from lthdask.rewinding import Checkpoint, masked
 from tests.conftest import small_experiment
 

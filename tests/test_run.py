@@ -234,7 +234,8 @@ def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, aga
     assert process.returncode == 130
     assert "the same command goes on from here" in output
     assert "Traceback" not in output + errors
-    from lthdask.storage.cube import Cube, Status
+    from lthdask.storage.cube import Cube
+    from lthdask.storage.schema import Status
 
     done = [c for c, s in Cube(out / "results.zarr").cells().items() if s is Status.DONE]
     assert len(done) >= 1
@@ -259,8 +260,9 @@ def test_ctrl_c_while_the_workers_start_is_quiet_too(tiny_file, tmp_path):
 
 
 def test_a_study_with_failed_cells_ends_with_1_and_says_why(command, again, tiny_file, tmp_path):
-    from lthdask.storage.cube import Cube, Status
+    from lthdask.storage.cube import Cube
     from lthdask.storage.folder import Folder
+    from lthdask.storage.schema import Status
 
     out = tmp_path / "run"
     assert again("--study", tiny_file, "--out", out).exit_code == 0

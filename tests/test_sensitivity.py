@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lthdask.data import Data, Images
-from lthdask.masks import Pruning, draw_mask, prunable_weights
+from lthdask.masks import draw_mask
 from lthdask.networks import Network, build
+from lthdask.pruning import Pruning, prunable_weights
 from lthdask.scores import scored
 from lthdask.sensitivity import loss_gradients, synaptic_flow, synflow_mask
 from tests.conftest import small_data

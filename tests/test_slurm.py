@@ -17,7 +17,7 @@ import yaml
 from distributed import Client
 
 from lthdask.cluster.client import open_client
-from lthdask.cluster.settings import slurm_answers
+from lthdask.cluster.deployment import slurm_answers
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.storage.folder import Folder

@@ -16,10 +16,12 @@ from lthdask.errors import ExhaustedError, InputError
 from lthdask.grid import Cell
 from lthdask.rewinding import Checkpoint
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import CURVES, LAYERS, LEARNING, METRICS, RECORD, Cube, Status
+from lthdask.storage.cube import Cube
+from lthdask.storage.driver import driver_of, driving
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
+from lthdask.storage.schema import CURVES, LAYERS, LEARNING, METRICS, RECORD, Status, create_cube
 
 AXES = {"arm": ["ticket"], "replicate": [0], "threshold": [0.5, 0.9], "rewind_epoch": [0, 2]}
 CELL = Cell("ticket", 0, 0.9, 2)
@@ -53,7 +55,8 @@ def damaged(content):
 def cube(tmp_path):
     layers = ["conv.weight", "fc.weight"]
     about = {"study": {"name": "small"}}
-    return Cube.create(tmp_path / "results.zarr", AXES, 3, layers, about, ("1", "share"))
+    create_cube(tmp_path / "results.zarr", AXES, 3, layers, about, ("1", "share"))
+    return Cube(tmp_path / "results.zarr")
 
 
 def test_a_cell_is_read_back_by_its_coordinates(cube):
@@ -277,23 +280,22 @@ def test_a_damaged_state_is_set_aside_and_the_last_good_one_is_taken(tmp_path, d
 
 
 def test_one_driver_at_a_time_and_it_is_named(tmp_path):
-    folder = Folder(tmp_path)
-    assert folder.driver() is None
-    with folder.driving():
+    assert driver_of(tmp_path) is None
+    with driving(tmp_path):
         problem = rf"is being run by process {os.getpid()} on {platform.node()}, since 20"
-        with pytest.raises(InputError, match=problem), Folder(tmp_path).driving():
+        with pytest.raises(InputError, match=problem), driving(tmp_path):
             pass
-        assert f"process {os.getpid()}" in Folder(tmp_path).driver()
-    assert folder.driver() is None
-    with folder.driving():
+        assert f"process {os.getpid()}" in driver_of(tmp_path)
+    assert driver_of(tmp_path) is None
+    with driving(tmp_path):
         pass
 
 
 def test_a_dead_driver_holds_nothing(tmp_path):
     code = f"""if True:
         from pathlib import Path
-        from lthdask.storage.folder import Folder
-        with Folder(Path({str(tmp_path)!r})).driving():
+        from lthdask.storage.driver import driving
+        with driving(Path({str(tmp_path)!r})):
             print("in", flush=True)
             input()"""
     process = subprocess.Popen(
@@ -301,8 +303,8 @@ def test_a_dead_driver_holds_nothing(tmp_path):
     )
     with process:
         assert process.stdout.readline() == "in\n"
-        assert f"process {process.pid}" in Folder(tmp_path).driver()
+        assert f"process {process.pid}" in driver_of(tmp_path)
         process.kill()
-    assert Folder(tmp_path).driver() is None
-    with Folder(tmp_path).driving():
+    assert driver_of(tmp_path) is None
+    with driving(tmp_path):
         pass

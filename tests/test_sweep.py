@@ -10,8 +10,9 @@ from lthdask.check import check
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.grid import ARMS, Cell
-from lthdask.storage.cube import Cube, Status
+from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
+from lthdask.storage.schema import Status
 from tests.test_flow import RESULTS, TINY
 
 SMALL = TINY.changed({"data.validation": "300", "grid.thresholds": "0.5,0.95"})

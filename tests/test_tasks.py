@@ -17,17 +17,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from lthdask import tasks
+from lthdask import resuming
 from lthdask.cells import train_cells
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Here, Stopped
 from lthdask.grid import Cell
-from lthdask.masks import prunable_weights
+from lthdask.pruning import prunable_weights
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import Cube, Status
+from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
-from lthdask.tasks import Work, look_around, train_dense
+from lthdask.storage.schema import Status, create_cube
+from lthdask.tasks import look_around, train_dense
+from lthdask.work import Work
 from tests.test_flow import RESULTS, TINY
 
 STUDY = TINY.changed({"grid.thresholds": "0.5,0.9"})
@@ -49,7 +51,7 @@ def fresh(folder, interval=0.0):
         "rewind_epoch": [0, 2],
     }
     layers = list(prunable_weights(work.experiment().build()))
-    Cube.create(folder / "results.zarr", axes, 3, layers, {"study": STUDY.to_dict()}, ("1", ""))
+    create_cube(folder / "results.zarr", axes, 3, layers, {"study": STUDY.to_dict()}, ("1", ""))
     return work
 
 
@@ -77,7 +79,7 @@ def whole(tmp_path_factory):
 
 
 def test_epochs_are_told_rarely_and_all_of_them_at_the_end_or_where_it_stops(tmp_path, monkeypatch):
-    monkeypatch.setattr(tasks, "BETWEEN_TELLING", float("inf"))
+    monkeypatch.setattr(resuming, "BETWEEN_TELLING", float("inf"))
     events = []
     train_dense(fresh(tmp_path / "whole"), 0, here(events=events))
     assert [(e.kind, e.name, e.epochs) for e in events] == [

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from lthdask import drawing, lottery
 from lthdask.engine import Engine
 from lthdask.errors import InputError
-from lthdask.masks import prunable_weights
+from lthdask.evaluation import evaluate
+from lthdask.pruning import prunable_weights
 from lthdask.recipe import Optimizer, Recipe, Schedule
 from lthdask.rewinding import Checkpoint
-from lthdask.training import Diverged, evaluate, train
+from lthdask.training import Diverged, train
 from tests.conftest import ENGINE, equal, small_data, small_experiment, small_recipe
 
 ADAM = Optimizer("adam", rate=0.01, weight_decay=1e-3)

@@ -15,8 +15,8 @@ from lthdask.report.verdict import (
     replicates_to_settle,
     verdicts,
 )
-from lthdask.storage.cube import Cube, Status
 from lthdask.storage.results import open_results
+from lthdask.storage.schema import Status, create_cube
 from lthdask.study import Study
 
 STUDY = Study.read("mnist-lenet").to_dict()
@@ -91,7 +91,7 @@ def p_of_three(t):
 def test_made_up_results_are_laid_out_as_real_ones(tmp_path):
     made = results({"ticket": np.full((2, 2, 3), 0.9)})
     axes = {name: made[name].values.tolist() for name in CELL}
-    Cube.create(tmp_path / "results.zarr", axes, 2, LAYERS, made.attrs, ("1", ""))
+    create_cube(tmp_path / "results.zarr", axes, 2, LAYERS, made.attrs, ("1", ""))
     real = open_results(tmp_path)
     assert {name: made[name].dims for name in made.variables} == {
         name: real[name].dims for name in made.variables

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from distributed import Client
 
+from lthdask.cluster.deployment import choose
 from lthdask.cluster.jobs import queued
 from lthdask.cluster.local import local
-from lthdask.cluster.settings import Settings, choose
+from lthdask.cluster.settings import Settings
 from lthdask.cluster.workers import Prepare, Say, Workers
 from lthdask.errors import InputError
 

@@ -16,7 +16,8 @@ from typing import Any
 import dask
 from distributed import Client
 
-from lthdask.cluster.settings import MEMORY, SAMPLING, Settings
+from lthdask.cluster.defaults import MEMORY, SAMPLING
+from lthdask.cluster.settings import Settings
 from lthdask.cluster.workers import Say, dashboard_address
 from lthdask.errors import InputError
 

@@ -166,7 +166,7 @@ class Queue:
             function = partial(task.function, *task.arguments)
             with dask.annotate(priority=task.length):
                 calls.append(call(function, *values, dask_key_name=key))
-            # So that the scheduler keeps it until a worker is free (one alone: settings.ALONE),
+            # So that the scheduler keeps it until a worker is free (one alone: defaults.ALONE),
             # also where a group is small for the workers. Dask would hand out such a one at
             # once, and a long task would wait behind another.
             calls[-1].dask[key]._data_producer = True

@@ -5,12 +5,9 @@ Here every key is checked against the defaults that Dask and dask-jobqueue ship,
 sections that are not in use, and what is wrong is named with its line.
 """
 
-import functools
 import os
 import re
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -23,45 +20,9 @@ import dask
 import yaml
 from dask.utils import parse_bytes, parse_timedelta
 
+from lthdask.cluster.defaults import SETTINGS
 from lthdask.errors import InputError
 
-MEMORY = {
-    # Dask has workers give freed memory back at once, and training asks for it again in the
-    # next step: page faults halved the speed of MobileNetV2 (189 against 407 images/s).
-    "MALLOC_TRIM_THRESHOLD_": 2**30,
-    "MALLOC_MMAP_THRESHOLD_": 2**30,
-}
-SAMPLING = {
-    # How often Dask looks at a worker. The thread that trains waits for that: on two cores, 12
-    # cells took 32 s at Dask's own 100 and 50 times a second, and 27 s so.
-    "distributed.worker.profile.interval": "100 ms",
-    "distributed.admin.tick.interval": "200 ms",
-}
-SETTINGS = {
-    # Checkpoints are dependencies of every cell; without these two, Dask hands out cells
-    # eagerly, ignores their priority, and blames one lost worker on cells that never ran.
-    "distributed.scheduler.rootish-taskgroup": 100_000,
-    "distributed.scheduler.rootish-taskgroup-dependencies": 100_000,
-    "distributed.scheduler.worker-saturation": 1.0,
-    # A cell is not to blame for the worker it was on.
-    "distributed.scheduler.allowed-failures": 1000,
-    # It would drop the copies of the checkpoints that were scattered to every worker.
-    "distributed.scheduler.active-memory-manager.policies": [],
-    # Training is one long call; a worker in it is busy, not lost.
-    "distributed.scheduler.worker-ttl": "30 minutes",
-    **SAMPLING,
-    # Workers of this machine are forked from one process that has imported torch: one that
-    # died is replaced in 0.2 s in place of 4 s.
-    "distributed.worker.multiprocessing-method": "forkserver",
-    # So that data sets that stream from disk may start readers.
-    "distributed.worker.daemon": False,
-    **{f"distributed.nanny.pre-spawn-environ.{key}": value for key, value in MEMORY.items()},
-}
-ALONE = {
-    # Of a worker without others to keep tasks for: it does not wait for the scheduler, which
-    # sends at most one message every 5 ms.
-    "distributed.scheduler.worker-saturation": 4.0,
-}
 OURS = {
     "deployment": "auto",
     "patience": "24 hours",
@@ -212,38 +173,6 @@ def seconds(walltime: str) -> int:
         raise ValueError(f"a wall-time is [days-]hours:minutes:seconds; got {walltime!r}")
     days, hours, minutes, rest = (int(part or 0) for part in found.groups())
     return 86400 * days + 3600 * hours + 60 * minutes + rest
-
-
-def choose(
-    settings: Settings,
-    deployment: str | None,
-    scheduler: str | None,
-    say: Callable[[str], None] = print,
-) -> str:
-    """Return the deployment to use: what is given, what the file says, or what is there."""
-    chosen = "scheduler" if scheduler else deployment or settings.deployment
-    if chosen == "scheduler" and not (scheduler or settings.scheduler):
-        raise InputError(
-            "deployment is scheduler, but no address is given; add --scheduler ADDRESS"
-        )
-    if chosen != "auto":
-        return chosen
-    if slurm_answers():
-        say("training on Slurm, because sbatch answers here; --deploy local for this machine")
-        return "slurm"
-    say("training on this machine, because no Slurm answers here; --deploy slurm to insist")
-    return "local"
-
-
-@functools.cache
-def slurm_answers() -> bool:
-    """Return whether jobs can be submitted to a Slurm from here."""
-    if not shutil.which("sbatch") or not shutil.which("sinfo"):
-        return False
-    try:
-        return subprocess.run(["sinfo", "-h"], capture_output=True, timeout=20).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
 
 
 def _known() -> dict[str, Any]:

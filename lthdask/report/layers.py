@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from lthdask.masks import prunable_weights
 from lthdask.networks import on_meta
-from lthdask.storage.cube import Status
+from lthdask.pruning import prunable_weights
+from lthdask.storage.schema import Status
 from lthdask.study import Study
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from lthdask.storage.cube import Status
+from lthdask.storage.schema import Status
 
 WITHOUT_REWINDING = ("reinit",)
 """Arms that have no k: trained once, stored at one position of the axis, true of every k."""

@@ -12,10 +12,8 @@ runs/<name>/
 import hashlib
 import json
 import os
-import platform
 import re
 import secrets
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -23,10 +21,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from lthdask.errors import ExhaustedError, InputError
-from lthdask.storage.files import write_whole
+from lthdask.storage.files import read_json, write_whole
 
 NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 
@@ -45,7 +41,6 @@ class Folder:
         self.cube = self.path / "results.zarr"
         self._study = self.path / "study.yaml"
         self._manifest = self.path / "manifest.json"
-        self._driver = self.path / ".driver.json"
         self._skipped = self.path / "skipped.json"
 
     def check(self) -> None:
@@ -179,7 +174,7 @@ class Folder:
 
     def skipped(self) -> dict[str, Any]:
         """Return why cells were skipped."""
-        return _json(self._skipped)
+        return read_json(self._skipped)
 
     def begin_attempt(self, name: object, about: Mapping[str, Any], most: int) -> int:
         """Record that a run is being trained, and return which attempt this is, from 1.
@@ -235,7 +230,7 @@ class Folder:
     def attempts(self, name: object) -> list[dict[str, Any]]:
         """Return what is recorded of each attempt at a run, oldest first."""
         files = self.run(name).glob("attempt-*.json")
-        return [_json(file) for file in sorted(files, key=lambda file: (len(file.name), file))]
+        return [read_json(file) for file in sorted(files, key=lambda file: (len(file.name), file))]
 
     def unfinished(self) -> dict[str, str]:
         """Return the runs that have a saved state: name → its last attempt, in words."""
@@ -272,62 +267,6 @@ class Folder:
             return ""
         return text.rstrip().rpartition("\n")[2].strip()
 
-    @contextmanager
-    def driving(self) -> Iterator[None]:
-        """Keep other drivers off the study meanwhile.
-
-        The operating system gives the lock back when its holder dies. On shared file
-        systems it holds between machines as far as they support ``flock``.
-
-        Raises
-        ------
-        InputError
-            If another driver is at work.
-        """
-        with self._lock(patience=1) as acquired:
-            if not acquired:
-                raise self._driven_by(self.driver() or "another driver, until just now")
-            me = {"host": platform.node(), "pid": os.getpid(), "since": _moment(time.time())}
-            write_whole(self._driver, json.dumps(me).encode())
-            try:
-                yield
-            finally:
-                self._driver.unlink(missing_ok=True)
-
-    def refuse_if_driven(self) -> None:
-        """Raise InputError if a driver is at work."""
-        if driver := self.driver():
-            raise self._driven_by(driver)
-
-    def _driven_by(self, driver: str) -> InputError:
-        return InputError(
-            f"the study in {self.path} is being run by {driver}; wait for it, stop it, or give "
-            f"another folder with --out"
-        )
-
-    def driver(self) -> str | None:
-        """Return who runs the study now, if somebody does."""
-        if not (self.path / ".driver.lock").exists():
-            return None
-        with self._lock() as acquired:
-            if acquired:
-                return None
-        found = {"pid": "?", "host": "another machine", "since": "?"} | _json(self._driver)
-        return "process {pid} on {host}, since {since}".format_map(found)
-
-    @contextmanager
-    def _lock(self, patience: float = 0) -> Iterator[bool]:
-        lock = FileLock(self.path / ".driver.lock", timeout=patience)
-        try:
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
-
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
@@ -336,15 +275,6 @@ def _moment(seconds: float) -> str:
 def _digest(values: Mapping[str, Any]) -> str:
     """Return the SHA-256 of what JSON can hold."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """Return what a small file holds; nothing if it was not written to its end."""
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _names_epochs(digests: object) -> bool:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from lthdask.storage.cube import (
+from lthdask.storage.cube import readable
+from lthdask.storage.schema import (
     AXES,
     CELL,
     CURVES,
@@ -14,7 +15,6 @@ from lthdask.storage.cube import (
     RECORD,
     Status,
     check_axes,
-    readable,
 )
 
 
