@@ -3,6 +3,7 @@
 On whichever worker comes next; a run that stops getting further is not begun for ever.
 """
 
+import math
 import os
 import platform
 import time
@@ -56,7 +57,7 @@ class Training:
         self.place = _place(work.engine)
         self.began, self._clock = time.time(), time.monotonic()
         self.saved_at = self._clock
-        self._told_at, self._untold = self._clock, 0
+        self._told_at, self._untold = -math.inf, 0
         self._state = checkpoints.State(work.folder.run(name), self._warn)
         self.start: Checkpoint | None
         self.start, notes = self._state.load() or (None, {})

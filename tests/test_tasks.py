@@ -83,7 +83,8 @@ def test_epochs_are_told_rarely_and_all_of_them_at_the_end_or_where_it_stops(tmp
     events = []
     train_dense(fresh(tmp_path / "whole"), 0, here(events=events))
     assert [(e.kind, e.name, e.epochs) for e in events] == [
-        ("epoch", "dense-r0", 3),
+        ("epoch", "dense-r0", 1),
+        ("epoch", "dense-r0", 2),
     ]
     events.clear()
     work, asked = fresh(tmp_path / "stopped"), iter(range(1000))
