@@ -25,7 +25,7 @@ from distributed import Client, LocalCluster
 
 from lthdask import lottery
 from lthdask.cluster.client import collecting_rarely, open_client
-from lthdask.cluster.defaults import ALONE, SETTINGS
+from lthdask.cluster.overrides import ALONE, SETTINGS
 from lthdask.cluster.queue import Queue, Task
 from lthdask.events import Event
 from lthdask.flow import run

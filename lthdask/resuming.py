@@ -30,7 +30,7 @@ class Training:
     ----------
     work : Work
     name : object
-        Of the run: a cell, or `dense_run`.
+        Of the run: a cell, or the name of a dense run.
     here : Here
 
     Attributes

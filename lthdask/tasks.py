@@ -1,7 +1,7 @@
 """What a worker does: look around, train a dense network, compare masks; cells are in cells.py.
 
-The bodies of the tasks. Each takes small values and checkpoints, and leaves its results on
-disk, because results that only live on a worker are lost with it.
+The bodies of the tasks. Each takes small values, and leaves its results on disk, because
+results that only live on a worker are lost with it.
 """
 
 import itertools

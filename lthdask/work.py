@@ -71,7 +71,7 @@ def _data(source: DataSource, folder: Path | None, download: bool, device: str) 
 def cube_of(work: Work) -> Cube:
     """Return the cube of the study, opened once per process and driver.
 
-    Its 23 arrays take as long to open as a cell takes to be written, and no driver changes
+    Its arrays take as long to open as a cell takes to be written, and no driver changes
     them once tasks run.
     """
     return _cube(work.folder.cube, work.driver)

@@ -26,7 +26,7 @@ import yaml
 from distributed import Client, LocalCluster, WorkerPlugin
 
 from lthdask.cluster.client import open_client
-from lthdask.cluster.defaults import SETTINGS
+from lthdask.cluster.overrides import SETTINGS
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.storage import checkpoints

@@ -25,6 +25,7 @@ from lthdask.experiment import Experiment
 from lthdask.flow import run
 from lthdask.grid import Cell
 from lthdask.plan import checkpoint_bytes, plan
+from lthdask.report.summary import cells_with, reasons
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
@@ -394,6 +395,26 @@ def test_a_damaged_checkpoint_is_computed_again(local_client, tmp_path, damage):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize(("epoch", "failed"), [(2, [(0.5, 2), (0.95, 2)]), (3, None)])
+def test_a_checkpoint_that_the_driver_cannot_read_fails_just_the_cells_that_need_it(
+    local_client, tmp_path, epoch, failed
+):
+    """The masks come from epoch 3, so all of them need that."""
+    path = checkpoints.path_of(tmp_path, 0, epoch)
+
+    def damage(event):
+        if event.kind == "dense":  # it has just been trained; no cell is queued yet
+            path.write_bytes(path.read_bytes()[:-1])
+
+    results = run(TINY, local_client, tmp_path, watch=damage)
+    left = [(c["threshold"], c["rewind_epoch"]) for c in cells_with(results, "failed")]
+    assert left == (failed or [(0.5, 0), (0.5, 2), (0.95, 0), (0.95, 2)])
+    (reason,) = reasons(results, Folder(tmp_path))
+    assert f"the checkpoint {path} is damaged" in reason
+    results = run(TINY, local_client, tmp_path, retry_failed=True)
+    assert (results.status == Status.DONE).all()
+
+
 def test_checkpoints_that_the_workers_lost_are_sent_again(local_client):
     queue, seen = Queue(local_client), []
 
@@ -418,6 +439,9 @@ def test_a_shared_value_that_cannot_be_read_is_what_comes_of_the_tasks_that_need
     queue.add(Task("does-not", _plus, (2,), ("value",), 1, landed.append))
     queue.run()
     assert [str(outcome) for outcome in landed] == ["the checkpoint is damaged", "42"]
+    queue.add(Task("alone", _plus, (1,), ("damaged",), 2, landed.append))
+    queue.run()
+    assert [str(outcome) for outcome in landed[2:]] == ["the checkpoint is damaged"]
 
 
 def test_what_python_warns_of_on_a_worker_is_told_once(local_client):

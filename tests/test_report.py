@@ -134,7 +134,8 @@ def test_nothing_matches_a_dense_network_that_could_be_matched_without_a_weight(
     assert said.startswith("sparsest within") is learnt
     too_little = (
         f"the dense network has learnt too little to be matched: {100 * dense:.2f} % on the "
-        f"validation images, where one answer for all has 10.00 %; train for more epochs"
+        f"validation images, where one answer for all has 10.00 %, and {100 * margin:g} points "
+        f"less count as matching; train for more epochs, or set a smaller matching_margin"
     )
     assert (said == too_little) is not learnt
 
@@ -176,6 +177,7 @@ def test_emptied_layers_are_named(tmp_path):
 def test_the_outcome_for_scripts_has_every_cell_and_null_for_what_is_not_known(tmp_path):
     values = outcome(results(tmp_path, [(0.9, 0.96), (0.8, 0.945), (0.1, None)]), 0.01)
     assert values["dense_test_accuracy"] == [0.95]
+    assert values["dense_has_learnt"] is None
     assert len(values["cells"]) == 6
     last = values["cells"][-1]
     assert (last["status"], last["test_accuracy"], last["rewind_epoch"]) == ("pending", None, 2)

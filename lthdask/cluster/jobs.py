@@ -16,7 +16,7 @@ from typing import Any
 import dask
 from distributed import Client
 
-from lthdask.cluster.defaults import MEMORY, SAMPLING
+from lthdask.cluster.overrides import MEMORY, SAMPLING
 from lthdask.cluster.settings import Settings
 from lthdask.cluster.workers import Say, dashboard_address
 from lthdask.errors import InputError

@@ -13,7 +13,7 @@ from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 
-from lthdask.cluster.defaults import ALONE, SETTINGS
+from lthdask.cluster.overrides import ALONE, SETTINGS
 from lthdask.cluster.workers import Say, Workers, dashboard_address, devices
 
 

@@ -125,6 +125,8 @@ class Queue:
                 for task, future in self._submit_next(len(running)):
                     running[future.key] = task, future
                     landed.add(future)
+                if not running:  # no task that was to be submitted has all its shared values
+                    continue
                 for future, result in landed.next_batch(block=True):
                     (task, _), status = running.pop(future.key), future.status
                     future.release()
@@ -166,7 +168,7 @@ class Queue:
             function = partial(task.function, *task.arguments)
             with dask.annotate(priority=task.length):
                 calls.append(call(function, *values, dask_key_name=key))
-            # So that the scheduler keeps it until a worker is free (one alone: defaults.ALONE),
+            # So that the scheduler keeps it until a worker is free (one alone: overrides.ALONE),
             # also where a group is small for the workers. Dask would hand out such a one at
             # once, and a long task would wait behind another.
             calls[-1].dask[key]._data_producer = True

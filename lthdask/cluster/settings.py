@@ -20,7 +20,7 @@ import dask
 import yaml
 from dask.utils import parse_bytes, parse_timedelta
 
-from lthdask.cluster.defaults import SETTINGS
+from lthdask.cluster.overrides import SETTINGS
 from lthdask.errors import InputError
 
 OURS = {

@@ -59,7 +59,7 @@ def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | 
         ``test_accuracy``, ``dense_test_accuracy`` (means over replicates; the best on the
         validation images where several are as sparse) and ``replicates``.
     """
-    if not has_learnt(results, margin):
+    if has_learnt(results, margin) is False:
         return None
     tickets = results.sel(arm="ticket")
     complete = (tickets.status == flags(results)["done"]).all("replicate")
@@ -82,17 +82,22 @@ def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | 
     }
 
 
-def has_learnt(results: xr.Dataset, margin: float, level: float = 0.05) -> bool:
-    """Return whether the dense runs are shown to do better than matching could be by chance.
+def has_learnt(results: xr.Dataset, margin: float, level: float = 0.05) -> bool | None:
+    """Return whether the dense runs are shown to be more than `margin` better than one answer.
 
     A network without a weight gives one answer, and is right as often as that class occurs.
-    Where its accuracy is within `margin` of the dense one, so is that of a ticket that has learnt
-    nothing. The test is binomial and one-sided, at `level`, on the validation images; those of
+    Where its accuracy is within `margin` of the dense one, a ticket that has learnt nothing
+    matches. The test is binomial and one-sided, at `level`, on the validation images; those of
     other replicates are the same ones, and count once.
+
+    Returns
+    -------
+    bool or None
+        None where it is not known: without a dense run, or in a study of an earlier version.
     """
     majority, dense = results.attrs.get("majority"), float(results.dense_validation_accuracy.mean())
-    if majority is None or np.isnan(dense):  # a study of an earlier version, or without dense runs
-        return True
+    if majority is None or np.isnan(dense):
+        return None
     images = results.attrs["study"]["data"]["validation"]
     chance = min(1.0, majority + margin)
     return bool(stats.binom.sf(round(dense * images) - 1, images, chance) <= level)
@@ -115,12 +120,13 @@ def sentences(results: xr.Dataset, margin: float) -> list[str]:
             said.append(f"{len(cells)} {status}: {listed}{more}")
     best = sparsest_matching(results, margin)
     points = f"{100 * margin:g} points of the dense accuracy"
-    if not has_learnt(results, margin):
+    if has_learnt(results, margin) is False:
         dense = 100 * float(results.dense_validation_accuracy.mean())
         said.append(
             f"the dense network has learnt too little to be matched: {dense:.2f} % on the "
             f"validation images, where one answer for all has "
-            f"{100 * results.attrs['majority']:.2f} %; train for more epochs"
+            f"{100 * results.attrs['majority']:.2f} %, and {100 * margin:g} points less count as "
+            f"matching; train for more epochs, or set a smaller matching_margin"
         )
     elif best:
         one = ", one replicate" if best["replicates"] == 1 else ""

@@ -87,7 +87,7 @@ class Cube:
         consolidate(self.path)
 
     def annotate(self, attributes: Mapping[str, Any]) -> None:
-        """Replace what is kept with the cube: the study and the versions."""
+        """Replace what is kept with the cube: the study, and how it is computed."""
         group = zarr.open_group(self.path, mode="r+", zarr_format=3)  # keeps what is consolidated
         group.attrs.put(dict(attributes))
         consolidate(self.path)

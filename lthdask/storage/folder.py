@@ -3,7 +3,7 @@
 runs/<name>/
     study.yaml      the study as resolved
     skipped.json    why cells were skipped, if any were
-    manifest.json   versions, engine and why, host, order of the axes, digest of every checkpoint
+    manifest.json   versions, engine, host, axes, what was found of the data, every digest
     checkpoints/    of the dense runs
     cells/          one small file per attempt at a run, and the state of unfinished ones
     results.zarr    the results

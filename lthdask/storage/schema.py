@@ -1,4 +1,4 @@
-"""What the cube of a study holds: its axes, its arrays, and what their values mean.
+"""What the cube of a study holds: its axes, its arrays, what their values mean; an empty one.
 
 Every array has one chunk per cell, so writers never meet.
 """
@@ -104,7 +104,7 @@ def create_cube(
     layers : sequence of str
         Names of the prunable weights.
     attributes : mapping
-        Kept with the cube: the study and the versions that computed it.
+        Kept with the cube: the study, and how it is computed.
     threshold : tuple of str
         Units and description of the threshold axis.
     iterations : sequence of int

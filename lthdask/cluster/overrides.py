@@ -1,4 +1,4 @@
-"""Dask's settings that lthdask rests on, where the cluster file does not say otherwise."""
+"""What lthdask rests on in Dask, in place of its defaults; the cluster file has the last word."""
 
 MEMORY = {
     # Dask has workers give freed memory back at once, and training asks for it again in the
