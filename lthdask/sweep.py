@@ -104,18 +104,19 @@ class Sweep:
 
     def _files(self, replicate: int) -> dict[int, tuple[Path, str]]:
         """Return the checkpoints that a replicate's cells start from: epoch → file, its digest."""
-        folder, cells = self.work.folder, self.cells_of(replicate)
+        folder = self.work.folder
         digests = folder.manifest()["checkpoints"][str(replicate)]
-        epochs = sorted(
-            {epoch for cell in cells for epoch in self.work.study.checkpoints_for(cell)}
-        )
         return {
             epoch: (
                 checkpoints.path_of(folder.path, replicate, epoch),
                 digests.get(str(epoch), ""),
             )
-            for epoch in epochs
+            for epoch in self._epochs_for(self.cells_of(replicate))
         }
+
+    def _epochs_for(self, cells: list[Cell]) -> list[int]:
+        """Return the epochs of the dense run that cells need the checkpoints of."""
+        return sorted({epoch for cell in cells for epoch in self.work.study.checkpoints_for(cell)})
 
     def add_cells(self, replicate: int) -> None:
         """Queue what comes after the dense run of a replicate."""
@@ -139,14 +140,13 @@ class Sweep:
             self._add(cohort)
 
     def _add(self, cohort: list[Cell]) -> None:
-        study, first = self.work.study, cohort[0]
-        epochs = sorted({epoch for cell in cohort for epoch in study.checkpoints_for(cell)})
+        first = cohort[0]
         self.queue.add(
             Task(
                 f"cell-{first}" + (f"-and-{len(cohort) - 1}-more" if len(cohort) > 1 else ""),
                 train_cells,
                 arguments=(self.work, cohort),
-                shared=tuple((first.replicate, epoch) for epoch in epochs),
+                shared=tuple((first.replicate, epoch) for epoch in self._epochs_for(cohort)),
                 length=max(map(self.way_to_the_end, cohort)),
                 then=functools.partial(self._landed, cohort),
             )
