@@ -23,15 +23,15 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster
 
-from lthdask import lottery
 from lthdask.cluster.client import collecting_rarely, open_client
 from lthdask.cluster.overrides import ALONE, SETTINGS
 from lthdask.cluster.queue import Queue, Task
 from lthdask.events import Event
 from lthdask.flow import run
 from lthdask.grid import Grid
-from lthdask.networks import on_meta
-from lthdask.pruning import prunable_weights
+from lthdask.lottery import runs
+from lthdask.networks.build import on_meta
+from lthdask.pruning.rule import prunable_weights
 from lthdask.storage.cube import Cube
 from lthdask.storage.schema import CURVES, LAYERS, METRICS, RECORD, Status, create_cube
 from lthdask.study import Study
@@ -109,7 +109,7 @@ def cells_per_minute(workers: int) -> float:
 
 
 def _warm_up() -> None:
-    import lthdask.tasks  # noqa: F401 - importing torch is not what is measured
+    import lthdask.worker.tasks  # noqa: F401 - importing torch is not what is measured
 
 
 def _instant(cell: Any, checkpoint: Any, here: Any) -> str:
@@ -216,7 +216,7 @@ def beside_training() -> float:
 
 def _time_the_work(dask_worker: Any) -> None:
     """Have a worker count the seconds in which it trains tickets or writes cells."""
-    train_tickets, write, clock = lottery.train_tickets, Cube.write, time.perf_counter
+    train_tickets, write, clock = runs.train_tickets, Cube.write, time.perf_counter
     dask_worker.seconds_of_work = 0.0
 
     def trained(*arguments: Any, **options: Any) -> Iterator[Any]:
@@ -232,7 +232,7 @@ def _time_the_work(dask_worker: Any) -> None:
         write(*arguments, **options)
         dask_worker.seconds_of_work += clock() - began
 
-    lottery.train_tickets, Cube.write = trained, written  # type: ignore[method-assign]
+    runs.train_tickets, Cube.write = trained, written  # type: ignore[method-assign]
 
 
 def _seconds_of_work(dask_worker: Any) -> float:

@@ -22,15 +22,15 @@ import torch
 import torch.nn.functional as F
 import torchvision.models
 
-from lthdask import lottery
-from lthdask.data import Data, Images
-from lthdask.engine import Engine
-from lthdask.experiment import Experiment
-from lthdask.networks import Network
-from lthdask.pruning import Pruning
-from lthdask.recipe import Optimizer, Recipe
-from lthdask.rewinding import Checkpoint
-from lthdask.training import train
+from lthdask.data.batches import Data, Images
+from lthdask.lottery import runs
+from lthdask.lottery.experiment import Experiment
+from lthdask.networks.build import Network
+from lthdask.pruning.rule import Pruning
+from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.engine import Engine
+from lthdask.training.loop import train
+from lthdask.training.recipe import Optimizer, Recipe
 
 PARTS = ("equal", "speed", "memory", "compile")
 BATCH = 128
@@ -243,7 +243,7 @@ def show(title: str, ways: list[Way], found: Speeds) -> None:
 def chosen(form: str = "imagenet") -> Engine:
     """Return the engine that a study of this network would be given here."""
     asked = replace(ONE_THREAD, precision="auto")
-    return lottery.choose_engine(asked, experiment(1, ONE_THREAD, form=form)).engine
+    return runs.choose_engine(asked, experiment(1, ONE_THREAD, form=form)).engine
 
 
 def ways_to_train(rounds: int) -> list[Way]:
@@ -270,7 +270,7 @@ def measure_memory(form: str, engine: Engine, pipe: Connection) -> None:
     one = experiment(3, engine, form=form)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    for _ in lottery.train_dense(one, 0):
+    for _ in runs.train_dense(one, 0):
         pass
     pipe.send((before, resident("VmHWM")))
 

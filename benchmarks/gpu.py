@@ -22,14 +22,14 @@ import torch
 from engine import BATCH, DECAY, MOMENTUM, RATE
 from torch import nn
 
-from lthdask.cohort import train_cohort
-from lthdask.data import Data, Images
-from lthdask.engine import Engine
+from lthdask.data.batches import Data, Images
 from lthdask.events import Event
-from lthdask.networks import Network, build
-from lthdask.recipe import Optimizer, Recipe
-from lthdask.rewinding import Checkpoint
-from lthdask.training import train
+from lthdask.networks.build import Network, build
+from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.cohort import train_cohort
+from lthdask.training.engine import Engine
+from lthdask.training.loop import train
+from lthdask.training.recipe import Optimizer, Recipe
 
 PARTS = ("speed", "grid")
 STEPS = 32

@@ -21,12 +21,12 @@ from distributed import Client
 from distributed.comm.tcp import TCP
 
 from lthdask.cluster.queue import Queue, Task
-from lthdask.engine import Engine
 from lthdask.events import Event, Here
 from lthdask.grid import Cell, Grid
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
-from lthdask.work import Work
+from lthdask.training.engine import Engine
+from lthdask.worker.work import Work
 
 EPOCHS = 16
 SIZES = {16: 0.05, 32: 0.1, 64: 0.2}

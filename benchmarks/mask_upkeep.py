@@ -12,12 +12,12 @@ import time
 
 import torch
 
-from lthdask import lottery
-from lthdask.datasets import load
-from lthdask.experiment import Experiment
-from lthdask.pruning import prunable_weights
+from lthdask.data.readers import load
+from lthdask.lottery import runs
+from lthdask.lottery.experiment import Experiment
+from lthdask.pruning.rule import prunable_weights
 from lthdask.study import Study
-from lthdask.training import train
+from lthdask.training.loop import train
 
 ROUNDS = 20
 STEPS = 8
@@ -35,7 +35,7 @@ def main() -> None:
         study.engine.chosen(),
     )
     torch.set_num_threads(experiment.engine.threads)
-    dense = next(lottery.train_dense(experiment, 0))[0]
+    dense = next(runs.train_dense(experiment, 0))[0]
     network = experiment.build()
     # A mask that prunes nothing: the same numbers are trained with and without it.
     mask_of_ones = {

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lthdask.cluster.client import open_client
-from lthdask.data import Data
-from lthdask.datasets import load
+from lthdask.data.batches import Data
+from lthdask.data.readers import load
+from lthdask.driver.preparing import epochs_to_train
 from lthdask.flow import run
 from lthdask.grid import Grid
-from lthdask.preparing import epochs_to_train
 from lthdask.study import Study
 
 PARTS = ("count", "end")
@@ -138,7 +138,7 @@ def ours(study: Study) -> Timed:
 
 
 def _warm_up() -> None:
-    import lthdask.tasks  # noqa: F401
+    import lthdask.worker.tasks  # noqa: F401
 
 
 def pairs(study: Study) -> list[tuple[float, int]]:

@@ -20,18 +20,19 @@ import torch
 from engine import Way, ratio, show, speeds
 from torch import nn
 
-from lthdask import lottery
-from lthdask.data import Data
-from lthdask.datasets import DataSource, load
-from lthdask.engine import Engine
-from lthdask.experiment import Experiment
+from lthdask.data.batches import Data
+from lthdask.data.readers import DataSource, load
+from lthdask.driver.preparing import epochs_to_train
 from lthdask.grid import Grid
-from lthdask.networks import Network
-from lthdask.preparing import epochs_to_train
-from lthdask.pruning import Pruning, prunable_weights
-from lthdask.recipe import Optimizer, Recipe
-from lthdask.rewinding import Checkpoint, Ticket
+from lthdask.lottery import runs
+from lthdask.lottery.experiment import Experiment
+from lthdask.lottery.ticket import Ticket
+from lthdask.networks.build import Network
+from lthdask.pruning.rule import Pruning, prunable_weights
 from lthdask.study import Study
+from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.engine import Engine
+from lthdask.training.recipe import Optimizer, Recipe
 
 BATCH, IMAGES = 64, 1280
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
@@ -123,7 +124,7 @@ def ours(images: int, epochs: int, engine: Engine) -> Iterator[object]:
     network = one.build()
     mask = {n: torch.ones_like(w, dtype=torch.bool) for n, w in prunable_weights(network).items()}
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    return lottery.train_ticket(one, 0, Ticket(Checkpoint(0, weights), mask, {}))
+    return runs.train_ticket(one, 0, Ticket(Checkpoint(0, weights), mask, {}))
 
 
 def require_equal(copy: str) -> None:
@@ -163,7 +164,7 @@ def main() -> None:
     arguments = parser.parse_args()
     images, epochs = arguments.images // BATCH * BATCH, arguments.rounds + 2
     asked = replace(FLOAT32, precision="auto")
-    choice = lottery.choose_engine(asked, experiment(images, 1, FLOAT32))
+    choice = runs.choose_engine(asked, experiment(images, 1, FLOAT32))
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"best precision: {choice.engine.precision}: {choice.reason}")
     with tempfile.TemporaryDirectory() as folder:

@@ -28,14 +28,14 @@ import torch
 from distributed import Client
 from ray import tune
 
-from lthdask import lottery
 from lthdask.cluster.client import open_client
 from lthdask.cluster.queue import Queue, Task
 from lthdask.events import Here
+from lthdask.lottery import runs
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
-from lthdask.training import EpochMetrics
-from lthdask.work import Work
+from lthdask.training.loop import EpochMetrics
+from lthdask.worker.work import Work
 
 WORKERS = 2
 SMALL = {
@@ -60,7 +60,7 @@ def work_of(epochs: int) -> Work:
 def train(work: Work, cell: int) -> float:
     """Train the cell's own network, on one thread; return its last loss."""
     torch.set_num_threads(1)
-    *_, (_, last) = lottery.train_dense(work.experiment(), cell)
+    *_, (_, last) = runs.train_dense(work.experiment(), cell)
     assert isinstance(last, EpochMetrics)
     return last.train_loss
 

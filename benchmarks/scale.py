@@ -14,13 +14,13 @@ from typing import Any
 
 from lthdask.cluster.queue import Task
 from lthdask.cluster.window import Window
-from lthdask.engine import Engine
-from lthdask.preparing import empty_cube, remaining_of
+from lthdask.driver.preparing import empty_cube, remaining_of
+from lthdask.driver.sweep import Sweep
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
-from lthdask.sweep import Sweep
-from lthdask.tasks import train_dense
-from lthdask.work import Work
+from lthdask.training.engine import Engine
+from lthdask.worker.tasks import train_dense
+from lthdask.worker.work import Work
 
 WORKERS = 256
 EPOCHS = 100

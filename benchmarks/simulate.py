@@ -18,13 +18,13 @@ from typing import Any
 
 from lthdask.cluster.queue import Task
 from lthdask.cluster.window import Window
-from lthdask.engine import Engine
+from lthdask.driver.sweep import Sweep
 from lthdask.grid import Cell
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
-from lthdask.sweep import Sweep
-from lthdask.tasks import train_dense
-from lthdask.work import Work
+from lthdask.training.engine import Engine
+from lthdask.worker.tasks import train_dense
+from lthdask.worker.work import Work
 
 WORKERS = (16, 32, 64, 128, 256, 512, 1024, 4096)
 SIXTEEN = ",".join(str(k) for k in range(16))

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from lthdask.cluster.queue import Queue
+from lthdask.driver.preparing import engine_for, epochs_to_train, existing, prepared, remaining_of
+from lthdask.driver.sweep import NO_ROOM, Sweep
 from lthdask.errors import InputError
 from lthdask.events import Event
-from lthdask.preparing import engine_for, epochs_to_train, existing, prepared, remaining_of
 from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import Status
 from lthdask.study import Study
-from lthdask.sweep import NO_ROOM, Sweep
-from lthdask.work import Work
+from lthdask.worker.work import Work
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -16,13 +16,13 @@ from typing import Any, get_type_hints
 import pydantic
 import yaml
 
-from lthdask.datasets import DataSource
-from lthdask.engine import Engine
+from lthdask.data.readers import DataSource
 from lthdask.errors import InputError
 from lthdask.grid import Cell, Grid
-from lthdask.networks import Network, on_meta
-from lthdask.pruning import Pruning, prunable_weights, rates_by_layer, spared_weights
-from lthdask.recipe import Optimizer, Recipe, Schedule
+from lthdask.networks.build import Network, on_meta
+from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
+from lthdask.training.engine import Engine
+from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
 AXES = ("thresholds", "rewind_epochs", "arms", "replicates")
 

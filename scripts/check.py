@@ -23,7 +23,7 @@ def main(run: Path, mend: bool) -> None:
     """
     console = Console(soft_wrap=True, highlight=False, markup=False)
     try:
-        from lthdask.check import check, repair
+        from lthdask.checks.folder import check, repair
 
         found = repair(run) if mend else check(run)
     except InputError as error:

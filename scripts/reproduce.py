@@ -8,8 +8,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from lthdask import options
-from lthdask.command import (
+from lthdask.commands import options
+from lthdask.commands.shared import (
     changes,
     cluster_file,
     ended,

@@ -8,8 +8,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from lthdask import options
-from lthdask.command import (
+from lthdask.commands import options
+from lthdask.commands.shared import (
     changes,
     cluster_file,
     ended,
@@ -17,7 +17,7 @@ from lthdask.command import (
     train,
     worker_count,
 )
-from lthdask.command import say as _say
+from lthdask.commands.shared import say as _say
 from lthdask.errors import InputError
 from lthdask.grid import ARMS
 
@@ -231,7 +231,7 @@ def _print_plan(
 ) -> int:
     """Say what would be done."""
     from lthdask.cluster.local import local_workers
-    from lthdask.plan import plan
+    from lthdask.driver.plan import plan
     from lthdask.report.progress import duration
 
     here = deployment == "local"

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import click
 from rich.console import Console
 
-from lthdask.command import ended, say
+from lthdask.commands.shared import ended, say
 
 # Everything else is imported when it is needed: --help must not wait for torch.
 
@@ -31,7 +31,7 @@ def main(device: str) -> None:
 
 
 def _check(console: Console, device: str) -> int:
-    from lthdask.selfcheck import findings, small_experiment
+    from lthdask.checks.machine import findings, small_experiment
 
     began = time.monotonic()
     experiment = small_experiment(device)

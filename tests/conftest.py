@@ -12,13 +12,13 @@ if not torch.cuda.is_available():
 
 from hypothesis import settings
 
-from lthdask import lottery
-from lthdask.data import Data, Images
-from lthdask.engine import Engine
-from lthdask.experiment import Experiment
-from lthdask.networks import Network
-from lthdask.pruning import Pruning
-from lthdask.recipe import Optimizer, Recipe, Schedule
+from lthdask.data.batches import Data, Images
+from lthdask.lottery import runs
+from lthdask.lottery.experiment import Experiment
+from lthdask.networks.build import Network
+from lthdask.pruning.rule import Pruning
+from lthdask.training.engine import Engine
+from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
 settings.register_profile("busy-machine", deadline=None, derandomize=True)
 settings.load_profile("busy-machine")
@@ -70,7 +70,7 @@ def small_experiment(network: str | Network = "lenet_300_100", **changes: object
 def dense_run():
     """The checkpoints and metrics of one dense MobileNetV2, trained for 4 epochs."""
     experiment = small_experiment("mobilenet_v2")
-    checkpoints, metrics = zip(*lottery.train_dense(experiment, replicate=0), strict=True)
+    checkpoints, metrics = zip(*runs.train_dense(experiment, replicate=0), strict=True)
     return experiment, checkpoints, metrics
 
 

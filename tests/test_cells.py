@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from lthdask import drawing, lottery
-from lthdask.cells import train_cells
+from lthdask.driver.sweep import Sweep
 from lthdask.errors import ExhaustedError
 from lthdask.events import Stopped
 from lthdask.grid import Cell
-from lthdask.resuming import Training
+from lthdask.lottery import drawing, runs
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import Status
-from lthdask.sweep import Sweep
-from lthdask.tasks import train_dense
-from lthdask.work import Work
+from lthdask.worker.cells import train_cells
+from lthdask.worker.resuming import Training
+from lthdask.worker.tasks import train_dense
+from lthdask.worker.work import Work
 from tests.test_flow import RESULTS
 from tests.test_tasks import STUDY, dense, fresh, here
 
@@ -107,7 +107,7 @@ def test_a_cell_that_diverges_disturbs_no_other(tmp_path, beside, monkeypatch):
 
 def test_cells_that_do_not_fit_together_are_trained_in_smaller_cohorts(tmp_path, monkeypatch):
     work, needed = trained(tmp_path / "run")
-    train_cohort, tried, events = lottery.train_cohort, [], []
+    train_cohort, tried, events = runs.train_cohort, [], []
 
     def on_a_small_device(network, data, recipe, starts, *rest, **more):
         tried.append(len(starts))
@@ -115,7 +115,7 @@ def test_cells_that_do_not_fit_together_are_trained_in_smaller_cohorts(tmp_path,
             raise torch.OutOfMemoryError("CUDA out of memory")
         return train_cohort(network, data, recipe, starts, *rest, **more)
 
-    monkeypatch.setattr(lottery, "train_cohort", on_a_small_device)
+    monkeypatch.setattr(runs, "train_cohort", on_a_small_device)
     assert train_cells(work, COHORT, here(events=events), *needed) == ["done", "done"]
     assert tried == [2]
     (warning,) = [event.status for event in events if event.kind == "warning"]

@@ -10,7 +10,7 @@ import pytest
 import zarr
 from click.testing import CliRunner
 
-from lthdask.check import check, repair
+from lthdask.checks.folder import check, repair
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.grid import Cell

@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from lthdask import graphs
-from lthdask.cohort import largest_cohort, models_within, train_cohort
-from lthdask.engine import Engine
-from lthdask.masks import draw_mask
-from lthdask.networks import NETWORKS, Depthwise, Network, build
-from lthdask.pruning import Pruning, prunable_weights
-from lthdask.recipe import Optimizer
-from lthdask.rewinding import Checkpoint, masked
-from lthdask.stacked import Stack, stack, stacked
-from lthdask.training import Diverged, EpochMetrics, Measurement, train
+from lthdask.lottery.ticket import masked
+from lthdask.networks.build import NETWORKS, Depthwise, Network, build
+from lthdask.networks.stack import Stack, stack, stacked
+from lthdask.pruning.masks import draw_mask
+from lthdask.pruning.rule import Pruning, prunable_weights
+from lthdask.training import graphs
+from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.cohort import largest_cohort, models_within, train_cohort
+from lthdask.training.engine import Engine
+from lthdask.training.loop import Diverged, EpochMetrics, Measurement, train
+from lthdask.training.recipe import Optimizer
 from tests.conftest import ENGINE, equal, small_data, small_experiment, small_recipe
 
 IMAGENET = Network("mobilenet_v2", "imagenet", 0.25)
@@ -173,7 +174,7 @@ def test_a_cohort_that_is_stopped_and_resumed_anywhere_ends_in_the_same_bits(net
 
 def test_momentum_that_was_not_pruned_is_noticed(monkeypatch):
     cohort = Cohort("lenet_300_100")
-    monkeypatch.setattr("lthdask.cohort.lay_over", lambda *given: None)
+    monkeypatch.setattr("lthdask.training.cohort.lay_over", lambda *given: None)
     alive = [cohort.starts[0], cohort.starts[0], cohort.starts[2]]
     with pytest.raises(RuntimeError, match="are not zero"):
         list(cohort.together(alive))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthdask.data import Data, Images, _moved
+from lthdask.data.batches import Data, Images, _moved
 from lthdask.streams import Purpose, below, permutation, stream
 from tests.conftest import images, small_data
 

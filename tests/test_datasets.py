@@ -18,8 +18,8 @@ import torchvision.datasets as published
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 
-from lthdask.data import ImageFiles
-from lthdask.datasets import DataSource, load
+from lthdask.data.batches import ImageFiles
+from lthdask.data.readers import DataSource, load
 from lthdask.errors import InputError
 
 RANDOM = np.random.default_rng(0)

@@ -6,11 +6,20 @@ import time
 import pytest
 import torch
 
-from lthdask import lottery
-from lthdask.engine import CLEARLY, ROUNDS, SECONDS, Choice, Engine, choose, decided, measured
 from lthdask.flow import run
-from lthdask.networks import Network, on_meta
+from lthdask.lottery import runs
+from lthdask.networks.build import Network, on_meta
 from lthdask.storage.folder import Folder
+from lthdask.training.engine import (
+    CLEARLY,
+    ROUNDS,
+    SECONDS,
+    Choice,
+    Engine,
+    choose,
+    decided,
+    measured,
+)
 from tests.conftest import equal, small_experiment
 from tests.test_flow import TINY
 
@@ -99,14 +108,14 @@ def test_steps_that_take_long_are_taken_once(monkeypatch):
 def test_a_measurement_decides_the_engine_and_leaves_no_trace(cpu):
     cpu(bfloat16=True)
     experiment = small_experiment("resnet20")
-    before = [state for state, _ in lottery.train_dense(experiment, 0)][-1]
-    choice = lottery.choose_engine(CPU, experiment)
+    before = [state for state, _ in runs.train_dense(experiment, 0)][-1]
+    choice = runs.choose_engine(CPU, experiment)
     assert choice.engine in (
         Engine("cpu", "float32", cohort=1),
         Engine("cpu", "bfloat16", cohort=1),
     )
     assert choice.reason.startswith(("bfloat16 took", "bfloat16 was only", "it was"))
-    after = [state for state, _ in lottery.train_dense(experiment, 0)][-1]
+    after = [state for state, _ in runs.train_dense(experiment, 0)][-1]
     assert equal(before, after)
 
 

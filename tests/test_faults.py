@@ -332,9 +332,9 @@ from lthdask.grid import Cell
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
-from lthdask.cells import train_cells
+from lthdask.worker.cells import train_cells
 from lthdask.storage.schema import Status
-from lthdask.work import Work, cube_of
+from lthdask.worker.work import Work, cube_of
 from pathlib import Path
 
 path, cell = Path(sys.argv[1]), Cell("ticket", 0, 0.5, 0)

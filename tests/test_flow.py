@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from lthdask import drawing, lottery
 from lthdask.cluster.client import open_client
 from lthdask.cluster.queue import Queue, Task
 from lthdask.cluster.workers import Prepare
-from lthdask.datasets import load
+from lthdask.data.readers import load
+from lthdask.driver.plan import checkpoint_bytes, plan
 from lthdask.errors import InputError
 from lthdask.events import Event
-from lthdask.experiment import Experiment
 from lthdask.flow import run
 from lthdask.grid import Cell
-from lthdask.plan import checkpoint_bytes, plan
+from lthdask.lottery import drawing, runs
+from lthdask.lottery.experiment import Experiment
 from lthdask.report.summary import cells_with, reasons
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
@@ -97,7 +97,7 @@ def test_the_grid_on_two_workers_equals_plain_serial_loops(small):
         SMALL.network, 16, data, SMALL.recipe, SMALL.pruning, SMALL.seed, engine
     )
     for replicate in range(2):
-        dense, metrics = zip(*lottery.train_dense(experiment, replicate), strict=True)
+        dense, metrics = zip(*runs.train_dense(experiment, replicate), strict=True)
         at = results.sel(replicate=replicate)
         assert at.dense_test_accuracy_curve.values.tolist() == [
             m.test_accuracy for m in metrics[1:]
@@ -106,7 +106,7 @@ def test_the_grid_on_two_workers_equals_plain_serial_loops(small):
             for k in SMALL.grid.rewind_epochs:
                 ticket = drawing.ticket(experiment, dense[-1], dense[k], threshold)
                 trained, measured = zip(
-                    *lottery.train_ticket(experiment, replicate, ticket), strict=True
+                    *runs.train_ticket(experiment, replicate, ticket), strict=True
                 )
                 cell = at.sel(arm="ticket", threshold=threshold, rewind_epoch=k)
                 assert cell.test_loss == measured[-1].test_loss
@@ -114,7 +114,7 @@ def test_the_grid_on_two_workers_equals_plain_serial_loops(small):
                 curve = cell.train_loss_curve.values
                 assert curve[k:].tolist() == [m.train_loss for m in measured]
                 assert np.isnan(curve[:k]).all()
-                left, layers = lottery.densities(experiment, trained[-1])
+                left, layers = runs.densities(experiment, trained[-1])
                 assert cell.density == left["density"] == pytest.approx(1 - threshold, abs=1e-4)
                 assert cell.parameters_left == left["parameters_left"]
                 for name in ("density", "dead_channels"):
@@ -636,6 +636,6 @@ def test_a_plan_counts_the_evaluation_and_an_epoch_of_one_step(tmp_path, validat
     experiment = Experiment(
         study.network, 32, data, study.recipe, study.pruning, study.seed, engine
     )
-    clock = [time.perf_counter() for _ in lottery.train_dense(experiment, 0)]
+    clock = [time.perf_counter() for _ in runs.train_dense(experiment, 0)]
     estimate = plan(study, tmp_path / "new").seconds_per_epoch
     assert estimate > min(np.diff(clock)) / 2

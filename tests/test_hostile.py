@@ -14,9 +14,9 @@ import xarray as xr
 import zarr
 from click.testing import CliRunner
 
-from lthdask.check import check, repair
+from lthdask.checks.folder import check, repair
+from lthdask.driver.preparing import existing, remaining
 from lthdask.errors import InputError
-from lthdask.preparing import existing, remaining
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder

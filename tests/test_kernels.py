@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lthdask import cohort, stacked
-from lthdask.networks import Network, build
-from lthdask.rewinding import Checkpoint
-from lthdask.stacked import Stack, stack
+from lthdask.networks import stack as stacked
+from lthdask.networks.build import Network, build
+from lthdask.networks.stack import Stack, stack
+from lthdask.training import cohort
+from lthdask.training.checkpoint import Checkpoint
 from tests.conftest import ENGINE, small_experiment
 
 pytest.importorskip("triton", reason="this torch came without Triton")
 
-from lthdask import kernels
+from lthdask.networks import kernels
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

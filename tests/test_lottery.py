@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lthdask import drawing, lottery
-from lthdask.evaluation import evaluate, recompute_batch_norm
 from lthdask.grid import ARMS, Cell
-from lthdask.pruning import Pruning
-from lthdask.recipe import Optimizer, Schedule
+from lthdask.lottery import drawing, runs
+from lthdask.pruning.rule import Pruning
 from lthdask.streams import Purpose, permutation, stream
-from lthdask.training import EpochMetrics
+from lthdask.training.evaluation import evaluate, recompute_batch_norm
+from lthdask.training.loop import EpochMetrics
+from lthdask.training.recipe import Optimizer, Schedule
 from tests.conftest import equal, small_data, small_experiment, small_recipe
 
 T, K, SEED, REPLICATE = 4, 2, 3, 1
@@ -30,12 +30,12 @@ def experiment():
 
 @pytest.fixture(scope="module")
 def dense(experiment):
-    return {c.epoch: c for c, _ in lottery.train_dense(experiment, REPLICATE)}
+    return {c.epoch: c for c, _ in runs.train_dense(experiment, REPLICATE)}
 
 
 def trained(experiment, cell, dense, before=None):
     drawn = drawing.draw(experiment, cell, dense, before)
-    run = lottery.train_ticket(experiment, cell.replicate, drawn, arm=cell.arm)
+    run = runs.train_ticket(experiment, cell.replicate, drawn, arm=cell.arm)
     states, metrics = zip(*run, strict=True)
     return drawn, states, metrics
 
@@ -154,7 +154,7 @@ def test_a_random_mask_is_laid_over_the_weights_as_they_were(experiment, dense):
     for name, kept in drawn.mask.items():
         assert int(kept.sum()) == int(ticket.mask[name].sum())
         torch.testing.assert_close(drawn.start.weights[name], dense[K].weights[name] * kept)
-    density = lottery.densities(experiment, drawn.start)[0]["density"]
+    density = runs.densities(experiment, drawn.start)[0]["density"]
     assert density == pytest.approx(0.2, abs=1e-3)
 
 
@@ -208,7 +208,7 @@ def test_a_late_rewind_trains_at_the_low_rates_of_the_end(experiment):
 
 def test_children_differ_in_nothing_but_the_order_of_the_data(experiment, dense):
     ticket, states, _ = trained(experiment, Cell("ticket", REPLICATE, 0.8, K), dense)
-    final = lottery.Ticket(states[-1], ticket.mask, {})
+    final = runs.Ticket(states[-1], ticket.mask, {})
     child, others, _ = trained(experiment, Cell("ticket_child", REPLICATE, 0.8, K), dense, final)
     assert child.start.digest() == ticket.start.digest()
     assert others[-1].digest() != states[-1].digest()
@@ -220,10 +220,10 @@ def test_children_differ_in_nothing_but_the_order_of_the_data(experiment, dense)
 
 
 def test_a_run_is_connected_to_itself_and_the_ends_of_a_line_are_the_networks(experiment, dense):
-    same = lottery.line(experiment, dense[T], dense[T])
+    same = runs.line(experiment, dense[T], dense[T])
     assert len(same) == 30
     assert len(set(same)) == 1
-    line = lottery.line(experiment, dense[T], dense[0])
+    line = runs.line(experiment, dense[T], dense[0])
     for at, state in ((0, dense[T]), (-1, dense[0])):
         network = experiment.build()
         network.load_state_dict(state.weights)
@@ -250,8 +250,8 @@ def test_batch_norm_statistics_are_those_of_the_weights_that_are_judged(experime
 def test_measuring_inside_epochs_changes_nothing(experiment):
     changed = small_experiment("resnet20", recipe=small_recipe(T, measure_every=3))
     plain = small_experiment("resnet20", recipe=small_recipe(T))
-    seen = list(lottery.train_dense(changed, 0))
-    whole = list(lottery.train_dense(plain, 0))
+    seen = list(runs.train_dense(changed, 0))
+    whole = list(runs.train_dense(plain, 0))
     assert seen[-1][0].digest() == whole[-1][0].digest()
     iterations = [m.iteration for _, m in seen if m and not isinstance(m, EpochMetrics)]
     assert iterations == [3, 6, 9, 15]  # 12 is the end of an epoch
@@ -270,7 +270,7 @@ def test_rounds_prune_by_the_weights_of_the_round_before_and_rewind_all_the_way(
     pruning = Pruning("global", schedule="iterative", rate=0.5, rounds=2)
     experiment = small_experiment("resnet20", recipe=RECIPE, pruning=pruning)
     first, states, _ = trained(experiment, Cell("ticket", REPLICATE, 0.5, K), dense)
-    before = lottery.Ticket(states[-1], first.mask, {})
+    before = runs.Ticket(states[-1], first.mask, {})
     second = drawing.draw(experiment, Cell("ticket", REPLICATE, 0.75, K), dense, before)
     for name, kept in second.mask.items():
         assert (kept <= first.mask[name]).all()
@@ -297,12 +297,12 @@ def test_every_score_prunes_the_share_that_is_asked_for(dense, score):
 
 def test_optimizers_with_more_buffers_start_every_arm(dense):
     adam = small_experiment(recipe=small_recipe(T, optimizer=Optimizer("adam", 0.01)))
-    states = {c.epoch: c for c, _ in lottery.train_dense(adam, 0)}
+    states = {c.epoch: c for c, _ in runs.train_dense(adam, 0)}
     recipe = small_recipe(T, optimizer=Optimizer("adam", 0.01), fine_tune_rate=0.01)
     adam = small_experiment(recipe=recipe)
     for arm in ("ticket", "random_mask", "reinit", "lr_rewind", "fine_tune"):
         _, states_of_arm, _ = trained(adam, Cell(arm, 0, 0.8, 1), states)
-        density = lottery.densities(adam, states_of_arm[-1])[0]["density"]
+        density = runs.densities(adam, states_of_arm[-1])[0]["density"]
         assert density == pytest.approx(0.2, abs=1e-3)
 
 
@@ -339,8 +339,8 @@ def test_a_mask_of_other_settings_is_another(experiment, dense, changes):
 
 def test_runs_that_are_trained_by_turns_end_as_they_would_alone(experiment, dense):
     drawn = [draw(experiment, dense, "ticket", k=k) for k in (0, 1)]
-    alone = [[s for s, _ in lottery.train_ticket(experiment, REPLICATE, d)][-1] for d in drawn]
-    by_turns = zip_longest(*(lottery.train_ticket(experiment, REPLICATE, d) for d in drawn))
+    alone = [[s for s, _ in runs.train_ticket(experiment, REPLICATE, d)][-1] for d in drawn]
+    by_turns = zip_longest(*(runs.train_ticket(experiment, REPLICATE, d) for d in drawn))
     ends = dict.fromkeys((0, 1))
     for turn in by_turns:
         ends |= {i: found[0] for i, found in enumerate(turn) if found}

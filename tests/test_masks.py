@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lthdask.errors import InputError
-from lthdask.masks import draw_mask, random_mask
-from lthdask.networks import Network, build
-from lthdask.pruning import Pruning, prunable_weights, rates_by_layer, spared_weights
-from lthdask.scores import Evidence, layer_adaptive_magnitude, scored
+from lthdask.networks.build import Network, build
+from lthdask.pruning.masks import draw_mask, random_mask
+from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
+from lthdask.pruning.scores import Evidence, layer_adaptive_magnitude, scored
 from lthdask.study import Study
 
 WEIGHTS = {"small": [0.1, -0.3, 0.2, 0.05], "large": [-2.0, 1.0, 4.0, -3.0]}

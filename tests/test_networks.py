@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lthdask.errors import InputError
-from lthdask.networks import Network, build, on_meta, written_out
+from lthdask.networks.build import Network, build, on_meta, written_out
 
 
 def parameters(network, size=32, channels=3, classes=10):

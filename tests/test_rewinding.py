@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from lthdask import drawing, lottery
-from lthdask.masks import draw_mask
-from lthdask.pruning import Pruning, prunable_weights
-from lthdask.rewinding import Checkpoint, masked
+from lthdask.lottery import drawing, runs
+from lthdask.lottery.ticket import masked
+from lthdask.pruning.masks import draw_mask
+from lthdask.pruning.rule import Pruning, prunable_weights
+from lthdask.training.checkpoint import Checkpoint
 from tests.conftest import small_experiment
 
 FINAL = Checkpoint(4, {"w": torch.tensor([1.0, 2.0, 3.0, 4.0]), "norm.mean": torch.ones(2)})
@@ -55,13 +56,13 @@ def test_a_checkpoint_is_the_same_after_cells_have_used_it(dense_run):
     before = trained.digest(), early.digest()
     for threshold in (0.5, 0.9):
         ticket = drawing.ticket(experiment, trained, early, threshold)
-        for _ in lottery.train_ticket(experiment, 0, ticket):
+        for _ in runs.train_ticket(experiment, 0, ticket):
             pass
     assert (trained.digest(), early.digest()) == before
 
 
 def test_a_checkpoint_is_not_changed_by_the_run_that_goes_on():
-    digests, run = [], lottery.train_dense(small_experiment(), 0)
+    digests, run = [], runs.train_dense(small_experiment(), 0)
     kept = []
     for checkpoint, _ in run:
         kept.append(checkpoint)
@@ -97,7 +98,7 @@ def test_the_digest_sees_every_part_of_a_checkpoint(change):
 def test_what_a_study_spares_is_kept_whole():
     pruning = Pruning("global", spare=("stem", "5.weight"))
     experiment = small_experiment(pruning=pruning)
-    checkpoint = next(lottery.train_dense(experiment, 0))[0]
+    checkpoint = next(runs.train_dense(experiment, 0))[0]
     mask = drawing.ticket(experiment, checkpoint, checkpoint, 0.9).mask
     assert {name: bool(kept.all()) for name, kept in mask.items()} == {
         "1.weight": True,
@@ -117,7 +118,7 @@ def test_networks_drawn_in_two_threads_at_once_are_those_drawn_in_turn():
     experiment = small_experiment("mobilenet_v2")
 
     def drawn(replicate):
-        return next(lottery.train_dense(experiment, replicate))[0].digest()
+        return next(runs.train_dense(experiment, replicate))[0].digest()
 
     alone = [drawn(replicate) for replicate in range(6)]
     with ThreadPoolExecutor(6) as pool:

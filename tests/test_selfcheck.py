@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lthdask import cohort, drawing, lottery, selfcheck, training
-from lthdask.masks import draw_mask
-from lthdask.recipe import Recipe
-from lthdask.rewinding import Checkpoint, Ticket, masked
+from lthdask.checks import machine
+from lthdask.lottery import drawing, runs
+from lthdask.lottery.ticket import Ticket, masked
+from lthdask.pruning.masks import draw_mask
+from lthdask.training import cohort, loop
+from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.recipe import Recipe
 from tests.conftest import small_experiment
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "selfcheck.py"
@@ -21,7 +24,7 @@ EXPERIMENT = small_experiment("mobilenet_v2")
 
 @pytest.fixture(scope="module")
 def sound():
-    return selfcheck.train_dense(EXPERIMENT)
+    return machine.train_dense(EXPERIMENT)
 
 
 @pytest.fixture
@@ -31,21 +34,21 @@ def trained(sound):
     return dataclasses.replace(sound, dense=dense)
 
 
-@pytest.mark.parametrize("name", list(selfcheck.CHECKS))
+@pytest.mark.parametrize("name", list(machine.CHECKS))
 def test_the_engine_passes(sound, name):
-    assert selfcheck.CHECKS[name](sound)
+    assert machine.CHECKS[name](sound)
 
 
 def fails(trained, name, reason):
     with pytest.raises((AssertionError, RuntimeError), match=reason):
-        selfcheck.CHECKS[name](trained)
+        machine.CHECKS[name](trained)
 
 
 def test_weights_that_were_never_held_at_zero_are_counted(trained, monkeypatch):
     """A public "80 % sparse" network was 98 % dense."""
-    train = lottery.train
+    train = runs.train
     broken = lambda *given, mask, **others: train(*given, mask=None, **others)  # noqa: E731
-    monkeypatch.setattr(lottery, "train", broken)
+    monkeypatch.setattr(runs, "train", broken)
     fails(trained, "density after training", "were asked for")
     fails(trained, "pruned weights", "pruned weights of .* after epoch 2 are not zero")
 
@@ -59,9 +62,9 @@ def test_a_mask_of_another_share_is_counted(trained, monkeypatch):
 
 
 def test_momentum_that_the_mask_was_not_laid_over_is_found(trained, monkeypatch):
-    lay_over = training.lay_over
+    lay_over = loop.lay_over
     broken = lambda kept, weights, _: lay_over(kept, weights, torch.optim.SGD(weights.values()))  # noqa: E731
-    monkeypatch.setattr(training, "lay_over", broken)
+    monkeypatch.setattr(loop, "lay_over", broken)
     fails(trained, "pruned weights", "are not zero")
 
 
@@ -80,7 +83,7 @@ def test_a_ticket_that_is_cut_out_of_its_checkpoint_is_found(trained, monkeypatc
 
 def test_checkpoints_that_alias_the_network_are_found(monkeypatch):
     monkeypatch.setattr(Checkpoint, "copy", lambda checkpoint: checkpoint)
-    fails(selfcheck.train_dense(EXPERIMENT), "checkpoints", "checkpoint 1 has changed")
+    fails(machine.train_dense(EXPERIMENT), "checkpoints", "checkpoint 1 has changed")
 
 
 def test_a_schedule_that_begins_afresh_is_found(trained, monkeypatch):
@@ -91,9 +94,9 @@ def test_a_schedule_that_begins_afresh_is_found(trained, monkeypatch):
 
 
 def test_an_optimizer_that_forgets_is_found(trained, monkeypatch):
-    optimizer = training.optimizer_of
+    optimizer = loop.optimizer_of
     forgetful = lambda settings, weights, buffers: optimizer(settings, weights, {})  # noqa: E731
-    monkeypatch.setattr(training, "optimizer_of", forgetful)
+    monkeypatch.setattr(loop, "optimizer_of", forgetful)
     fails(trained, "rewinding", "the first step of epoch 2 ends")
 
 
@@ -196,12 +199,12 @@ def test_a_step_that_cannot_be_recorded_is_found(trained, monkeypatch):
 
     monkeypatch.setattr(cohort, "advancing", broken)
     with pytest.raises(UserWarning, match="without CUDA graphs"):
-        selfcheck.CHECKS["cohort"](trained)
+        machine.CHECKS["cohort"](trained)
 
 
 def test_what_an_engine_raises_is_a_finding(monkeypatch):
     monkeypatch.setattr(drawing, "draw", lambda *given: 1 / 0)
-    found = list(selfcheck.findings(EXPERIMENT))
+    found = list(machine.findings(EXPERIMENT))
     assert [finding.check for finding in found if finding.passed] == []
     assert {finding.text for finding in found} == {"division by zero"}
 
@@ -220,8 +223,10 @@ def test_the_command_ends_with_0_or_1_or_2(spoil, code, line):
 import runpy, sys
 sys.argv = ['selfcheck.py', '--device=cpu']
 sys.modules.update(dict.fromkeys(['dask', 'distributed', 'zarr', 'xarray', 'safetensors']))
-from lthdask import drawing, lottery, selfcheck
-selfcheck.SMALL |= {{'data.image_size': '8', 'recipe.batch_size': '256'}}
+from lthdask.lottery import drawing
+from lthdask.lottery import runs
+from lthdask.checks import machine
+machine.SMALL |= {{'data.image_size': '8', 'recipe.batch_size': '256'}}
 {spoil}
 runpy.run_path({str(SCRIPT)!r}, run_name='__main__')
 """

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lthdask.data import Data, Images
-from lthdask.masks import draw_mask
-from lthdask.networks import Network, build
-from lthdask.pruning import Pruning, prunable_weights
-from lthdask.scores import scored
-from lthdask.sensitivity import loss_gradients, synaptic_flow, synflow_mask
+from lthdask.data.batches import Data, Images
+from lthdask.networks.build import Network, build
+from lthdask.pruning.masks import draw_mask
+from lthdask.pruning.rule import Pruning, prunable_weights
+from lthdask.pruning.scores import scored
+from lthdask.pruning.sensitivity import loss_gradients, synaptic_flow, synflow_mask
 from tests.conftest import small_data
 
 SYNFLOW = Pruning("synflow")

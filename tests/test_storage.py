@@ -14,7 +14,6 @@ import xarray as xr
 
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.grid import Cell
-from lthdask.rewinding import Checkpoint
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.driver import driver_of, driving
@@ -22,6 +21,7 @@ from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import CURVES, LAYERS, LEARNING, METRICS, RECORD, Status, create_cube
+from lthdask.training.checkpoint import Checkpoint
 
 AXES = {"arm": ["ticket"], "replicate": [0], "threshold": [0.5, 0.9], "rewind_epoch": [0, 2]}
 CELL = Cell("ticket", 0, 0.9, 2)

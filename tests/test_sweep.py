@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from lthdask.adaptive import Search
-from lthdask.check import check
+from lthdask.checks.folder import check
+from lthdask.driver.adaptive import Search
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.grid import ARMS, Cell

@@ -17,19 +17,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from lthdask import resuming
-from lthdask.cells import train_cells
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Here, Stopped
 from lthdask.grid import Cell
-from lthdask.pruning import prunable_weights
+from lthdask.pruning.rule import prunable_weights
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import Status, create_cube
-from lthdask.tasks import look_around, train_dense
-from lthdask.work import Work
+from lthdask.worker import resuming
+from lthdask.worker.cells import train_cells
+from lthdask.worker.tasks import look_around, train_dense
+from lthdask.worker.work import Work
 from tests.test_flow import RESULTS, TINY
 
 STUDY = TINY.changed({"grid.thresholds": "0.5,0.9"})

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthdask import drawing, lottery
-from lthdask.engine import Engine
 from lthdask.errors import InputError
-from lthdask.evaluation import evaluate
-from lthdask.pruning import prunable_weights
-from lthdask.recipe import Optimizer, Recipe, Schedule
-from lthdask.rewinding import Checkpoint
-from lthdask.training import Diverged, train
+from lthdask.lottery import drawing, runs
+from lthdask.pruning.rule import prunable_weights
+from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.engine import Engine
+from lthdask.training.evaluation import evaluate
+from lthdask.training.loop import Diverged, train
+from lthdask.training.recipe import Optimizer, Recipe, Schedule
 from tests.conftest import ENGINE, equal, small_data, small_experiment, small_recipe
 
 ADAM = Optimizer("adam", rate=0.01, weight_decay=1e-3)
@@ -38,7 +38,7 @@ def run(experiment, start, mask=None, every=0, replicate=0):
 
 
 def initial(experiment, replicate=0):
-    return next(lottery.train_dense(experiment, replicate))[0]
+    return next(runs.train_dense(experiment, replicate))[0]
 
 
 @pytest.mark.parametrize("optimizer", [None, ADAM], ids=["sgd", "adam"])
@@ -78,7 +78,7 @@ def test_a_ticket_that_prunes_nothing_is_the_dense_run(dense_run):
 def test_pruned_weights_and_their_buffers_are_zero_at_every_yield(optimizer, k):
     recipe = small_recipe(4, **({"optimizer": optimizer} if optimizer else {}))
     experiment = small_experiment("mobilenet_v2", recipe=recipe)
-    checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
+    checkpoints = [c for c, _ in runs.train_dense(experiment, 0)]
     ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[k], 0.8)
     for checkpoint, _ in run(experiment, ticket.start, ticket.mask, every=2):
         for name, kept in ticket.mask.items():
@@ -86,21 +86,21 @@ def test_pruned_weights_and_their_buffers_are_zero_at_every_yield(optimizer, k):
             for tensor in tensors:
                 if tensor.shape == kept.shape:
                     assert not tensor[~kept].any()
-    density = lottery.densities(experiment, checkpoint)[0]["density"]
+    density = runs.densities(experiment, checkpoint)[0]["density"]
     assert density == pytest.approx(0.2, abs=1e-5)
 
 
 def test_density_is_what_is_counted_after_training_and_not_what_was_asked(dense_run):
     experiment, checkpoints, _ = dense_run
     ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[1], 0.8)
-    *_, (last, _) = lottery.train_ticket(experiment, 0, ticket)
-    network, layers = lottery.densities(experiment, last)
+    *_, (last, _) = runs.train_ticket(experiment, 0, ticket)
+    network, layers = runs.densities(experiment, last)
     assert network["density"] == pytest.approx(0.2, abs=1e-5)
     stem = last.weights["features.0.0.weight"]
     assert layers["features.0.0.weight"]["density"] == int(stem.count_nonzero()) / stem.numel()
     # A network that was trained without its mask is dense again, and is said to be.
     *_, (revived, _) = run(experiment, ticket.start)
-    assert lottery.densities(experiment, revived)[0]["density"] > 0.8
+    assert runs.densities(experiment, revived)[0]["density"] > 0.8
 
 
 def test_what_is_left_is_counted_among_all_parameters_and_by_channel():
@@ -111,7 +111,7 @@ def test_what_is_left_is_counted_among_all_parameters_and_by_channel():
     hidden[:7] = 0.0  # 7 dead channels, and an eighth that has one weight
     hidden[7, 1:] = 0.0
     trained.weights["1.weight"][:, 5] = 0.0  # one weight of every channel
-    network, layers = lottery.densities(experiment, trained)
+    network, layers = runs.densities(experiment, trained)
     assert {name: layer["dead_channels"] for name, layer in layers.items()} == {
         "1.weight": 0,
         "3.weight": 7,
@@ -137,7 +137,7 @@ def test_momentum_that_was_not_pruned_is_noticed(dense_run, monkeypatch):
     experiment, checkpoints, _ = dense_run
     ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[2], 0.8)
     alive = Checkpoint(2, ticket.start.weights, checkpoints[2].buffers)
-    monkeypatch.setattr("lthdask.training.lay_over", lambda *given: None)
+    monkeypatch.setattr("lthdask.training.loop.lay_over", lambda *given: None)
     with pytest.raises(RuntimeError, match="are not zero"):
         list(run(experiment, alive, ticket.mask))
 
@@ -178,9 +178,9 @@ def test_replicates_differ_in_initialisation_and_order_of_the_data():
 def test_masks_hold_on_the_float32_weights_under_bfloat16():
     engine = Engine(device="cpu", precision="bfloat16")
     experiment = small_experiment("mobilenet_v2", engine=engine, recipe=small_recipe(2))
-    checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
+    checkpoints = [c for c, _ in runs.train_dense(experiment, 0)]
     ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[1], 0.9)
-    *_, (last, _) = lottery.train_ticket(experiment, 0, ticket)
+    *_, (last, _) = runs.train_ticket(experiment, 0, ticket)
     for name, kept in ticket.mask.items():
         assert last.weights[name].dtype == torch.float32
         assert not last.weights[name][~kept].any()
@@ -210,7 +210,7 @@ def test_an_incomplete_last_batch_is_left_out_of_training():
 @given(st.integers(0, 3), st.sampled_from([0.3, 0.9]))
 def test_training_a_ticket_takes_the_epochs_that_are_left(k, threshold):
     experiment = small_experiment()
-    checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
+    checkpoints = [c for c, _ in runs.train_dense(experiment, 0)]
     ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[k], threshold)
     assert [m.epoch for _, m in run(experiment, ticket.start, ticket.mask)] == [*range(k + 1, 5)]
 
@@ -319,10 +319,10 @@ def test_bfloat16_is_another_computation():
 def test_dense_runs_and_tickets_use_the_threads_of_the_engine():
     engine = Engine(device="cpu", precision="float32", threads=1, dense_threads=2)
     experiment = small_experiment(engine=engine)
-    checkpoints = [c for c, _ in lottery.train_dense(experiment, 0)]
+    checkpoints = [c for c, _ in runs.train_dense(experiment, 0)]
     assert torch.get_num_threads() == 2
     ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[1], 0.5)
-    next(lottery.train_ticket(experiment, 0, ticket))
+    next(runs.train_ticket(experiment, 0, ticket))
     assert torch.get_num_threads() == 1
 
 

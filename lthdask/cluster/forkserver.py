@@ -5,7 +5,7 @@ import signal
 import sys
 from importlib import import_module
 
-PRELOADED = ("distributed", "lthdask.tasks", "torch._dynamo")
+PRELOADED = ("distributed", "lthdask.worker.tasks", "torch._dynamo")
 """Modules that workers are forked with; the last is what an optimizer imports."""
 PR_SET_PDEATHSIG = 1
 

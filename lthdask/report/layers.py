@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from lthdask.networks import on_meta
-from lthdask.pruning import prunable_weights
+from lthdask.networks.build import on_meta
+from lthdask.pruning.rule import prunable_weights
 from lthdask.storage.schema import Status
 from lthdask.study import Study
 

@@ -7,7 +7,7 @@ import xarray as xr
 from rich import box
 from rich.table import Table
 
-from lthdask.distances import suggested
+from lthdask.pruning.distances import suggested
 
 MOST_COLUMNS = 10
 

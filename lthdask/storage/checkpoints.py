@@ -19,8 +19,9 @@ import safetensors.torch
 from torch import Tensor
 
 from lthdask.errors import InputError
-from lthdask.rewinding import Checkpoint, Ticket
+from lthdask.lottery.ticket import Ticket
 from lthdask.storage.files import write_whole
+from lthdask.training.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 

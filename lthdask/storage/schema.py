@@ -17,7 +17,7 @@ from zarr.codecs import Crc32cCodec
 
 from lthdask.errors import InputError
 from lthdask.grid import ARMS, POINTS_ON_LINE
-from lthdask.learning_speed import MEASURES
+from lthdask.lottery.learning_speed import MEASURES
 
 CELL = ("arm", "replicate", "threshold", "rewind_epoch")
 

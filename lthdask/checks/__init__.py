@@ -1,0 +1,1 @@
+"""Whether a study's folder is whole, and whether this machine computes right."""

@@ -1,0 +1,292 @@
+"""Whether the folder of a study is whole; if not, what has to be computed again.
+
+A sound cube is made aside from the study and the manifest. Its metadata and axes are what
+those in the folder should be, and with them every chunk is read.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lthdask.driver.preparing import empty_cube
+from lthdask.errors import InputError
+from lthdask.grid import Cell
+from lthdask.networks.build import on_meta
+from lthdask.pruning.rule import prunable_weights
+from lthdask.storage import checkpoints
+from lthdask.storage.cube import Cube, attributes
+from lthdask.storage.driver import driving
+from lthdask.storage.files import write_whole
+from lthdask.storage.folder import Folder
+from lthdask.storage.schema import CELL, LAYERS, MAY_LACK, METRICS, RECORD, Status
+from lthdask.study import Study
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something in the folder of a study that is not as it was written.
+
+    Attributes
+    ----------
+    what : str
+        The cell, or the file as seen from the folder.
+    problem : str
+        What is wrong with it.
+    remedy : str
+        What has to be computed again.
+    mend : callable or None
+        Marks that, and nothing else, to be computed again; None if it is beyond repair.
+    """
+
+    what: str
+    problem: str
+    remedy: str
+    mend: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        """Return the damage as a sentence."""
+        return f"{self.what}: {self.problem}; {self.remedy}"
+
+
+def check(path: str | Path) -> list[Damage]:
+    """Read everything that a study wrote, and return what is damaged.
+
+    A study may run meanwhile: what is not done yet is no damage.
+
+    Parameters
+    ----------
+    path : str or Path
+        The study's folder.
+
+    Raises
+    ------
+    InputError
+        If there is no study.
+    """
+    return list(_damages(_existing(path)))
+
+
+def repair(path: str | Path) -> list[Damage]:
+    """Mark what is damaged to be computed again, by the next run of the study.
+
+    Returns
+    -------
+    list of Damage
+        What was damaged, and still is where it is beyond repair.
+
+    Raises
+    ------
+    InputError
+        If there is no study, it is being run, or its folder cannot be written.
+    """
+    folder = _existing(path)
+    with driving(folder.path):
+        found = list(_damages(folder))
+        for damage in found:
+            try:
+                if damage.mend:
+                    damage.mend()
+            except OSError as error:
+                raise InputError(f"cannot repair {damage.what}: {error}") from None
+    return found
+
+
+def _existing(path: str | Path) -> Folder:
+    folder = Folder(Path(path))
+    if not any((folder.path / n).exists() for n in ("study.yaml", "manifest.json", "results.zarr")):
+        raise InputError(f"there is no study in {folder.path}; give the folder of one")
+    return folder
+
+
+def _damages(folder: Folder) -> Iterator[Damage]:
+    """Find damage, in the order in which it can be mended."""
+    file = folder.path / "study.yaml"
+    anew = f"python scripts/run.py --study {file} --out {folder.path}-again trains it anew"
+    try:
+        manifest, problem = folder.manifest(), "it is missing"
+    except InputError as error:
+        manifest, problem = {}, str(error)
+    if not manifest:
+        if problem != "it is missing" or folder.cube.exists():  # else it was not begun
+            remedy = f"beyond repair, as no other file tells sound checkpoints from damaged: {anew}"
+            yield Damage("manifest.json", problem, remedy)
+        return
+    text, copy = _texts(folder)
+    if _digest(text) != (digest := manifest.get("study_digest")):
+        if _digest(copy) != digest:
+            remedy = f"beyond repair, as its copy in results.zarr is damaged too: {anew}"
+            yield Damage("study.yaml", _problem(file), remedy.replace(str(file), "FILE"))
+            return
+        mend = partial(folder.write_study, copy)
+        yield Damage("study.yaml", _problem(file), "its copy in results.zarr is whole", mend)
+    study = Study.parse(copy if _digest(text) != digest else text, str(file))
+    if not _holds(manifest.get("axes"), study.grid.axes()):
+        problem = "its axes are not the study's; another version of lthdask wrote it"
+        yield Damage("manifest.json", problem, f"beyond repair: {anew}")
+        return
+    if folder.cube.exists() or manifest["checkpoints"]:
+        with tempfile.TemporaryDirectory() as aside:
+            sound = _sound_cube(Path(aside) / "results.zarr", study, manifest)
+            yield from _damaged_files(folder, sound.lay_over(folder.cube))
+            for names in product(*(manifest["axes"][name] for name in CELL)):
+                yield from _damaged_cell(folder, sound, Cell(*names), study.recipe.epochs)
+            for replicate in manifest["axes"]["replicate"]:
+                yield from _damaged_dense_run(folder, sound, manifest, replicate, study)
+    yield from _damaged_states(folder)
+
+
+def _texts(folder: Folder) -> tuple[str, str]:
+    """Return the study of the folder, and its copy in the cube; empty where damaged."""
+    try:
+        text = folder.study() or ""
+    except InputError:
+        text = ""
+    try:
+        copy = Study.from_dict(attributes(folder.cube).get("study", {})).to_yaml()
+    except InputError:
+        copy = ""
+    return text, copy
+
+
+def _sound_cube(path: Path, study: Study, manifest: Mapping[str, Any]) -> Cube:
+    """Make the cube of the study as it was before any cell was trained."""
+    layers = list(prunable_weights(on_meta(study.network, study.data.image_size, 3, 10)))
+    return empty_cube(path, study, manifest, layers)
+
+
+def _damaged_files(folder: Folder, files: Mapping[Path, bytes | None]) -> Iterator[Damage]:
+    """Find metadata and axes of the cube that are not what they should be."""
+    for name, content in files.items():
+        file = folder.cube / name
+        mend = partial(_write, file, content)
+        remedy = "it follows from the study and the manifest, nothing is trained"
+        yield Damage(f"results.zarr/{name}", _problem(file), remedy, mend)
+
+
+def _damaged_cell(folder: Folder, sound: Cube, cell: Cell, epochs: int) -> Iterator[Damage]:
+    """Find a cell with damaged chunks, or that is done but not complete."""
+    found, damaged = sound.read(cell)
+    wrong = {array: f"results.zarr/{file} is damaged" for array, file in damaged.items()}
+    status = int(found.get("status", Status.PENDING))
+    if status not in list(Status):
+        wrong["status"] = f"its status is {status}, which there is not"
+    if status == Status.DONE:
+        for array, values in found.items():
+            if not _is_complete(array, values, cell, epochs):
+                wrong[array] = f"it is done, but results.zarr/{array} lacks values of it"
+    if not wrong:
+        return
+    if status in (Status.DONE, Status.DIVERGED) and wrong.keys() <= {"record", "place"}:
+        remedy = "its results are whole, and its attempts tell when and where"
+        mend = partial(_write_record, folder, cell)
+    else:
+        remedy, mend = "the cell is trained again", partial(_erase, folder, cell)
+    yield Damage(str(cell), "; ".join(wrong.values()), remedy, mend)
+
+
+def _is_complete(array: str, values: Any, cell: Cell, epochs: int) -> bool:
+    """Return whether an array holds all that it should of a cell that is done."""
+    if array == "metrics":
+        row = dict(zip(METRICS, values.tolist(), strict=True))
+        right = row["epochs_trained"] == epochs - cell.first_epoch
+        return bool(right and np.isfinite([row[name] for name in METRICS.keys() - MAY_LACK]).all())
+    if array == "curves":
+        trained = np.arange(epochs) >= cell.first_epoch
+        return bool((np.isfinite(values) == trained[:, np.newaxis]).all())
+    if array == "line":
+        return cell.arm.endswith("_child") == bool(np.isfinite(values).all())
+    if array == "layers":  # a spared one has no cutoff
+        counted = [name != "cutoff" for name in LAYERS]
+        return bool(np.isfinite(values[:, counted]).all())
+    if array == "record":
+        return bool(np.isfinite(values[list(RECORD).index("attempts")]))
+    return array != "place" or bool(str(values))
+
+
+def _damaged_dense_run(
+    folder: Folder, sound: Cube, manifest: Mapping[str, Any], replicate: int, study: Study
+) -> Iterator[Damage]:
+    """Find damage in the checkpoints and the curves of a dense run."""
+    digests = manifest["checkpoints"].get(str(replicate))
+    remedy = f"the dense run of replicate {replicate} is trained again"
+    for epoch in range(study.recipe.epochs + 1) if digests is not None else ():
+        file = checkpoints.path_of(folder.path, replicate, epoch)
+        try:
+            checkpoints.load(file, digests.get(str(epoch), ""))
+        except InputError:
+            mend = partial(_forget_dense_run, folder, replicate)
+            yield Damage(str(file.relative_to(folder.path)), _problem(file), remedy, mend)
+    found, damaged = sound.read_dense(replicate)
+    complete = digests is None or bool(np.isfinite(found.get("dense_curves", 0.0)).all())
+    if damaged or not complete:
+        problem = "it is damaged" if damaged else "it lacks values"
+        mend = partial(_forget_dense_run, folder, replicate, curves=True)
+        file = sound.dense_chunk(replicate).relative_to(sound.path)
+        yield Damage(f"results.zarr/{file}", problem, remedy, mend)
+
+
+def _damaged_states(folder: Folder) -> Iterator[Damage]:
+    """Find damaged states of unfinished runs."""
+    files = [*folder.path.glob("cells/*/state-*.safetensors")]
+    for file in sorted([*files, *folder.path.glob("cells/*/final.safetensors")]):
+        try:
+            checkpoints.load_state(file)
+        except FileNotFoundError:
+            continue  # the run has ended meanwhile
+        except InputError:
+            remedy = f"what {file.parent.name} was trained since its other state is trained again"
+            if file.name == "final.safetensors":
+                remedy = f"{file.parent.name} is trained again, if others still wait for it"
+            mend = partial(file.unlink, missing_ok=True)
+            yield Damage(str(file.relative_to(folder.path)), _problem(file), remedy, mend)
+
+
+def _write(file: Path, content: bytes | None) -> None:
+    if content is None:
+        file.unlink()
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, content)
+    file.chmod(file.parent.stat().st_mode & 0o666)  # as readable as what lies beside it
+
+
+def _write_record(folder: Folder, cell: Cell) -> None:
+    attempts = folder.attempts(cell) or [{}]
+    last = {"place": "?"} | attempts[-1]
+    record = {"attempts": len(attempts), "started": last.get("started", np.nan)}
+    Cube(folder.cube).write_record(cell, record, last["place"])
+
+
+def _erase(folder: Folder, cell: Cell) -> None:
+    Cube(folder.cube).erase(cell)
+
+
+def _forget_dense_run(folder: Folder, replicate: int, curves: bool = False) -> None:
+    manifest = folder.manifest()
+    manifest["checkpoints"].pop(str(replicate), None)
+    folder.write_manifest(manifest)
+    if curves:
+        Cube(folder.cube).dense_chunk(replicate).unlink(missing_ok=True)
+
+
+def _holds(axes: object, values: Mapping[str, list[Any]]) -> bool:
+    """Return whether these are axes of these values, in any order."""
+    return isinstance(axes, dict) and all(
+        isinstance(axes.get(name), list) and sorted(map(repr, axes[name])) == sorted(map(repr, of))
+        for name, of in values.items()
+    )
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+def _problem(file: Path) -> str:
+    return "it is not what was written" if file.exists() else "it is missing"

@@ -1,0 +1,254 @@
+"""Data: images, and batches of them as a function of (seed, replicate, epoch).
+
+A data set that fits is one tensor of bytes on the device, cut, flipped and normalised a
+batch at a time; a folder of images is decoded as it is needed.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lthdask.streams import Purpose, below, permutation, stream
+
+EVALUATION_BATCH = 250
+EVALUATION_BATCH_ON_A_GPU = 1000
+"""Of small images, by at most 16 models: a GPU is done with 250 before the next are launched."""
+
+
+class Images:
+    """Images of one split, as one tensor of bytes.
+
+    Parameters
+    ----------
+    images : Tensor of uint8, (N, C, H, W)
+    labels : Tensor of int64, (N,)
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        """Colour channels, 1 or 3."""
+        return self.images.shape[1]
+
+    def to(self, device: torch.device) -> "Images":
+        """Return the same images, held on `device`."""
+        return Images(self.images.to(device), self.labels.to(device))
+
+    def subset(self, indices: Tensor) -> "Images":
+        """Return the images at `indices`."""
+        return Images(self.images[indices], self.labels[indices])
+
+    def batches(
+        self, batches: list[Tensor], device: torch.device, resized_crop: list[Tensor] | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images, labels) of each batch of indices."""
+        for indices in torch.cat(batches).to(device).split([len(batch) for batch in batches]):
+            yield self.images[indices], self.labels[indices]
+
+
+class ImageFiles:
+    """Images of one split, decoded from their files as they are needed.
+
+    Threads decode the next batch while the current one is trained on; processes would not
+    do, because a Dask worker under its nanny may not have children.
+    """
+
+    channels = 3
+    decoders = 8
+
+    def __init__(self, paths: list[Path], labels: Tensor, image_size: int) -> None:
+        self.paths, self.labels, self.image_size = paths, labels, image_size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def to(self, device: torch.device) -> "ImageFiles":
+        """Return self: files stay on disk."""
+        return self
+
+    def subset(self, indices: Tensor) -> "ImageFiles":
+        """Return the images at `indices`."""
+        paths = [self.paths[i] for i in indices.tolist()]
+        return ImageFiles(paths, self.labels[indices], self.image_size)
+
+    def batches(
+        self, batches: list[Tensor], device: torch.device, resized_crop: list[Tensor] | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images, labels) of each batch of indices, one batch read ahead."""
+        places = resized_crop or [torch.full((len(b), 4), -1.0) for b in batches]
+        with ThreadPoolExecutor(self.decoders) as pool:
+
+            def start(number: int) -> Iterator[Tensor]:
+                return pool.map(self._decode, batches[number].tolist(), places[number].tolist())
+
+            ahead = start(0) if batches else iter(())
+            for number, indices in enumerate(batches):
+                images, ahead = ahead, start(number + 1) if number + 1 < len(batches) else iter(())
+                stacked = torch.stack(list(images)).to(device, non_blocking=True)
+                yield stacked, self.labels[indices].to(device)
+
+    def _decode(self, index: int, part: list[float]) -> Tensor:
+        """Return one image as bytes, (3, H, W): its middle, or the `part` that was drawn."""
+        from PIL import Image
+
+        with Image.open(self.paths[index]) as file:
+            image = file.convert("RGB")
+        width, height = image.size
+        if part[0] < 0:
+            # The middle 7/8 of the shorter side: the usual 224 pixels of 256.
+            across = down = min(width, height) * 7 / 8
+            left, top = (width - across) / 2, (height - down) / 2
+        else:
+            area, log_ratio, x, y = part
+            across = min(width, (width * height * area * np.exp(log_ratio)) ** 0.5)
+            down = min(height, (width * height * area / np.exp(log_ratio)) ** 0.5)
+            left, top = x * (width - across), y * (height - down)
+        box = (left, top, left + across, top + down)
+        size = (self.image_size, self.image_size)
+        resized = image.resize(size, Image.Resampling.BILINEAR, box=box)
+        return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1)
+
+
+Split = Images | ImageFiles
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, ready to train on.
+
+    Attributes
+    ----------
+    train, validation, test : Split
+        Disjoint.
+    classes : int
+        Number of classes; labels are 0..classes - 1.
+    mean, std : Tensor, (C, 1, 1)
+        Of the training images' bytes, per channel.
+    augmentation : tuple of str
+        As in `lthdask.data.readers.DataSource`.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+    mean: Tensor
+    std: Tensor
+    augmentation: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Colour channels, 1 or 3."""
+        return self.train.channels
+
+    def to(self, device: torch.device) -> "Data":
+        """Return the same data, held on `device`."""
+        moved: dict[str, Any] = {
+            name: getattr(self, name).to(device)
+            for name in ("train", "validation", "test", "mean", "std")
+        }
+        return replace(self, **moved)
+
+    def steps(self, batch_size: int) -> int:
+        """Return the number of batches in an epoch; an incomplete last one is left out.
+
+        The images in it differ from epoch to epoch. A batch of a few images would disturb
+        batch norm, which sees single pixels at the end of MobileNetV2.
+        """
+        return len(self.train) // batch_size
+
+    def epoch(
+        self,
+        batch_size: int,
+        seed: int,
+        replicate: int,
+        epoch: int,
+        start: int = 0,
+        child: int = 0,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the (images, labels) of `epoch`, from step `start` on; a child has its own.
+
+        Images are float32, normalised, (batch_size, C, H, W). What is yielded depends on
+        nothing but the arguments.
+        """
+        count, steps = len(self.train), self.steps(batch_size)
+        device, shape = self.mean.device, (steps, batch_size)
+        order = permutation(stream(seed, replicate, Purpose.ORDER, epoch, child), count)
+        indices = torch.from_numpy(order[: steps * batch_size]).view(shape)
+        bits = stream(seed, replicate, Purpose.AUGMENTATION, epoch, child)
+        draw = partial(below, bits, count=steps * batch_size)
+        mirrored, moves, parts = None, None, None
+        if "flip" in self.augmentation:
+            mirrored = torch.from_numpy(draw(2).reshape(*shape, 1, 1, 1) == 1).to(device)
+        if "crop" in self.augmentation:
+            places = 2 * self._border + 1
+            drawn = np.stack([draw(places), draw(places)], 1).reshape(*shape, 2)
+            moves = torch.from_numpy(drawn).to(device)
+        if "resized_crop" in self.augmentation:
+            parts = list(_resized_crops(draw).view(*shape, 4)[start:])
+        batches = self.train.batches(list(indices[start:]), device, parts)
+        for step, (images, labels) in enumerate(batches, start):
+            if moves is not None:
+                images = _moved(images, moves[step], self._border)
+            if mirrored is not None:
+                images = torch.where(mirrored[step], images.flip(3), images)
+            yield self._normalised(images), labels
+
+    def evaluation(
+        self, split: Split, batch: int = EVALUATION_BATCH
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the (images, labels) of a split in its own order, none left out."""
+        batches = list(torch.arange(len(split)).split(batch))
+        for images, labels in split.batches(batches, self.mean.device, None):
+            yield self._normalised(images), labels
+
+    def evaluation_batch(self, models: int = 1) -> int:
+        """Return how many images are evaluated at once, by so many models side by side."""
+        many = self.mean.is_cuda and self._size <= 64 and models <= 16
+        return EVALUATION_BATCH_ON_A_GPU if many else EVALUATION_BATCH
+
+    @property
+    def _size(self) -> int:
+        train = self.train
+        return train.images.shape[3] if isinstance(train, Images) else train.image_size
+
+    @property
+    def _border(self) -> int:
+        return self._size // 8
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return (images.float() - self.mean) / self.std
+
+
+def _moved(images: Tensor, moves: Tensor, border: int) -> Tensor:
+    """Return the images, each cut out of its black border at its own place."""
+    size = images.shape[3]
+    padded = F.pad(images, (border,) * 4)
+    span = torch.arange(size, device=images.device)
+    rows = (moves[:, 0, None] + span)[:, None, :, None]
+    columns = (moves[:, 1, None] + span)[:, None, None, :]
+    image = torch.arange(len(images), device=images.device)[:, None, None, None]
+    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    return padded[image, channel, rows, columns]
+
+
+def _resized_crops(draw: Callable[[int], NDArray[np.int64]]) -> Tensor:
+    """Return (area in 0.08..1, log of aspect ratio in ±log 4/3, x, y in 0..1) per image."""
+    unit = np.stack([draw(2**24) / 2**24 for _ in range(4)], 1)
+    area = 0.08 + 0.92 * unit[:, 0]
+    log_ratio = (2 * unit[:, 1] - 1) * np.log(4 / 3)
+    return torch.from_numpy(np.stack([area, log_ratio, unit[:, 2], unit[:, 3]], 1))

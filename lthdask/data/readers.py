@@ -1,0 +1,218 @@
+"""Data sets by name, read from disk in their own formats.
+
+Train, validation and test are separate: the validation split comes out of the training
+images, the same for every seed and replicate, so that accuracies of all runs are measured
+on the same images.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lthdask.data.batches import Data, ImageFiles, Images, Split
+from lthdask.errors import InputError, one_of
+from lthdask.streams import Purpose, permutation, stream
+
+LARGEST_IMAGE = 1024
+RESIZED_AT_ONCE = 1000
+"""Images; their floats take four times the memory of their bytes."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Which images a study trains on, and how they are shown.
+
+    Parameters
+    ----------
+    name : str
+        One of `READERS`.
+    image_size : int
+        Height and width the images are brought to, in pixels, 8 to 1,024.
+    validation : int
+        Training images that are set aside for validation, at least 1.
+    augmentation : tuple of {"flip", "crop", "resized_crop"}
+        Of training images: mirrored left to right with probability 1/2; moved by up to an
+        eighth of their size over a black border; or, for folders, a random part of 8 % to
+        100 % of the image brought to size (Szegedy et al. 2015).
+    """
+
+    name: str
+    image_size: int
+    validation: int
+    augmentation: tuple[Literal["flip", "crop", "resized_crop"], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name not in READERS:
+            raise one_of("data set", self.name, list(READERS))
+        if self.image_size < 8:
+            raise ValueError(f"image_size must be 8 pixels or more; got {self.image_size}")
+        if self.image_size > LARGEST_IMAGE:
+            raise ValueError(
+                f"image_size must be {LARGEST_IMAGE:,} pixels or fewer; got {self.image_size}"
+            )
+        if self.validation < 1:
+            raise ValueError(
+                f"validation must be 1 image or more, so that nothing is chosen on the "
+                f"test images; got {self.validation}"
+            )
+        if "resized_crop" in self.augmentation and self.name != "folder":
+            raise ValueError("resized_crop is for folders of images; use crop for this data set")
+
+
+Reading = tuple[Split, Split, int]
+"""All training images, the test images, and the number of classes."""
+
+
+def load(source: DataSource, folder: Path | None = None, download: bool = False) -> Data:
+    """Read a data set from disk.
+
+    Parameters
+    ----------
+    source : DataSource
+        Which one.
+    folder : Path, optional
+        Where its files lie; not needed for digits.
+    download : bool
+        Fetch what is missing (torchvision's data sets only). Nothing is, unless asked.
+
+    Raises
+    ------
+    InputError
+        If the folder or its files are missing or malformed, or the validation split
+        leaves nothing to train on.
+    """
+    if folder is None and source.name != "digits":
+        raise InputError(f"the data set {source.name!r} is read from disk: give --data DIR")
+    if folder is not None and not folder.is_dir() and not download:
+        raise InputError(f"the data folder {folder} does not exist")
+    everything, test, classes = READERS[source.name](source, folder or Path(), download)
+    if source.validation >= len(everything):
+        raise InputError(
+            f"validation takes {source.validation} of {len(everything)} training images "
+            f"and leaves none to train on"
+        )
+    # The study's seed has no say: one split for all replicates and seeds.
+    order = torch.from_numpy(permutation(stream(0, 0, Purpose.ORDER), len(everything)))
+    validation = everything.subset(order[: source.validation])
+    train = everything.subset(order[source.validation :])
+    mean, std = _statistics(train)
+    return Data(train, validation, test, classes, mean, std, source.augmentation)
+
+
+def _statistics(train: Split) -> tuple[Tensor, Tensor]:
+    if isinstance(train, ImageFiles):  # ImageNet's, which everyone uses
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        return (mean * 255)[:, None, None], (std * 255)[:, None, None]
+    levels = torch.arange(256, dtype=torch.float64)
+    means, stds = [], []
+    for channel in train.images.unbind(1):
+        share = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
+        mean = (share * levels).sum()
+        means.append(mean)
+        stds.append((share * (levels - mean) ** 2).sum().sqrt().clamp(min=1.0))
+    return torch.stack(means).float()[:, None, None], torch.stack(stds).float()[:, None, None]
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """Return byte images (N, C, H, W) at size × size pixels."""
+    if images.shape[2:] == (size, size):
+        return images.contiguous()
+    resized = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
+    for part, whole in zip(
+        resized.split(RESIZED_AT_ONCE), images.split(RESIZED_AT_ONCE), strict=True
+    ):
+        pixels = F.interpolate(
+            whole.float(), (size, size), mode="bilinear", align_corners=False, antialias=True
+        )
+        part.copy_(pixels.round().clamp(0, 255))
+    return resized
+
+
+def _digits(source: DataSource, folder: Path, download: bool) -> Reading:
+    """Read scikit-learn's 1,797 digits: 1,297 for training, 500 for the test."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images * (255 / 16)).round().byte()[:, None]
+    labels = torch.from_numpy(digits.target).long()
+    images = _resized(images, source.image_size)
+    order = torch.from_numpy(permutation(stream(0, 0, Purpose.ORDER), len(labels)))
+    everything = Images(images, labels)
+    return everything.subset(order[500:]), everything.subset(order[:500]), 10
+
+
+def _torchvision(name: str, classes: int, by_split: bool) -> Callable[..., Reading]:
+    """Return the reader of one of torchvision's data sets."""
+
+    def read(source: DataSource, folder: Path, download: bool) -> Reading:
+        import torchvision.datasets
+
+        def part(train: bool) -> Images:
+            split = {"split": "train" if train else "test"} if by_split else {"train": train}
+            try:
+                found = getattr(torchvision.datasets, name)(folder, download=download, **split)
+            except Exception as error:  # torchvision asserts, unpickles and unzips
+                raise InputError(
+                    f"no usable {name} in {folder} ({_first_sentence(error)}); "
+                    f"put its files there, or add --download"
+                ) from error
+            images = torch.as_tensor(np.asarray(found.data))
+            if images.ndim == 3:
+                images = images[:, None]
+            elif images.shape[3] == 3:
+                images = images.permute(0, 3, 1, 2)
+            labels = torch.as_tensor(found.labels if by_split else found.targets).long()
+            if len(images) != len(labels) or not 0 <= labels.min() <= labels.max() < classes:
+                raise InputError(
+                    f"no usable {name} in {folder}: it has {len(images)} images and "
+                    f"{len(labels)} labels, from {labels.min()} to {labels.max()}"
+                )
+            return Images(_resized(images, source.image_size), labels)
+
+        return part(train=True), part(train=False), classes
+
+    return read
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().split(". ")[0].splitlines()[0].rstrip(".") if str(error) else "empty"
+
+
+def _folder(source: DataSource, folder: Path, download: bool) -> Reading:
+    """Read a folder laid out as ImageNet: train/CLASS/* and val/CLASS/*."""
+    import torchvision.datasets
+
+    parts, names = [], []
+    for part in ("train", "val"):
+        try:
+            found = torchvision.datasets.ImageFolder(folder / part)
+        except (FileNotFoundError, OSError) as error:
+            raise InputError(
+                f"{folder} is not laid out as train/CLASS/* and val/CLASS/*: "
+                f"{_first_sentence(error)}"
+            ) from error
+        paths = [Path(path) for path, _ in found.samples]
+        parts.append(ImageFiles(paths, torch.tensor(found.targets), source.image_size))
+        names.append(found.classes)
+    if names[0] != names[1]:
+        odd = sorted(set(names[0]) ^ set(names[1]))
+        raise InputError(f"{folder}: train and val differ in their classes: {', '.join(odd[:5])}")
+    return parts[0], parts[1], len(names[0])
+
+
+READERS: dict[str, Callable[[DataSource, Path, bool], Reading]] = {
+    "digits": _digits,
+    "cifar10": _torchvision("CIFAR10", 10, by_split=False),
+    "cifar100": _torchvision("CIFAR100", 100, by_split=False),
+    "mnist": _torchvision("MNIST", 10, by_split=False),
+    "fashion_mnist": _torchvision("FashionMNIST", 10, by_split=False),
+    "svhn": _torchvision("SVHN", 10, by_split=True),
+    "folder": _folder,
+}
+"""The known data sets: name → reader."""

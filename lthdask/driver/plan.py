@@ -1,0 +1,134 @@
+"""What a run would do: cells, epochs, disk and time. Nothing is started or written."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lthdask.driver.preparing import engine_for, epochs_to_train, existing, remaining
+from lthdask.errors import InputError
+from lthdask.grid import Cell
+from lthdask.lottery import runs
+from lthdask.networks.build import on_meta
+from lthdask.storage.folder import Folder
+from lthdask.storage.results import read_results
+from lthdask.study import Study
+from lthdask.training.loop import Diverged
+from lthdask.training.pace import epoch_seconds
+from lthdask.worker.work import Work
+
+CUBE_BYTES_PER_CELL = 6 * 4096
+"""Six files, each at least a block of the file system."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes
+    ----------
+    cells : list of Cell
+        Those to be trained, longest first.
+    done : int
+        Cells that need no training any more.
+    dense_runs : int
+        Dense runs to be trained.
+    epochs : int
+        To be trained, dense runs included.
+    disk : int
+        Bytes to be written.
+    seconds_per_epoch : float or None
+        On one worker, evaluation included; None where it is not known.
+    source : str
+        Where `seconds_per_epoch` comes from, or why it is not known.
+    """
+
+    cells: list[Cell]
+    done: int
+    dense_runs: int
+    epochs: int
+    disk: int
+    seconds_per_epoch: float | None
+    source: str
+
+    def seconds(self, workers: int, epochs: int) -> float | None:
+        """Return how long so many workers need, for `epochs` in a dense run, or None."""
+        if self.seconds_per_epoch is None:
+            return None
+        waves = -(-self.dense_runs // workers) * epochs
+        cells = self.epochs - self.dense_runs * epochs
+        return self.seconds_per_epoch * (waves + cells / max(1, min(workers, len(self.cells))))
+
+
+def plan(
+    study: Study,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    *,
+    retry_failed: bool = False,
+    here: bool = True,
+) -> Plan:
+    """Return what :func:`lthdask.run` would do with the same arguments.
+
+    The time of an epoch is that of earlier cells; without any, it is measured if cells
+    would train `here`, on this machine.
+    """
+    folder = existing(study, out)
+    left = remaining(study, folder, retry_failed)
+    cells, dense_runs = left.cells, len(left.dense_runs)
+    elsewhere = None, "cells would train on other machines, and none is done yet"
+    measured = _from_earlier_cells(folder)
+    seconds, source = measured or (_measured(study, folder, data) if here else elsewhere)
+    return Plan(
+        cells,
+        len(study.grid.cells()) - len(cells),
+        dense_runs,
+        epochs_to_train(study, cells, dense_runs),
+        dense_runs * checkpoint_bytes(study) + len(cells) * CUBE_BYTES_PER_CELL,
+        seconds,
+        source,
+    )
+
+
+def checkpoint_bytes(study: Study) -> int:
+    """Return the size of the checkpoints of one dense run, but for their headers."""
+    network = on_meta(study.network, study.data.image_size, 3, 10)
+    weights = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    settings = study.recipe.optimizer
+    buffers = 2 if settings.name == "adam" else int(settings.momentum > 0)
+    moments = buffers * sum(p.numel() * p.element_size() for p in network.parameters())
+    complete = min(study.kept_until + 1, study.recipe.epochs)
+    return int((study.recipe.epochs + 1) * weights + complete * moments)
+
+
+def _from_earlier_cells(folder: Folder) -> tuple[float, str] | None:
+    """Return the median time of an epoch in the cells that are done."""
+    if not folder.cube.exists():
+        return None
+    results = read_results(folder.path)
+    per_epoch = (results.seconds / results.epochs_trained).values
+    known = per_epoch[np.isfinite(per_epoch)]
+    return (float(np.median(known)), f"{len(known)} earlier cells") if len(known) else None
+
+
+def _measured(study: Study, folder: Folder, data: str | Path | None) -> tuple[float | None, str]:
+    """Return the time of an epoch here, from a few steps and a part of the evaluation."""
+    try:
+        asked, where = engine_for(study, folder), Path(data).absolute() if data else None
+        experiment = Work(study, asked.chosen(), folder, where).experiment()
+    except InputError as error:
+        return None, str(error)
+    images, batch = experiment.data, study.recipe.batch_size
+    if images.steps(batch) < 1:
+        raise InputError(
+            f"batch_size is {batch}, but there are only {len(images.train)} training images"
+        )
+    engine = runs.choose_engine(replace(asked, cohort=1), experiment).engine
+    start = next(runs.train_dense(experiment, 0))[0]
+    try:
+        seconds, some = epoch_seconds(
+            experiment.build(), images, study.recipe, start, study.seed, engine
+        )
+    except Diverged as error:
+        return None, str(error)
+    return seconds, f"{some} steps on this machine"

@@ -1,0 +1,171 @@
+"""Drawing: from a dense run to what a cell trains, a mask and where to start under it.
+
+On each worker, a dense run's weights are scored once for all thresholds, and a mask is drawn
+once for all rewind epochs and arms.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from lthdask.grid import Cell
+from lthdask.lottery.experiment import Experiment
+from lthdask.lottery.ticket import Ticket
+from lthdask.pruning.masks import Mask, draw_mask, random_mask
+from lthdask.pruning.rule import spared_weights
+from lthdask.pruning.scores import scored
+from lthdask.pruning.sensitivity import loss_gradients, synflow_mask
+from lthdask.training.checkpoint import Checkpoint
+
+Dense = Mapping[int, Checkpoint]
+"""Checkpoints of a replicate's dense run: epoch → state."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What was drawn from a dense run's weights, kept by a worker for as long as those are."""
+
+    scores: dict[Hashable, dict[str, Tensor]] = field(default_factory=dict)
+    masks: dict[Hashable, tuple[dict[str, Tensor], dict[str, float]]] = field(default_factory=dict)
+
+
+_drawn: WeakKeyDictionary[Checkpoint, _Drawn] = WeakKeyDictionary()
+KEPT_MASKS = 64
+"""Of each dense run: 140 MB of MobileNetV2, and 9 or, of LAMP, 18 MB of scores."""
+
+
+def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None = None) -> Ticket:
+    """Draw what a cell trains: a mask, and the state that its arm starts from under it.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    cell : Cell
+    dense : mapping of int to Checkpoint
+        Those of `lthdask.study.Study.checkpoints_for`, by epoch.
+    before : Ticket, optional
+        Final weights and mask of the cell that this one waits for: of iterative pruning
+        the round before, of a child its sibling.
+
+    Notes
+    -----
+    The mask is that of the ticket for every arm. A random mask keeps as many weights of
+    each layer and is laid over checkpoint k as it was, not over what the ticket's mask has
+    left of it. The controls ``lr_rewind`` and ``fine_tune`` keep the weights, and the
+    optimizer's state, of the dense run's end (Renda, Frankle & Carbin 2020, section 3).
+    """
+    k, last = cell.rewind_epoch, experiment.recipe.epochs
+    if cell.arm == "dense_child":
+        return Ticket(dense[k], {}, {})
+    if cell.arm == "ticket_child":
+        assert before
+        return Ticket(_origin(experiment, dense[k]), before.mask, {})
+    mask, cutoffs = _mask(experiment, cell, dense, before)
+    if cell.arm == "random_mask":
+        mask = random_mask(mask, _spared(experiment), experiment.seed, cell.replicate)
+    if cell.arm == "reinit":
+        weights = experiment.build(cell.replicate, again=True).state_dict()
+        start = Checkpoint(0, {name: tensor.cpu() for name, tensor in weights.items()})
+    elif cell.arm in ("lr_rewind", "fine_tune"):
+        start = replace(dense[last], epoch=k)
+    else:
+        start = dense[k]
+    return Ticket(_origin(experiment, start), mask, cutoffs)
+
+
+def _origin(experiment: Experiment, start: Checkpoint) -> Checkpoint:
+    """Return where a ticket starts: of `fresh_buffers` as open_lth does, without momentum."""
+    return replace(start, buffers={}) if experiment.fresh_buffers else start
+
+
+def mask_at(
+    experiment: Experiment, replicate: int, threshold: float, dense: Dense, epoch: int
+) -> Mask:
+    """Return the mask that the weights of an epoch of the dense run would give, 0 included."""
+    cell = Cell("ticket", replicate, threshold, 0)
+    return _mask(replace(experiment, mask_epoch=epoch), cell, dense, None)[0]
+
+
+def ticket(
+    experiment: Experiment, trained: Checkpoint, early: Checkpoint, threshold: float
+) -> Ticket:
+    """Draw the ticket of checkpoint `early` at `threshold`, from the `trained` dense weights."""
+    cell = Cell("ticket", 0, threshold, early.epoch)
+    epochs = experiment.mask_epoch or experiment.recipe.epochs
+    return draw(experiment, cell, {early.epoch: early} | {epochs: trained})
+
+
+def _spared(experiment: Experiment) -> frozenset[str]:
+    return spared_weights(experiment.prunable(), experiment.pruning.spare)
+
+
+def _mask(
+    experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Draw the mask of a ticket and of its controls, with its cutoffs.
+
+    All rewind epochs and arms of a threshold share it, and all thresholds the scores, but for
+    SynFlow and iterative rounds, which score what is left anew: what takes as long as an
+    epoch of a small study is computed once per worker.
+    """
+    epoch = experiment.mask_epoch
+    trained = (
+        before.origin if before else dense[experiment.recipe.epochs if epoch is None else epoch]
+    )
+    pruning, spared, threshold = experiment.pruning, _spared(experiment), cell.threshold
+    final = {name: trained.weights[name] for name in experiment.prunable()}
+    torch.set_num_threads(experiment.engine.threads)  # the last bits of a score decide ranks
+    if before:
+        scores = _scores(experiment, cell, dense, final, before.mask)
+        return draw_mask(final, threshold, pruning, spared, before=before.mask, scores=scores)
+    drawn = _drawn.setdefault(trained, _Drawn())
+    of = (pruning, experiment.network, experiment.seed, cell.replicate)
+    found = drawn.masks.get((*of, threshold))
+    if found is None:
+        if pruning.score == "synflow":
+            shape = (experiment.data.channels, experiment.image_size, experiment.image_size)
+            network = _initial(experiment, cell, dense).cpu()
+            found = synflow_mask(network, threshold, pruning, spared, shape)
+        else:
+            scores = drawn.scores.get(of) or _scores(experiment, cell, dense, final, None)
+            drawn.scores[of] = scores
+            found = draw_mask(final, threshold, pruning, spared, scores=scores)
+        drawn.masks[*of, threshold] = found
+        if len(drawn.masks) > KEPT_MASKS:
+            drawn.masks.pop(next(iter(drawn.masks)), None)
+    return found
+
+
+def _scores(
+    experiment: Experiment,
+    cell: Cell,
+    dense: Dense,
+    final: dict[str, Tensor],
+    before: Mask | None,
+) -> dict[str, Tensor]:
+    """Score the weights of each layer that is not spared, and that are not pruned before."""
+    pruning, spared = experiment.pruning, _spared(experiment)
+    living = {
+        name: before[name] if before else torch.ones_like(weight, dtype=torch.bool)
+        for name, weight in final.items()
+        if name not in spared
+    }
+    initial, gradients = None, None
+    if pruning.needs_initial:
+        initial = {name: dense[0].weights[name] for name in final}
+    if pruning.needs_gradients:
+        network = _initial(experiment, cell, dense)
+        batch = experiment.recipe.batch_size
+        found = loss_gradients(network, experiment.data, batch, experiment.seed, cell.replicate)
+        gradients = {name: gradient.cpu() for name, gradient in found.items()}
+    return scored(pruning.score, living, final, initial, gradients)
+
+
+def _initial(experiment: Experiment, cell: Cell, dense: Dense) -> nn.Module:
+    """Return the network as the dense run began."""
+    network = experiment.build(cell.replicate)
+    network.load_state_dict(dense[0].weights)
+    return network

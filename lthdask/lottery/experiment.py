@@ -1,0 +1,117 @@
+"""The experiment: everything that a training run depends on but its replicate, mask and start."""
+
+import functools
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lthdask.data.batches import Data
+from lthdask.networks.build import Network, build, on_meta
+from lthdask.pruning.rule import Pruning, prunable_weights
+from lthdask.streams import Purpose, stream
+from lthdask.training.engine import Engine
+from lthdask.training.recipe import Recipe
+
+_initialising = Lock()
+_idle: dict[Hashable, list[nn.Module]] = {}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a training run depends on but its replicate, mask and start.
+
+    Attributes
+    ----------
+    network : Network
+    image_size : int
+        In pixels.
+    data : Data
+        Held on the engine's device.
+    recipe : Recipe
+    pruning : Pruning
+    seed : int
+    engine : Engine
+        With nothing left on ``auto``.
+    fresh_buffers : bool
+        Whether a ticket's optimizer starts afresh.
+    mask_epoch : int, optional
+        Epoch of the dense run whose weights give the mask; T by default.
+    """
+
+    network: Network
+    image_size: int
+    data: Data
+    recipe: Recipe
+    pruning: Pruning
+    seed: int
+    engine: Engine
+    fresh_buffers: bool = False
+    mask_epoch: int | None = None
+
+    def build(self, replicate: int = 0, again: bool = False) -> nn.Module:
+        """Return the network as `replicate` initialises it, on the device.
+
+        It is drawn on the CPU, so that it is the same on every device. `again` is another
+        initialisation of the same replicate.
+        """
+        # torch's layers draw from one generator for the whole process.
+        with _initialising, torch.random.fork_rng(devices=[]):
+            bits = stream(self.seed, replicate, Purpose.INITIALISATION, int(again))
+            torch.manual_seed(int(bits.random_raw() >> 1))
+            network = build(self.network, self.image_size, self.data.channels, self.data.classes)
+        return _laid_out(network.to(torch.device(self.engine.device)))
+
+    @contextmanager
+    def borrowed(self) -> Iterator[nn.Module]:
+        """Lend the network on the device, with arbitrary weights, for others to be loaded.
+
+        It is built once per process, or once for each that is lent at the same time: building
+        MobileNetV2 takes as long as two steps.
+        """
+        device = self.engine.device
+        idle = _idle.setdefault((*self._kind, device), [])
+        try:
+            network = idle.pop()
+        except IndexError:
+            network = _laid_out(deepcopy(self.outline()).to_empty(device=device))
+        yield network  # one that something went wrong with is not lent again
+        network.zero_grad()
+        idle.append(network)
+
+    def outline(self) -> nn.Module:
+        """Return the network without storage: names and shapes only."""
+        return on_meta(*self._kind)
+
+    def prunable(self) -> dict[str, Tensor]:
+        """Return the prunable weights without storage, by name in the network's order."""
+        return _prunable(*self._kind)
+
+    def parameters(self) -> int:
+        """Return how many parameters the network has."""
+        return _parameters(*self._kind)
+
+    @property
+    def _kind(self) -> tuple[Network, int, int, int]:
+        return self.network, self.image_size, self.data.channels, self.data.classes
+
+
+# Once per process: to go through the modules of MobileNetV2 takes a cell a millisecond.
+@functools.cache
+def _prunable(*kind: Any) -> dict[str, Tensor]:
+    return prunable_weights(on_meta(*kind))
+
+
+@functools.cache
+def _parameters(*kind: Any) -> int:
+    return sum(parameter.numel() for parameter in on_meta(*kind).parameters())
+
+
+def _laid_out(network: nn.Module) -> nn.Module:
+    moved: nn.Module = network.to(memory_format=torch.channels_last)
+    return moved

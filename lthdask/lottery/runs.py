@@ -1,0 +1,258 @@
+"""The trainings of a grid: of the dense network, and of what is drawn from it.
+
+Plain functions of values. Nothing here knows where a run takes place, or where its results
+go.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lthdask.grid import CHILDREN
+from lthdask.lottery.experiment import Experiment
+from lthdask.lottery.stability import errors_between
+from lthdask.lottery.ticket import Ticket
+from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.cohort import largest_cohort, train_cohort
+from lthdask.training.engine import ROUNDS, Choice, Engine, choose
+from lthdask.training.loop import Diverged, Found, Outcome, train
+from lthdask.training.recipe import Recipe
+
+Epochs = Iterator[tuple[Checkpoint, Outcome]]
+
+
+def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
+    """Return the engine for an experiment, whose own need only have the device in common.
+
+    On a GPU, as many cells are trained side by side as fit into its memory.
+
+    Raises
+    ------
+    InputError
+        If the device is not there.
+    """
+
+    def steps(engine: Engine) -> Iterator[object]:
+        return _some_steps(replace(experiment, engine=engine))
+
+    choice = choose(asked, experiment.outline(), steps)
+    if choice.engine.cohort == "auto":
+        network = replace(experiment, engine=choice.engine).build()
+        most = largest_cohort(network, experiment.data, experiment.recipe, choice.engine)
+        choice = replace(choice, engine=replace(choice.engine, cohort=most))
+    return choice
+
+
+def _some_steps(experiment: Experiment) -> Iterator[object]:
+    """Train the first steps of a dense run, on the threads of a cell; nothing comes of it."""
+    data, recipe, engine = experiment.data, experiment.recipe, experiment.engine
+    # One more than is asked for: the last step of an epoch is followed by an evaluation.
+    images = torch.arange((ROUNDS + 2) * recipe.batch_size) % len(data.train)
+    still = replace(recipe.optimizer, rate=1e-9)  # at which nothing diverges
+    short = replace(
+        experiment,
+        data=replace(data, train=data.train.subset(images)),
+        recipe=replace(recipe, optimizer=still, measure_every=0),
+        engine=replace(engine, dense_threads=engine.threads),
+    )
+    states = train_dense(short, 0, due=lambda: True)
+    next(states)  # checkpoint 0
+    return states
+
+
+def train_dense(
+    experiment: Experiment,
+    replicate: int,
+    start: Checkpoint | None = None,
+    due: Callable[[], bool] = lambda: False,
+) -> Epochs:
+    """Train the unpruned network of a replicate.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    replicate : int
+    start : Checkpoint, optional
+        A state that was yielded before, to go on from.
+    due : callable
+        As in :func:`lthdask.training.loop.train`.
+
+    Yields
+    ------
+    checkpoint : Checkpoint
+        Checkpoints 0, 1, ..., T, or those after `start`; 0 is before the first step.
+    metrics : EpochMetrics or None
+        Of the epoch; None for checkpoint 0 and inside an epoch.
+    """
+    network = experiment.build(replicate)
+    if start is None:
+        weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        start = Checkpoint(0, weights)
+        yield start, None
+    yield from _each_copied(_train(experiment, network, replicate, start, None, due))
+
+
+def train_ticket(
+    experiment: Experiment,
+    replicate: int,
+    drawn: Ticket,
+    start: Checkpoint | None = None,
+    due: Callable[[], bool] = lambda: False,
+    *,
+    arm: str = "ticket",
+) -> Epochs:
+    """Train what was drawn from its first epoch to T, yielding after each epoch.
+
+    `start` and `due` are as in :func:`train_dense`.
+    """
+    start = start or drawn.origin
+    yield from _each_copied(_train_alone(experiment, replicate, start, drawn.mask, due, arm))
+
+
+def train_tickets(
+    experiment: Experiment,
+    replicate: int,
+    starts: Sequence[Checkpoint],
+    masks: Sequence[dict[str, Tensor]],
+    due: Callable[[], bool] = lambda: False,
+    *,
+    arm: str = "ticket",
+) -> Iterator[Found]:
+    """Train what was drawn for the cells of a cohort, from the same point on, to T.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    replicate : int
+    starts : sequence of Checkpoint
+        Where each starts: that of its ticket, or a state that was yielded before.
+    masks : sequence of dict of str to Tensor
+    due : callable
+        As in :func:`lthdask.training.loop.train`.
+    arm : str
+        Of all of them, or another one that is trained in the same way.
+
+    Yields
+    ------
+    Found
+        Of each ticket what :func:`train_ticket` finds, when it does; `Diverged`, and any state,
+        once its loss is no longer finite.
+    """
+    if len(starts) == 1:
+        try:
+            yield from _train_alone(experiment, replicate, starts[0], masks[0], due, arm)
+        except Diverged as problem:
+            yield Found.at(starts[0], problem)
+        return
+    recipe, child = _trained_as(experiment, arm)
+    torch.set_num_threads(experiment.engine.threads)
+    with experiment.borrowed() as network:
+        yield from train_cohort(
+            network,
+            experiment.data,
+            recipe,
+            starts,
+            masks,
+            seed=experiment.seed,
+            replicate=replicate,
+            engine=experiment.engine,
+            due=due,
+            child=child,
+        )
+
+
+def _train_alone(
+    experiment: Experiment,
+    replicate: int,
+    start: Checkpoint,
+    mask: dict[str, Tensor],
+    due: Callable[[], bool],
+    arm: str,
+) -> Iterator[Found]:
+    recipe, child = _trained_as(experiment, arm)
+    experiment = replace(experiment, recipe=recipe)
+    with experiment.borrowed() as network:
+        yield from _train(experiment, network, replicate, start, mask, due, child)
+
+
+def _each_copied(epochs: Iterator[Found]) -> Epochs:
+    """Yield the states of one model as values: copies, which nothing changes."""
+    for found in epochs:
+        (state,), (outcome,) = found.states(), found.outcomes
+        yield state.copy(), outcome
+
+
+def _trained_as(experiment: Experiment, arm: str) -> tuple[Recipe, int]:
+    """Return the recipe that an arm is trained by, and whether as a child."""
+    recipe = experiment.recipe.fine_tuning() if arm == "fine_tune" else experiment.recipe
+    return recipe, int(arm in CHILDREN)
+
+
+def line(experiment: Experiment, one: Checkpoint, other: Checkpoint) -> list[float]:
+    """Return the test errors between two children, as of :mod:`lthdask.lottery.stability`."""
+    torch.set_num_threads(experiment.engine.threads)
+    with experiment.borrowed() as network:
+        return errors_between(network, experiment.data, experiment.engine, one, other)
+
+
+def densities(
+    experiment: Experiment, trained: Checkpoint
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Count what is left of a network: the weights that are not zero.
+
+    Returns
+    -------
+    network : dict of str to float
+        ``density``, of its prunable weights, and ``parameters_left``, of all its parameters.
+    layers : dict of str to dict of str to float
+        Name of the prunable weight → ``density`` and ``dead_channels``, its output channels
+        without a single weight.
+    """
+    weights = {name: trained.weights[name] for name in experiment.prunable()}
+    sizes = {name: weight.numel() for name, weight in weights.items()}
+    # In NumPy: torch's count_nonzero took three times as long.
+    lives = {name: weight.flatten(1).cpu().numpy() != 0 for name, weight in weights.items()}
+    kept = {name: int(np.count_nonzero(of_layer)) for name, of_layer in lives.items()}
+    parameters = experiment.parameters()
+    pruned = sum(sizes.values()) - sum(kept.values())
+    return (
+        {
+            "density": sum(kept.values()) / sum(sizes.values()),
+            "parameters_left": (parameters - pruned) / parameters,
+        },
+        {
+            name: {
+                "density": kept[name] / sizes[name],
+                "dead_channels": int(np.count_nonzero(~lives[name].any(1))),
+            }
+            for name in weights
+        },
+    )
+
+
+def _train(
+    experiment: Experiment,
+    network: nn.Module,
+    replicate: int,
+    start: Checkpoint,
+    mask: dict[str, Tensor] | None,
+    due: Callable[[], bool],
+    child: int = 0,
+) -> Iterator[Found]:
+    engine = experiment.engine
+    torch.set_num_threads(engine.threads if mask is not None else engine.dense_threads)
+    return train(
+        network,
+        experiment.data,
+        experiment.recipe,
+        start,
+        seed=experiment.seed,
+        replicate=replicate,
+        mask=mask,
+        engine=engine,
+        due=due,
+        child=child,
+    )

@@ -1,0 +1,59 @@
+"""Tickets: sparse networks at the start of their training.
+
+A ticket is checkpoint k under a mask that was taken from the *final* dense weights
+(Frankle & Carbin 2019, section 1).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from lthdask.pruning.masks import Mask
+from lthdask.training.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A sparse network at the start of its training; of a control, what stands in its place.
+
+    Attributes
+    ----------
+    origin : Checkpoint
+        Checkpoint k, or what the arm starts from, before the mask is laid over it.
+    mask : dict of str to Tensor
+        ``True`` where a weight survives.
+    cutoffs : dict of str to float
+        The lowest score that survives, per weight; NaN where spared.
+    """
+
+    origin: Checkpoint
+    mask: dict[str, Tensor]
+    cutoffs: dict[str, float]
+
+    @cached_property
+    def start(self) -> Checkpoint:
+        """`origin` with pruned weights, and their optimizer buffers, at zero: a copy."""
+        return masked(self.origin, self.mask)
+
+
+def masked(checkpoint: Checkpoint, mask: Mask) -> Checkpoint:
+    """Return a copy of `checkpoint` with what the mask prunes at zero, momentum included.
+
+    A weight at zero whose momentum is not would come back to life at the next step.
+    """
+
+    def zeroed(name: str, tensor: Tensor) -> Tensor:
+        kept = mask.get(name)
+        if kept is None or kept.shape != tensor.shape:
+            return tensor.clone()
+        return tensor * kept
+
+    return Checkpoint(
+        checkpoint.epoch,
+        {name: zeroed(name, tensor) for name, tensor in checkpoint.weights.items()},
+        {
+            name: {buffer: zeroed(name, tensor) for buffer, tensor in of_weight.items()}
+            for name, of_weight in checkpoint.buffers.items()
+        },
+    )

@@ -1,0 +1,1 @@
+"""Networks by name, and stacks of them for a cohort. Knows only torch and torchvision."""

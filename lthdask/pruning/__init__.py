@@ -1,0 +1,1 @@
+"""Which weights may go: the rule, the scores, the masks and how far they are apart."""

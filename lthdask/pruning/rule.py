@@ -1,0 +1,172 @@
+"""Pruning: which weights of a network may go, and the rule by which they do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from torch import Tensor, nn
+
+from lthdask.errors import InputError
+from lthdask.pruning.scores import SCORES, Weights
+
+MOST_ROUNDS = 1000
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How a mask is taken from the weights of a network.
+
+    Parameters
+    ----------
+    score : str
+        What weights are ranked by. Of the final weights: ``global``, ``|w|`` over the whole
+        network; ``layerwise``, ``|w|`` within each layer; ``lamp``, the layer-adaptive
+        score of Lee et al. (ICLR 2021). Of the final and the initial weights (Zhou et al.,
+        NeurIPS 2019): ``magnitude_increase``, ``movement``. Of the initial weights and
+        their gradients: ``snip`` (Lee et al., ICLR 2019), ``synflow`` (Tanaka et al.,
+        NeurIPS 2020). All but ``layerwise`` rank over the whole network.
+    by : {"share", "cutoff"}
+        Whether a threshold is the share of weights to prune, in (0, 1), or the cutoff
+        itself: the lowest score that survives, more than 0.
+    schedule : {"one_shot", "iterative"}
+        All weights are pruned at once, or in rounds, each from the trained weights of the
+        round before (Frankle & Carbin, ICLR 2019, section 1).
+    spare : tuple of str
+        What is never pruned: ``stem``, ``depthwise``, ``classifier``, or names of
+        weights, ``*`` allowed.
+    rate : float
+        Share of the remaining weights that a round prunes, in (0, 1).
+    rounds : int
+        Rounds of ``iterative``, at least 1; 0 with ``one_shot``.
+    layer_rates : mapping of str to float
+        Of ``layerwise``: the rates of layers that differ from `rate`, each in (0, 1), by
+        name as in `spare`. Frankle & Carbin 2019 prune the output layer at half the rate of
+        the others. In one shot, a layer loses what it would in the rounds that lead there.
+    """
+
+    score: Literal[
+        "global", "layerwise", "lamp", "magnitude_increase", "movement", "snip", "synflow"
+    ] = "global"
+    by: Literal["share", "cutoff"] = "share"
+    schedule: Literal["one_shot", "iterative"] = "one_shot"
+    spare: tuple[str, ...] = ()
+    rate: float = 0.2
+    rounds: int = 0
+    layer_rates: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate must be above 0 and below 1; got {self.rate}")
+        for name, rate in self.layer_rates.items():
+            if not 0 < rate < 1:
+                raise ValueError(f"layer_rates.{name} must be above 0 and below 1; got {rate}")
+        if self.layer_rates and self.score != "layerwise":
+            raise ValueError(f"layer_rates belong to the score layerwise; got {self.score!r}")
+        in_rounds = self.schedule == "iterative" or self.score == "synflow"
+        if self.by == "cutoff" and (in_rounds or self.layer_rates):
+            raise ValueError("rounds, layer_rates and synflow prune shares; got by cutoff")
+        if self.schedule == "one_shot" and self.rounds:
+            raise ValueError(f"rounds belong to the iterative schedule; got {self.rounds}")
+        if self.schedule == "iterative" and self.needs_gradients:
+            raise ValueError(
+                f"{self.score} scores the initial weights, so rounds of training teach it nothing"
+            )
+        if self.schedule == "iterative":
+            if not 1 <= self.rounds <= MOST_ROUNDS:
+                raise ValueError(f"rounds must be 1 to {MOST_ROUNDS}; got {self.rounds}")
+            if len({*self.thresholds(), 1.0}) <= self.rounds:
+                raise ValueError(
+                    f"{self.rounds} rounds at rate {self.rate} go on when nothing is left "
+                    f"to prune; use fewer"
+                )
+
+    def thresholds(self) -> tuple[float, ...]:
+        """Return the share that is pruned after each round of iterative pruning."""
+        return tuple(round(1 - (1 - self.rate) ** n, 12) for n in range(1, self.rounds + 1))
+
+    @property
+    def needs_initial(self) -> bool:
+        """Whether the score looks at the initial weights."""
+        return "initial" in SCORES[self.score].needs
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the score looks at gradients at the initial weights."""
+        return "gradients" in SCORES[self.score].needs
+
+    @property
+    def meaning(self) -> tuple[str, str]:
+        """Units and description of a threshold."""
+        if self.by == "cutoff":
+            return f"{self.score} score", "lowest score that survives pruning"
+        return "1", "share of the prunable weights that is pruned"
+
+    def check(self, thresholds: Sequence[float]) -> None:
+        """Refuse thresholds that are outside the range of `by`."""
+        low, high = min(thresholds), max(thresholds)
+        if self.by == "share" and not (low > 0 and high < 1):
+            wrong = low if not low > 0 else high
+            raise InputError(f"a threshold is the share to prune, between 0 and 1; got {wrong:g}")
+        if self.by == "cutoff" and not (low > 0 and high < float("inf")):
+            wrong = low if not low > 0 else high
+            raise InputError(f"a cutoff is a score, a number above 0; got {wrong:g}")
+
+
+def prunable_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Return the convolution and linear weights by name, in the network's order.
+
+    Biases and batch norm are never prunable. The choice is by the layer's type: a name
+    that contains "weight" would take batch norm in.
+    """
+    return {
+        f"{name}.weight" if name else "weight": layer.weight.detach()
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+
+
+def spared_weights(weights: Weights, spare: Sequence[str]) -> frozenset[str]:
+    """Return the names of those of the prunable `weights` that `spare` keeps whole.
+
+    Raises
+    ------
+    InputError
+        If an entry of `spare` matches nothing, or nothing is left to prune.
+    """
+    spared = {name for entry in spare for name in _named(weights, entry, "spare")}
+    if len(spared) == len(weights):
+        raise InputError(f"spare keeps every layer, so nothing can be pruned: {', '.join(spare)}")
+    return frozenset(spared)
+
+
+def rates_by_layer(weights: Weights, pruning: Pruning) -> dict[str, float]:
+    """Return the share of its remaining weights that each layer loses in a round.
+
+    Raises
+    ------
+    InputError
+        If an entry of `pruning.layer_rates` matches nothing, or two match one layer.
+    """
+    rates: dict[str, float] = {}
+    for entry, rate in pruning.layer_rates.items():
+        for name in _named(weights, entry, "layer_rates"):
+            if name in rates:
+                raise InputError(f"layer_rates give {name!r} a second rate, as {entry!r}")
+            rates[name] = rate
+    return dict.fromkeys(weights, pruning.rate) | rates
+
+
+def _named(weights: Weights, entry: str, key: str) -> list[str]:
+    """Return the names of the weights that an entry of `spare` or `layer_rates` stands for."""
+    names = list(weights)
+    # One input channel per filter; in the stem, that is an image of one channel.
+    depthwise = [n for n in names[1:] if weights[n].ndim == 4 and weights[n].shape[1] == 1]
+    kinds = {"stem": names[:1], "depthwise": depthwise, "classifier": names[-1:]}
+    found = kinds.get(entry) or [name for name in names if fnmatchcase(name, entry)]
+    if not found:
+        raise InputError(
+            f"{key} names {entry!r}, which this network does not have; "
+            f"use stem, depthwise, classifier, or a weight such as {names[0]!r}"
+        )
+    return found

@@ -1,0 +1,143 @@
+"""Sensitivity: gradients at the initial weights, by which SNIP and SynFlow prune.
+
+Both choose a mask before anything is trained: SNIP by what the loss, SynFlow by what the
+flow from input to output hangs on. The network that is given is never changed, its
+batch-norm statistics included: gradients are taken of a copy.
+"""
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthdask.data.batches import Data
+from lthdask.pruning.masks import Mask, draw_mask
+from lthdask.pruning.rule import Pruning, prunable_weights
+from lthdask.pruning.scores import scored
+
+
+def loss_gradients(
+    network: nn.Module, data: Data, batch_size: int, seed: int, replicate: int
+) -> dict[str, Tensor]:
+    """Return the gradient of the mean loss by each prunable weight, for ``snip``.
+
+    Of the first batch of epoch 1, in the study's order: one batch, as Lee et al., "SNIP:
+    single-shot network pruning based on connection sensitivity" (ICLR 2019, algorithm 1),
+    and in training mode, as batch norm has no statistics yet.
+
+    Parameters
+    ----------
+    network : Module
+        With its initial weights, on the device of `data`.
+    data : Data
+    batch_size : int
+        Images in the batch.
+    seed, replicate : int
+        What the order of the data and its augmentation are drawn from.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Name of weight → gradient in nats per unit of the weight, float32, whatever the
+        engine's precision. On a CPU its last bits depend on the number of threads.
+    """
+    images, labels = next(data.epoch(batch_size, seed, replicate, 1))
+    copied = copy.deepcopy(network).train()
+    loss = F.cross_entropy(copied(images), labels)
+    return _gradients(loss, copied)
+
+
+def synaptic_flow(
+    network: nn.Module, image_shape: tuple[int, int, int], mask: Mask | None = None
+) -> dict[str, Tensor]:
+    """Return the gradient of the synaptic flow by each prunable weight, for ``synflow``.
+
+    The flow is the sum of the outputs for an image of ones, with the magnitude of every
+    parameter in its place (Tanaka et al., "Pruning neural networks without any data by
+    iteratively conserving synaptic flow", NeurIPS 2020, equation 2), in evaluation mode, as
+    their code does.
+
+    Parameters
+    ----------
+    network : Module
+        With its initial weights.
+    image_shape : tuple of int
+        Channels, height and width of an image.
+    mask : mapping of str to Tensor, optional
+        What is pruned already.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Name of weight → gradient by its magnitude, float64, at least 0. On a CPU its last
+        bits depend on the number of threads.
+    """
+    # Flow grows by a factor per layer: it passes the largest float32 within deep networks.
+    copied = copy.deepcopy(network).double().eval()
+    weights = prunable_weights(copied)
+    with torch.no_grad():
+        for tensor in copied.state_dict().values():
+            tensor.abs_()
+        for name, kept in (mask or {}).items():
+            weights[name].mul_(kept)
+    for module in copied.modules():
+        if isinstance(module, nn.ReLU6):
+            module.max_val = math.inf  # the flow is far above 6, where nothing has a gradient
+    device = next(copied.parameters()).device
+    flow = copied(torch.ones(1, *image_shape, dtype=torch.float64, device=device)).sum()
+    return _gradients(flow, copied)
+
+
+def synflow_mask(
+    network: nn.Module,
+    threshold: float,
+    pruning: Pruning,
+    spared: frozenset[str],
+    image_shape: tuple[int, int, int],
+    rounds: int = 100,
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Prune by SynFlow, in rounds whose densities fall exponentially.
+
+    In one round, whole layers would go: a layer's scores sum to the same flow, so those of
+    a large layer are low. Scored anew while it shrinks, its last weights carry all of it
+    (Tanaka et al., NeurIPS 2020, theorem 3 and algorithm 1).
+
+    Parameters
+    ----------
+    network : Module
+        With its initial weights.
+    threshold : float
+        Share of the weights that are not spared to prune, in (0, 1).
+    pruning : Pruning
+        With the score ``synflow``.
+    spared : frozenset of str
+        Names of weights that are kept whole.
+    image_shape : tuple of int
+        Channels, height and width of an image.
+    rounds : int
+        At least 1; 100 in the paper.
+
+    Returns
+    -------
+    mask, cutoffs
+        As :func:`lthdask.pruning.masks.draw_mask` returns them; cutoffs are of the last round.
+    """
+    weights = prunable_weights(network)
+    mask = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    shares = [1 - (1 - threshold) ** (n / rounds) for n in range(1, rounds)]
+    for share in [*shares, threshold]:
+        flow = synaptic_flow(network, image_shape, mask)
+        living = {name: kept for name, kept in mask.items() if name not in spared}
+        scores = scored("synflow", living, weights, initial=weights, gradients=flow)
+        mask, cutoffs = draw_mask(weights, share, pruning, spared, before=mask, scores=scores)
+    return mask, cutoffs
+
+
+def _gradients(value: Tensor, network: nn.Module) -> dict[str, Tensor]:
+    """Return the gradient of a value by the prunable weights of the network it came from."""
+    parameters = dict(network.named_parameters())
+    names = list(prunable_weights(network))
+    gradients = torch.autograd.grad(value, [parameters[name] for name in names])
+    return dict(zip(names, gradients, strict=True))

@@ -1,0 +1,59 @@
+"""Evaluation: what a network gets right, and in which precision and layout it computes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthdask.data.batches import EVALUATION_BATCH, Data, Split
+from lthdask.training.engine import Engine
+
+
+def evaluate(network: nn.Module, data: Data, split: Split, engine: Engine) -> tuple[float, float]:
+    """Return the mean loss, in nats, and the accuracy, in [0, 1], on a split."""
+    network.eval()
+    loss = correct = torch.zeros((), dtype=torch.float64, device=data.mean.device)
+    with torch.inference_mode(), precision(engine):
+        for images, labels in data.evaluation(split, data.evaluation_batch()):
+            logits = at_least_float32(network(laid_out(images)))
+            loss = loss + F.cross_entropy(logits, labels, reduction="sum")
+            correct = correct + (logits.argmax(1) == labels).sum()
+    return float(loss) / len(split), float(correct) / len(split)
+
+
+def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None:
+    """Replace batch-norm statistics by those of the training images under these weights.
+
+    Without them, a network whose weights were not trained as they are now (masked, or
+    between two others) is judged by the statistics of another one.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a mean over all batches
+    network.train()
+    try:
+        with torch.no_grad(), precision(engine):
+            for images, _ in data.evaluation(data.train):
+                if len(images) == min(EVALUATION_BATCH, len(data.train)):
+                    network(laid_out(images))
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return logits in a precision that a loss can be computed in."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def precision(engine: Engine) -> torch.autocast:
+    """Return the context that a network's forward pass runs in."""
+    return torch.autocast(engine.device, torch.bfloat16, enabled=engine.precision == "bfloat16")
+
+
+def laid_out(images: Tensor) -> Tensor:
+    """Return images in channels_last, where convolutions of this field are fastest."""
+    return images.contiguous(memory_format=torch.channels_last)

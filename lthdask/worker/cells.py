@@ -1,0 +1,216 @@
+"""What a worker does with cells: draw what they train, train it, and write their results.
+
+The cells of a cohort are trained side by side; on a CPU, that is one cell.
+"""
+
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from math import nan
+
+import torch
+
+from lthdask.events import Event, Here
+from lthdask.grid import CHILDREN, Cell
+from lthdask.lottery import drawing, runs
+from lthdask.lottery.learning_speed import learning_speed
+from lthdask.lottery.stability import barrier
+from lthdask.lottery.ticket import Ticket
+from lthdask.storage import checkpoints
+from lthdask.storage.cube import Cube
+from lthdask.storage.schema import Status
+from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.loop import Diverged, Found
+from lthdask.worker.resuming import Training, follow
+from lthdask.worker.work import Work, cube_of
+
+
+def train_cells(
+    work: Work, cells: Sequence[Cell], here: Here, *dense: Checkpoint
+) -> list[str | Exception]:
+    """Train the cells of a cohort, and write their results into the cube.
+
+    Parameters
+    ----------
+    work : Work
+    cells : sequence of Cell
+        Of one `Cell.cohort`.
+    here : Here
+    *dense : Checkpoint
+        Of the dense run: those of :meth:`lthdask.study.Study.checkpoints_for`.
+
+    Returns
+    -------
+    list of str or Exception
+        What became of each: ``done``, ``diverged``, or what it raised while the others went on.
+        One that was done already, by a worker that died before it could say so, is left as it
+        is, unless others wait for final weights of it that are lost.
+
+    Raises
+    ------
+    Stopped
+        If the worker has to go; the states are saved.
+    Exception
+        What training itself raised, of whichever cell.
+    """
+    cube, by_epoch = cube_of(work), {state.epoch: state for state in dense}
+    outcomes = dict[Cell, str | Exception]()
+    waiting = list[tuple[Cell, Training]]()
+    for cell in cells:
+        status = cube.status(cell) if work.folder.begun(cell) else Status.PENDING
+        if status is Status.DIVERGED or (status is Status.DONE and not _is_lost(work, cell)):
+            outcomes[cell] = status.name.lower()
+        else:
+            waiting.append((cell, Training(work, cell, here)))
+
+    def point(pair: tuple[Cell, Training]) -> tuple[int, int]:
+        start = pair[1].start
+        return (start.epoch, start.step) if start else (pair[0].first_epoch, 0)
+
+    for _, together in groupby(sorted(waiting, key=point), point):
+        begun, group = [], list(together)
+        for cell, training in group:
+            try:
+                begun.append(_Run.begun(training, cell, by_epoch, len(group)))
+            except Exception as problem:
+                outcomes[cell] = problem
+        outcomes |= _train(work, begun, by_epoch)
+    return [outcomes[cell] for cell in cells]
+
+
+def _is_lost(work: Work, cell: Cell) -> bool:
+    """Return whether others wait for final weights of a cell that are not there."""
+    return work.study.awaited(cell) and not checkpoints.holds_ticket(work.folder.final(cell))
+
+
+@functools.lru_cache(maxsize=64)
+def _dense_accuracy(cube: Cube, replicate: int) -> float:
+    """Return what it is while cells are trained, when no dense run of theirs changes."""
+    return cube.dense_accuracy(replicate)
+
+
+@dataclass
+class _Run:
+    """A cell while it is trained.
+
+    Attributes
+    ----------
+    training : Training
+    cell : Cell
+    drawn : Ticket
+    before : Ticket or None
+        Final weights of the cell that this one waits for.
+    status : Status
+    """
+
+    training: Training
+    cell: Cell
+    drawn: Ticket
+    before: Ticket | None
+    status: Status = Status.DONE
+
+    @classmethod
+    def begun(cls, training: Training, cell: Cell, dense: drawing.Dense, beside: int) -> "_Run":
+        """Record the attempt, and draw what is trained."""
+        work = training.work
+        training.begin(cell.first_epoch, beside)
+        waited = work.study.waits_for(cell)
+        before = checkpoints.load_ticket(work.folder.final(waited)) if waited else None
+        drawn = drawing.draw(work.experiment(), cell, dense, before)
+        return cls(training, cell, drawn, before)
+
+
+def _train(work: Work, together: list[_Run], dense: drawing.Dense) -> dict[Cell, str | Exception]:
+    """Train runs that go on from the same point; fewer at a time if they do not fit."""
+    if not together:
+        return {}
+    outcomes = dict[Cell, str | Exception]()
+    try:
+        trainings = [run.training for run in together]
+        for found in follow(trainings, _epochs(work, together), work.experiment()):
+            for run, outcome in zip(together, found.outcomes, strict=True):
+                if isinstance(outcome, Diverged):
+                    run.status = Status.DIVERGED
+            if found.epoch == work.study.recipe.epochs:  # before training, and its states, are gone
+                for run, end in zip(together, found.states(), strict=True):
+                    if run.status is Status.DONE:
+                        outcomes[run.cell] = _written(work, run, dense, end)
+        return outcomes | _all_diverged(work, together, dense)
+    except RuntimeError as problem:  # too little memory; or more elements than a kernel counts
+        if len(together) == 1:
+            raise
+        reason = f"{len(together)} cells cannot be trained side by side, fewer are tried: {problem}"
+    torch.cuda.empty_cache()
+    together[0].training.here.tell(Event("warning", "cohort", reason))
+    outcomes |= _all_diverged(work, together, dense)
+    living = [run for run in together if run.cell not in outcomes]
+    half = max(1, len(living) // 2)
+    return outcomes | _train(work, living[:half], dense) | _train(work, living[half:], dense)
+
+
+def _all_diverged(
+    work: Work, together: list[_Run], dense: drawing.Dense
+) -> dict[Cell, str | Exception]:
+    """Write the results of the cells that diverged."""
+    return {r.cell: _written(work, r, dense) for r in together if r.status is Status.DIVERGED}
+
+
+def _epochs(work: Work, together: list[_Run]) -> Iterator[Found]:
+    cell = together[0].cell
+    return runs.train_tickets(
+        work.experiment(),
+        cell.replicate,
+        [run.training.start or run.drawn.origin for run in together],
+        [run.drawn.mask for run in together],
+        together[0].training.due,
+        arm=cell.arm,
+    )
+
+
+def _written(
+    work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None = None
+) -> str | Exception:
+    try:
+        _write(work, run, dense, end)
+    except Exception as problem:
+        return problem
+    return run.status.name.lower()
+
+
+def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) -> None:
+    """Write the results of a cell, which has no `end` if it diverged; it needs no state then."""
+    study, folder, cube, experiment = work.study, work.folder, cube_of(work), work.experiment()
+    training, cell, drawn = run.training, run.cell, run.drawn
+    metrics, line = dict[str, float](), list[float]()
+    if end:
+        steps = experiment.data.steps(study.recipe.batch_size)
+        metrics = training.curves[end.epoch] | learning_speed(
+            training.learning, cell.first_epoch * steps, _dense_accuracy(cube, cell.replicate)
+        )
+        if cell.arm in CHILDREN:
+            sibling = run.before.origin if run.before else dense[study.recipe.epochs]
+            line = runs.line(experiment, sibling, end)
+            metrics["barrier"] = barrier(line)
+        if study.awaited(cell):
+            final = Ticket(replace(end, buffers={}), drawn.mask, {})
+            checkpoints.save_ticket(folder.final(cell), final)
+    left, layers = runs.densities(experiment, end or drawn.start)
+    cube.write(
+        cell,
+        run.status,
+        metrics | left | {"epochs_trained": len(training.curves)},
+        training.curves,
+        {name: layer | {"cutoff": drawn.cutoffs.get(name, nan)} for name, layer in layers.items()},
+        {
+            "seconds": training.seconds(),
+            "attempts": training.attempt,
+            "started": training.began,
+            "ended": time.time(),
+        },
+        training.place,
+        training.learning,
+        line,
+    )
+    training.end()

@@ -1,0 +1,204 @@
+"""Resuming: training runs that save their state, may be stopped at any step, and are gone on with.
+
+On whichever worker comes next; a run that stops getting further is not begun for ever.
+"""
+
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from lthdask.events import Event, Here, Stopped
+from lthdask.lottery.experiment import Experiment
+from lthdask.storage import checkpoints
+from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.engine import Engine
+from lthdask.training.loop import Diverged, EpochMetrics, Found, Measurement, Outcome
+from lthdask.worker.work import Work
+
+BETWEEN_TELLING = 1.0
+"""Seconds, at least, between two of a run's events. Each takes a millisecond from training, whose
+thread shares its process with Dask's; and of a thousand workers, all pass through one driver."""
+
+
+class Training:
+    """A training run that may be stopped at any step, and goes on from there.
+
+    Parameters
+    ----------
+    work : Work
+    name : object
+        Of the run: a cell, or the name of a dense run.
+    here : Here
+
+    Attributes
+    ----------
+    start : Checkpoint or None
+        The newest state that was saved.
+    curves : dict of int to dict of str to float
+        `EpochMetrics` of the epochs that are done.
+    learning : dict of int to dict of str to float
+        `Measurement` at the iterations inside epochs.
+    digests : dict of str to str
+        Of a dense run: epoch → digest of its checkpoint.
+
+    Raises
+    ------
+    Stopped
+        If the worker has to go already.
+    """
+
+    def __init__(self, work: Work, name: object, here: Here) -> None:
+        if here.should_stop():
+            raise Stopped
+        self.work, self.name, self.here = work, name, here
+        self.place = _place(work.engine)
+        self.began, self._clock = time.time(), time.monotonic()
+        self.saved_at = self._clock
+        self._told_at, self._untold = -math.inf, 0
+        self._state = checkpoints.State(work.folder.run(name), self._warn)
+        self.start: Checkpoint | None
+        self.start, notes = self._state.load() or (None, {})
+        self.curves = {int(epoch): values for epoch, values in notes.get("curves", {}).items()}
+        self.learning = {int(at): values for at, values in notes.get("learning", {}).items()}
+        self.digests: dict[str, str] = notes.get("digests", {})
+        self._seconds_before: float = notes.get("seconds", 0.0)
+
+    def begin(self, epoch: int, beside: int = 1) -> None:
+        """Record the attempt; without a state, it starts at the end of `epoch`.
+
+        `beside` runs are trained in one step, and share the time it takes.
+        """
+        self._clock, self._beside = time.monotonic(), beside
+        self.position = (self.start.epoch, self.start.step) if self.start else (epoch, 0)
+        about = {
+            "driver": self.work.driver,
+            "started": self.began,
+            "place": self.place,
+            "pid": os.getpid(),
+            "epoch": self.position[0],
+            "step": self.position[1],
+            "seconds": self._seconds_before,
+            "beside": beside,
+        }
+        most = self.work.max_attempts
+        self.attempt = self.work.folder.begin_attempt(self.name, about, most)
+
+    def restart(self, reason: str) -> None:
+        """Forget the state, which cannot be gone on with."""
+        self._warn(f"{self.name} starts anew: {reason}")
+        self._state.remove()
+        self.start, self.curves, self.learning, self.digests = None, {}, {}, {}
+
+    def due(self) -> bool:
+        """Return whether it is time to save the state."""
+        waited = time.monotonic() - self.saved_at
+        return waited >= self.work.checkpoint_interval or self.here.should_stop()
+
+    def note(self, outcome: Outcome, steps: int) -> None:
+        """Keep what was measured, and say from time to time how many epochs are done."""
+        if isinstance(outcome, EpochMetrics):
+            self.curves[outcome.epoch] = asdict(outcome)
+            self.learning[outcome.epoch * steps] = asdict(outcome)
+            self._untold += 1
+            if time.monotonic() - self._told_at >= BETWEEN_TELLING:
+                self.tell()
+        elif isinstance(outcome, Measurement):
+            self.learning[outcome.iteration] = asdict(outcome)
+
+    def tell(self) -> None:
+        """Say how many epochs are done since this was said."""
+        if self._untold:
+            self.here.tell(Event("epoch", str(self.name), epochs=self._untold))
+        self._untold, self._told_at = 0, time.monotonic()
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Save the state."""
+        notes = {
+            "curves": self.curves,
+            "learning": self.learning,
+            "digests": self.digests,
+            "seconds": self.seconds(),
+        }
+        self._state.save(checkpoint, notes)
+        self.saved_at = time.monotonic()
+
+    def seconds(self) -> float:
+        """Return how long the run has taken, in all attempts that went on from one another."""
+        return self._seconds_before + (time.monotonic() - self._clock) / self._beside
+
+    def end(self) -> None:
+        """Remove the state: the results are written."""
+        self._state.remove()
+
+    def _warn(self, sentence: str) -> None:
+        self.here.tell(Event("warning", str(self.name), sentence))
+
+    def compare_with_lifetime(self, epoch: float) -> None:
+        """Warn if an epoch takes, in seconds, longer than a worker lives."""
+        lifetime = self.here.lifetime
+        if lifetime and epoch > lifetime:
+            sentence = (
+                f"an epoch takes {epoch:.0f} s, longer than the {lifetime:.0f} s that a worker "
+                f"has: it goes on inside an epoch, but a longer wall-time would start less often"
+            )
+            self.here.tell(Event("warning", "lifetime", sentence))
+
+
+def follow(
+    trainings: Sequence[Training],
+    epochs: Iterator[Found],
+    experiment: Experiment,
+) -> Iterator[Found]:
+    """Pass on what is trained; keep the curves of each run, and save its state when it is due.
+
+    Parameters
+    ----------
+    trainings : sequence of Training
+        Of runs that are trained side by side.
+    epochs : iterator of Found
+        What was found of them.
+    experiment : Experiment
+
+    Raises
+    ------
+    Stopped
+        If the worker has to go; the states are saved.
+    """
+    last, steps = experiment.recipe.epochs, experiment.data.steps(experiment.recipe.batch_size)
+    first, clock = trainings[0], time.monotonic()
+    epoch, step = first.position
+    try:
+        for found in epochs:
+            for training, outcome in zip(trainings, found.outcomes, strict=True):
+                training.note(outcome, steps)
+            yield found
+            if all(isinstance(outcome, Diverged) for outcome in found.outcomes):
+                continue
+            done = (found.epoch - epoch) * steps + found.step - step
+            first.compare_with_lifetime((time.monotonic() - clock) * steps / max(done, 1))
+            if found.epoch < last and first.due():
+                leaving = first.here.should_stop()
+                each = zip(trainings, found.states(), found.outcomes, strict=True)
+                for training, state, outcome in each:
+                    if not isinstance(outcome, Diverged):
+                        training.save(state)
+                first.saved_at = time.monotonic()  # many take as long as an interval
+                if leaving:
+                    raise Stopped
+    finally:
+        for training in trainings:
+            training.tell()
+
+
+def _place(engine: Engine) -> str:
+    """Return host, device and, in a queue, the number of the job."""
+    device: str = engine.device
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    jobs = [
+        os.environ[name] for name in ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID") if name in os.environ
+    ]
+    device += f":{visible}" if device == "cuda" and visible else ""
+    return " ".join([platform.node(), device, *(f"job {job}" for job in jobs[:1])])

@@ -1,0 +1,126 @@
+"""What a worker does: look around, train a dense network, compare masks; cells are in cells.py.
+
+The bodies of the tasks. Each takes small values, and leaves its results on disk, because
+results that only live on a worker are lost with it.
+"""
+
+import itertools
+import platform
+from dataclasses import dataclass, replace
+
+from lthdask.errors import InputError
+from lthdask.events import Here
+from lthdask.lottery import drawing, runs
+from lthdask.pruning.distances import distances
+from lthdask.pruning.rule import prunable_weights
+from lthdask.storage import checkpoints
+from lthdask.storage.cube import Cube
+from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.engine import Choice
+from lthdask.training.loop import Found
+from lthdask.worker.resuming import Training, follow
+from lthdask.worker.work import Work
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a worker finds.
+
+    Attributes
+    ----------
+    choice : Choice
+        The study's engine, decided for this worker's device, and why.
+    layers : list of str
+        Names of the prunable weights.
+    steps : int
+        Batches in an epoch.
+    majority : float
+        Share of the validation images that are of the most frequent class.
+    """
+
+    choice: Choice
+    layers: list[str]
+    steps: int
+    majority: float
+
+
+def look_around(work: Work, word: str, here: Here) -> Surroundings:
+    """Check, before anything is trained, that the study can be trained here.
+
+    Raises
+    ------
+    InputError
+        If the device, the study's folder or the data cannot be used from this worker.
+    """
+    host = platform.node()
+    if not work.folder.find_word(word):
+        raise InputError(
+            f"the worker on {host} does not see the folder {work.folder.path}; "
+            f"give one on a shared file system with --out"
+        )
+    experiment = replace(work, engine=work.engine.chosen()).experiment()
+    train, batch = len(experiment.data.train), work.study.recipe.batch_size
+    if train < batch:
+        raise InputError(f"batch_size is {batch}, but there are only {train} training images")
+    layers = list(prunable_weights(experiment.build()))
+    choice = runs.choose_engine(work.engine, experiment)
+    validation = experiment.data.validation.labels
+    majority = int(validation.bincount().max()) / len(validation)
+    return Surroundings(choice, layers, experiment.data.steps(batch), majority)
+
+
+def dense_run(replicate: int) -> str:
+    """Return the name of a dense run."""
+    return f"dense-r{replicate}"
+
+
+def train_dense(work: Work, replicate: int, here: Here) -> dict[str, str]:
+    """Train the dense network of a replicate; save its checkpoints and its curves.
+
+    Its state is kept until the driver has written down the digests.
+
+    Returns
+    -------
+    dict of str to str
+        Epoch → digest of its checkpoint.
+    """
+    study, folder = work.study, work.folder
+    training = Training(work, dense_run(replicate), here)
+    for epoch, digest in training.digests.items():
+        try:
+            checkpoints.require(checkpoints.path_of(folder.path, replicate, int(epoch)), digest)
+        except InputError as error:
+            training.restart(str(error))
+            break
+    training.begin(0)
+    experiment = work.experiment()
+    epochs = runs.train_dense(experiment, replicate, training.start, training.due)
+    checkpoint = training.start
+    for found in follow([training], itertools.starmap(Found.at, epochs), experiment):
+        (checkpoint,) = found.states()
+        if checkpoint.step == 0:
+            done = checkpoint.epoch
+            path = checkpoints.path_of(folder.path, replicate, done)
+            complete = done <= study.kept_until or done == study.recipe.epochs
+            training.digests[str(done)] = checkpoints.save(path, checkpoint, complete)
+    Cube(folder.cube).write_dense(replicate, training.curves, training.learning)
+    if checkpoint:
+        training.save(checkpoint)
+    return training.digests
+
+
+def compare_masks(work: Work, replicate: int, threshold: float, here: Here) -> None:
+    """Write the distances between the masks of every two epochs of a dense run."""
+    folder, experiment = work.folder, work.experiment()
+    digests = folder.manifest()["checkpoints"][str(replicate)]
+
+    def load(epoch: int) -> Checkpoint:
+        path = checkpoints.path_of(folder.path, replicate, epoch)
+        return checkpoints.load(path, digests[str(epoch)])
+
+    first = load(0)
+    masks = (
+        drawing.mask_at(experiment, replicate, threshold, {0: first, epoch: load(epoch)}, epoch)
+        for epoch in range(work.study.recipe.epochs + 1)
+    )
+    Cube(folder.cube).write_mask_distances(replicate, threshold, distances(masks))
