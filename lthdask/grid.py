@@ -8,20 +8,112 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table of arms: what is trained, and what it is compared with.
+
+    Parameters
+    ----------
+    meaning : str
+    start : {"rewound", "final", "new"}
+        Where training starts: checkpoint k of the dense run, checkpoint T, or another
+        initialisation.
+    mask : {"ticket", "random", "parent", "none"}
+        Whose mask is laid over it: the ticket's; a random one with the ticket's count in each
+        layer; the parent's; or none.
+    has_k, has_threshold : bool
+        Without a k, all T epochs are trained. An arm that lacks one of the two is trained once
+        along that axis, and stored at its first value.
+    compared_with : {"dense", "ticket"}
+        Its accuracy is compared with that of the dense run or of the ticket; with `reordered`,
+        the barrier to it is measured.
+    lacks : {"", "mask", "weights"}
+        What a winning ticket has and this control takes away.
+    fine_tuned : bool
+        Trained at the recipe's rate for fine-tuning.
+    reordered : bool
+        A child: it sees the same data in another order.
+    parent : str, optional
+        The arm whose final weights and mask it needs, of the same cell.
+    """
+
+    meaning: str
+    start: Literal["rewound", "final", "new"] = "rewound"
+    mask: Literal["ticket", "random", "parent", "none"] = "ticket"
+    has_k: bool = True
+    has_threshold: bool = True
+    compared_with: Literal["dense", "ticket"] = "ticket"
+    lacks: Literal["", "mask", "weights"] = ""
+    fine_tuned: bool = False
+    reordered: bool = False
+    parent: str | None = None
+
+    def rewind_epochs(self, axis: Sequence[int]) -> Sequence[int]:
+        """Return the values of the rewind axis at which this arm is trained."""
+        return axis if self.has_k else axis[:1]
+
+    def thresholds(self, axis: Sequence[float]) -> Sequence[float]:
+        """Return the values of the threshold axis at which this arm is trained."""
+        return axis if self.has_threshold else axis[:1]
+
+    @property
+    def trained_like(self) -> tuple[object, ...]:
+        """Arms that are equal in this have one recipe, data order and optimizer state."""
+        return self.start == "final", self.fine_tuned, self.reordered, self.mask == "none"
+
 
 ARMS = {
-    "ticket": "checkpoint k under the mask, trained for epochs k + 1..T",
-    "random_mask": "checkpoint k under a random mask with the ticket's count in each layer",
-    "reinit": "a new initialisation under the mask, trained for all T epochs; has no k",
-    "lr_rewind": "the final dense weights under the mask, at the rates of epochs k + 1..T",
-    "fine_tune": "the final dense weights under the mask, at the rate for fine-tuning",
-    "ticket_child": "the ticket with another order of the data, for its stability",
-    "dense_child": "the dense run from k on with another order of the data; has no threshold",
+    "ticket": Arm(
+        "checkpoint k under the mask, trained for epochs k + 1..T",
+        compared_with="dense",
+    ),
+    "random_mask": Arm(
+        "checkpoint k under a random mask with the ticket's count in each layer",
+        mask="random",
+        lacks="mask",
+    ),
+    "reinit": Arm(
+        "a new initialisation under the mask, trained for all T epochs; has no k",
+        start="new",
+        has_k=False,
+        lacks="weights",
+    ),
+    "lr_rewind": Arm(
+        "the final dense weights under the mask, at the rates of epochs k + 1..T",
+        start="final",
+    ),
+    "fine_tune": Arm(
+        "the final dense weights under the mask, at the rate for fine-tuning",
+        start="final",
+        fine_tuned=True,
+    ),
+    "ticket_child": Arm(
+        "the ticket with another order of the data, for its stability",
+        mask="parent",
+        reordered=True,
+        parent="ticket",
+    ),
+    "dense_child": Arm(
+        "the dense run from k on with another order of the data; has no threshold",
+        mask="none",
+        has_threshold=False,
+        compared_with="dense",
+        reordered=True,
+    ),
 }
-"""What is done with the mask: name → meaning."""
-CHILDREN = ("ticket_child", "dense_child")
-"""Arms that see the data in another order."""
+"""The known arms: name → what it is. To add one, add a row; where it starts from something new,
+or takes another mask, also a function in :mod:`lthdask.lottery.drawing`."""
+CONTROLS = tuple(
+    name for name, arm in ARMS.items() if arm.compared_with == "ticket" and not arm.reordered
+)
+"""Arms whose accuracy is compared with the ticket's."""
+SCRATCH = tuple(name for name, arm in ARMS.items() if arm.lacks)
+"""Controls that lack what makes a winning ticket: its mask, or its weights."""
+STABILITY = tuple(name for name, arm in ARMS.items() if arm.reordered)
+"""Children, whose barriers measure stability."""
 POINTS_ON_LINE = 30
 """Points on the line between two children, their ends included."""
 MOST_CELLS = 1_000_000
@@ -43,13 +135,12 @@ class Cell:
     @property
     def first_epoch(self) -> int:
         """Epochs that are done before the cell is trained."""
-        return 0 if self.arm == "reinit" else self.rewind_epoch
+        return self.rewind_epoch if ARMS[self.arm].has_k else 0
 
     @property
-    def cohort(self) -> tuple[int, int, str]:
+    def cohort(self) -> tuple[object, ...]:
         """What it shares with cells that can be trained beside it: data, rates and steps done."""
-        together = "ticket" if self.arm in ("random_mask", "reinit") else self.arm
-        return self.replicate, self.first_epoch, together
+        return self.replicate, self.first_epoch, ARMS[self.arm].trained_like
 
 
 @dataclass(frozen=True)
@@ -119,7 +210,7 @@ def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:
     """
     if most == 1:
         return [[cell] for cell in cells]
-    together: dict[tuple[int, int, str], list[Cell]] = {}
+    together: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
         together.setdefault(cell.cohort, []).append(cell)
     parts = []
@@ -134,12 +225,11 @@ def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:
 def is_applicable(cell: Cell, axes: Mapping[str, Sequence[Any]]) -> bool:
     """Return whether there is something to train at a position of the grid.
 
-    A new initialisation has no rewind epoch, and a dense child no threshold: they are
-    trained once and stored at the first value of that axis.
+    An arm without a rewind epoch, or without a threshold, is trained once along that axis.
     """
-    if cell.arm == "reinit":
-        return bool(cell.rewind_epoch == axes["rewind_epoch"][0])
-    return cell.arm != "dense_child" or bool(cell.threshold == axes["threshold"][0])
+    arm = ARMS[cell.arm]
+    at_k = cell.rewind_epoch in arm.rewind_epochs(axes["rewind_epoch"])
+    return at_k and cell.threshold in arm.thresholds(axes["threshold"])
 
 
 def longest_first(cells: Iterable[Cell]) -> list[Cell]:

@@ -18,7 +18,7 @@ import yaml
 
 from lthdask.data.readers import DataSource
 from lthdask.errors import InputError
-from lthdask.grid import Cell, Grid
+from lthdask.grid import ARMS, Cell, Grid
 from lthdask.networks.build import Network, on_meta
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
 from lthdask.training.engine import Engine
@@ -96,10 +96,11 @@ class Study:
             raise ValueError(
                 f"mask_epoch must lie between 1 and the {epochs} epochs; got {self.mask_epoch}"
             )
-        if "fine_tune" in self.grid.arms:
-            self.recipe.fine_tuning()
-        if "ticket_child" in self.grid.arms and "ticket" not in self.grid.arms:
-            raise ValueError("the arm ticket_child is compared with the arm ticket; add that")
+        for name in self.grid.arms:
+            if ARMS[name].fine_tuned:
+                self.recipe.fine_tuning()
+            if (parent := ARMS[name].parent) and parent not in self.grid.arms:
+                raise ValueError(f"the arm {name} is compared with the arm {parent}; add that")
         if self.iterative and "ticket" not in self.grid.arms:
             raise ValueError("iterative pruning prunes the arm ticket from round to round; add it")
         self.pruning.check(self.grid.thresholds)
@@ -115,37 +116,35 @@ class Study:
 
     def checkpoints_for(self, cell: Cell) -> list[int]:
         """Return the epochs of the dense run that a cell needs the checkpoints of."""
-        first, last = self.grid.thresholds[0], self.recipe.epochs
-        if cell.arm == "dense_child":
-            return [cell.rewind_epoch, last]
-        if cell.arm == "ticket_child":
-            return [cell.rewind_epoch]
+        arm, last = ARMS[cell.arm], self.recipe.epochs
         needed = set()
-        if not self.iterative or cell.threshold == first:
-            needed.add(self.mask_epoch or last)
-        if self.pruning.needs_initial:
-            needed.add(0)
-        if cell.arm in ("lr_rewind", "fine_tune"):
-            needed.add(last)
-        elif cell.arm != "reinit":
+        if arm.start == "rewound":
             needed.add(cell.rewind_epoch)
+        if arm.start == "final" or (arm.reordered and arm.compared_with == "dense"):
+            needed.add(last)
+        if arm.mask in ("ticket", "random"):
+            if not self.iterative or cell.threshold == self.grid.thresholds[0]:
+                needed.add(self.mask_epoch or last)
+            if self.pruning.needs_initial:
+                needed.add(0)
         return sorted(needed)
 
     def waits_for(self, cell: Cell) -> Cell | None:
         """Return the cell whose final weights a cell needs, if it needs any."""
-        if cell.arm == "ticket_child":
-            return replace(cell, arm="ticket")
+        arm = ARMS[cell.arm]
+        if arm.parent:
+            return replace(cell, arm=arm.parent)
         earlier = [t for t in self.grid.thresholds if t < cell.threshold]
-        if not self.iterative or not earlier or cell.arm == "dense_child":
+        if not self.iterative or not earlier or arm.mask == "none":
             return None
         return replace(cell, arm="ticket", threshold=earlier[-1])
 
     def awaited(self, cell: Cell) -> bool:
         """Return whether a cell's final weights are needed by others."""
-        if cell.arm != "ticket":
-            return False
+        if any(ARMS[name].parent == cell.arm for name in self.grid.arms):
+            return True
         last = cell.threshold == self.grid.thresholds[-1]
-        return "ticket_child" in self.grid.arms or (self.iterative and not last)
+        return cell.arm == "ticket" and self.iterative and not last
 
     @property
     def kept_until(self) -> int:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthdask.grid import Cell, Grid, cohorts
+from lthdask.grid import ARMS, CONTROLS, SCRATCH, Arm, Cell, Grid, cohorts
 
 axes = st.builds(
     Grid,
@@ -73,3 +73,24 @@ def test_cohorts_hold_every_cell_once_and_differ_in_size_by_one(count, most):
     assert max(sizes) <= most
     assert max(sizes) - min(sizes) <= 1
     assert len(sizes) == -(-count // most)
+
+
+def test_the_table_says_what_each_arm_is_compared_with_and_what_it_takes_away():
+    assert CONTROLS == ("random_mask", "reinit", "lr_rewind", "fine_tune")
+    assert SCRATCH == ("random_mask", "reinit")
+    children = {name for name, arm in ARMS.items() if arm.reordered}
+    assert children == {"ticket_child", "dense_child"}
+    assert {arm.parent for arm in ARMS.values()} == {None, "ticket"}
+
+
+def test_an_arm_without_a_k_or_a_threshold_is_trained_once_along_that_axis(monkeypatch):
+    monkeypatch.setitem(ARMS, "constant", Arm("a row", start="new", has_k=False))
+    monkeypatch.setitem(ARMS, "unpruned", Arm("a row", mask="none", has_threshold=False))
+    grid = Grid((0.5, 0.9), (1, 3), ("constant", "unpruned"))
+    assert grid.cells() == [
+        Cell("constant", 0, 0.5, 1),
+        Cell("constant", 0, 0.9, 1),
+        Cell("unpruned", 0, 0.5, 1),
+        Cell("unpruned", 0, 0.5, 3),
+    ]
+    assert [cell.first_epoch for cell in grid.cells()] == [0, 0, 1, 3]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import ARMS, Arm, Cell
 from lthdask.lottery import drawing, runs
 from lthdask.pruning.rule import Pruning
 from lthdask.streams import Purpose, permutation, stream
@@ -345,3 +345,14 @@ def test_runs_that_are_trained_by_turns_end_as_they_would_alone(experiment, dens
     for turn in by_turns:
         ends |= {i: found[0] for i, found in enumerate(turn) if found}
     assert [equal(ends[i], alone[i]) for i in (0, 1)] == [True, True]
+
+
+def test_a_new_arm_is_a_row_of_the_table(experiment, dense, monkeypatch):
+    row = Arm("final weights under a random mask", start="final", mask="random", lacks="mask")
+    monkeypatch.setitem(ARMS, "shuffled_fine_tune", row)
+    drawn, control = (draw(experiment, dense, arm) for arm in ("shuffled_fine_tune", "random_mask"))
+    last = dense[experiment.recipe.epochs]
+    assert (drawn.origin.epoch, drawn.origin.buffers) == (K, last.buffers)
+    for name, kept in drawn.mask.items():
+        assert torch.equal(kept, control.mask[name])
+        assert torch.equal(drawn.origin.weights[name], last.weights[name])

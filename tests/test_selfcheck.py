@@ -113,13 +113,13 @@ def test_the_batches_of_another_epoch_are_found(trained, monkeypatch):
 
 @pytest.mark.parametrize("drawn_from", ["k", "always 1"])
 def test_a_mask_of_early_weights_is_found(trained, monkeypatch, drawn_from):
-    of = drawing._mask
+    of = drawing.MASKS["ticket"]
 
     def broken(experiment, cell, dense, before):
         epoch = cell.rewind_epoch if drawn_from == "k" else 1
         return of(experiment, cell, dict.fromkeys(dense, dense[epoch]), before)
 
-    monkeypatch.setattr(drawing, "_mask", broken)
+    monkeypatch.setitem(drawing.MASKS, "ticket", broken)
     fails(trained, "mask", "is not that of k=0" if drawn_from == "k" else "larger, after training")
 
 

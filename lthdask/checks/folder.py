@@ -17,7 +17,7 @@ import numpy as np
 
 from lthdask.driver.preparing import empty_cube
 from lthdask.errors import InputError
-from lthdask.grid import Cell
+from lthdask.grid import ARMS, Cell
 from lthdask.networks.build import on_meta
 from lthdask.pruning.rule import prunable_weights
 from lthdask.storage import checkpoints
@@ -201,7 +201,7 @@ def _is_complete(array: str, values: Any, cell: Cell, epochs: int) -> bool:
         trained = np.arange(epochs) >= cell.first_epoch
         return bool((np.isfinite(values) == trained[:, np.newaxis]).all())
     if array == "line":
-        return cell.arm.endswith("_child") == bool(np.isfinite(values).all())
+        return ARMS[cell.arm].reordered == bool(np.isfinite(values).all())
     if array == "layers":  # a spared one has no cutoff
         counted = [name != "cutoff" for name in LAYERS]
         return bool(np.isfinite(values[:, counted]).all())

@@ -23,7 +23,7 @@ from lthdask.driver.adaptive import Point, Search
 from lthdask.driver.preparing import epochs_to_train
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Event
-from lthdask.grid import Cell, cohorts
+from lthdask.grid import ARMS, Cell, cohorts
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.schema import Status
@@ -277,8 +277,9 @@ class Sweep:
         axes = study.grid.thresholds, study.grid.rewind_epochs
         self.points: dict[Point, list[Cell]] = {point: [] for point in product(*axes)}
         for cell in cells:  # those without a k, or a threshold, belong to all of them
-            thresholds = axes[0] if cell.arm == "dense_child" else (cell.threshold,)
-            ks = axes[1] if cell.arm == "reinit" else (cell.rewind_epoch,)
+            arm = ARMS[cell.arm]
+            thresholds = (cell.threshold,) if arm.has_threshold else axes[0]
+            ks = (cell.rewind_epoch,) if arm.has_k else axes[1]
             for point in product(thresholds, ks):
                 self.points[point].append(cell)
         spent = epochs_to_train(study, [cell for cell in cells if cell not in self.left], 0)

@@ -4,14 +4,14 @@ On each worker, a dense run's weights are scored once for all thresholds, and a 
 once for all rewind epochs and arms.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from lthdask.grid import Cell
+from lthdask.grid import ARMS, Cell
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
 from lthdask.pruning.masks import Mask, draw_mask, random_mask
@@ -22,6 +22,8 @@ from lthdask.training.checkpoint import Checkpoint
 
 Dense = Mapping[int, Checkpoint]
 """Checkpoints of a replicate's dense run: epoch → state."""
+Drawing = tuple[dict[str, Tensor], dict[str, float]]
+"""A mask, and its cutoffs."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class _Drawn:
     """What was drawn from a dense run's weights, kept by a worker for as long as those are."""
 
     scores: dict[Hashable, dict[str, Tensor]] = field(default_factory=dict)
-    masks: dict[Hashable, tuple[dict[str, Tensor], dict[str, float]]] = field(default_factory=dict)
+    masks: dict[Hashable, Drawing] = field(default_factory=dict)
 
 
 _drawn: WeakKeyDictionary[Checkpoint, _Drawn] = WeakKeyDictionary()
@@ -57,28 +59,33 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
     left of it. The controls ``lr_rewind`` and ``fine_tune`` keep the weights, and the
     optimizer's state, of the dense run's end (Renda, Frankle & Carbin 2020, section 3).
     """
-    k, last = cell.rewind_epoch, experiment.recipe.epochs
-    if cell.arm == "dense_child":
-        return Ticket(dense[k], {}, {})
-    if cell.arm == "ticket_child":
-        assert before
-        return Ticket(_origin(experiment, dense[k]), before.mask, {})
-    mask, cutoffs = _mask(experiment, cell, dense, before)
-    if cell.arm == "random_mask":
-        mask = random_mask(mask, _spared(experiment), experiment.seed, cell.replicate)
-    if cell.arm == "reinit":
-        weights = experiment.build(cell.replicate, again=True).state_dict()
-        start = Checkpoint(0, {name: tensor.cpu() for name, tensor in weights.items()})
-    elif cell.arm in ("lr_rewind", "fine_tune"):
-        start = replace(dense[last], epoch=k)
-    else:
-        start = dense[k]
-    return Ticket(_origin(experiment, start), mask, cutoffs)
+    arm = ARMS[cell.arm]
+    mask, cutoffs = MASKS[arm.mask](experiment, cell, dense, before)
+    start = STARTS[arm.start](experiment, cell, dense)
+    if experiment.fresh_buffers and arm.mask != "none":
+        start = replace(start, buffers={})  # as open_lth does, without momentum
+    return Ticket(start, mask, cutoffs)
 
 
-def _origin(experiment: Experiment, start: Checkpoint) -> Checkpoint:
-    """Return where a ticket starts: of `fresh_buffers` as open_lth does, without momentum."""
-    return replace(start, buffers={}) if experiment.fresh_buffers else start
+def _rewound(experiment: Experiment, cell: Cell, dense: Dense) -> Checkpoint:
+    return dense[cell.rewind_epoch]
+
+
+def _final(experiment: Experiment, cell: Cell, dense: Dense) -> Checkpoint:
+    return replace(dense[experiment.recipe.epochs], epoch=cell.rewind_epoch)
+
+
+def _new(experiment: Experiment, cell: Cell, dense: Dense) -> Checkpoint:
+    weights = experiment.build(cell.replicate, again=True).state_dict()
+    return Checkpoint(0, {name: tensor.cpu() for name, tensor in weights.items()})
+
+
+STARTS: dict[str, Callable[[Experiment, Cell, Dense], Checkpoint]] = {
+    "rewound": _rewound,
+    "final": _final,
+    "new": _new,
+}
+"""`lthdask.grid.Arm.start` → a function that returns it."""
 
 
 def mask_at(
@@ -86,7 +93,7 @@ def mask_at(
 ) -> Mask:
     """Return the mask that the weights of an epoch of the dense run would give, 0 included."""
     cell = Cell("ticket", replicate, threshold, 0)
-    return _mask(replace(experiment, mask_epoch=epoch), cell, dense, None)[0]
+    return _tickets(replace(experiment, mask_epoch=epoch), cell, dense, None)[0]
 
 
 def ticket(
@@ -102,9 +109,7 @@ def _spared(experiment: Experiment) -> frozenset[str]:
     return spared_weights(experiment.prunable(), experiment.pruning.spare)
 
 
-def _mask(
-    experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+def _tickets(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Drawing:
     """Draw the mask of a ticket and of its controls, with its cutoffs.
 
     All rewind epochs and arms of a threshold share it, and all thresholds the scores, but for
@@ -137,6 +142,29 @@ def _mask(
         if len(drawn.masks) > KEPT_MASKS:
             drawn.masks.pop(next(iter(drawn.masks)), None)
     return found
+
+
+def _random(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Drawing:
+    mask, cutoffs = _tickets(experiment, cell, dense, before)
+    return random_mask(mask, _spared(experiment), experiment.seed, cell.replicate), cutoffs
+
+
+def _parents(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Drawing:
+    assert before
+    return before.mask, {}
+
+
+def _none(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Drawing:
+    return {}, {}
+
+
+MASKS: dict[str, Callable[[Experiment, Cell, Dense, Ticket | None], Drawing]] = {
+    "ticket": _tickets,
+    "random": _random,
+    "parent": _parents,
+    "none": _none,
+}
+"""`lthdask.grid.Arm.mask` → a function that returns it, with its cutoffs."""
 
 
 def _scores(

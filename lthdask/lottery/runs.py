@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lthdask.grid import CHILDREN
+from lthdask.grid import ARMS
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.stability import errors_between
 from lthdask.lottery.ticket import Ticket
@@ -187,8 +187,8 @@ def _each_copied(epochs: Iterator[Found]) -> Epochs:
 
 def _trained_as(experiment: Experiment, arm: str) -> tuple[Recipe, int]:
     """Return the recipe that an arm is trained by, and whether as a child."""
-    recipe = experiment.recipe.fine_tuning() if arm == "fine_tune" else experiment.recipe
-    return recipe, int(arm in CHILDREN)
+    recipe = experiment.recipe.fine_tuning() if ARMS[arm].fine_tuned else experiment.recipe
+    return recipe, int(ARMS[arm].reordered)
 
 
 def line(experiment: Experiment, one: Checkpoint, other: Checkpoint) -> list[float]:

@@ -13,9 +13,10 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from lthdask.grid import ARMS
 from lthdask.storage.schema import Status
 
-WITHOUT_REWINDING = ("reinit",)
+WITHOUT_REWINDING = tuple(name for name, arm in ARMS.items() if not arm.has_k)
 """Arms that have no k: trained once, stored at one position of the axis, true of every k."""
 
 ROUNDING = 5e-7

@@ -11,12 +11,8 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from lthdask.grid import CONTROLS, SCRATCH
 from lthdask.report.paired import ROUNDING, Means, one_image, values_of
-
-SCRATCH = ("random_mask", "reinit")
-"""Controls that lack what makes a winning ticket: its mask, or its weights."""
-
-CONTROLS = (*SCRATCH, "lr_rewind", "fine_tune")
 
 WINNING, MATCHING, NO_BETTER = "winning ticket", "matching", "no better than control"
 WORSE, UNDECIDED = "worse", "undecided (n too small)"

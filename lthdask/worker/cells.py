@@ -13,7 +13,7 @@ from math import nan
 import torch
 
 from lthdask.events import Event, Here
-from lthdask.grid import CHILDREN, Cell
+from lthdask.grid import ARMS, Cell
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.learning_speed import learning_speed
 from lthdask.lottery.stability import barrier
@@ -189,7 +189,7 @@ def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) 
         metrics = training.curves[end.epoch] | learning_speed(
             training.learning, cell.first_epoch * steps, _dense_accuracy(cube, cell.replicate)
         )
-        if cell.arm in CHILDREN:
+        if ARMS[cell.arm].reordered:
             sibling = run.before.origin if run.before else dense[study.recipe.epochs]
             line = runs.line(experiment, sibling, end)
             metrics["barrier"] = barrier(line)
