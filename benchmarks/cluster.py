@@ -248,7 +248,7 @@ def _resident() -> float:
 def writes(grid: Grid, count: int = 200) -> tuple[float, float]:
     """Return the median milliseconds to open a cube on disk, and to write a cell of it."""
     study = Study.read("digits")
-    layers = list(prunable_weights(on_meta(study.network, 32, 1, 10)))
+    layers = list(prunable_weights(on_meta(study.network, (1, 32, 32), 10)))
     epochs, opened, wrote = study.recipe.epochs, [], []
     with tempfile.TemporaryDirectory(dir=".") as out:
         path = Path(out) / "results.zarr"

@@ -64,7 +64,6 @@ def experiment(
     optimizer = Optimizer("sgd", RATE, MOMENTUM, DECAY)
     return Experiment(
         network=Network("mobilenet_v2", form=form),  # type: ignore[arg-type]
-        image_size=32,
         data=noise(batches, dtype),
         recipe=Recipe(1, BATCH, optimizer),
         pruning=Pruning("lamp"),

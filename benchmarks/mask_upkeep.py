@@ -27,7 +27,6 @@ def main() -> None:
     study = Study.read("digits")
     experiment = Experiment(
         study.network,
-        study.data.image_size,
         load(study.data),
         study.recipe,
         study.pruning,

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 
 import pydantic
 import yaml
+from torch import nn
 
 from lthdask.data.readers import DataSource
 from lthdask.errors import InputError
@@ -104,10 +105,17 @@ class Study:
         if self.iterative and "ticket" not in self.grid.arms:
             raise ValueError("iterative pruning prunes the arm ticket from round to round; add it")
         self.pruning.check(self.grid.thresholds)
-        # Names do not depend on the data, so three channels and ten classes do for the check.
-        weights = prunable_weights(on_meta(self.network, self.data.image_size, 3, 10))
+        weights = prunable_weights(self.outline())
         spared_weights(weights, self.pruning.spare)
         rates_by_layer(weights, self.pruning)
+
+    def outline(self) -> nn.Module:
+        """Return the network without storage: the names and, but for its ends, the shapes.
+
+        The data decide on input channels and classes. Three and ten stand for them here: no
+        name depends on it.
+        """
+        return on_meta(self.network, (3, self.data.image_size, self.data.image_size), 10)
 
     @property
     def iterative(self) -> bool:

@@ -56,7 +56,6 @@ def small_experiment(network: str | Network = "lenet_300_100", **changes: object
         network = Network(network, width=width)
     values = {
         "network": network,
-        "image_size": 8,
         "data": small_data(),
         "recipe": small_recipe(),
         "pruning": Pruning("lamp"),

@@ -33,7 +33,7 @@ class Cohort:
         recipe = small_recipe(2, batch_size=16, label_smoothing=0.1, **recipe)
         data = small_data(size, augmentation=("crop", "flip"))
         self.data = replace(data, mean=data.mean.to(dtype), std=data.std.to(dtype))
-        self.made = small_experiment(network, recipe=recipe, image_size=size, data=self.data)
+        self.made = small_experiment(network, recipe=recipe, data=self.data)
         self.dtype, self.engine, self.recipe = dtype, engine, recipe
         first, second = self.dense(0), self.dense(1)
         dense = [first, first, second]
@@ -203,7 +203,7 @@ def test_starts_that_are_not_at_the_same_point_are_refused():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_of_ours_has_its_layers_exchanged(name):
-    assert stack(build(Network(name), 8, 1, 4), 2).layered
+    assert stack(build(Network(name), (1, 8, 8), 4), 2).layered
 
 
 class Shuffled(nn.Sequential):

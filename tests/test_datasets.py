@@ -91,7 +91,7 @@ def test_mnist_is_read_from_its_idx_files(tmp_path, name, folder):
     assert everything(data) == {image.tobytes() for image in written["train"]}
     assert torch.equal(data.test.images[:, 0], torch.from_numpy(written["t10k"]))
     assert data.test.labels.tolist() == [0, 1, 2, 3, 4, 5]
-    assert data.channels == 1
+    assert data.shape[0] == 1
 
 
 def test_svhn_is_read_from_its_matlab_files(tmp_path, monkeypatch):

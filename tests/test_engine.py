@@ -24,7 +24,7 @@ from tests.conftest import equal, small_experiment
 from tests.test_flow import TINY
 
 CPU = Engine(device="cpu")
-RESNET = on_meta(Network("resnet20"), 8, 1, 4)
+RESNET = on_meta(Network("resnet20"), (1, 8, 8), 4)
 
 
 def never(engine):
@@ -73,7 +73,7 @@ def test_a_precision_that_is_asked_for_is_taken_without_a_measurement(cpu, preci
 
 def test_a_network_without_convolutions_is_not_measured(cpu):
     cpu(bfloat16=True)
-    lenet = on_meta(Network("lenet_300_100"), 8, 1, 4)
+    lenet = on_meta(Network("lenet_300_100"), (1, 8, 8), 4)
     expected = Choice(Engine("cpu", "float32", cohort=1), "the network has no convolution")
     assert choose(CPU, lenet, never) == expected
 

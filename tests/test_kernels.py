@@ -122,7 +122,7 @@ def test_what_is_no_number_stays_none_so_that_a_cell_diverges():
 
 def test_a_stack_with_kernels_computes_what_one_without_computes():
     """Logits in training and after it, gradients, and statistics; of its first blocks."""
-    whole = build(Network("mobilenet_v2", width=0.25), 16, 3, 4)
+    whole = build(Network("mobilenet_v2", width=0.25), (3, 16, 16), 4)
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
     network = nn.Sequential(*whole.features[:4], *head).to(DEVICE)
     found = {}
@@ -157,7 +157,7 @@ def test_a_first_layer_that_normalises_normalises_for_every_model():
 
 
 def test_kernels_are_only_for_a_gpu_in_float32():
-    network = build(Network("mobilenet_v2", width=0.25), 8, 1, 4)
+    network = build(Network("mobilenet_v2", width=0.25), (1, 8, 8), 4)
     assert not stack(network, 2).fused
     assert stack(network.to(DEVICE), 2).fused == (DEVICE.type == "cuda")
     assert not stack(network.to(DEVICE).double(), 2).fused

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lthdask.data.batches import Data, Images
 from lthdask.grid import ARMS, Arm, Cell
 from lthdask.lottery import drawing, runs
 from lthdask.pruning.rule import Pruning
@@ -356,3 +357,22 @@ def test_a_new_arm_is_a_row_of_the_table(experiment, dense, monkeypatch):
     for name, kept in drawn.mask.items():
         assert torch.equal(kept, control.mask[name])
         assert torch.equal(drawn.origin.weights[name], last.weights[name])
+
+
+def test_inputs_may_be_any_numbers_not_only_images_of_bytes():
+    """A table of 12 columns, trained under a mask as images are, alone and in a cohort."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 4
+    table = torch.randn(40, 12, generator=random) + 3 * F.one_hot(labels, 12)
+    rows = Images(table, labels)
+    mean, std = table.mean(0), table.std(0)
+    made = small_experiment(data=Data(rows, rows, rows, 4, mean, std))
+    assert made.prunable()["1.weight"].shape == (300, 12)
+    *_, (dense, metrics) = runs.train_dense(made, 0)
+    assert metrics.test_accuracy > 0.9
+    drawn = drawing.ticket(made, dense, next(runs.train_dense(made, 0))[0], 0.5)
+    *_, (alone, _) = runs.train_ticket(made, 0, drawn)
+    assert runs.densities(made, alone)[0]["density"] == pytest.approx(0.5, abs=1e-4)
+    *_, found = runs.train_tickets(made, 0, [drawn.origin] * 2, [drawn.mask] * 2)
+    for end in found.states():
+        assert torch.allclose(end.weights["1.weight"], alone.weights["1.weight"], atol=1e-5)

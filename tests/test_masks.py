@@ -97,7 +97,7 @@ def test_a_layer_with_a_rate_of_its_own_keeps_the_power_of_it(rounds, usual, slo
 
 
 def test_layers_with_a_rate_of_their_own_are_named_as_those_that_are_spared():
-    weights = prunable_weights(build(Network("mobilenet_v2"), 32, 3, 10))
+    weights = prunable_weights(build(Network("mobilenet_v2"), (3, 32, 32), 10))
     rates = {"stem": 0.3, "features.18.*": 0.4, "classifier": 0.1}
     given = rates_by_layer(weights, Pruning("layerwise", layer_rates=rates))
     assert {name: rate for name, rate in given.items() if rate != 0.2} == {
@@ -291,7 +291,7 @@ def test_lamp_keeps_every_layer_alive_where_global_magnitude_empties_one():
 
 
 def test_batch_norm_and_biases_are_never_prunable():
-    network = build(Network("mobilenet_v2"), 32, 3, 10)
+    network = build(Network("mobilenet_v2"), (3, 32, 32), 10)
     weights = prunable_weights(network)
     by_kind = {"stem": 0, "depthwise": 0, "pointwise": 0, "classifier": 0}
     for name, weight in weights.items():
@@ -307,12 +307,12 @@ def test_batch_norm_and_biases_are_never_prunable():
     modules = dict(network.named_modules())
     layers = [modules[name.removesuffix(".weight")] for name in weights]
     assert all(isinstance(layer, nn.Conv2d | nn.Linear) for layer in layers)
-    with_classes = prunable_weights(build(Network("mobilenet_v2"), 32, 3, 1000))
+    with_classes = prunable_weights(build(Network("mobilenet_v2"), (3, 32, 32), 1000))
     assert sum(w.numel() for w in with_classes.values()) == 2_202_560 + 990 * 1280
 
 
 def test_spared_layers_stay_whole_and_do_not_count():
-    weights = prunable_weights(build(Network("mobilenet_v2"), 32, 3, 10))
+    weights = prunable_weights(build(Network("mobilenet_v2"), (3, 32, 32), 10))
     spared = spared_weights(weights, ["stem", "depthwise", "classifier"])
     assert sum(weights[name].numel() for name in spared) == 864 + 64_224 + 12_800
     mask, cutoffs = draw_mask(weights, 0.5, Pruning("global"), spared)
@@ -326,7 +326,7 @@ def test_spared_layers_stay_whole_and_do_not_count():
 )
 def test_sparing_nothing_known_or_everything_is_refused(spare, problem):
     with pytest.raises(InputError, match=problem):
-        spared_weights(prunable_weights(build(Network("lenet_300_100"), 8, 1, 10)), spare)
+        spared_weights(prunable_weights(build(Network("lenet_300_100"), (1, 8, 8), 10)), spare)
 
 
 @pytest.mark.parametrize(

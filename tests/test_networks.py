@@ -10,7 +10,7 @@ from lthdask.networks.build import Network, build, on_meta, written_out
 
 
 def parameters(network, size=32, channels=3, classes=10):
-    built = on_meta(Network(network), size, channels, classes)
+    built = on_meta(Network(network), (channels, size, size), classes)
     return sum(p.numel() for p in built.parameters())
 
 
@@ -33,21 +33,21 @@ def test_networks_have_the_published_number_of_parameters(name, arguments, count
     [("imagenet", 32, 1), ("imagenet", 224, 7), ("small", 32, 4), ("small", 8, 1)],
 )
 def test_the_small_form_of_mobilenetv2_keeps_four_times_the_resolution(form, size, pixels):
-    network = build(Network("mobilenet_v2", form), size, 3, 10).eval()
+    network = build(Network("mobilenet_v2", form), (3, size, size), 10).eval()
     features = network.features(torch.zeros(1, 3, size, size))
     assert features.shape == (1, 1280, pixels, pixels)
 
 
 @pytest.mark.parametrize("width", [0.5, 1.4])
 def test_the_width_multiplies_the_channels(width):
-    network = build(Network("mobilenet_v2", width=width), 32, 3, 10)
+    network = build(Network("mobilenet_v2", width=width), (3, 32, 32), 10)
     assert network.features[2].out_channels == {0.5: 16, 1.4: 32}[width]
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet20", "lenet_300_100"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_network_takes_one_or_three_channels(name, channels):
-    network = build(Network(name), 16, channels, 7)
+    network = build(Network(name), (channels, 16, 16), 7)
     assert network(torch.randn(2, channels, 16, 16)).shape == (2, 7)
 
 
@@ -55,9 +55,9 @@ def test_every_network_takes_one_or_three_channels(name, channels):
 def test_the_fast_convolutions_are_the_plain_ones(form, size):
     """Outputs, gradients and batch-norm statistics agree with torchvision's, in float64."""
     torch.manual_seed(0)
-    fast = build(Network("mobilenet_v2", form, 0.25), size, 3, 10).double()
+    fast = build(Network("mobilenet_v2", form, 0.25), (3, size, size), 10).double()
     torch.manual_seed(0)
-    plain = build(Network("mobilenet_v2", form, 0.25), size, 3, 10).double()
+    plain = build(Network("mobilenet_v2", form, 0.25), (3, size, size), 10).double()
     for layer in plain.modules():
         if isinstance(layer, nn.Conv2d):
             layer.__class__ = nn.Conv2d
@@ -87,13 +87,13 @@ def test_a_depthwise_convolution_written_out_is_the_convolution(size, stride):
 def test_there_is_no_dropout():
     assert [
         m.p
-        for m in build(Network("mobilenet_v2"), 32, 3, 10).modules()
+        for m in build(Network("mobilenet_v2"), (3, 32, 32), 10).modules()
         if isinstance(m, nn.Dropout)
     ] == [0.0]
 
 
 def test_the_lenet_is_glorot_normal_with_zero_biases():
-    network = build(Network("lenet_300_100"), 28, 1, 10)
+    network = build(Network("lenet_300_100"), (1, 28, 28), 10)
     assert network[1].weight.std().item() == pytest.approx((2 / (784 + 300)) ** 0.5, rel=0.02)
     assert not network[1].bias.any()
 

@@ -52,7 +52,7 @@ def test_the_gradient_is_of_the_mean_loss_of_a_batch():
 
 
 def test_the_batch_is_the_first_of_the_first_epoch_of_the_replicate_as_trained_on():
-    data, network = small_data(augmentation=("flip",)), build(Network("resnet20"), 8, 1, 4)
+    data, network = small_data(augmentation=("flip",)), build(Network("resnet20"), (1, 8, 8), 4)
     gradients, other = (
         loss_gradients(network.eval(), data, 8, seed=3, replicate=replicate) for replicate in (1, 0)
     )
@@ -65,7 +65,7 @@ def test_the_batch_is_the_first_of_the_first_epoch_of_the_replicate_as_trained_o
 
 
 def test_a_network_is_as_it_was():
-    network = build(Network("mobilenet_v2", width=0.25), 8, 1, 4)
+    network = build(Network("mobilenet_v2", width=0.25), (1, 8, 8), 4)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.eval()
     loss_gradients(network, small_data(), 8, seed=0, replicate=0)
@@ -90,7 +90,7 @@ def test_synaptic_flow_is_of_magnitudes_an_image_of_ones_and_what_the_mask_leave
 
 
 def test_flow_reaches_every_layer_of_a_deep_network_and_stays_finite():
-    flow = synaptic_flow(build(Network("mobilenet_v2", "small"), 8, 3, 10), (3, 8, 8))
+    flow = synaptic_flow(build(Network("mobilenet_v2", "small"), (3, 8, 8), 10), (3, 8, 8))
     for name, gradient in flow.items():
         assert gradient.any(), name  # ReLU6 would have stopped it
         assert gradient.isfinite().all(), name
@@ -128,7 +128,7 @@ def test_synflow_never_empties_a_layer_that_one_round_would():
 
 
 def test_one_round_of_synflow_is_one_mask_drawn_by_the_flow():
-    network = build(Network("lenet_300_100"), 8, 1, 4)
+    network = build(Network("lenet_300_100"), (1, 8, 8), 4)
     weights, spared = prunable_weights(network), frozenset({"1.weight"})
     living = {
         n: torch.ones_like(w, dtype=torch.bool) for n, w in weights.items() if n != "1.weight"

@@ -18,7 +18,6 @@ import numpy as np
 from lthdask.driver.preparing import empty_cube
 from lthdask.errors import InputError
 from lthdask.grid import ARMS, Cell
-from lthdask.networks.build import on_meta
 from lthdask.pruning.rule import prunable_weights
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube, attributes
@@ -157,7 +156,7 @@ def _texts(folder: Folder) -> tuple[str, str]:
 
 def _sound_cube(path: Path, study: Study, manifest: Mapping[str, Any]) -> Cube:
     """Make the cube of the study as it was before any cell was trained."""
-    layers = list(prunable_weights(on_meta(study.network, study.data.image_size, 3, 10)))
+    layers = list(prunable_weights(study.outline()))
     return empty_cube(path, study, manifest, layers)
 
 

@@ -93,7 +93,6 @@ def small_experiment(device: str = "auto") -> Experiment:
     engine = study.engine.chosen()
     return Experiment(
         network=study.network,
-        image_size=study.data.image_size,
         data=load(study.data, None).to(torch.device(engine.device)),
         recipe=study.recipe,
         pruning=study.pruning,

@@ -25,11 +25,12 @@ EVALUATION_BATCH_ON_A_GPU = 1000
 
 
 class Images:
-    """Images of one split, as one tensor of bytes.
+    """Inputs of one split, as one tensor: images as bytes, or any other numbers.
 
     Parameters
     ----------
-    images : Tensor of uint8, (N, C, H, W)
+    images : Tensor, (N, ...)
+        Of uint8, (N, C, H, W), where they are images.
     labels : Tensor of int64, (N,)
     """
 
@@ -40,9 +41,9 @@ class Images:
         return len(self.labels)
 
     @property
-    def channels(self) -> int:
-        """Colour channels, 1 or 3."""
-        return self.images.shape[1]
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input; of an image, channels, height and width."""
+        return tuple(self.images.shape[1:])
 
     def to(self, device: torch.device) -> "Images":
         """Return the same images, held on `device`."""
@@ -67,7 +68,6 @@ class ImageFiles:
     do, because a Dask worker under its nanny may not have children.
     """
 
-    channels = 3
     decoders = 8
 
     def __init__(self, paths: list[Path], labels: Tensor, image_size: int) -> None:
@@ -75,6 +75,11 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height and width of an image as it is trained on."""
+        return 3, self.image_size, self.image_size
 
     def to(self, device: torch.device) -> "ImageFiles":
         """Return self: files stay on disk."""
@@ -136,8 +141,8 @@ class Data:
         Disjoint.
     classes : int
         Number of classes; labels are 0..classes - 1.
-    mean, std : Tensor, (C, 1, 1)
-        Of the training images' bytes, per channel.
+    mean, std : Tensor
+        Of the training inputs; of images, of their bytes per channel, (C, 1, 1).
     augmentation : tuple of str
         As in `lthdask.data.readers.DataSource`.
     """
@@ -151,9 +156,9 @@ class Data:
     augmentation: tuple[str, ...] = ()
 
     @property
-    def channels(self) -> int:
-        """Colour channels, 1 or 3."""
-        return self.train.channels
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input; of an image, channels, height and width."""
+        return self.train.shape
 
     def to(self, device: torch.device) -> "Data":
         """Return the same data, held on `device`."""
@@ -182,7 +187,7 @@ class Data:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the (images, labels) of `epoch`, from step `start` on; a child has its own.
 
-        Images are float32, normalised, (batch_size, C, H, W). What is yielded depends on
+        Images are float32, normalised, (batch_size, ...). What is yielded depends on
         nothing but the arguments.
         """
         count, steps = len(self.train), self.steps(batch_size)
@@ -218,17 +223,12 @@ class Data:
 
     def evaluation_batch(self, models: int = 1) -> int:
         """Return how many images are evaluated at once, by so many models side by side."""
-        many = self.mean.is_cuda and self._size <= 64 and models <= 16
+        many = self.mean.is_cuda and self.shape[-1] <= 64 and models <= 16
         return EVALUATION_BATCH_ON_A_GPU if many else EVALUATION_BATCH
 
     @property
-    def _size(self) -> int:
-        train = self.train
-        return train.images.shape[3] if isinstance(train, Images) else train.image_size
-
-    @property
     def _border(self) -> int:
-        return self._size // 8
+        return self.shape[-1] // 8
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images.float() - self.mean) / self.std

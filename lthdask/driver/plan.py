@@ -9,7 +9,6 @@ from lthdask.driver.preparing import engine_for, epochs_to_train, existing, rema
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.lottery import runs
-from lthdask.networks.build import on_meta
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import read_results
 from lthdask.study import Study
@@ -92,7 +91,7 @@ def plan(
 
 def checkpoint_bytes(study: Study) -> int:
     """Return the size of the checkpoints of one dense run, but for their headers."""
-    network = on_meta(study.network, study.data.image_size, 3, 10)
+    network = study.outline()
     weights = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     settings = study.recipe.optimizer
     buffers = 2 if settings.name == "adam" else int(settings.momentum > 0)

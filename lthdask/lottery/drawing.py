@@ -131,9 +131,8 @@ def _tickets(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | 
     found = drawn.masks.get((*of, threshold))
     if found is None:
         if pruning.score == "synflow":
-            shape = (experiment.data.channels, experiment.image_size, experiment.image_size)
             network = _initial(experiment, cell, dense).cpu()
-            found = synflow_mask(network, threshold, pruning, spared, shape)
+            found = synflow_mask(network, threshold, pruning, spared, experiment.data.shape)
         else:
             scores = drawn.scores.get(of) or _scores(experiment, cell, dense, final, None)
             drawn.scores[of] = scores

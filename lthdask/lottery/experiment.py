@@ -29,8 +29,6 @@ class Experiment:
     Attributes
     ----------
     network : Network
-    image_size : int
-        In pixels.
     data : Data
         Held on the engine's device.
     recipe : Recipe
@@ -45,7 +43,6 @@ class Experiment:
     """
 
     network: Network
-    image_size: int
     data: Data
     recipe: Recipe
     pruning: Pruning
@@ -64,7 +61,7 @@ class Experiment:
         with _initialising, torch.random.fork_rng(devices=[]):
             bits = stream(self.seed, replicate, Purpose.INITIALISATION, int(again))
             torch.manual_seed(int(bits.random_raw() >> 1))
-            network = build(self.network, self.image_size, self.data.channels, self.data.classes)
+            network = build(self.network, self.data.shape, self.data.classes)
         return _laid_out(network.to(torch.device(self.engine.device)))
 
     @contextmanager
@@ -97,8 +94,8 @@ class Experiment:
         return _parameters(*self._kind)
 
     @property
-    def _kind(self) -> tuple[Network, int, int, int]:
-        return self.network, self.image_size, self.data.channels, self.data.classes
+    def _kind(self) -> tuple[Network, tuple[int, ...], int]:
+        return self.network, self.data.shape, self.data.classes
 
 
 # Once per process: to go through the modules of MobileNetV2 takes a cell a millisecond.

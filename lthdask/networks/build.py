@@ -1,10 +1,11 @@
-"""Networks by name, fitted to the image size and the number of classes.
+"""Networks by name, fitted to the shape of an input and the number of classes.
 
-All of them take images of one or three channels; a single channel is shown to every
-channel of a three-channel stem, so a network has the same weights whatever the data.
+The convolutional ones take images of one or three channels; a single channel is shown to
+every channel of a three-channel stem, so a network has the same weights whatever the data.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from lthdask.errors import one_of
 
+Shape = tuple[int, ...]
 SEVEN_STAGES = [  # expansion, channels, blocks, stride: Sandler et al. 2018, table 2
     [1, 16, 1, 1],
     [6, 24, 2, 2],
@@ -55,21 +57,19 @@ class Network:
             raise ValueError(f"width must be above 0 and at most 4; got {self.width}")
 
 
-def build(network: Network, image_size: int, channels: int, classes: int) -> nn.Module:
+def build(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return `network` with freshly drawn weights, from torch's global random state.
 
     Parameters
     ----------
     network : Network
         Which one.
-    image_size : int
-        Height and width of the images, in pixels.
-    channels : int
-        1 or 3.
+    shape : tuple of int
+        Shape of one input; of an image, channels (1 or 3), height and width.
     classes : int
         Number of outputs.
     """
-    return NETWORKS[network.name](network, image_size, channels, classes)
+    return NETWORKS[network.name](network, shape, classes)
 
 
 class Pointwise(nn.Conv2d):
@@ -124,7 +124,7 @@ def written_out(images: Tensor, weight: Tensor, stride: int) -> Tensor:
     return channels_last.permute(0, 3, 1, 2).to(images.dtype)
 
 
-def mobilenet_v2(network: Network, image_size: int, channels: int, classes: int) -> nn.Module:
+def mobilenet_v2(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return torchvision's MobileNetV2 (Sandler et al. 2018), without dropout.
 
     Without, because a draw inside the network would tie its result to how often it has
@@ -200,17 +200,17 @@ class ResNet20(nn.Module):
         return logits
 
 
-def resnet20(network: Network, image_size: int, channels: int, classes: int) -> nn.Module:
+def resnet20(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return ResNet-20."""
     return ResNet20(classes)
 
 
-def lenet_300_100(network: Network, image_size: int, channels: int, classes: int) -> nn.Module:
+def lenet_300_100(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return LeNet-300-100, Glorot-normal as in Frankle & Carbin 2019, figure 2.
 
-    266,610 parameters on MNIST.
+    It takes inputs of any shape; 266,610 parameters on MNIST.
     """
-    widths = (channels * image_size**2, 300, 100, classes)
+    widths = (math.prod(shape), 300, 100, classes)
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in pairwise(widths):
         layer = nn.Linear(before, after)
@@ -220,16 +220,16 @@ def lenet_300_100(network: Network, image_size: int, channels: int, classes: int
     return nn.Sequential(*layers[:-1])
 
 
-NETWORKS: dict[str, Callable[[Network, int, int, int], nn.Module]] = {
+NETWORKS: dict[str, Callable[[Network, Shape, int], nn.Module]] = {
     "mobilenet_v2": mobilenet_v2,
     "resnet20": resnet20,
     "lenet_300_100": lenet_300_100,
 }
-"""The known networks: name → function of (network, image size, channels, classes)."""
+"""The known networks: name → function of (network, shape of an input, classes)."""
 
 
 @functools.cache  # torchvision takes 0.1 s to build MobileNetV2
-def on_meta(network: Network, image_size: int, channels: int, classes: int) -> nn.Module:
+def on_meta(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return `network` without storage: names and shapes only. It is shared; copy to change it."""
     with torch.device("meta"):
-        return build(network, image_size, channels, classes)
+        return build(network, shape, classes)

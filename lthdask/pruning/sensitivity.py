@@ -50,11 +50,11 @@ def loss_gradients(
 
 
 def synaptic_flow(
-    network: nn.Module, image_shape: tuple[int, int, int], mask: Mask | None = None
+    network: nn.Module, shape: tuple[int, ...], mask: Mask | None = None
 ) -> dict[str, Tensor]:
     """Return the gradient of the synaptic flow by each prunable weight, for ``synflow``.
 
-    The flow is the sum of the outputs for an image of ones, with the magnitude of every
+    The flow is the sum of the outputs for an input of ones, with the magnitude of every
     parameter in its place (Tanaka et al., "Pruning neural networks without any data by
     iteratively conserving synaptic flow", NeurIPS 2020, equation 2), in evaluation mode, as
     their code does.
@@ -63,8 +63,8 @@ def synaptic_flow(
     ----------
     network : Module
         With its initial weights.
-    image_shape : tuple of int
-        Channels, height and width of an image.
+    shape : tuple of int
+        Shape of one input.
     mask : mapping of str to Tensor, optional
         What is pruned already.
 
@@ -86,7 +86,7 @@ def synaptic_flow(
         if isinstance(module, nn.ReLU6):
             module.max_val = math.inf  # the flow is far above 6, where nothing has a gradient
     device = next(copied.parameters()).device
-    flow = copied(torch.ones(1, *image_shape, dtype=torch.float64, device=device)).sum()
+    flow = copied(torch.ones(1, *shape, dtype=torch.float64, device=device)).sum()
     return _gradients(flow, copied)
 
 
@@ -95,7 +95,7 @@ def synflow_mask(
     threshold: float,
     pruning: Pruning,
     spared: frozenset[str],
-    image_shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     rounds: int = 100,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Prune by SynFlow, in rounds whose densities fall exponentially.
@@ -114,8 +114,8 @@ def synflow_mask(
         With the score ``synflow``.
     spared : frozenset of str
         Names of weights that are kept whole.
-    image_shape : tuple of int
-        Channels, height and width of an image.
+    shape : tuple of int
+        Shape of one input.
     rounds : int
         At least 1; 100 in the paper.
 
@@ -128,7 +128,7 @@ def synflow_mask(
     mask = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
     shares = [1 - (1 - threshold) ** (n / rounds) for n in range(1, rounds)]
     for share in [*shares, threshold]:
-        flow = synaptic_flow(network, image_shape, mask)
+        flow = synaptic_flow(network, shape, mask)
         living = {name: kept for name, kept in mask.items() if name not in spared}
         scores = scored("synflow", living, weights, initial=weights, gradients=flow)
         mask, cutoffs = draw_mask(weights, share, pruning, spared, before=mask, scores=scores)

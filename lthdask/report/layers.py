@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from lthdask.networks.build import on_meta
 from lthdask.pruning.rule import prunable_weights
 from lthdask.storage.schema import Status
 from lthdask.study import Study
@@ -77,7 +76,7 @@ def limiting_layers(results: xr.Dataset, threshold: float) -> list[Layer]:
     """
     study = Study.from_dict(results.attrs["study"])
     # Only the last layer's channels, and the first's inputs, depend on the data.
-    shapes = prunable_weights(on_meta(study.network, study.data.image_size, 3, 10))
+    shapes = prunable_weights(study.outline())
     means = layer_means(results).sel(threshold=threshold)
     names, densities = means.layer.values.tolist(), means.density.values.tolist()
     living = [

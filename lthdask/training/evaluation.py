@@ -55,5 +55,7 @@ def precision(engine: Engine) -> torch.autocast:
 
 
 def laid_out(images: Tensor) -> Tensor:
-    """Return images in channels_last, where convolutions of this field are fastest."""
+    """Return images in channels_last, where convolutions are fastest; other inputs as they are."""
+    if images.ndim != 4:
+        return images
     return images.contiguous(memory_format=torch.channels_last)

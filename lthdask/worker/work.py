@@ -52,7 +52,6 @@ class Work:
         study = self.study
         return Experiment(
             network=study.network,
-            image_size=study.data.image_size,
             data=_data(study.data, self.data, self.download, self.engine.device),
             recipe=study.recipe,
             pruning=study.pruning,
