@@ -32,8 +32,9 @@ from lthdask.grid import Grid
 from lthdask.lottery import runs
 from lthdask.networks.build import on_meta
 from lthdask.pruning.rule import prunable_weights
+from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
-from lthdask.storage.schema import CURVES, LAYERS, METRICS, RECORD, Status, create_cube
+from lthdask.storage.schema import CURVES, LAYERS, METRICS, RECORD, Extent, Status
 from lthdask.study import Study
 
 PARTS = ("start", "rate", "overhead", "cell", "write")
@@ -252,7 +253,7 @@ def writes(grid: Grid, count: int = 200) -> tuple[float, float]:
     epochs, opened, wrote = study.recipe.epochs, [], []
     with tempfile.TemporaryDirectory(dir=".") as out:
         path = Path(out) / "results.zarr"
-        create_cube(path, grid.axes(), epochs, layers, {}, study.pruning.meaning)
+        create_cube(path, Extent(grid.axes(), epochs, layers, study.pruning.meaning), {})
         for cell in list(grid.cells())[:: max(1, len(grid.cells()) // count)]:
             began = time.perf_counter()
             cube = Cube(path)

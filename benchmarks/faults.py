@@ -118,7 +118,7 @@ class Soak:
         else:
             os.kill(victim[1]["pid"], fault.how)
         if fault.damage:
-            states = list(self.folder.run(victim[0]).glob("state-*.safetensors"))
+            states = list(self.folder.of_run(victim[0]).glob("state-*.safetensors"))
             newest = max(states, key=lambda file: file.stat().st_mtime_ns, default=None)
             if newest is not None:
                 content = bytearray(newest.read_bytes())

@@ -21,7 +21,7 @@ from distributed import Client
 from distributed.comm.tcp import TCP
 
 from lthdask.cluster.queue import Queue, Task
-from lthdask.events import Event, Here
+from lthdask.events import Event, TaskContext
 from lthdask.grid import Cell, Grid
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
@@ -36,7 +36,7 @@ CHECKPOINT = 800_000
 GRID = Grid(tuple((i + 1) / 17 for i in range(16)), tuple(range(EPOCHS)))
 
 
-def sleep_cell(work: Work, cell: Cell, unit: float, here: Here, *checkpoints: bytes) -> str:
+def sleep_cell(work: Work, cell: Cell, unit: float, here: TaskContext, *checkpoints: bytes) -> str:
     """Sleep for as many units as the cell has epochs; without a unit, tell of each."""
     assert all(len(checkpoint) == CHECKPOINT for checkpoint in checkpoints)
     epochs = EPOCHS - cell.first_epoch

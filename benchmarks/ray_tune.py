@@ -30,7 +30,7 @@ from ray import tune
 
 from lthdask.cluster.client import open_client
 from lthdask.cluster.queue import Queue, Task
-from lthdask.events import Here
+from lthdask.events import TaskContext
 from lthdask.lottery import runs
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
@@ -65,7 +65,7 @@ def train(work: Work, cell: int) -> float:
     return last.train_loss
 
 
-def _in_a_task(work: Work, cell: int, here: Here) -> tuple[int, float]:
+def _in_a_task(work: Work, cell: int, here: TaskContext) -> tuple[int, float]:
     return cell, train(work, cell)
 
 

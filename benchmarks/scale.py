@@ -14,9 +14,12 @@ from typing import Any
 
 from lthdask.cluster.queue import Task
 from lthdask.cluster.window import Window
-from lthdask.driver.preparing import empty_cube, remaining_of
+from lthdask.driver.opening import extent_of, open_study
 from lthdask.driver.sweep import Sweep
+from lthdask.storage.creation import create_cube
+from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
+from lthdask.storage.manifest import Manifest
 from lthdask.study import Study
 from lthdask.training.engine import Engine
 from lthdask.worker.tasks import train_dense
@@ -103,15 +106,17 @@ def main() -> None:
     meter.say("study")
     with tempfile.TemporaryDirectory() as out:
         folder = Folder(Path(out))
-        manifest = {"checkpoints": {}, "axes": study.grid.axes(), "steps": 1}
+        engine = Engine(device="cpu", precision="float32", cohort=1)
+        manifest = Manifest({}, "", engine, "", "", study.grid.axes(), steps=1)
+        folder.write_study(study.to_yaml())
         folder.write_manifest(manifest)
-        cube = empty_cube(folder.cube, study, manifest, ["1.weight"])
+        create_cube(folder.cube, extent_of(study, manifest, ["1.weight"]), {})
         meter.say("cube")
-        left = remaining_of(cube.cells(), study, folder, False)
+        left = open_study(study, out).remaining()
         meter.say("remaining")
         queue = Instant()
-        work = Work(study, Engine(cohort=1), folder)
-        sweep = Sweep(work, cube, left.cells, queue, lambda event: None)  # type: ignore[arg-type]
+        work = Work(study, engine, folder)
+        sweep = Sweep(work, manifest, Cube(folder.cube), left, queue)  # type: ignore[arg-type]
         meter.say("sweep")
         for replicate in sorted(left.dense_runs):
             sweep.add_dense_run(replicate)

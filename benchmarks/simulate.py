@@ -18,9 +18,11 @@ from typing import Any
 
 from lthdask.cluster.queue import Task
 from lthdask.cluster.window import Window
+from lthdask.driver.opening import Remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.grid import Cell
 from lthdask.storage.folder import Folder
+from lthdask.storage.manifest import Manifest
 from lthdask.study import Study
 from lthdask.training.engine import Engine
 from lthdask.worker.tasks import train_dense
@@ -181,8 +183,13 @@ def makespan(
     queue = Simulated(arrivals, duration, outcome, world, chance, not in_order)
     with tempfile.TemporaryDirectory() as out:
         folder = Folder(Path(out))
-        folder.write_manifest({"checkpoints": {str(replicate): {} for replicate in runs}})
-        sweep = Sweep(Work(study, Engine(cohort=1), folder), None, cells, queue, lambda event: None)
+        engine = Engine(device="cpu", precision="float32", cohort=1)
+        trained: dict[int, dict[int, str]] = {replicate: {} for replicate in runs}
+        axes = study.grid.axes()
+        manifest = Manifest({}, "", engine, "", "", axes, steps=1, checkpoints=trained)
+        remaining = Remaining(cells, list(runs), set(runs) if dense else set())
+        work = Work(study, engine, folder)
+        sweep = Sweep(work, manifest, None, remaining, queue)  # type: ignore[arg-type]
         for replicate in runs:
             (sweep.add_dense_run if dense else sweep.add_cells)(replicate)
         queue.run()

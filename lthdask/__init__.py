@@ -11,18 +11,20 @@ if TYPE_CHECKING:
     from lthdask.cluster.client import open_client as open_client
     from lthdask.errors import InputError as InputError
     from lthdask.flow import run as run
+    from lthdask.options import Options as Options
     from lthdask.storage.results import open_results as open_results
     from lthdask.study import Study as Study
 
 _HOME = {
     "InputError": "errors",
+    "Options": "options",
     "Study": "study",
     "open_client": "cluster.client",
     "open_results": "storage.results",
     "run": "flow",
 }
 
-__all__ = ["InputError", "Study", "open_client", "open_results", "run"]
+__all__ = ["InputError", "Options", "Study", "open_client", "open_results", "run"]
 
 
 def __getattr__(name: str) -> Any:

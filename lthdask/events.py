@@ -36,7 +36,7 @@ class Stopped(Exception):  # noqa: N818 - an outcome of a task, not an error
 
 
 @dataclass(frozen=True)
-class Here:
+class TaskContext:
     """What a task knows of the worker it runs on.
 
     Attributes

@@ -232,10 +232,11 @@ def _print_plan(
     """Say what would be done."""
     from lthdask.cluster.local import local_workers
     from lthdask.driver.plan import plan
+    from lthdask.options import Options
     from lthdask.report.progress import duration
 
     here = deployment == "local"
-    found = plan(study, out, data, retry_failed=retry_failed, here=here)
+    found = plan(study, out, data, Options(retry_failed=retry_failed), here=here)
     room = local_workers(study.engine.threads)
     asked = workers[1] if workers else (room if here else 1)
     count = min(asked, room) if here else asked
@@ -286,7 +287,8 @@ def _print_status(console: Console, out: Path, as_json: bool) -> int:
     study = Study.parse(text, str(folder.path / "study.yaml"))
     results = read_results(folder.path)
     found = ", ".join(f"{count} {status}" for status, count in counts(results).items())
-    dense, driver = len(folder.manifest().get("checkpoints", {})), driver_of(folder.path)
+    manifest, driver = folder.manifest(), driver_of(folder.path)
+    dense = len(manifest.checkpoints) if manifest else 0
     _say(console, f"{study.name}: {found}; {dense} of {study.grid.replicates} dense runs trained")
     _say(console, f"being run by {driver}" if driver else "nobody runs it now")
     for name, state in folder.unfinished().items():

@@ -1,5 +1,7 @@
 """Small real parts for the tests: data of a few images, networks of a few weights."""
 
+import hashlib
+import json
 import os
 
 import numpy as np
@@ -17,6 +19,7 @@ from lthdask.lottery import runs
 from lthdask.lottery.experiment import Experiment
 from lthdask.networks.build import Network
 from lthdask.pruning.rule import Pruning
+from lthdask.storage.manifest import Manifest
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
@@ -85,3 +88,15 @@ def local_client():
 
     with open_client(2, deployment="local") as client:
         yield client
+
+
+def change_manifest(folder, **values):
+    """Write other values into a manifest, with the digest that belongs to them."""
+    file = folder / "manifest.json"
+    whole = json.loads(file.read_text()) | values
+    whole.pop("digest")
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps(whole | {"digest": digest}))
+
+
+MANIFEST = Manifest({"torch": "2.0"}, "node1", ENGINE, "a test", "", {}, steps=1)

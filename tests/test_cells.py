@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lthdask.driver.opening import Remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.errors import ExhaustedError
 from lthdask.events import Stopped
@@ -16,7 +17,7 @@ from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import Status
 from lthdask.worker.cells import train_cells
-from lthdask.worker.resuming import Training
+from lthdask.worker.resuming import ResumableRun
 from lthdask.worker.tasks import train_dense
 from lthdask.worker.work import Work
 from tests.test_flow import RESULTS
@@ -27,7 +28,8 @@ COHORT = [Cell("ticket", 0, threshold, 0) for threshold in (0.5, 0.9)]
 
 def trained(folder, **changes):
     """A folder with nothing but a dense run, and what its cells need."""
-    work = replace(fresh(folder), **changes)
+    work = fresh(folder)
+    work = replace(work, options=replace(work.options, **changes))
     digests = train_dense(work, 0, here())
     return work, dense(work, COHORT[0], digests)
 
@@ -140,7 +142,7 @@ def test_cells_that_were_killed_together_may_each_be_tried_alone(tmp_path):
     killed = here(lambda: False)
     for _ in range(2):
         for cell in COHORT:
-            Training(work, cell, killed).begin(0, beside=2)
+            ResumableRun(work, cell, killed).begin(0, beside=2)
     together = train_cells(work, COHORT, here(), *needed)
     assert all(isinstance(problem, ExhaustedError) for problem in together)
     assert [train_cells(work, [cell], here(), *needed) for cell in COHORT] == [["done"]] * 2
@@ -164,7 +166,9 @@ def test_a_cohort_never_leaves_a_worker_idle(tmp_path, workers, sizes):
     cells = STUDY.changed({"grid.thresholds": "0.5,0.9", "grid.rewind_epochs": "0,2"}).grid.cells()
     engine = replace(STUDY.engine.chosen(), cohort=8)
     queue = Written(workers)
-    sweep = Sweep(Work(STUDY, engine, Folder(tmp_path)), None, cells, queue, print)
+    sweep = Sweep(
+        Work(STUDY, engine, Folder(tmp_path)), None, None, Remaining(cells, [0], set()), queue
+    )
     sweep.queue_cells(cells)
     assert [len(task.arguments[1]) for task in queue.tasks] == sizes
 
@@ -173,7 +177,9 @@ def test_a_cohort_never_leaves_a_worker_idle(tmp_path, workers, sizes):
 def test_cells_that_raised_together_are_tried_again_one_at_a_time(tmp_path, outcome):
     engine = replace(STUDY.engine.chosen(), cohort=2)
     queue = Written(1)
-    sweep = Sweep(Work(STUDY, engine, Folder(tmp_path)), None, COHORT, queue, print)
+    sweep = Sweep(
+        Work(STUDY, engine, Folder(tmp_path)), None, None, Remaining(COHORT, [0], set()), queue
+    )
     sweep.queue_cells(COHORT)
     (task,) = queue.tasks
     task.then(outcome)

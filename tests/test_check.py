@@ -20,6 +20,7 @@ from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results, read_results
 from lthdask.storage.schema import METRICS, Status
+from tests.conftest import change_manifest
 from tests.test_flow import RESULTS, TINY, attempts
 from tests.test_storage import CHECKPOINT
 
@@ -122,7 +123,7 @@ def test_damage_is_named_and_just_that_is_marked_to_be_trained_again(folder, fil
     assert check(folder) == []
     pending = [c for c, s in Cube(folder / CUBE).cells().items() if s is Status.PENDING]
     assert pending == ([CELL] if cell else [])
-    assert list(Folder(folder).manifest()["checkpoints"]) == ([] if dense else ["0"])
+    assert list(Folder(folder).manifest().checkpoints) == ([] if dense else [0])
     read_results(folder)  # is no error
 
 
@@ -181,7 +182,7 @@ def test_where_and_when_of_a_cell_are_read_from_its_attempts(whole, folder):
 def test_an_unknown_status_is_damage_and_no_traceback(folder):
     zarr.open_array(folder / CUBE / "status")[0, 0, 1, 0] = 77
     for read in (lambda: Cube(folder / CUBE).cells(), lambda: read_results(folder)):
-        with pytest.raises(InputError, match=r"77 is .*scripts/check.py"):
+        with pytest.raises(InputError, match=r"77 is .*lthdask check"):
             read()
     (found,) = repair(folder)
     assert (found.what, "77" in found.problem) == (str(CELL), True)
@@ -225,7 +226,7 @@ def test_a_study_that_is_run_can_be_checked_and_not_repaired(folder):
         assert len(check(folder)) == 1
         with pytest.raises(InputError, match="is being run by process"):
             repair(folder)
-    assert "0" in Folder(folder).manifest()["checkpoints"]
+    assert 0 in Folder(folder).manifest().checkpoints
 
 
 def test_the_command_says_what_is_damaged_and_ends_accordingly(folder, tmp_path):
@@ -255,11 +256,26 @@ def test_damaged_results_are_one_sentence_that_names_the_check(folder, file, how
         return
     damage(folder / CUBE / file, how)
     arguments = ["--study", str(folder / "study.yaml"), "--out", str(folder), "--deploy", "local"]
-    ways = [[], ["--dry-run"]] + ([["--status"]] if file != "metrics/zarr.json" else [])
+    ways = [["--dry-run"]] + ([["--status"]] if file != "metrics/zarr.json" else [])
+    if (file, how) not in [(axis, "deleted") for axis in AXES]:  # which a run mends
+        ways.append([])
     for way in ways:
         done = CliRunner().invoke(script("run"), [*arguments, *way])
         assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1), done.output
-        assert f"scripts/check.py {folder} " in done.stderr
+        assert f"lthdask check {folder} " in done.stderr
+
+
+AXES = ["threshold/c/0", "layer/c/0"]
+
+
+@pytest.mark.parametrize("file", AXES)
+def test_axes_that_are_missing_are_mended_by_the_manifest_and_that_is_said(folder, file, caplog):
+    damage(folder / CUBE / file, "deleted")
+    arguments = ["--study", str(folder / "study.yaml"), "--out", str(folder), "--deploy", "local"]
+    done = CliRunner().invoke(script("run"), arguments)
+    assert (done.exit_code, "every cell is done" in done.output) == (0, True), done.output
+    assert "were not those of its manifest; they are now" in caplog.text
+    assert check(folder) == []
 
 
 @pytest.mark.parametrize("file", [f"metrics/{CHUNK}/0", "dense_curves/c/0/0/0"])
@@ -269,7 +285,7 @@ def test_a_damaged_value_is_one_sentence_that_names_the_check(folder, file):
     for way in ([], ["--status"], ["--dry-run"], ["--json"]):
         done = CliRunner().invoke(script("run"), [*arguments, *way])
         assert (done.exit_code, len(done.stderr.splitlines()) <= 2) == (2, True), done.output
-        assert f"scripts/check.py {folder} " in done.stderr
+        assert f"lthdask check {folder} " in done.stderr
 
 
 def test_results_of_another_version_are_refused(folder):
@@ -281,9 +297,8 @@ def test_results_of_another_version_are_refused(folder):
 
 
 def test_a_manifest_with_other_axes_than_the_study_is_beyond_repair(folder):
-    manifest = Folder(folder).manifest()
-    del manifest["axes"]["threshold"][0]
-    Folder(folder).write_manifest(manifest)
+    axes = Folder(folder).manifest().axes
+    change_manifest(folder, axes=axes | {"threshold": axes["threshold"][1:]})
     (found,) = check(folder)
     assert (found.what, found.mend) == ("manifest.json", None)
 
@@ -292,17 +307,13 @@ def test_growth_that_was_killed_is_finished_and_nothing_is_trained_again(folder,
     cube = zarr.open_group(folder / CUBE, use_consolidated=False)
     grown = STUDY.changed({"grid.thresholds": "0.5,0.7,0.8,0.95"})
     digest = hashlib.sha256(grown.to_yaml().encode()).hexdigest()
-    manifest = Folder(folder).manifest() | {"study_digest": digest}
-    manifest["axes"]["threshold"].append(0.7)
+    axes = Folder(folder).manifest().axes
+    axes = axes | {"threshold": [*axes["threshold"], 0.7]}
     (folder / "study.yaml").write_text(grown.to_yaml())
-    Folder(folder).write_manifest(manifest)
+    change_manifest(folder, study_digest=digest, axes=axes)
     for name in ("status", "metrics"):
-        cube[name].resize((1, 1, 4, 2, 7)[: cube[name].ndim])
+        cube[name].resize((1, 1, 4, 2, len(METRICS))[: cube[name].ndim])
     cube["threshold"].resize((4,))  # whose last value is not written
-    with pytest.raises(InputError, match="values of the axis threshold are missing"):
-        run(grown, local_client, folder)
-    repair(folder)
-    assert check(folder) == []
     before = attempts(folder)
     results = run(grown, local_client, folder)
     assert (results.status == Status.DONE).all()

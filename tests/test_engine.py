@@ -2,6 +2,7 @@
 
 import platform
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,16 +11,8 @@ from lthdask.flow import run
 from lthdask.lottery import runs
 from lthdask.networks.build import Network, on_meta
 from lthdask.storage.folder import Folder
-from lthdask.training.engine import (
-    CLEARLY,
-    ROUNDS,
-    SECONDS,
-    Choice,
-    Engine,
-    choose,
-    decided,
-    measured,
-)
+from lthdask.training.choice import CLEARLY, ROUNDS, SECONDS, Choice, choose, decided, measured
+from lthdask.training.engine import Engine
 from tests.conftest import equal, small_experiment
 from tests.test_flow import TINY
 
@@ -136,11 +129,12 @@ def test_the_choice_is_kept_and_used_again_whatever_a_new_one_would_be(local_cli
     small = TINY.changed({"grid.thresholds": "0.5"})
     run(small, local_client, tmp_path, watch=events.append)
     manifest = Folder(tmp_path).manifest()
-    reason = manifest["engine_reason"]
-    assert events[0].status == f"{manifest['engine']['precision']} on cpu: {reason}"
-    other = {"engine": manifest["engine"] | {"precision": "bfloat16"}, "engine_reason": "a test"}
-    Folder(tmp_path).write_manifest(manifest | other)
+    reason = manifest.engine_reason
+    assert events[0].status == f"{manifest.engine.precision} on cpu: {reason}"
+    engine = replace(manifest.engine, precision="bfloat16")
+    other = replace(manifest, engine=engine, engine_reason="a test")
+    Folder(tmp_path).write_manifest(other)
     run(TINY, local_client, tmp_path, watch=events.append)
     assert "bfloat16 on cpu: a test" in [event.status for event in events]
     after = Folder(tmp_path).manifest()
-    assert {name: after[name] for name in other} == other
+    assert (after.engine, after.engine_reason) == (engine, "a test")

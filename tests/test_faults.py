@@ -29,12 +29,14 @@ from lthdask.cluster.client import open_client
 from lthdask.cluster.overrides import SETTINGS
 from lthdask.errors import InputError
 from lthdask.flow import run
+from lthdask.options import Options
 from lthdask.storage import checkpoints
+from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.driver import driver_of
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
-from lthdask.storage.schema import Status, create_cube
+from lthdask.storage.schema import Extent, Status
 from tests.test_flow import RESULTS, TINY
 from tests.test_run import start
 
@@ -183,7 +185,12 @@ def test_workers_that_are_killed_all_the_time_cost_nothing_that_is_done(tmp_path
 
     with open_client(2, deployment="local") as client, meanwhile(kill):
         try:
-            run(STUDY, client, tmp_path, checkpoint_interval=INTERVAL, max_attempts=50)
+            run(
+                STUDY,
+                client,
+                tmp_path,
+                options=Options(checkpoint_interval=INTERVAL, max_attempts=50),
+            )
         finally:
             over.set()
     assert len(killed) >= 5
@@ -210,7 +217,7 @@ def test_a_worker_that_is_told_to_go_loses_no_step(tmp_path, undisturbed, worker
 
     # So rarely saved that only those that are told to go save at all.
     with open_client(workers, deployment="local") as client, meanwhile(terminate):
-        run(STUDY, client, tmp_path, checkpoint_interval=1000, watch=watch)
+        run(STUDY, client, tmp_path, watch=watch, options=Options(checkpoint_interval=1000))
     assert_equal(tmp_path, undisturbed)
     for attempt in told:
         attempts = Folder(tmp_path).attempts(attempt["run"])
@@ -233,7 +240,7 @@ def test_the_only_holder_of_a_checkpoint_dies_and_no_innocent_cell_is_blamed(tmp
             os.kill(killed[0], signal.SIGKILL)
 
         with meanwhile(kill):
-            run(STUDY, client, tmp_path, checkpoint_interval=INTERVAL)
+            run(STUDY, client, tmp_path, options=Options(checkpoint_interval=INTERVAL))
     assert_equal(tmp_path, undisturbed)
     again = [attempt for attempt in begun(tmp_path) if attempt["pid"] == killed[0]]
     assert len(begun(tmp_path)) <= 10 + len(again)
@@ -273,7 +280,7 @@ def test_a_death_between_the_metrics_and_the_status_leaves_the_cell_pending(tmp_
 
     with open_client(2, deployment="local") as client, meanwhile(look):
         client.register_plugin(KilledAtStatus(str(marks)))
-        run(STUDY, client, tmp_path / "run", checkpoint_interval=INTERVAL)
+        run(STUDY, client, tmp_path / "run", options=Options(checkpoint_interval=INTERVAL))
     assert len(list(marks.iterdir())) == 2
     assert half_done[0][0] > half_done[0][1]
     assert_equal(tmp_path / "run", undisturbed)
@@ -305,7 +312,7 @@ def test_workers_that_live_shorter_than_a_cell_finish_it_all_the_same(
         ) as cluster,
         Client(cluster) as client,
     ):
-        run(long, client, tmp_path / "run", checkpoint_interval=0.5)
+        run(long, client, tmp_path / "run", options=Options(checkpoint_interval=0.5))
     lives = Counter(attempt["run"] for attempt in begun(tmp_path / "run"))
     assert min(lives.values()) > 1, lives
     assert_equal(tmp_path / "run", whole)
@@ -327,8 +334,9 @@ def begun_together(code, calls):
 
 ZOMBIE = """
 import sys
-from lthdask.events import Here
+from lthdask.events import TaskContext
 from lthdask.grid import Cell
+from lthdask.options import Options
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
@@ -340,17 +348,20 @@ from pathlib import Path
 path, cell = Path(sys.argv[1]), Cell("ticket", 0, 0.5, 0)
 study = Study.parse((path / "study.yaml").read_text())
 work = Work(
-    study, study.engine.chosen(), Folder(path), checkpoint_interval=0, max_attempts=100
+    study,
+    study.engine.chosen(),
+    Folder(path),
+    options=Options(checkpoint_interval=0, max_attempts=100),
 )
-digests = work.folder.manifest()["checkpoints"]["0"]
+digests = work.folder.manifest().checkpoints[0]
 last, first = (
-    checkpoints.load(checkpoints.path_of(path, 0, e), digests[str(e)]) for e in (40, 0)
+    checkpoints.load(checkpoints.path_of(path, 0, e), digests[e]) for e in (40, 0)
 )
 print("ready", flush=True)
 input()
 for _ in range(3):
     cube_of(work).mark(cell, Status.PENDING)  # or there would be nothing to do
-    train_cells(work, [cell], Here(lambda event: None, lambda: False), last, first)
+    train_cells(work, [cell], TaskContext(lambda event: None, lambda: False), last, first)
 """
 
 
@@ -399,7 +410,7 @@ def test_eight_writers_and_readers_beside_them_never_show_half_a_cell(tmp_path):
         "threshold": [i / 32 for i in range(1, 32)],
         "rewind_epoch": list(range(4)),
     }
-    create_cube(tmp_path / "results.zarr", axes, 3, ["a", "b"], {}, ("1", ""))
+    create_cube(tmp_path / "results.zarr", Extent(axes, 3, ["a", "b"]), {})
     cube = Cube(tmp_path / "results.zarr")
     open_results(cube.path).load()  # imports what reading needs, before the writers begin
     writers = begun_together(WRITER, [(cube.path, number) for number in range(8)])
@@ -457,7 +468,7 @@ def test_a_full_disk_is_one_sentence_and_the_study_goes_on_after_room_is_made(
 
     problem = r"cannot write to .*: No space left on device; make room, and run the same command"
     with pytest.raises(InputError, match=problem):
-        run(STUDY, local_client, folder, watch=fill, checkpoint_interval=INTERVAL)
+        run(STUDY, local_client, folder, watch=fill, options=Options(checkpoint_interval=INTERVAL))
     first = done(folder)
     assert 0 < len(first) < 9
     with pytest.raises(InputError, match="No space left on device"):
@@ -515,7 +526,7 @@ class ClockSetBack(WorkerPlugin):
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, undisturbed):
     with open_client(2, deployment="local") as client:
         client.register_plugin(ClockSetBack())
-        results = run(STUDY, client, tmp_path, checkpoint_interval=INTERVAL).load()
+        results = run(STUDY, client, tmp_path, options=Options(checkpoint_interval=INTERVAL)).load()
         clocks = client.run(lambda: time.time())
     assert min(clocks.values()) < time.time() - 2
     assert (results.seconds > 0).all()
@@ -540,10 +551,10 @@ def test_a_nan_in_one_cell_is_that_cell_s_outcome_and_nobody_else_s(
     run(STUDY.changed({"grid.thresholds": "0.5"}), local_client, tmp_path)
     folder = Folder(tmp_path)
     manifest, path = folder.manifest(), checkpoints.path_of(tmp_path, 0, 1)
-    state = checkpoints.load(path, manifest["checkpoints"]["0"]["1"])
+    state = checkpoints.load(path, manifest.checkpoints[0][1])
     state.weights["5.bias"][:] = float("nan")
-    manifest["checkpoints"]["0"]["1"] = checkpoints.save(path, state)
-    folder.write_manifest(manifest)
+    digests = {**manifest.checkpoints[0], 1: checkpoints.save(path, state)}
+    folder.write_manifest(manifest.with_dense_run(0, digests))
     results = run(STUDY, local_client, tmp_path).load()
     broken = (results.rewind_epoch == 1) & (results.threshold > 0.5)
     assert (results.status.where(broken, Status.DIVERGED) == Status.DIVERGED).all()
@@ -558,7 +569,7 @@ def test_an_exception_in_one_cell_is_tried_again_and_then_kept_with_its_tracebac
     chunk = tmp_path / "results.zarr/curves/c/0/0/2/0"
     chunk.parent.mkdir(parents=True)
     chunk.write_text("in the way")
-    results = run(STUDY, local_client, tmp_path, max_attempts=2).load()
+    results = run(STUDY, local_client, tmp_path, options=Options(max_attempts=2)).load()
     broken = (results.threshold == 0.95) & (results.rewind_epoch == 0)
     assert (results.status.where(broken, Status.FAILED) == Status.FAILED).all()
     assert int((results.status == Status.DONE).sum()) == 8
@@ -567,7 +578,7 @@ def test_an_exception_in_one_cell_is_tried_again_and_then_kept_with_its_tracebac
     assert len(Folder(tmp_path).attempts("ticket-r0-t0.95-k0")) == 2
     assert "NotADirectoryError" in (place / "traceback.txt").read_text()
     chunk.unlink()
-    run(STUDY, local_client, tmp_path, retry_failed=True)
+    run(STUDY, local_client, tmp_path, options=Options(retry_failed=True))
     assert not (place / "traceback.txt").exists()
     assert_equal(tmp_path, undisturbed)
 
@@ -599,7 +610,9 @@ def test_a_cell_that_runs_out_of_memory_is_failed_and_blocks_no_other(tmp_path, 
         Client(cluster) as client,
     ):
         client.register_plugin(Greedy())
-        results = run(STUDY, client, tmp_path, checkpoint_interval=INTERVAL, max_attempts=2).load()
+        results = run(
+            STUDY, client, tmp_path, options=Options(checkpoint_interval=INTERVAL, max_attempts=2)
+        ).load()
     broken = (results.threshold == 0.8) & (results.rewind_epoch == 1)
     assert (results.status.where(broken, Status.FAILED) == Status.FAILED).all()
     assert int((results.status == Status.DONE).sum()) == 8

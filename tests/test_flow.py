@@ -25,6 +25,7 @@ from lthdask.flow import run
 from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.experiment import Experiment
+from lthdask.options import Options
 from lthdask.report.summary import cells_with, reasons
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
@@ -93,9 +94,7 @@ def test_the_grid_on_two_workers_equals_plain_serial_loops(small):
     results, _, _ = small
     data = load(SMALL.data)
     engine = SMALL.engine.chosen()
-    experiment = Experiment(
-        SMALL.network, 16, data, SMALL.recipe, SMALL.pruning, SMALL.seed, engine
-    )
+    experiment = Experiment(SMALL.network, data, SMALL.recipe, SMALL.pruning, SMALL.seed, engine)
     for replicate in range(2):
         dense, metrics = zip(*runs.train_dense(experiment, replicate), strict=True)
         at = results.sel(replicate=replicate)
@@ -224,7 +223,9 @@ def test_no_state_of_a_done_cell_stays_behind_one_that_died_before_it_removed_it
     run(TINY, local_client, tmp_path)
     cube = Cube(tmp_path / "results.zarr")
     done, again = list(cube.cells())[:2]
-    left, kept = (Folder(tmp_path).run(name) / "state-0.safetensors" for name in (done, "dense-r7"))
+    left, kept = (
+        Folder(tmp_path).of_run(name) / "state-0.safetensors" for name in (done, "dense-r7")
+    )
     kept.parent.mkdir()
     for state in (left, kept):
         state.write_bytes(b"")
@@ -411,7 +412,7 @@ def test_a_checkpoint_that_the_driver_cannot_read_fails_just_the_cells_that_need
     assert left == (failed or [(0.5, 0), (0.5, 2), (0.95, 0), (0.95, 2)])
     (reason,) = reasons(results, Folder(tmp_path))
     assert f"the checkpoint {path} is damaged" in reason
-    results = run(TINY, local_client, tmp_path, retry_failed=True)
+    results = run(TINY, local_client, tmp_path, options=Options(retry_failed=True))
     assert (results.status == Status.DONE).all()
 
 
@@ -463,7 +464,7 @@ def _fail(reason, here):
 
 
 def _plus(number, *others):
-    (value,) = (other for other in others if isinstance(other, int))  # the other is its `Here`
+    (value,) = (other for other in others if isinstance(other, int))  # beside a `TaskContext`
     return number + value
 
 
@@ -504,7 +505,7 @@ def test_a_cell_that_raises_is_failed_with_its_traceback_and_blocks_no_other(
     # It stays failed until it is asked for again.
     assert (run(TINY, local_client, tmp_path).status == 2).sum() == 1
     array.unlink()
-    assert (run(TINY, local_client, tmp_path, retry_failed=True).status == 1).all()
+    assert (run(TINY, local_client, tmp_path, options=Options(retry_failed=True)).status == 1).all()
 
 
 def test_a_cell_whose_loss_is_not_finite_is_diverged_and_blocks_no_other(local_client, tmp_path):
@@ -513,10 +514,10 @@ def test_a_cell_whose_loss_is_not_finite_is_diverged_and_blocks_no_other(local_c
     folder = tmp_path / "sound"
     path = checkpoints.path_of(folder, 0, 2)
     manifest = Folder(folder).manifest()
-    state = checkpoints.load(path, manifest["checkpoints"]["0"]["2"])
+    state = checkpoints.load(path, manifest.checkpoints[0][2])
     state.weights["5.bias"][:] = float("inf")
-    manifest["checkpoints"]["0"]["2"] = checkpoints.save(path, state)
-    Folder(folder).write_manifest(manifest)
+    digests = {**manifest.checkpoints[0], 2: checkpoints.save(path, state)}
+    Folder(folder).write_manifest(manifest.with_dense_run(0, digests))
     grown = TINY.changed({"grid.thresholds": "0.5,0.8,0.95"})
     results = run(grown, local_client, folder).load().sel(threshold=0.8)
     assert results.status.sel(rewind_epoch=0) == 1
@@ -545,7 +546,7 @@ def test_a_dense_run_that_was_lost_is_trained_again_where_no_cell_is_pending(
 ):
     run(TINY, local_client, tmp_path)
     whole, cells = Folder(tmp_path).manifest(), attempts(tmp_path)
-    Folder(tmp_path).write_manifest(whole | {"checkpoints": {}})
+    Folder(tmp_path).write_manifest(whole.without_dense_run(0))
     found = plan(TINY, tmp_path)
     assert (len(found.cells), found.dense_runs, found.epochs) == (0, 1, 3)
     events = []
@@ -580,7 +581,7 @@ def test_what_a_worker_cannot_use_is_refused_before_anything_is_trained(
 def test_a_worker_that_does_not_see_the_folder_says_so(local_client, tmp_path, monkeypatch):
     from lthdask.storage.folder import Folder
 
-    monkeypatch.setattr(Folder, "word", lambda self: nullcontext(".word-elsewhere"))
+    monkeypatch.setattr(Folder, "probe", lambda self: nullcontext(".probe-elsewhere"))
     with pytest.raises(InputError, match="does not see the folder .* shared file system"):
         run(TINY, local_client, tmp_path)
 
@@ -633,9 +634,7 @@ def test_a_plan_counts_the_evaluation_and_an_epoch_of_one_step(tmp_path, validat
     study = SMALL.changed(changes)
     data, engine = load(study.data), study.engine.chosen()
     assert data.steps(study.recipe.batch_size) == 1
-    experiment = Experiment(
-        study.network, 32, data, study.recipe, study.pruning, study.seed, engine
-    )
+    experiment = Experiment(study.network, data, study.recipe, study.pruning, study.seed, engine)
     clock = [time.perf_counter() for _ in runs.train_dense(experiment, 0)]
     estimate = plan(study, tmp_path / "new").seconds_per_epoch
     assert estimate > min(np.diff(clock)) / 2

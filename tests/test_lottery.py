@@ -221,10 +221,10 @@ def test_children_differ_in_nothing_but_the_order_of_the_data(experiment, dense)
 
 
 def test_a_run_is_connected_to_itself_and_the_ends_of_a_line_are_the_networks(experiment, dense):
-    same = runs.line(experiment, dense[T], dense[T])
+    same = runs.errors_on_line(experiment, dense[T], dense[T])
     assert len(same) == 30
     assert len(set(same)) == 1
-    line = runs.line(experiment, dense[T], dense[0])
+    line = runs.errors_on_line(experiment, dense[T], dense[0])
     for at, state in ((0, dense[T]), (-1, dense[0])):
         network = experiment.build()
         network.load_state_dict(state.weights)

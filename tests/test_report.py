@@ -12,9 +12,10 @@ from lthdask.grid import Cell
 from lthdask.report.progress import duration, shown
 from lthdask.report.summary import outcome, sentences, sparsest_matching
 from lthdask.report.tables import accuracy_map, arms_table, print_table, tables, verdict_map
+from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.results import open_results
-from lthdask.storage.schema import Status, create_cube
+from lthdask.storage.schema import Extent, Status
 from tests.test_verdict import minus
 from tests.test_verdict import results as made_up
 
@@ -33,7 +34,7 @@ def results(tmp_path, accuracy, replicates=1, dense=0.95, status=None, validatio
         "rewind_epoch": REWINDS,
     }
     about = {"study": {"name": "small"}}
-    create_cube(tmp_path / "results.zarr", axes, 3, ["a", "b"], about, ("1", ""))
+    create_cube(tmp_path / "results.zarr", Extent(axes, 3, ["a", "b"]), about)
     cube = Cube(tmp_path / "results.zarr")
     for replicate in range(replicates):
         cube.write_dense(replicate, {3: {"test_accuracy": dense, "validation_accuracy": dense}})

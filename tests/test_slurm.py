@@ -20,6 +20,7 @@ from lthdask.cluster.client import open_client
 from lthdask.cluster.deployment import slurm_answers
 from lthdask.errors import InputError
 from lthdask.flow import run
+from lthdask.options import Options
 from lthdask.storage.folder import Folder
 from tests.test_flow import RESULTS, SMALL
 from tests.test_run import SCRIPT
@@ -132,7 +133,7 @@ def test_a_study_longer_than_the_wall_time_completes_over_several_jobs(cluster_f
     long = STUDY.changed({"recipe.epochs": "24", "grid.rewind_epochs": "0,1,2,3"})
     path = cluster_file(walltime="00:01:00")
     with open_client(1, cluster=path, deployment="slurm") as client:
-        results = run(long, client, tmp_path / "run", checkpoint_interval=5).load()
+        results = run(long, client, tmp_path / "run", options=Options(checkpoint_interval=5)).load()
     assert (results.status == 1).all()
     assert len({str(place) for place in results.place.values.ravel()}) > 1
     # What the end of a job interrupted went on in the next, and not from its start.

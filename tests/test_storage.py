@@ -15,13 +15,16 @@ import xarray as xr
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.grid import Cell
 from lthdask.storage import checkpoints
+from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.driver import driver_of, driving
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
+from lthdask.storage.growth import grow
 from lthdask.storage.results import open_results
-from lthdask.storage.schema import CURVES, LAYERS, LEARNING, METRICS, RECORD, Status, create_cube
+from lthdask.storage.schema import CURVES, LAYERS, LEARNING, METRICS, RECORD, Extent, Status
 from lthdask.training.checkpoint import Checkpoint
+from tests.conftest import MANIFEST
 
 AXES = {"arm": ["ticket"], "replicate": [0], "threshold": [0.5, 0.9], "rewind_epoch": [0, 2]}
 CELL = Cell("ticket", 0, 0.9, 2)
@@ -55,7 +58,7 @@ def damaged(content):
 def cube(tmp_path):
     layers = ["conv.weight", "fc.weight"]
     about = {"study": {"name": "small"}}
-    create_cube(tmp_path / "results.zarr", AXES, 3, layers, about, ("1", "share"))
+    create_cube(tmp_path / "results.zarr", Extent(AXES, 3, layers), about)
     return Cube(tmp_path / "results.zarr")
 
 
@@ -104,14 +107,15 @@ def test_a_cell_has_one_chunk_in_every_array(cube):
 def test_what_was_written_stays_when_the_axes_grow(cube):
     cube.write(CELL, Status.DONE, **RESULTS)
     cube.write_dense(0, {1: {"test_accuracy": 0.5}})
-    cube.grow(
-        {
-            "arm": ["ticket"],
-            "replicate": [0, 1],
-            "threshold": [0.5, 0.9, 0.7],
-            "rewind_epoch": [0, 2, 1],
-        }
-    )
+    axes = {
+        "arm": ["ticket"],
+        "replicate": [0, 1],
+        "threshold": [0.5, 0.9, 0.7],
+        "rewind_epoch": [0, 2, 1],
+    }
+    extent = Extent(axes, 3, ["conv.weight", "fc.weight"], steps=7)
+    assert grow(cube.path, extent, {"study": {"name": "small"}})
+    cube = Cube(cube.path)
     cube.write(Cell("ticket", 1, 0.7, 1), Status.DIVERGED, **RESULTS)
     results = open_results(cube.path)
     assert results.threshold.values.tolist() == [0.5, 0.7, 0.9]
@@ -120,9 +124,9 @@ def test_what_was_written_stays_when_the_axes_grow(cube):
     assert results.sel(replicate=1, threshold=0.7, rewind_epoch=1).status == Status.DIVERGED
     assert results.dense_test_accuracy_curve.sel(replicate=0, epoch=1) == 0.5
     assert sum(status is not Status.PENDING for status in cube.cells().values()) == 2
-    again = Cube(cube.path)
-    again.grow({name: cube.axis(name) for name in AXES})
-    assert again.cells() == cube.cells()
+    assert results.rewind_step.values.tolist() == [0, 7, 14]
+    assert not grow(cube.path, extent, {"study": {"name": "small"}}), "nothing is left to be done"
+    assert Cube(cube.path).cells() == cube.cells()
 
 
 def test_the_status_is_written_last(cube, monkeypatch):
@@ -239,9 +243,9 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", '"engine": {', "cpu"])
 def test_a_damaged_manifest_is_refused(tmp_path, text):
-    Folder(tmp_path).write_manifest({"engine": {"device": "cpu"}, "checkpoints": {}})
+    Folder(tmp_path).write_manifest(MANIFEST)
     path = tmp_path / "manifest.json"
-    assert Folder(tmp_path).manifest()["engine"] == {"device": "cpu"}
+    assert Folder(tmp_path).manifest() == MANIFEST
     whole = path.read_text()
     path.write_text(whole.replace("cpu", "cpv") if text == "cpu" else text)
     with pytest.raises(InputError, match="is damaged"):

@@ -10,6 +10,7 @@ from lthdask.driver.adaptive import Search
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.grid import ARMS, Cell
+from lthdask.options import Options
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
@@ -175,7 +176,9 @@ def test_a_round_that_fails_fails_those_that_follow_and_no_other(local_client, t
             chunk.parent.mkdir(parents=True, exist_ok=True)
             chunk.write_text("in the way")
 
-    results = run(ROUNDS, local_client, tmp_path, watch=block, max_attempts=1).load()
+    results = run(
+        ROUNDS, local_client, tmp_path, watch=block, options=Options(max_attempts=1)
+    ).load()
     failed = results.status == Status.FAILED
     assert failed.sel(arm="ticket", rewind_epoch=0).values.tolist() == [[False, True, True]]
     assert not failed.sel(rewind_epoch=2).any()
@@ -193,7 +196,7 @@ def test_an_adaptive_study_finds_the_frontier_of_the_full_grid(local_client, tmp
         }
     )
     whole = run(study, local_client, tmp_path / "whole").load()
-    found = run(study, local_client, tmp_path / "adaptive", adaptive=0.5).load()
+    found = run(study, local_client, tmp_path / "adaptive", options=Options(adaptive=0.5)).load()
     for k in range(3):
         cubes = [Cube(tmp_path / name / "results.zarr") for name in ("whole", "adaptive")]
         last = []
@@ -211,7 +214,7 @@ def test_an_adaptive_study_finds_the_frontier_of_the_full_grid(local_client, tmp
 
 
 def test_skipped_cells_are_trained_when_the_whole_grid_is_asked_for(local_client, tmp_path):
-    run(SMALL, local_client, tmp_path, adaptive=0.6)
+    run(SMALL, local_client, tmp_path, options=Options(adaptive=0.6))
     first = Cube(tmp_path / "results.zarr").cells()
     assert Status.SKIPPED in first.values()
     results = run(SMALL, local_client, tmp_path).load()
@@ -219,7 +222,7 @@ def test_skipped_cells_are_trained_when_the_whole_grid_is_asked_for(local_client
 
 
 def test_masks_only_trains_no_cell_and_leaves_the_distances(local_client, tmp_path):
-    results = run(SMALL, local_client, tmp_path, masks_only=True).load()
+    results = run(SMALL, local_client, tmp_path, options=Options(masks_only=True)).load()
     assert (results.status == Status.PENDING).all()
     assert set(started(tmp_path)) == {"dense-r0"}
     found = results.mask_distances.sel(replicate=0)
@@ -271,7 +274,7 @@ def test_a_study_in_cohorts_is_the_study(local_client, tmp_path, every):
     study = EVERY.changed({"engine.cohort": "3"})
     results = run(study, local_client, tmp_path).load()
     assert (results.status == alone.status).all()
-    assert Folder(tmp_path).manifest()["engine"]["cohort"] == 3
+    assert Folder(tmp_path).manifest().engine.cohort == 3
     np.testing.assert_array_equal(results.density, alone.density)
     np.testing.assert_allclose(results.test_loss, alone.test_loss, rtol=0.01)
     assert (results.test_loss != alone.test_loss).any(), "they were not trained side by side"

@@ -18,14 +18,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lthdask.errors import ExhaustedError, InputError
-from lthdask.events import Here, Stopped
+from lthdask.events import Stopped, TaskContext
 from lthdask.grid import Cell
+from lthdask.options import Options
 from lthdask.pruning.rule import prunable_weights
 from lthdask.storage import checkpoints
+from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
-from lthdask.storage.schema import Status, create_cube
+from lthdask.storage.schema import Extent, Status
 from lthdask.worker import resuming
 from lthdask.worker.cells import train_cells
 from lthdask.worker.tasks import look_around, train_dense
@@ -37,13 +39,14 @@ CELLS = [Cell("ticket", 0, threshold, k) for threshold in (0.5, 0.9) for k in (0
 
 
 def here(stops=lambda: False, events=None, lifetime=None):
-    return Here((events if events is not None else []).append, stops, lifetime)
+    return TaskContext((events if events is not None else []).append, stops, lifetime)
 
 
 def fresh(folder, interval=0.0):
     """An empty folder of the study, and the work in it."""
     folder.mkdir(parents=True)
-    work = Work(STUDY, STUDY.engine.chosen(), Folder(folder), None, False, "driver", interval, 99)
+    options = Options(checkpoint_interval=interval, max_attempts=99)
+    work = Work(STUDY, STUDY.engine.chosen(), Folder(folder), None, options, "driver")
     axes = {
         "arm": ["ticket"],
         "replicate": [0],
@@ -51,7 +54,7 @@ def fresh(folder, interval=0.0):
         "rewind_epoch": [0, 2],
     }
     layers = list(prunable_weights(work.experiment().build()))
-    create_cube(folder / "results.zarr", axes, 3, layers, {"study": STUDY.to_dict()}, ("1", ""))
+    create_cube(folder / "results.zarr", Extent(axes, 3, layers), {"study": STUDY.to_dict()})
     return work
 
 
@@ -59,7 +62,7 @@ def dense(work, cell, digests):
     """The checkpoints that a cell needs, from disk."""
     epochs = (3, cell.rewind_epoch)
     paths = {epoch: checkpoints.path_of(work.folder.path, 0, epoch) for epoch in epochs}
-    return [checkpoints.load(paths[epoch], digests[str(epoch)]) for epoch in epochs]
+    return [checkpoints.load(paths[epoch], digests[epoch]) for epoch in epochs]
 
 
 def train(work, cell, digests):
@@ -128,12 +131,12 @@ def test_a_run_that_is_stopped_at_every_step_ends_in_the_same_bits(tmp_path, who
 
 def test_a_worker_that_dies_as_it_looks_around_is_followed_by_another(tmp_path):
     work = fresh(tmp_path / "run")
-    with work.folder.word() as word:
-        first, second = (look_around(work, word, here()) for _ in range(2))
+    with work.folder.probe() as probe:
+        first, second = (look_around(work, probe, here()) for _ in range(2))
     assert first.layers == second.layers
-    assert not list(work.folder.path.glob(".word-*"))
+    assert not list(work.folder.path.glob(".probe-*"))
     with pytest.raises(InputError, match="does not see the folder"):
-        look_around(work, word, here())
+        look_around(work, probe, here())
 
 
 def test_a_worker_that_has_to_go_begins_nothing(tmp_path):
@@ -162,7 +165,7 @@ def test_a_damaged_state_costs_one_interval_and_is_said(tmp_path, whole):
     looks = iter([False] * 10)
     with pytest.raises(Stopped):
         train_dense(work, 0, here(lambda: next(looks, True)))
-    states = work.folder.run("dense-r0").glob("state-*")
+    states = work.folder.of_run("dense-r0").glob("state-*")
     files = sorted(states, key=lambda file: file.stat().st_mtime_ns)
     files[-1].write_bytes(b"nonsense")
     assert train_dense(work, 0, here(events=events)) == whole[1]

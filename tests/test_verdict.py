@@ -15,8 +15,9 @@ from lthdask.report.verdict import (
     replicates_to_settle,
     verdicts,
 )
+from lthdask.storage.creation import create_cube
 from lthdask.storage.results import open_results
-from lthdask.storage.schema import Status, create_cube
+from lthdask.storage.schema import Extent, Status
 from lthdask.study import Study
 
 STUDY = Study.read("mnist-lenet").to_dict()
@@ -91,7 +92,7 @@ def p_of_three(t):
 def test_made_up_results_are_laid_out_as_real_ones(tmp_path):
     made = results({"ticket": np.full((2, 2, 3), 0.9)})
     axes = {name: made[name].values.tolist() for name in CELL}
-    create_cube(tmp_path / "results.zarr", axes, 2, LAYERS, made.attrs, ("1", ""))
+    create_cube(tmp_path / "results.zarr", Extent(axes, 2, LAYERS), made.attrs)
     real = open_results(tmp_path)
     assert {name: made[name].dims for name in made.variables} == {
         name: real[name].dims for name in made.variables

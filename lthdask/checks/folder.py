@@ -15,15 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from lthdask.driver.preparing import empty_cube
+from lthdask.driver.opening import extent_of
 from lthdask.errors import InputError
 from lthdask.grid import ARMS, Cell
 from lthdask.pruning.rule import prunable_weights
 from lthdask.storage import checkpoints
+from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube, attributes
 from lthdask.storage.driver import driving
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
+from lthdask.storage.manifest import FORMAT, Manifest
 from lthdask.storage.schema import CELL, LAYERS, MAY_LACK, METRICS, RECORD, Status
 from lthdask.study import Study
 
@@ -107,18 +109,25 @@ def _existing(path: str | Path) -> Folder:
 def _damages(folder: Folder) -> Iterator[Damage]:
     """Find damage, in the order in which it can be mended."""
     file = folder.path / "study.yaml"
-    anew = f"python scripts/run.py --study {file} --out {folder.path}-again trains it anew"
+    anew = f"lthdask run --study {file} --out {folder.path}-again trains it anew"
     try:
         manifest, problem = folder.manifest(), "it is missing"
     except InputError as error:
-        manifest, problem = {}, str(error)
-    if not manifest:
+        manifest, problem = None, str(error)
+    if manifest is None:
         if problem != "it is missing" or folder.cube.exists():  # else it was not begun
             remedy = f"beyond repair, as no other file tells sound checkpoints from damaged: {anew}"
             yield Damage("manifest.json", problem, remedy)
         return
+    if manifest.format < FORMAT:
+        raise InputError(
+            f"an earlier version of lthdask wrote the study in {folder.path} (format "
+            f"{manifest.format}; this one writes {FORMAT}): run its own command once, such as "
+            f"lthdask run --study {file} --out {folder.path}, which brings it up to date, and then "
+            f"check it"
+        )
     text, copy = _texts(folder)
-    if _digest(text) != (digest := manifest.get("study_digest")):
+    if _digest(text) != (digest := manifest.study_digest):
         if _digest(copy) != digest:
             remedy = f"beyond repair, as its copy in results.zarr is damaged too: {anew}"
             yield Damage("study.yaml", _problem(file), remedy.replace(str(file), "FILE"))
@@ -126,17 +135,17 @@ def _damages(folder: Folder) -> Iterator[Damage]:
         mend = partial(folder.write_study, copy)
         yield Damage("study.yaml", _problem(file), "its copy in results.zarr is whole", mend)
     study = Study.parse(copy if _digest(text) != digest else text, str(file))
-    if not _holds(manifest.get("axes"), study.grid.axes()):
+    if not _holds(manifest.axes, study.grid.axes()):
         problem = "its axes are not the study's; another version of lthdask wrote it"
         yield Damage("manifest.json", problem, f"beyond repair: {anew}")
         return
-    if folder.cube.exists() or manifest["checkpoints"]:
+    if folder.cube.exists() or manifest.checkpoints:
         with tempfile.TemporaryDirectory() as aside:
             sound = _sound_cube(Path(aside) / "results.zarr", study, manifest)
-            yield from _damaged_files(folder, sound.lay_over(folder.cube))
-            for names in product(*(manifest["axes"][name] for name in CELL)):
+            yield from _damaged_files(folder, sound.link_chunks(folder.cube))
+            for names in product(*(manifest.axes[name] for name in CELL)):
                 yield from _damaged_cell(folder, sound, Cell(*names), study.recipe.epochs)
-            for replicate in manifest["axes"]["replicate"]:
+            for replicate in manifest.axes["replicate"]:
                 yield from _damaged_dense_run(folder, sound, manifest, replicate, study)
     yield from _damaged_states(folder)
 
@@ -154,10 +163,11 @@ def _texts(folder: Folder) -> tuple[str, str]:
     return text, copy
 
 
-def _sound_cube(path: Path, study: Study, manifest: Mapping[str, Any]) -> Cube:
+def _sound_cube(path: Path, study: Study, manifest: Manifest) -> Cube:
     """Make the cube of the study as it was before any cell was trained."""
     layers = list(prunable_weights(study.outline()))
-    return empty_cube(path, study, manifest, layers)
+    create_cube(path, extent_of(study, manifest, layers), manifest.about(study.to_dict()))
+    return Cube(path)
 
 
 def _damaged_files(folder: Folder, files: Mapping[Path, bytes | None]) -> Iterator[Damage]:
@@ -210,15 +220,15 @@ def _is_complete(array: str, values: Any, cell: Cell, epochs: int) -> bool:
 
 
 def _damaged_dense_run(
-    folder: Folder, sound: Cube, manifest: Mapping[str, Any], replicate: int, study: Study
+    folder: Folder, sound: Cube, manifest: Manifest, replicate: int, study: Study
 ) -> Iterator[Damage]:
     """Find damage in the checkpoints and the curves of a dense run."""
-    digests = manifest["checkpoints"].get(str(replicate))
+    digests = manifest.checkpoints.get(replicate)
     remedy = f"the dense run of replicate {replicate} is trained again"
     for epoch in range(study.recipe.epochs + 1) if digests is not None else ():
         file = checkpoints.path_of(folder.path, replicate, epoch)
         try:
-            checkpoints.load(file, digests.get(str(epoch), ""))
+            checkpoints.load(file, (digests or {}).get(epoch, ""))
         except InputError:
             mend = partial(_forget_dense_run, folder, replicate)
             yield Damage(str(file.relative_to(folder.path)), _problem(file), remedy, mend)
@@ -268,9 +278,8 @@ def _erase(folder: Folder, cell: Cell) -> None:
 
 
 def _forget_dense_run(folder: Folder, replicate: int, curves: bool = False) -> None:
-    manifest = folder.manifest()
-    manifest["checkpoints"].pop(str(replicate), None)
-    folder.write_manifest(manifest)
+    if manifest := folder.manifest():
+        folder.write_manifest(manifest.without_dense_run(replicate))
     if curves:
         Cube(folder.cube).dense_chunk(replicate).unlink(missing_ok=True)
 

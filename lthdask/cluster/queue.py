@@ -22,7 +22,7 @@ from lthdask.cluster.jobs import ask_for_workers, workers_asked_for
 from lthdask.cluster.window import FEWEST, Window
 from lthdask.cluster.workers import TOPIC, has_to_go
 from lthdask.errors import InputError
-from lthdask.events import Event, Here, Stopped
+from lthdask.events import Event, Stopped, TaskContext
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class Task:
     name : str
         Unique in the queue; seen in the dashboard.
     function : callable
-        Called as ``function(*arguments, here, *values)``: `here` is a `Here`, and `values` are
-        the shared ones. One that raises `Stopped` is called again elsewhere.
+        Called as ``function(*arguments, here, *values)``, with a `TaskContext` and the shared
+        values. One that raises `Stopped` is called again elsewhere.
     arguments : tuple
         Small values; they travel with the task.
     shared : tuple of hashable
@@ -183,7 +183,7 @@ class Queue:
 def _call(function: Callable[..., Any], *shared: Any) -> Any:
     """Run a task on a worker."""
     worker = get_worker()
-    here = Here(
+    here = TaskContext(
         tell=lambda event: worker.log_event(TOPIC, astuple(event)),
         should_stop=lambda: has_to_go(worker),
         lifetime=worker.lifetime,

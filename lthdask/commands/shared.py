@@ -2,7 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,67 +123,61 @@ def train(
     KeyboardInterrupt
         If it was stopped; the workers have ended by then.
     """
-    from lthdask.cluster.settings import Settings
-
-    where = Settings.read(cluster)  # what is wrong with it is said before anything starts
-    from lthdask.driver.preparing import existing, remaining
-    from lthdask.flow import run
-    from lthdask.report.summary import cells_with
-    from lthdask.storage.driver import refuse_if_driven
-    from lthdask.storage.results import read_results
-
-    folder = existing(study, out)
-    left = remaining(study, folder, retry_failed)
-    if not left.cells and not left.dense_runs and not masks_only:
-        failed = len(cells_with(read_results(folder.path), "failed"))
-        again = f"nothing left to train, {failed} failed; --retry-failed trains them again"
-        say(console, f"{study.name}: {again if failed else 'every cell is done'}")
-        return folder.path
-    refuse_if_driven(folder.path)
     from lthdask.cluster.client import open_client
     from lthdask.cluster.deployment import choose
     from lthdask.cluster.local import local_workers
-    from lthdask.cluster.workers import quiet_loops
+    from lthdask.cluster.settings import Settings
+    from lthdask.storage.schema import Status
+
+    where = Settings.read(cluster)  # what is wrong with it is said before anything starts
+    from lthdask import flow
+    from lthdask.driver.opening import driving_study
+    from lthdask.options import Options
     from lthdask.report.progress import shown
 
-    deployment = choose(where, deploy, scheduler, lambda line: say(console, line))
-    threads, room = study.engine.threads, local_workers(study.engine.threads)
-    if deployment == "local" and workers and workers[1] > room:
-        say(console, f"{workers[1]} workers asked for; this machine has room for {room}")
-    with open_client(
-        workers,
-        threads=threads,
-        cluster=cluster,
-        deployment=deployment,
-        scheduler=scheduler,
-        say=lambda line: say(console, line),
-    ) as client:
-        try:
+    options = Options(
+        download, retry_failed, max_attempts, where.checkpoint_interval, masks_only, adaptive
+    )
+    with driving_study(study, out, options) as opened:
+        left = opened.remaining()
+        if not (left.cells or left.dense_runs or masks_only):
+            failed = list(opened.cells.values()).count(Status.FAILED)
+            again = f"nothing left to train, {failed} failed; --retry-failed trains them again"
+            say(console, f"{study.name}: {again if failed else 'every cell is done'}")
+            return opened.folder.path
+        deployment = choose(where, deploy, scheduler, lambda line: say(console, line))
+        threads, room = study.engine.threads, local_workers(study.engine.threads)
+        if deployment == "local" and workers and workers[1] > room:
+            say(console, f"{workers[1]} workers asked for; this machine has room for {room}")
+        with (
+            open_client(
+                workers,
+                threads=threads,
+                cluster=cluster,
+                deployment=deployment,
+                scheduler=scheduler,
+                say=lambda line: say(console, line),
+            ) as client,
+            stopping_once(console),
+        ):
             runs = len(left.dense_runs)
             also = f", {runs} dense run{'s' * (runs > 1)}" if runs else ""
-            say(
-                console,
-                f"{study.name}: {0 if masks_only else len(left.cells)} cells to train{also}",
-            )
+            say(console, f"{study.name}: {len(left.cells)} cells to train{also}")
             with shown(console) as watch:
-                run(
-                    study,
-                    client,
-                    out,
-                    data,
-                    download=download,
-                    retry_failed=retry_failed,
-                    max_attempts=max_attempts,
-                    masks_only=masks_only,
-                    adaptive=adaptive,
-                    checkpoint_interval=where.checkpoint_interval,
-                    watch=watch,
-                )
-        except KeyboardInterrupt:
-            # Once is enough: what follows leaves nothing behind in a queue.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            quiet_loops()
-            say(console, "stopping the workers")
-            raise
-    return folder.path
+                flow.train(opened, client, data, watch)
+    return opened.folder.path
+
+
+@contextmanager
+def stopping_once(console: Console) -> Iterator[None]:
+    """Take one signal to stop; further ones must not disturb what leaves nothing in a queue."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from lthdask.cluster.workers import quiet_loops
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        quiet_loops()
+        say(console, "stopping the workers")
+        raise

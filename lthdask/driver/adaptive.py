@@ -7,8 +7,16 @@ k does not match where a denser one fails; where noise breaks it, the frontier i
 those that a full grid shows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
+
+from lthdask.driver.opening import epochs_to_train
+from lthdask.grid import ARMS, Cell
+from lthdask.lottery.matching import matches
+from lthdask.storage.cube import Cube
+from lthdask.storage.schema import Status
+from lthdask.study import Study
 
 Point = tuple[float, int]
 """A threshold and a rewind epoch."""
@@ -94,3 +102,79 @@ class Search:
                 self.asked.add(point)
                 allowed.append(point)
         return allowed
+
+
+class Exploration:
+    """The search of one study: which of its cells to train next, and why others are skipped.
+
+    Parameters
+    ----------
+    study : Study
+    cube : Cube
+        Where the answers are read.
+    left : iterable of Cell
+        Cells that are not done.
+    share : float
+        Of the grid's epochs, to spend at most.
+    """
+
+    def __init__(self, study: Study, cube: Cube, left: Iterable[Cell], share: float) -> None:
+        self.study, self.cube = study, cube
+        self.left, self.wanted = set(left), set[Cell]()
+        axes = study.grid.thresholds, study.grid.rewind_epochs
+        self.points: dict[Point, list[Cell]] = {point: [] for point in product(*axes)}
+        cells = study.grid.cells()
+        for cell in cells:  # those without a k, or a threshold, belong to all of them
+            arm = ARMS[cell.arm]
+            thresholds = (cell.threshold,) if arm.has_threshold else axes[0]
+            ks = (cell.rewind_epoch,) if arm.has_k else axes[1]
+            for point in product(thresholds, ks):
+                self.points[point].append(cell)
+        spent = epochs_to_train(study, [cell for cell in cells if cell not in self.left], 0)
+        self.search = Search(*axes, self._cost, share * epochs_to_train(study, cells, 0), spent)
+        for point in self.points:
+            self._answer(point)
+
+    def ended(self, cell: Cell) -> None:
+        """Take in that a cell has ended."""
+        self.left.discard(cell)
+        if cell.arm == "ticket":
+            self._answer((cell.threshold, cell.rewind_epoch))
+
+    def next(self) -> list[Cell]:
+        """Return the cells that the search asks for now."""
+        asked = []
+        for point in self.search.next():
+            new = self._new(point)
+            self.wanted.update(new)
+            asked += new
+        return asked
+
+    def reasons(self) -> Mapping[Cell, str]:
+        """Return why each cell that is left was not asked for."""
+        return {
+            cell: self.search.reason((cell.threshold, cell.rewind_epoch))
+            for cell in sorted(self.left)
+        }
+
+    def _new(self, point: Point) -> list[Cell]:
+        return [cell for cell in self.points[point] if cell in self.left - self.wanted]
+
+    def _cost(self, point: Point) -> float:
+        return epochs_to_train(self.study, self._new(point), 0)
+
+    def _answer(self, point: Point) -> None:
+        """Tell the search about a point of which all tickets have ended."""
+        tickets = [cell for cell in self.points[point] if cell.arm == "ticket"]
+        if self.left.isdisjoint(tickets):
+            self.search.answer(point, self._match(tickets))
+
+    def _match(self, tickets: list[Cell]) -> bool:
+        """Return whether the tickets of a point match the dense runs, on average."""
+        if any(self.cube.status(cell) is not Status.DONE for cell in tickets):
+            return False
+        differences = [
+            self.cube.validation_accuracy(cell) - self.cube.dense_accuracy(cell.replicate)
+            for cell in tickets
+        ]
+        return bool(matches(sum(differences) / len(differences), self.study.matching_margin))

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lthdask.driver.preparing import engine_for, epochs_to_train, existing, remaining
+from lthdask.driver.opening import Opened, epochs_to_train, open_study
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.lottery import runs
+from lthdask.options import Options
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import read_results
 from lthdask.study import Study
@@ -63,8 +64,8 @@ def plan(
     study: Study,
     out: str | Path | None = None,
     data: str | Path | None = None,
+    options: Options = Options(),
     *,
-    retry_failed: bool = False,
     here: bool = True,
 ) -> Plan:
     """Return what :func:`lthdask.run` would do with the same arguments.
@@ -72,12 +73,12 @@ def plan(
     The time of an epoch is that of earlier cells; without any, it is measured if cells
     would train `here`, on this machine.
     """
-    folder = existing(study, out)
-    left = remaining(study, folder, retry_failed)
+    opened = open_study(study, out, options)
+    left = opened.remaining()
     cells, dense_runs = left.cells, len(left.dense_runs)
     elsewhere = None, "cells would train on other machines, and none is done yet"
-    measured = _from_earlier_cells(folder)
-    seconds, source = measured or (_measured(study, folder, data) if here else elsewhere)
+    measured = _from_earlier_cells(opened.folder)
+    seconds, source = measured or (_measured(opened, data) if here else elsewhere)
     return Plan(
         cells,
         len(study.grid.cells()) - len(cells),
@@ -110,23 +111,23 @@ def _from_earlier_cells(folder: Folder) -> tuple[float, str] | None:
     return (float(np.median(known)), f"{len(known)} earlier cells") if len(known) else None
 
 
-def _measured(study: Study, folder: Folder, data: str | Path | None) -> tuple[float | None, str]:
+def _measured(opened: Opened, data: str | Path | None) -> tuple[float | None, str]:
     """Return the time of an epoch here, from a few steps and a part of the evaluation."""
     try:
-        asked, where = engine_for(study, folder), Path(data).absolute() if data else None
-        experiment = Work(study, asked.chosen(), folder, where).experiment()
+        engine = opened.engine.chosen()
+        experiment = Work(opened.study, engine, opened.folder, data).experiment()
     except InputError as error:
         return None, str(error)
-    images, batch = experiment.data, study.recipe.batch_size
+    images, recipe, batch = experiment.data, experiment.recipe, experiment.recipe.batch_size
     if images.steps(batch) < 1:
         raise InputError(
             f"batch_size is {batch}, but there are only {len(images.train)} training images"
         )
-    engine = runs.choose_engine(replace(asked, cohort=1), experiment).engine
+    engine = runs.choose_engine(replace(opened.engine, cohort=1), experiment).engine
     start = next(runs.train_dense(experiment, 0))[0]
     try:
         seconds, some = epoch_seconds(
-            experiment.build(), images, study.recipe, start, study.seed, engine
+            experiment.build(), images, recipe, start, experiment.seed, engine
         )
     except Diverged as error:
         return None, str(error)

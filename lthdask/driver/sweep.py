@@ -5,7 +5,6 @@ weights it needs is done; of an adaptive study, once the search asks for it. One
 broken is marked, with those that wait for it, and the rest goes on.
 """
 
-import errno
 import functools
 import logging
 import math
@@ -14,25 +13,24 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from lthdask.cluster.queue import Queue, Task
-from lthdask.driver.adaptive import Point, Search
-from lthdask.driver.preparing import epochs_to_train
+from lthdask.driver.adaptive import Exploration
+from lthdask.driver.full_disk import NO_ROOM, raise_if_full
+from lthdask.driver.opening import Remaining, epochs_to_train
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Event
-from lthdask.grid import ARMS, Cell, cohorts
+from lthdask.grid import Cell, cohorts
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
+from lthdask.storage.manifest import Manifest
 from lthdask.storage.schema import Status
 from lthdask.training.loop import Diverged
 from lthdask.worker.cells import train_cells
-from lthdask.worker.tasks import compare_masks, dense_run, train_dense
+from lthdask.worker.tasks import compare_masks, dense_run_name, train_dense
 from lthdask.worker.work import Work
-
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 log = logging.getLogger(__name__)
 
@@ -44,46 +42,74 @@ class Sweep:
     Parameters
     ----------
     work : Work
+    manifest : Manifest
+        Of the study; the sweep goes on with it, and writes it, as dense runs are trained.
     cube : Cube
-    cells : list of Cell
-        To be trained, longest first.
+    remaining : Remaining
+        What is to be trained.
     queue : Queue
-        Where they are queued.
+        Where it is queued.
     watch : callable
         Called with each `Event`.
-    masks_only : bool
-        Compare the masks of each dense run, in place of training cells.
-    adaptive : float or None
-        Queue cells as :mod:`lthdask.driver.adaptive` asks for them, within this share of the
-        grid's epochs.
     """
 
     work: Work
+    manifest: Manifest
     cube: Cube
-    cells: list[Cell]
+    remaining: Remaining
     queue: Queue
-    watch: Callable[[Event], None]
-    masks_only: bool = False
-    adaptive: float | None = None
+    watch: Callable[[Event], None] = lambda event: None
     raised: Counter[str] = field(default_factory=Counter)
     followers: dict[Cell, list[Cell]] = field(default_factory=dict)
     awaiting: Counter[Cell] = field(default_factory=Counter)
-    search: Search | None = None
+    exploration: Exploration | None = None
 
     def __post_init__(self) -> None:
+        self.cells = self.remaining.cells
         for cell in self.cells:
             if awaited := self.work.study.waits_for(cell):
                 self.followers.setdefault(awaited, []).append(cell)
         self.awaiting.update({cell: len(after) for cell, after in self.followers.items()})
-        self.left, self.queued = set(self.cells), set[Cell]()
         self.without_dense = {cell.replicate for cell in self.cells}
-        if self.adaptive is not None:
-            self._begin_search(self.adaptive)
+        if (share := self.work.options.adaptive) is not None:
+            self.exploration = Exploration(self.work.study, self.cube, self.cells, share)
+
+    def begin(self) -> None:
+        """Say what is to be trained, and queue the dense runs, or what comes after them."""
+        study, folder = self.work.study, self.work.folder
+        for cell in self.cells:
+            folder.remove_traceback(cell)
+        folder.remove_finals(study.waits_for(cell) for cell in self.cells)
+        trained = {replicate: self.is_trained(replicate) for replicate in self.remaining.replicates}
+        engine = self.work.engine
+        self.watch(
+            Event(
+                "plan",
+                status=f"{engine.precision} on {engine.device}: {self.manifest.engine_reason}",
+                cells=len(self.cells),
+                epochs=epochs_to_train(study, self.cells, list(trained.values()).count(False)),
+            )
+        )
+        for replicate, there in trained.items():
+            if there:
+                self.add_cells(replicate)
+            else:
+                self.add_dense_run(replicate)
+
+    def end(self) -> None:
+        """Mark the cells that a search did not ask for, and remove states that are left over."""
+        reasons = self.exploration.reasons() if self.exploration else {}
+        for cell in reasons:
+            self.cube.mark(cell, Status.SKIPPED)
+        if self.exploration:
+            self.work.folder.write_skipped({str(cell): why for cell, why in reasons.items()})
+        done = (cell for cell, status in self.cube.cells().items() if status is Status.DONE)
+        self.work.folder.remove_states(done)
 
     def add_dense_run(self, replicate: int) -> None:
         """Queue the dense run of a replicate, before all cells."""
         then = functools.partial(self._dense_run_landed, replicate)
-        name, arguments = dense_run(replicate), (self.work, replicate)
+        name, arguments = dense_run_name(replicate), (self.work, replicate)
         self.queue.add(Task(name, train_dense, arguments, length=float("inf"), then=then))
 
     def is_trained(self, replicate: int) -> bool:
@@ -91,7 +117,7 @@ class Sweep:
 
         If one is not, none counts: the dense run is trained anew, and gives the same.
         """
-        if str(replicate) not in self.work.folder.manifest()["checkpoints"]:
+        if replicate not in self.manifest.checkpoints:
             return False
         try:
             with ThreadPoolExecutor() as threads:  # no cell is trained meanwhile
@@ -105,12 +131,9 @@ class Sweep:
     def _files(self, replicate: int) -> dict[int, tuple[Path, str]]:
         """Return the checkpoints that a replicate's cells start from: epoch → file, its digest."""
         folder = self.work.folder
-        digests = folder.manifest()["checkpoints"][str(replicate)]
+        digests = self.manifest.checkpoints[replicate]
         return {
-            epoch: (
-                checkpoints.path_of(folder.path, replicate, epoch),
-                digests.get(str(epoch), ""),
-            )
+            epoch: (checkpoints.path_of(folder.path, replicate, epoch), digests.get(epoch, ""))
             for epoch in self._epochs_for(self.cells_of(replicate))
         }
 
@@ -123,11 +146,11 @@ class Sweep:
         for epoch, file in self._files(replicate).items():
             self.queue.share((replicate, epoch), functools.partial(checkpoints.load, *file))
         self.without_dense.discard(replicate)
-        if self.masks_only:
+        if self.work.options.masks_only:
             for threshold in self.work.study.grid.thresholds:
                 self._add_masks(replicate, threshold)
-        elif self.search:
-            self._go_on()
+        elif self.exploration:
+            self._explore()
         else:
             self.queue_cells(self.first_of(replicate))
 
@@ -172,22 +195,21 @@ class Sweep:
         return [c for c in self.cells_of(replicate) if study.waits_for(c) not in there]
 
     def _dense_run_landed(self, replicate: int, outcome: Any) -> None:
-        name, folder = dense_run(replicate), self.work.folder
+        name, folder = dense_run_name(replicate), self.work.folder
         if isinstance(outcome, Exception):
             if self._tried_again(name, outcome):
                 self.add_dense_run(replicate)
                 return
-            if self.masks_only:
+            if self.work.options.masks_only:
                 raise outcome
             self.watch(Event("dense", f"dense run {replicate}", "failed"))
             self.without_dense.discard(replicate)
             for cell in self.first_of(replicate):
                 self._fail(cell, outcome)
             return
-        manifest = folder.manifest()
-        manifest["checkpoints"][str(replicate)] = outcome
-        folder.write_manifest(manifest)
-        checkpoints.State(folder.run(name)).remove()
+        self.manifest = self.manifest.with_dense_run(replicate, outcome)
+        folder.write_manifest(self.manifest)
+        checkpoints.State(folder.of_run(name)).remove()
         self.watch(Event("dense", f"dense run {replicate}", "done"))
         self.add_cells(replicate)
 
@@ -197,7 +219,7 @@ class Sweep:
                 raise outcome
 
         name = f"masks-r{replicate}-t{threshold:g}"
-        arguments = (self.work, replicate, threshold)
+        arguments = (self.work, replicate, threshold, self.manifest.checkpoints[replicate])
         self.queue.add(Task(name, compare_masks, arguments, then=landed))
 
     def _landed(self, cohort: list[Cell], outcome: Any) -> None:
@@ -205,7 +227,7 @@ class Sweep:
         now = list[Cell]()
         for cell, of_cell in zip(cohort, outcomes, strict=True):
             if isinstance(of_cell, Exception) and len(cohort) > 1:
-                _raise_if_full(of_cell)
+                raise_if_full(of_cell)
                 self._add([cell])  # alone, so that no cell is to blame for another
             else:
                 now += self._cell_landed(cell, of_cell)
@@ -233,7 +255,7 @@ class Sweep:
         Whether it has been begun too often is for the next attempt to say. One that raises
         before it is even recorded is not begun again.
         """
-        _raise_if_full(outcome)
+        raise_if_full(outcome)
         self._keep_reason(name, outcome)
         self.raised[name] += 1
         attempts = self.work.folder.attempts(name)
@@ -251,10 +273,9 @@ class Sweep:
 
     def _ended(self, cell: Cell) -> None:
         """Note that a cell has ended; remove final weights that nobody waits for any more."""
-        self.left.discard(cell)
-        if self.search and cell.arm == "ticket":
-            self._answer((cell.threshold, cell.rewind_epoch))
-            self._go_on()
+        if self.exploration:
+            self.exploration.ended(cell)
+            self._explore()
         if awaited := self.work.study.waits_for(cell):
             self.awaiting[awaited] -= 1
             if not self.awaiting[awaited]:
@@ -271,56 +292,12 @@ class Sweep:
                 raise
             log.warning("cannot keep the reason why %s failed: %s", name, error)
 
-    def _begin_search(self, share: float) -> None:
-        """Begin to search the frontier, with what is known of it."""
-        study, cells = self.work.study, self.work.study.grid.cells()
-        axes = study.grid.thresholds, study.grid.rewind_epochs
-        self.points: dict[Point, list[Cell]] = {point: [] for point in product(*axes)}
-        for cell in cells:  # those without a k, or a threshold, belong to all of them
-            arm = ARMS[cell.arm]
-            thresholds = (cell.threshold,) if arm.has_threshold else axes[0]
-            ks = (cell.rewind_epoch,) if arm.has_k else axes[1]
-            for point in product(thresholds, ks):
-                self.points[point].append(cell)
-        spent = epochs_to_train(study, [cell for cell in cells if cell not in self.left], 0)
-        self.search = Search(*axes, self._cost, share * epochs_to_train(study, cells, 0), spent)
-        for point in self.points:
-            self._answer(point)
-
-    def _cost(self, point: Point) -> float:
-        cells = [cell for cell in self.points[point] if cell in self.left - self.queued]
-        return epochs_to_train(self.work.study, cells, 0)
-
-    def _answer(self, point: Point) -> None:
-        """Tell the search about a point of which all tickets have ended."""
-        assert self.search
-        tickets = [cell for cell in self.points[point] if cell.arm == "ticket"]
-        if self.left.isdisjoint(tickets):
-            self.search.answer(point, self.cube.matches(tickets, self.work.study.matching_margin))
-
-    def _go_on(self) -> None:
-        """Queue the cells of the points that the search asks for."""
-        if self.without_dense or not self.search:
+    def _explore(self) -> None:
+        """Queue the cells that the search asks for."""
+        if self.without_dense or not self.exploration:
             return
-        for point in self.search.next():
-            new = [cell for cell in self.points[point] if cell in self.left - self.queued]
-            self.queued.update(new)
-            self.queue_cells([c for c in new if self.work.study.waits_for(c) not in self.left])
+        new, left = self.exploration.next(), self.exploration.left
+        self.queue_cells([cell for cell in new if self.work.study.waits_for(cell) not in left])
 
     def _is_wanted(self, cell: Cell) -> bool:
-        return self.search is None or cell in self.queued
-
-    def skip_the_rest(self) -> None:
-        """Mark the cells that the search did not ask for, and say why."""
-        if not self.search:
-            return
-        reasons = {}
-        for cell in sorted(self.left):
-            self.cube.mark(cell, Status.SKIPPED)
-            reasons[str(cell)] = self.search.reason((cell.threshold, cell.rewind_epoch))
-        self.work.folder.write_skipped(reasons)
-
-
-def _raise_if_full(outcome: Exception) -> None:
-    if isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
-        raise outcome
+        return self.exploration is None or cell in self.exploration.wanted

@@ -7,6 +7,8 @@ training would be stopped. Nothing is chosen on the test images.
 import math
 from collections.abc import Iterable, Mapping
 
+from lthdask.lottery.matching import matches
+
 MEASURES = ("validation_loss", "validation_accuracy", "test_accuracy")
 """What is measured on the way."""
 
@@ -43,9 +45,8 @@ def learning_speed(
     [15, 0.8, 15]
     """
     stop = min(sorted(measured), key=lambda at: measured[at]["validation_loss"])
-    # Accuracies are counts of images: half a millionth is rounding, not an image.
     there = _first(
-        at for at, m in measured.items() if m["validation_accuracy"] >= dense_accuracy - 5e-7
+        at for at, m in measured.items() if matches(m["validation_accuracy"] - dense_accuracy)
     )
     return {
         "early_stop_iteration": stop - first,

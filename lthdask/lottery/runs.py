@@ -16,9 +16,10 @@ from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.stability import errors_between
 from lthdask.lottery.ticket import Ticket
 from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.choice import ROUNDS, Choice, choose
 from lthdask.training.cohort import largest_cohort, train_cohort
-from lthdask.training.engine import ROUNDS, Choice, Engine, choose
-from lthdask.training.loop import Diverged, Found, Outcome, train
+from lthdask.training.engine import Engine
+from lthdask.training.loop import Diverged, Outcome, Progress, train
 from lthdask.training.recipe import Recipe
 
 Epochs = Iterator[tuple[Checkpoint, Outcome]]
@@ -120,7 +121,7 @@ def train_tickets(
     due: Callable[[], bool] = lambda: False,
     *,
     arm: str = "ticket",
-) -> Iterator[Found]:
+) -> Iterator[Progress]:
     """Train what was drawn for the cells of a cohort, from the same point on, to T.
 
     Parameters
@@ -137,7 +138,7 @@ def train_tickets(
 
     Yields
     ------
-    Found
+    Progress
         Of each ticket what :func:`train_ticket` finds, when it does; `Diverged`, and any state,
         once its loss is no longer finite.
     """
@@ -145,7 +146,7 @@ def train_tickets(
         try:
             yield from _train_alone(experiment, replicate, starts[0], masks[0], due, arm)
         except Diverged as problem:
-            yield Found.at(starts[0], problem)
+            yield Progress.at(starts[0], problem)
         return
     recipe, child = _trained_as(experiment, arm)
     torch.set_num_threads(experiment.engine.threads)
@@ -171,14 +172,14 @@ def _train_alone(
     mask: dict[str, Tensor],
     due: Callable[[], bool],
     arm: str,
-) -> Iterator[Found]:
+) -> Iterator[Progress]:
     recipe, child = _trained_as(experiment, arm)
     experiment = replace(experiment, recipe=recipe)
     with experiment.borrowed() as network:
         yield from _train(experiment, network, replicate, start, mask, due, child)
 
 
-def _each_copied(epochs: Iterator[Found]) -> Epochs:
+def _each_copied(epochs: Iterator[Progress]) -> Epochs:
     """Yield the states of one model as values: copies, which nothing changes."""
     for found in epochs:
         (state,), (outcome,) = found.states(), found.outcomes
@@ -191,7 +192,7 @@ def _trained_as(experiment: Experiment, arm: str) -> tuple[Recipe, int]:
     return recipe, int(ARMS[arm].reordered)
 
 
-def line(experiment: Experiment, one: Checkpoint, other: Checkpoint) -> list[float]:
+def errors_on_line(experiment: Experiment, one: Checkpoint, other: Checkpoint) -> list[float]:
     """Return the test errors between two children, as of :mod:`lthdask.lottery.stability`."""
     torch.set_num_threads(experiment.engine.threads)
     with experiment.borrowed() as network:
@@ -241,7 +242,7 @@ def _train(
     mask: dict[str, Tensor] | None,
     due: Callable[[], bool],
     child: int = 0,
-) -> Iterator[Found]:
+) -> Iterator[Progress]:
     engine = experiment.engine
     torch.set_num_threads(engine.threads if mask is not None else engine.dense_threads)
     return train(

@@ -14,13 +14,11 @@ import xarray as xr
 from scipy import stats
 
 from lthdask.grid import ARMS
+from lthdask.lottery.matching import ROUNDING
 from lthdask.storage.schema import Status
 
 WITHOUT_REWINDING = tuple(name for name, arm in ARMS.items() if not arm.has_k)
 """Arms that have no k: trained once, stored at one position of the axis, true of every k."""
-
-ROUNDING = 5e-7
-"""Accuracies are counts of images; half a millionth is rounding, not an image."""
 
 
 def values_of(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArray]:

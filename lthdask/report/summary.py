@@ -7,6 +7,7 @@ import xarray as xr
 from scipy import stats
 
 from lthdask.grid import Cell
+from lthdask.lottery.matching import matches
 from lthdask.report.layers import emptied_layers, limiting_layers
 from lthdask.report.verdict import control_differences, frontier, verdicts
 from lthdask.storage.folder import Folder
@@ -23,7 +24,7 @@ def cells_with(results: xr.Dataset, status: str) -> list[dict[str, Any]]:
     found = (results.status == flags(results)[status]).values
     return [
         {
-            name: results[name].values[i].item() if name != "arm" else str(results.arm.values[i])
+            str(name): _plain(results[name][i])
             for name, i in zip(results.status.dims, index, strict=True)
         }
         for index in np.argwhere(found)
@@ -66,8 +67,7 @@ def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | 
     means = tickets[["density", "validation_accuracy", "test_accuracy"]]
     means = means.mean("replicate", skipna=False)
     dense = float(results.dense_validation_accuracy.mean())
-    # Accuracies are counts of images; half a millionth is rounding, not an image.
-    matching = complete & (means.validation_accuracy >= dense - margin - 5e-7)
+    matching = complete & matches(means.validation_accuracy - dense, margin)
     if not bool(matching.any()):
         return None
     density, accuracy = means.density.values, means.validation_accuracy.values
@@ -75,7 +75,7 @@ def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | 
     i, j = min(candidates, key=lambda at: (density[*at], -accuracy[*at]))
     return {
         "threshold": float(tickets.threshold[i]),
-        "rewind_epoch": int(tickets.rewind_epoch[j]),
+        "rewind_epoch": _plain(tickets.rewind_epoch[j]),
         **{str(name): float(mean[i, j]) for name, mean in means.items()},
         "dense_test_accuracy": float(results.dense_test_accuracy.mean()),
         "replicates": int(results.sizes["replicate"]),
@@ -155,7 +155,7 @@ def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
                 "arm": str(cell.arm.values),
                 "replicate": int(cell.replicate),
                 "threshold": float(cell.threshold),
-                "rewind_epoch": int(cell.rewind_epoch),
+                "rewind_epoch": _plain(cell.rewind_epoch),
                 "status": names[int(cell.status)],
                 "test_accuracy": _number(cell.test_accuracy),
                 "density": _number(cell.density),
@@ -198,17 +198,20 @@ def _records(found: xr.Dataset, *axes: str) -> list[dict[str, Any]]:
     """Return a record per position along `axes`; an axis beyond them is nested in it."""
     values = {name: found[name].transpose(*axes, ...) for name in map(str, found.data_vars)}
     return [
-        {axis: found[axis].values[i].item() for axis, i in zip(axes, index, strict=True)}
+        {axis: _plain(found[axis][i]) for axis, i in zip(axes, index, strict=True)}
         | {name: _plain(value[index]) for name, value in values.items()}
         for index in np.ndindex(*(found.sizes[axis] for axis in axes))
     ]
 
 
 def _plain(value: xr.DataArray) -> Any:
-    """Return nested mappings of label to value."""
+    """Return nested mappings of label to value; a whole rewind epoch is a whole number."""
     if value.dims:
         labels = value[value.dims[0]].values
         return {str(label): _plain(value[i]) for i, label in enumerate(labels)}
+    if value.name == "rewind_epoch":
+        k = float(value)
+        return int(k) if k.is_integer() else k
     return value.item() if value.dtype.kind != "f" else _number(value)
 
 

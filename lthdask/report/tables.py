@@ -118,7 +118,7 @@ def arms_table(results: xr.Dataset) -> Table:
     epochs = lengths.where(counts).mean("replicate")
     interval, minus = means.interval(0.05), control_differences(results)
     for threshold in chosen.threshold.values:
-        head = [f"{threshold:g}", str(chosen.sel(threshold=threshold).item())]
+        head = [f"{threshold:g}", f"{chosen.sel(threshold=threshold).item():g}"]
         for arm in sorted(results.arm.values.tolist(), key="ticket".__ne__):
             at = {"threshold": threshold, "arm": arm}
             if not (count := int(means.count.sel(at))):
@@ -151,7 +151,7 @@ def _map(title: str, results: xr.Dataset) -> Table:
     table.add_column("threshold", justify="right")
     table.add_column("density", justify="right")
     for k in results.rewind_epoch.values:
-        table.add_column(f"k={k}", justify="right")
+        table.add_column(f"k={k:g}", justify="right")
     return table
 
 

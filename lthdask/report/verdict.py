@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from lthdask.grid import CONTROLS, SCRATCH
-from lthdask.report.paired import ROUNDING, Means, one_image, values_of
+from lthdask.lottery.matching import matches
+from lthdask.report.paired import Means, one_image, values_of
 
 WINNING, MATCHING, NO_BETTER = "winning ticket", "matching", "no better than control"
 WORSE, UNDECIDED = "worse", "undecided (n too small)"
@@ -141,7 +142,7 @@ def frontier(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Data
     def lowest(where: xr.DataArray) -> xr.DataArray:
         return density.where(where).min("threshold")
 
-    estimate = lowest(judged.minus_dense >= -margin - ROUNDING)
+    estimate = lowest(matches(judged.minus_dense, margin))
     low, high = lowest(judged.p_worse > level), lowest(judged.p_matching <= level)
     bound = xr.DataArray(["low", "high"], dims="bound")
     interval = xr.where(bound == "low", low, high).assign_coords(bound=bound)
@@ -204,7 +205,7 @@ def chosen_rewind_epochs(results: xr.Dataset) -> xr.DataArray:
     mean = values.mean(("arm", "replicate"))
     eligible = mean.where(count == count.max("rewind_epoch"))
     eligible = eligible.isel(threshold=np.flatnonzero(eligible.notnull().any("rewind_epoch")))
-    return eligible.idxmax("rewind_epoch").astype(int).rename("rewind_epoch")
+    return eligible.idxmax("rewind_epoch").rename("rewind_epoch")
 
 
 def control_differences(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from lthdask.errors import InputError
 from lthdask.grid import Cell
+from lthdask.storage.manifest import FORMAT, require_known
 from lthdask.storage.schema import (
     ARRAYS,
-    AXES,
     CELL,
+    COORDINATES,
     CURVES,
     LAYERS,
     LEARNING,
@@ -28,7 +29,6 @@ from lthdask.storage.schema import (
     RECORD,
     Status,
     check_axes,
-    consolidate,
 )
 
 
@@ -38,7 +38,13 @@ class Cube:
     Parameters
     ----------
     path : Path
-        The cube, made by :func:`lthdask.storage.schema.create_cube`.
+        The cube, made by :func:`lthdask.storage.creation.create_cube`. One of an earlier format
+        can be read; it is written after it has grown to this one.
+
+    Attributes
+    ----------
+    format : int
+        Of what lies on disk.
 
     Raises
     ------
@@ -52,8 +58,13 @@ class Cube:
         with readable(path):
             # Consolidated metadata would hide that those of an array are damaged.
             group = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
-            self._arrays: dict[str, Any] = {name: group[name] for name in (*ARRAYS, *AXES)}
-            check_axes({name: self.axis(name) for name in AXES}, path)
+            self.format = require_known(group.attrs.get("format", 1), path)
+            older = self.format < FORMAT
+            names = [n for n in (*ARRAYS, *COORDINATES) if not older or n in group]
+            self._arrays: dict[str, Any] = {name: group[name] for name in names}
+            check_axes(
+                {name: self.axis(name) for name in COORDINATES if name in names}, path, older
+            )
 
     def axis(self, name: str) -> list[Any]:
         """Return the values along an axis, in the order of the array; they are read once."""
@@ -62,49 +73,21 @@ class Cube:
                 self._axes[name] = self._arrays[name][:].tolist()
         return self._axes[name]
 
-    def grow(self, axes: Mapping[str, Sequence[Any]]) -> None:
-        """Make the axes longer, and leave everything else as it is.
-
-        Parameters
-        ----------
-        axes : mapping of str to sequence
-            The values along each axis of cells: those that are there, in the order of the
-            array, and then those that are new.
-        """
-        grown = {name: list(axes[name]) for name in CELL}
-        if all(values == self.axis(name) for name, values in grown.items()):
-            return
-        for name in ARRAYS:
-            array = self._array(name)
-            dimensions = array.metadata.dimension_names
-            sizes = zip(dimensions, array.shape, strict=True)
-            array.resize(tuple(len(grown[d]) if d in grown else size for d, size in sizes))
-        self._axes.clear()
-        for name, values in grown.items():
-            array = self._array(name)
-            array.resize((len(values),))
-            array[:] = np.asarray(values, dtype=object) if name == "arm" else np.asarray(values)
-        consolidate(self.path)
-
-    def annotate(self, attributes: Mapping[str, Any]) -> None:
-        """Replace what is kept with the cube: the study, and how it is computed."""
-        group = zarr.open_group(self.path, mode="r+", zarr_format=3)  # keeps what is consolidated
-        group.attrs.put(dict(attributes))
-        consolidate(self.path)
-
     def cells(self) -> dict[Cell, Status]:
         """Return every cell with its status."""
-        names, status = product(*(self.axis(name) for name in CELL)), self._array("status")
+        axes, status = [self.axis(name) for name in CELL], self._array("status")
         with readable(self.path):
             # A row at a time, and only where there is a file: to look for 100,000 files that
             # are not there takes Zarr half a minute, and 200 MB.
-            codes = np.zeros(status.shape, "u1")
+            codes = np.zeros([len(axis) for axis in axes], "u1")
             for row in self.path.glob("status/c/*/*/*"):
                 if all(part.isdigit() for part in row.parts[-3:]):
                     index = tuple(map(int, row.parts[-3:]))
-                    codes[index] = status[index]
-            found = zip(names, codes.ravel().tolist(), strict=True)
-            return {Cell(*name): Status(code) for name, code in found}
+                    if all(at < size for at, size in zip(index, codes.shape, strict=False)):
+                        codes[index] = status[index][: codes.shape[-1]]
+            cells = (Cell(arm, r, t, int(k)) for arm, r, t, k in product(*axes))
+            found = zip(cells, codes.ravel().tolist(), strict=True)
+            return {cell: Status(code) for cell, code in found}
 
     def status(self, cell: Cell) -> Status:
         """Return the status of a cell."""
@@ -182,20 +165,10 @@ class Cube:
         index = self.axis("replicate").index(replicate), self.axis("threshold").index(threshold)
         self._array("mask_distances")[index] = distances
 
-    def matches(self, cells: Iterable[Cell], margin: float) -> bool:
-        """Return whether cells match the dense runs of their replicates on validation images.
-
-        On average, within `margin`; one that is not done does not match.
-        """
-        differences = []
-        for cell in cells:
-            index = self._index(cell)
-            if self.status(cell) is not Status.DONE:
-                return False
-            accuracy = self._array("metrics")[index][list(METRICS).index("validation_accuracy")]
-            differences.append(float(accuracy) - self.dense_accuracy(cell.replicate))
-        # Accuracies are counts of images; half a millionth is rounding, not an image.
-        return sum(differences) / len(differences) >= -margin - 5e-7
+    def validation_accuracy(self, cell: Cell) -> float:
+        """Return the validation accuracy of a cell after its last epoch, in [0, 1]."""
+        row = self._array("metrics")[self._index(cell)]
+        return float(row[list(METRICS).index("validation_accuracy")])
 
     def dense_accuracy(self, replicate: int) -> float:
         """Return the validation accuracy of a dense run after its last epoch, in [0, 1]."""
@@ -220,8 +193,8 @@ class Cube:
         """Return the file of the curves of a replicate's dense run."""
         return self._chunk("dense_curves", (self.axis("replicate").index(replicate),))
 
-    def lay_over(self, path: Path) -> dict[Path, bytes | None]:
-        """Read cells from the cube at `path`, with the metadata and axes of this empty one.
+    def link_chunks(self, path: Path) -> dict[Path, bytes | None]:
+        """Link the chunks of the cube at `path` into this empty one, whose metadata are sound.
 
         Returns
         -------
@@ -232,7 +205,9 @@ class Cube:
         ours = {
             f.relative_to(self.path): f.read_bytes() for f in self.path.rglob("*") if f.is_file()
         }
-        theirs = (f.relative_to(path) for name in AXES for f in (path / name / "c").glob("*"))
+        theirs = (
+            f.relative_to(path) for name in COORDINATES for f in (path / name / "c").glob("*")
+        )
         files = {*ours, *(f for f in theirs if f.name.isdigit())}  # the rest is a killed writer's
         for name in ARRAYS:
             (self.path / name / "c").symlink_to(path / name / "c")
@@ -286,7 +261,7 @@ def readable(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"the results at {cube} cannot be read: {reason}; python scripts/check.py {folder} "
+            f"the results at {cube} cannot be read: {reason}; lthdask check {folder} "
             f"says what is damaged, and with --repair marks it to be computed again"
         ) from None
 

@@ -9,10 +9,8 @@ runs/<name>/
     results.zarr    the results
 """
 
-import hashlib
 import json
 import os
-import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,8 +21,7 @@ from typing import Any
 
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.storage.files import read_json, write_whole
-
-NUMBER = re.compile("0|[1-9][0-9]{0,8}")
+from lthdask.storage.manifest import Manifest
 
 
 class Folder:
@@ -76,7 +73,7 @@ class Folder:
         self.check()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._leave_word().unlink()
+            self._leave_probe().unlink()
         except OSError as error:
             raise InputError(
                 f"cannot write to the folder {self.path}: {error.strerror}; "
@@ -84,22 +81,22 @@ class Folder:
             ) from None
 
     @contextmanager
-    def word(self) -> Iterator[str]:
-        """Yield the name of a small file in the folder, for workers to :meth:`find_word`."""
-        file = self._leave_word()
+    def probe(self) -> Iterator[str]:
+        """Yield the name of a small file in the folder, for workers to :meth:`sees`."""
+        file = self._leave_probe()
         try:
             yield file.name
         finally:
             file.unlink(missing_ok=True)
 
-    def find_word(self, name: str) -> bool:
+    def sees(self, name: str) -> bool:
         """Return whether the file is seen from here; another worker may have to look again."""
         return (self.path / name).exists()
 
-    def _leave_word(self) -> Path:
-        word = self.path / f".word-{secrets.token_hex(8)}"
-        word.touch()
-        return word
+    def _leave_probe(self) -> Path:
+        probe = self.path / f".probe-{secrets.token_hex(8)}"
+        probe.touch()
+        return probe
 
     def study(self) -> str | None:
         """Return the study of the folder as YAML, None if it holds none yet."""
@@ -114,42 +111,27 @@ class Folder:
         """Write the study as YAML."""
         write_whole(self._study, text.encode())
 
-    def manifest(self) -> dict[str, Any]:
-        """Return how the study was computed; empty if it was not begun.
+    def manifest(self) -> Manifest | None:
+        """Return how the study was computed; None if it was not begun.
 
         Raises
         ------
         InputError
-            If the file is damaged.
+            As :meth:`Manifest.read`.
         """
-        try:
-            found = json.loads(self._manifest.read_text())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, RecursionError):
-            found = None
-        manifest = found if isinstance(found, dict) else {}
-        if manifest.pop("digest", None) != _digest(manifest):
-            raise InputError(f"{self._manifest} is damaged: its digest is not that of its content")
-        if not _names_epochs(manifest.get("checkpoints")):
-            raise InputError(
-                f"{self._manifest} is not one that lthdask wrote: its checkpoints are not by the "
-                f"numbers of replicate and epoch"
-            )
-        return manifest
+        return Manifest.read(self._manifest)
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+    def write_manifest(self, manifest: Manifest) -> None:
         """Write how the study was computed."""
-        whole = {**manifest, "digest": _digest(manifest)}
-        write_whole(self._manifest, (json.dumps(whole, indent=2) + "\n").encode())
+        manifest.write(self._manifest)
 
-    def run(self, name: object) -> Path:
+    def of_run(self, name: object) -> Path:
         """Return where a run, of a cell or a dense one, keeps its attempts and its state."""
         return self.path / "cells" / str(name)
 
     def final(self, cell: object) -> Path:
         """Return where a cell's final weights lie as long as others need them."""
-        return self.run(cell) / "final.safetensors"
+        return self.of_run(cell) / "final.safetensors"
 
     def remove_finals(self, needed: Iterable[object]) -> None:
         """Remove the final weights of all cells but those that are needed."""
@@ -172,10 +154,6 @@ class Folder:
         """Keep why cells were skipped: name of the cell → reason."""
         write_whole(self._skipped, (json.dumps(reasons, indent=2) + "\n").encode())
 
-    def skipped(self) -> dict[str, Any]:
-        """Return why cells were skipped."""
-        return read_json(self._skipped)
-
     def begin_attempt(self, name: object, about: Mapping[str, Any], most: int) -> int:
         """Record that a run is being trained, and return which attempt this is, from 1.
 
@@ -196,7 +174,7 @@ class Folder:
         ExhaustedError
             If so many have.
         """
-        place = self.run(name)
+        place = self.of_run(name)
         place.mkdir(parents=True, exist_ok=True)
         before = self.attempts(name)
         ours = [attempt for attempt in before if attempt.get("driver") == about["driver"]]
@@ -225,11 +203,11 @@ class Folder:
 
     def begun(self, name: object) -> bool:
         """Return whether an attempt at a run was recorded: quicker to see than in the cube."""
-        return (self.run(name) / "attempt-1.json").exists()
+        return (self.of_run(name) / "attempt-1.json").exists()
 
     def attempts(self, name: object) -> list[dict[str, Any]]:
         """Return what is recorded of each attempt at a run, oldest first."""
-        files = self.run(name).glob("attempt-*.json")
+        files = self.of_run(name).glob("attempt-*.json")
         return [read_json(file) for file in sorted(files, key=lambda file: (len(file.name), file))]
 
     def unfinished(self) -> dict[str, str]:
@@ -246,23 +224,23 @@ class Folder:
 
     def write_traceback(self, name: object, text: str) -> None:
         """Keep the reason why a run failed."""
-        place = self.run(name)
+        place = self.of_run(name)
         place.mkdir(parents=True, exist_ok=True)
         write_whole(place / "traceback.txt", text.encode())
 
     def has_traceback(self, name: object) -> bool:
         """Return whether there is a reason why a run failed."""
-        return (self.run(name) / "traceback.txt").exists()
+        return (self.of_run(name) / "traceback.txt").exists()
 
     def remove_traceback(self, name: object) -> None:
         """Forget it: the run is tried again."""
         if self.has_traceback(name):
-            (self.run(name) / "traceback.txt").unlink(missing_ok=True)
+            (self.of_run(name) / "traceback.txt").unlink(missing_ok=True)
 
     def reason(self, name: object) -> str:
         """Return the last line of the traceback of a run that failed; empty without one."""
         try:
-            text = (self.run(name) / "traceback.txt").read_text(errors="replace")
+            text = (self.of_run(name) / "traceback.txt").read_text(errors="replace")
         except OSError:
             return ""
         return text.rstrip().rpartition("\n")[2].strip()
@@ -270,19 +248,3 @@ class Folder:
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what JSON can hold."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _names_epochs(digests: object) -> bool:
-    """Return whether these are numbers of replicates → numbers of epochs → digests.
-
-    They become part of paths, which must not point out of the folder.
-    """
-    return isinstance(digests, dict) and all(
-        isinstance(epochs, dict) and all(map(NUMBER.fullmatch, [replicate, *epochs]))
-        for replicate, epochs in digests.items()
-    )

@@ -2,20 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from lthdask.storage.cube import readable
-from lthdask.storage.schema import (
-    AXES,
-    CELL,
-    CURVES,
-    LAYERS,
-    LEARNING,
-    METRICS,
-    RECORD,
-    Status,
-    check_axes,
-)
+from lthdask.storage.manifest import FORMAT, require_known
+from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, Array, Status, check_axes
 
 
 def open_results(path: str | Path) -> xr.Dataset:
@@ -52,9 +44,13 @@ def open_results(path: str | Path) -> xr.Dataset:
     if path.name != "results.zarr":
         path = path / "results.zarr"
     with readable(path):
-        # Not of format 2, in which an array can be a pickle.
+        # Not of format 2 of Zarr, in which an array can be a pickle.
         cube = xr.open_zarr(path, chunks=None, zarr_format=3)
-        check_axes({name: cube[name].values.tolist() for name in AXES}, path)
+        older = require_known(cube.attrs.get("format", 1), path) < FORMAT
+        axes = {
+            name: cube[name].values.tolist() for name in COORDINATES if name in cube or not older
+        }
+        check_axes(axes, path, older)
         return _named(cube)
 
 
@@ -74,21 +70,32 @@ def read_results(path: str | Path) -> xr.Dataset:
 
 
 def _named(cube: xr.Dataset) -> xr.Dataset:
-    """Return one variable per metric, axes sorted."""
-    named = {name: cube[name] for name in ("status", "place", "line", "mask_distances")}
-    for array, axis, prefix, suffix, about in (
-        ("metrics", "metric", "", "", METRICS),
-        ("curves", "curve", "", "_curve", CURVES),
-        ("layers", "quantity", "layer_", "", LAYERS),
-        ("record", "field", "", "", RECORD),
-        ("dense_curves", "curve", "dense_", "_curve", CURVES),
-        ("learning", "measure", "", "_by_iteration", LEARNING),
-        ("dense_learning", "measure", "dense_", "_by_iteration", LEARNING),
-    ):
-        for name, (units, description) in about.items():
-            variable = cube[array].sel({axis: name}, drop=True)
+    """Return one variable per named value, axes sorted; what the cube lacks is NaN."""
+    cube = cube.assign_coords(rewind_epoch=cube.rewind_epoch.astype("f8", keep_attrs=True))
+    if "rewind_step" not in cube.coords:
+        unknown = np.full(cube.sizes["rewind_epoch"], np.nan)
+        cube = cube.assign_coords(rewind_step=("rewind_epoch", unknown))
+    named = dict[str, xr.DataArray]()
+    for name, array in ARRAYS.items():
+        if not array.names:
+            named[name] = cube[name] if name in cube else _missing(cube, array.dimensions, array)
+        axis = array.rest[-1] if array.names else ""
+        for label, (units, description) in array.names.items():
+            if name in cube and label in cube[axis].values:
+                variable = cube[name].sel({axis: label}, drop=True)
+            else:
+                variable = _missing(cube, array.dimensions[:-1], array)
             variable.attrs = {"units": units, "description": description}
-            named[f"{prefix}{name}{suffix}"] = variable
+            named[array.variable.format(label)] = variable
     for name in ("dense_test_accuracy", "dense_validation_accuracy"):
         named[name] = named[f"{name}_curve"].isel(epoch=-1, drop=True)
     return xr.Dataset(named, attrs=cube.attrs).sortby(list(CELL))
+
+
+def _missing(cube: xr.Dataset, dimensions: tuple[str, ...], array: Array) -> xr.DataArray:
+    """Return what is read of an array that an older cube does not have."""
+    shape = [cube.sizes.get(dimension, 0) for dimension in dimensions]
+    along = {name: cube[name] for name in dimensions if name in cube.coords}
+    found = xr.DataArray(np.full(shape, EMPTY[array.dtype]), along, dimensions)
+    found.attrs = {"description": array.description, "units": array.units}
+    return found

@@ -1,19 +1,18 @@
-"""What the cube of a study holds: its axes, its arrays, what their values mean; an empty one.
+"""What the cube of a study holds, declared once: its axes, its arrays, what their values mean.
 
-Every array has one chunk per cell, so writers never meet.
+Creating, reading, growing and checking a cube follow from the tables here. To add a metric, add a
+line to its table; to add an array, a row to `ARRAYS`; and raise
+`lthdask.storage.manifest.FORMAT`. What an older cube lacks reads as NaN, and is added when its
+study is next run.
 """
 
-import os
-import shutil
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import Crc32cCodec
 
 from lthdask.errors import InputError
 from lthdask.grid import ARMS, POINTS_ON_LINE
@@ -21,7 +20,9 @@ from lthdask.lottery.learning_speed import MEASURES
 
 CELL = ("arm", "replicate", "threshold", "rewind_epoch")
 
-# Per array, what its last axis holds: name → (units, description).
+Meanings = Mapping[str, tuple[str, str]]
+"""What an axis of names holds: name → (units, description)."""
+
 METRICS = {
     "test_accuracy": ("1", "share of test images classified correctly after the last epoch"),
     "validation_accuracy": ("1", "share of validation images classified correctly, likewise"),
@@ -58,18 +59,6 @@ RECORD = {
     "started": ("seconds since 1970-01-01", "when its last attempt began"),
     "ended": ("seconds since 1970-01-01", "when its last attempt ended"),
 }
-LABELS = {
-    "metric": METRICS,
-    "curve": CURVES,
-    "measure": LEARNING,
-    "quantity": LAYERS,
-    "field": RECORD,
-}
-OF_CELLS = ("status", "metrics", "curves", "learning", "line", "layers", "record", "place")
-ARRAYS = (*OF_CELLS, "dense_curves", "dense_learning", "mask_distances")
-AXES = (*CELL, "epoch", "iteration", "point", "mask_epoch", "other_mask_epoch", "layer", *LABELS)
-AXIS_CHUNK = 256
-"""Values in a file of an axis of cells; fixed, so that a grown cube is as one made at once."""
 
 
 class Status(IntEnum):
@@ -83,153 +72,210 @@ class Status(IntEnum):
     NOT_APPLICABLE = 5
 
 
-def create_cube(
-    path: Path,
-    axes: Mapping[str, Sequence[Any]],
-    epochs: int,
-    layers: Sequence[str],
-    attributes: Mapping[str, Any],
-    threshold: tuple[str, str],
-    iterations: Sequence[int] = (),
-) -> None:
-    """Create an empty cube: every cell is pending.
+@dataclass(frozen=True)
+class Array:
+    """One array of the cube.
 
     Parameters
     ----------
-    path : Path
+    description : str
+    rest : tuple of str
+        Dimensions after `cell`; each chunk holds them whole.
+    cell : tuple of str
+        Dimensions with one chunk per value, so that writers never meet.
+    dtype : {"f8", "u1", "text"}
+        What is not written is NaN, 0 or empty.
+    names : mapping, optional
+        What the last dimension holds, where that is named values: each of them is read as a
+        variable of its own.
+    variable : str
+        What such a variable is called, with ``{}`` for the name.
+    units : str
+    """
+
+    description: str
+    rest: tuple[str, ...] = ()
+    cell: tuple[str, ...] = CELL
+    dtype: str = "f8"
+    names: Meanings = field(default_factory=dict)
+    variable: str = "{}"
+    units: str = ""
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """All of its dimensions."""
+        return self.cell + self.rest
+
+
+ARRAYS = {
+    "status": Array("what became of the cell", dtype="u1"),
+    "place": Array("host and device", dtype="text"),
+    "metrics": Array("results of a cell", ("metric",), names=METRICS),
+    "curves": Array("results by epoch", ("epoch", "curve"), names=CURVES, variable="{}_curve"),
+    "learning": Array(
+        "results inside epochs",
+        ("iteration", "measure"),
+        names=LEARNING,
+        variable="{}_by_iteration",
+    ),
+    "line": Array("test error between a child and its sibling", ("point",), units="1"),
+    "layers": Array("results by layer", ("layer", "quantity"), names=LAYERS, variable="layer_{}"),
+    "record": Array("how a cell was computed", ("field",), names=RECORD),
+    "dense_curves": Array(
+        "the dense runs by epoch",
+        ("epoch", "curve"),
+        ("replicate",),
+        names=CURVES,
+        variable="dense_{}_curve",
+    ),
+    "dense_learning": Array(
+        "the dense runs inside epochs",
+        ("iteration", "measure"),
+        ("replicate",),
+        names=LEARNING,
+        variable="dense_{}_by_iteration",
+    ),
+    "mask_distances": Array(
+        "share of the prunable weights in which the masks of two epochs differ",
+        ("mask_epoch", "other_mask_epoch"),
+        ("replicate", "threshold"),
+        units="1",
+    ),
+}
+"""The arrays of the cube: name → what it holds."""
+NAMES = {array.rest[-1]: array.names for array in ARRAYS.values() if array.names}
+"""Axes of named values: axis → what they are."""
+OF_CELLS = tuple(name for name, array in ARRAYS.items() if array.cell == CELL)
+"""The arrays of a cell, the status first."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What makes the cube of one study larger or smaller than that of another.
+
+    Parameters
+    ----------
     axes : mapping of str to sequence
         The values along ``arm``, ``replicate``, ``threshold`` and ``rewind_epoch``.
     epochs : int
         T.
     layers : sequence of str
         Names of the prunable weights.
-    attributes : mapping
-        Kept with the cube: the study, and how it is computed.
     threshold : tuple of str
         Units and description of the threshold axis.
+    steps : int
+        Batches in an epoch.
     iterations : sequence of int
         At which the study measures inside its epochs, counted from epoch 0 on.
     """
-    # Built aside, so that a crash leaves no half of a cube.
-    aside = path.with_name(f".{path.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    group = zarr.create_group(aside, zarr_format=3, attributes=dict(attributes))
-    coordinates: dict[str, tuple[Any, str, str]] = {
-        "arm": (axes["arm"], "", "what is done with the mask"),
-        "replicate": (axes["replicate"], "1", "independent repetition"),
-        "threshold": (axes["threshold"], *threshold),
-        "rewind_epoch": (axes["rewind_epoch"], "epoch", "checkpoint the survivors restart at"),
-        "epoch": (range(1, epochs + 1), "epoch", "values are after so many epochs"),
-        "iteration": (np.asarray(iterations, "i8"), "1", "values are after so many steps"),
-        "point": (np.linspace(0, 1, POINTS_ON_LINE), "1", "share of the way to the sibling"),
-        "mask_epoch": (range(epochs + 1), "epoch", "dense weights that give a mask"),
-        "other_mask_epoch": (range(epochs + 1), "epoch", "dense weights that give another"),
-        "layer": (layers, "", "prunable weight"),
-        "metric": (list(METRICS), "", "metric of a cell"),
-        "curve": (list(CURVES), "", "metric of an epoch"),
-        "measure": (list(LEARNING), "", "metric inside an epoch"),
-        "quantity": (list(LAYERS), "", "metric of a layer"),
-        "field": (list(RECORD), "", "how a cell was computed"),
-    }
-    for name, (values, units, description) in coordinates.items():
-        array = np.asarray(values)
-        if array.dtype.kind == "U":
-            array = array.astype(object)
-        about = {"description": description} | ({"units": units} if units else {})
-        chunks = (AXIS_CHUNK,) if name in CELL else (max(1, len(array)),)
-        _array(group, name, (name,), array.shape, chunks, array.dtype, about)[:] = array
-    sizes = {name: len(values) for name, (values, _, _) in coordinates.items()}
 
-    def add(name: str, cell: Sequence[str], rest: Sequence[str], kind: Any, **about: Any) -> None:
-        dimensions = (*cell, *rest)
-        shape = tuple(sizes[d] for d in dimensions)
-        chunks = (1,) * len(cell) + tuple(max(1, size) for size in shape[len(cell) :])
-        _array(group, name, dimensions, shape, chunks, kind, about)
-
-    meanings = " ".join(status.name.lower() for status in Status)
-    flags = [int(status) for status in Status]
-    add(
-        "status",
-        CELL,
-        [],
-        np.dtype("u1"),
-        description="what became of the cell",
-        flag_values=flags,
-        flag_meanings=meanings,
-    )
-    add("place", CELL, [], np.dtype(object), description="host and device")
-    for name, (cell, rest, description) in {
-        "metrics": (CELL, ["metric"], "results of a cell"),
-        "curves": (CELL, ["epoch", "curve"], "results by epoch"),
-        "learning": (CELL, ["iteration", "measure"], "results inside epochs"),
-        "line": (CELL, ["point"], "test error between a child and its sibling"),
-        "layers": (CELL, ["layer", "quantity"], "results by layer"),
-        "record": (CELL, ["field"], "how a cell was computed"),
-        "dense_curves": (["replicate"], ["epoch", "curve"], "the dense runs by epoch"),
-        "dense_learning": (["replicate"], ["iteration", "measure"], "likewise inside epochs"),
-        "mask_distances": (
-            ["replicate", "threshold"],
-            ["mask_epoch", "other_mask_epoch"],
-            "share of the prunable weights in which the masks of two epochs differ",
-        ),
-    }.items():
-        about = {"description": description}
-        if name in ("line", "mask_distances"):
-            about["units"] = "1"
-        add(name, cell, rest, np.dtype("f8"), **about)
-    consolidate(aside)
-    os.replace(aside, path)
+    axes: Mapping[str, Sequence[Any]]
+    epochs: int
+    layers: Sequence[str]
+    threshold: tuple[str, str] = ("1", "share of the prunable weights that is pruned")
+    steps: int = 1
+    iterations: Sequence[int] = ()
 
 
-def check_axes(axes: Mapping[str, Sequence[Any]], path: Path) -> None:
-    """Refuse axes of another version, of arms that there are not, or with values missing."""
+@dataclass(frozen=True)
+class Coordinate:
+    """The values along an axis.
+
+    Parameters
+    ----------
+    description : str
+    dtype : {"f8", "i8", "text"}
+    values : callable
+        What they are in a cube of some `Extent`.
+    units : str
+    along : str
+        The axis, where it is not the coordinate's own.
+    """
+
+    description: str
+    dtype: str
+    values: Callable[[Extent], Iterable[Any]]
+    units: str = ""
+    along: str = ""
+
+
+COORDINATES = {
+    "arm": Coordinate("what is done with the mask", "text", lambda e: e.axes["arm"]),
+    "replicate": Coordinate("independent repetition", "i8", lambda e: e.axes["replicate"], "1"),
+    "threshold": Coordinate("", "f8", lambda e: e.axes["threshold"]),  # the study says what it is
+    "rewind_epoch": Coordinate(
+        "checkpoint the survivors restart at", "f8", lambda e: e.axes["rewind_epoch"], "epoch"
+    ),
+    "rewind_step": Coordinate(
+        "the same in steps from the start",
+        "i8",
+        lambda e: [round(k * e.steps) for k in e.axes["rewind_epoch"]],
+        "1",
+        "rewind_epoch",
+    ),
+    "epoch": Coordinate(
+        "values are after so many epochs", "i8", lambda e: range(1, e.epochs + 1), "epoch"
+    ),
+    "iteration": Coordinate("values are after so many steps", "i8", lambda e: e.iterations, "1"),
+    "point": Coordinate(
+        "share of the way to the sibling", "f8", lambda e: np.linspace(0, 1, POINTS_ON_LINE), "1"
+    ),
+    "mask_epoch": Coordinate(
+        "dense weights that give a mask", "i8", lambda e: range(e.epochs + 1), "epoch"
+    ),
+    "other_mask_epoch": Coordinate(
+        "dense weights that give another", "i8", lambda e: range(e.epochs + 1), "epoch"
+    ),
+    "layer": Coordinate("prunable weight", "text", lambda e: e.layers),
+    "metric": Coordinate("metric of a cell", "text", lambda e: METRICS),
+    "curve": Coordinate("metric of an epoch", "text", lambda e: CURVES),
+    "measure": Coordinate("metric inside an epoch", "text", lambda e: LEARNING),
+    "quantity": Coordinate("metric of a layer", "text", lambda e: LAYERS),
+    "field": Coordinate("how a cell was computed", "text", lambda e: RECORD),
+}
+"""The coordinates of the cube: name → what lies along it."""
+EMPTY: dict[str, Any] = {"f8": np.nan, "u1": 0, "text": ""}
+"""What is read where nothing was written, by type."""
+
+
+def check_axes(axes: Mapping[str, Sequence[Any]], path: Path, older: bool = False) -> None:
+    """Refuse axes with values missing or of a wrong type, or of arms or metrics that there are not.
+
+    Those of an `older` format may lack some of the named values.
+
+    Raises
+    ------
+    InputError
+        If another version made them.
+    ValueError
+        If they are damaged.
+    """
     for name, values in axes.items():
         texts = [str(value) for value in values]
         if len({*texts, "", "nan"}) < len(texts) + 2:
             raise ValueError(f"values of the axis {name} are missing")
-    for name, kind in {
-        "arm": str,
-        "replicate": int,
-        "threshold": float,
-        "rewind_epoch": int,
-    }.items():
+    kinds: dict[str, Any] = {"arm": str, "replicate": int, "threshold": float}
+    kinds["rewind_epoch"] = (int, float) if older else float
+    for name, kind in kinds.items():
         if not all(isinstance(value, kind) for value in axes[name]):  # they name files
             raise ValueError(f"the axis {name} holds values of another type")
-    for name, known in {**LABELS, "arm": [a for a in axes["arm"] if a in ARMS]}.items():
-        if list(axes[name]) != list(known):
-            raise InputError(
-                f"the results at {path} were made by another version of lthdask: the axis {name} "
-                f"is {', '.join(axes[name])} there, and {', '.join(known) or 'unknown'} here; go "
-                f"on with that version, or give another folder with --out"
-            )
+    for name, known in {**NAMES, "arm": [a for a in axes["arm"] if a in ARMS]}.items():
+        require_known_names(name, list(axes.get(name, ())), known, path, older)
 
 
-def _array(
-    group: zarr.Group,
-    name: str,
-    dimensions: Sequence[str],
-    shape: tuple[int, ...],
-    chunks: tuple[int, ...],
-    kind: np.dtype[Any],
-    attributes: Mapping[str, Any],
-) -> Any:
-    text = kind.kind == "O"
-    fill: Any = "" if text else (float("nan") if kind.kind == "f" else 0)
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        dtype=str if text else kind,
-        dimension_names=dimensions,
-        fill_value=fill,
-        compressors=[Crc32cCodec()],  # finds flipped bits; a cell is too small to compress
-        attributes=dict(attributes),
-    )
+def require_known_names(
+    axis: str, found: list[str], known: Iterable[str], path: Path, older: bool
+) -> None:
+    """Refuse an axis of named values that another version of lthdask made.
 
-
-def consolidate(path: Path) -> None:
-    """Keep the metadata of all arrays in one file, too, which readers open at once."""
-    with warnings.catch_warnings():
-        # Zarr warns that other implementations may not read it; they need not.
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(path, zarr_format=3)
+    Raises
+    ------
+    InputError
+        If it does not hold the known ones, in their order; one of an `older` format may lack some.
+    """
+    if found != [name for name in known if name in found or not older]:
+        raise InputError(
+            f"the results at {path} were made by another version of lthdask: the axis {axis} "
+            f"is {', '.join(found)} there, and {', '.join(known) or 'unknown'} here; go "
+            f"on with that version, or choose another folder with `out`"
+        )

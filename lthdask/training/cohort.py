@@ -23,9 +23,9 @@ from lthdask.training.evaluation import at_least_float32, laid_out, precision
 from lthdask.training.loop import (
     Diverged,
     EpochMetrics,
-    Found,
     Measurement,
     Outcome,
+    Progress,
     advancing,
     lay_over,
     optimizer_of,
@@ -46,7 +46,7 @@ def train_cohort(
     engine: Engine,
     due: Callable[[], bool] = lambda: False,
     child: int = 0,
-) -> Iterator[Found]:
+) -> Iterator[Progress]:
     """Train several models from their `starts` to the last epoch of the recipe.
 
     Parameters
@@ -62,7 +62,7 @@ def train_cohort(
 
     Yields
     ------
-    Found
+    Progress
         When `train` would, with what it would for each model; for one whose loss is no longer
         finite `Diverged`, from then on. It changes no bit of the others. The last yield is at
         the end of training, or where every model has diverged.
@@ -100,7 +100,7 @@ def train_cohort(
                 if measured:
                     inside = [*_measurements(models, data, engine, iteration)]
                 outcomes = [diverged.get(i, o) for i, o in enumerate(inside)]
-                yield Found(epoch, step + 1, outcomes, partial(states, epoch, step + 1))
+                yield Progress(epoch, step + 1, outcomes, partial(states, epoch, step + 1))
                 if len(diverged) == len(starts):
                     return
         train_losses = [loss / steps for loss in loss_sum.tolist()]
@@ -115,7 +115,7 @@ def train_cohort(
         ]
         loss_sum.zero_()
         outcomes = [diverged.get(i, m) for i, m in enumerate(metrics)]
-        yield Found(epoch + 1, 0, outcomes, partial(states, epoch + 1, 0))
+        yield Progress(epoch + 1, 0, outcomes, partial(states, epoch + 1, 0))
         if len(diverged) == len(starts):
             return
 

@@ -1,29 +1,12 @@
-"""The engine: how numbers are computed, chosen by what is there and by a short measurement.
-
-bfloat16 on a CPU took 2.7 times as long with MobileNetV2's strides, and half as long with
-ResNet-20: no rule tells, so a few steps of the study's own training do.
-"""
+"""The engine: how numbers are computed, as a value."""
 
 import platform
-import time
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Literal
-
-import torch
-from torch import nn
 
 from lthdask.errors import InputError
 
 Precision = Literal["float32", "bfloat16"]
-
-CLEARLY = 1.3
-"""How many times as fast bfloat16 must be. Well above what a busy machine adds to a median, so
-that the same study on the same machine takes the same engine each time."""
-ROUNDS = 5
-SECONDS = 2.0
-"""After which no further round begins."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +19,7 @@ class Engine:
         Kind of device; ``auto`` is a GPU where there is one.
     precision : {"auto", "float32", "bfloat16"}
         Of activations and convolutions; weights, gradients and updates are float32.
-        ``auto`` is bfloat16 on a GPU that has it, and as :func:`choose` finds on a CPU.
+        ``auto`` is bfloat16 on a GPU that has it; on a CPU, a measurement decides.
     threads : int
         CPU threads of a cell, at least 1.
     dense_threads : int
@@ -74,6 +57,8 @@ class Engine:
         InputError
             If the device is not there.
         """
+        import torch  # here: who only reads how a study was computed needs it not
+
         there = torch.cuda.is_available()
         if self.device == "cuda" and not there:
             raise InputError(
@@ -87,99 +72,3 @@ class Engine:
             precision = "bfloat16" if fast else "float32"
         cohort = 1 if device == "cpu" and self.cohort == "auto" else self.cohort
         return replace(self, device=device, precision=precision, cohort=cohort)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was taken, and why.
-
-    Attributes
-    ----------
-    engine : Engine
-        With nothing left on ``auto``.
-    reason : str
-        Of its precision, in a few words.
-    """
-
-    engine: Engine
-    reason: str
-
-
-def choose(
-    asked: Engine, network: nn.Module, steps: Callable[[Engine], Iterator[object]]
-) -> Choice:
-    """Return `asked` with its precision decided, by a measurement where that could pay.
-
-    Parameters
-    ----------
-    asked : Engine
-    network : Module
-        What is trained; it may be on the device ``meta``.
-    steps : callable
-        Returns an iterator that trains one step on the given engine whenever it is asked.
-
-    Raises
-    ------
-    InputError
-        If the device is not there.
-    """
-    engine = asked.chosen()
-    if asked.precision != "auto":
-        return Choice(engine, "as asked for")
-    if engine.device == "cuda":
-        has = "computes in" if engine.precision == "bfloat16" else "has no"
-        return Choice(engine, f"the GPU {has} bfloat16")
-    if not cpu_has_bfloat16():
-        return Choice(engine, "the CPU has no bfloat16")
-    if not any(isinstance(module, nn.Conv2d) for module in network.modules()):
-        return Choice(engine, "the network has no convolution")
-    both: tuple[Precision, Precision] = ("float32", "bfloat16")
-    precision, reason = decided(measured({p: steps(replace(engine, precision=p)) for p in both}))
-    return Choice(replace(engine, precision=precision), reason)
-
-
-def cpu_has_bfloat16() -> bool:
-    """Return whether the CPU multiplies bfloat16 itself: AVX-512 BF16, AMX, or Arm's BF16."""
-    if platform.machine() in ("x86_64", "AMD64"):
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return bool(
-        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-
-
-def measured(steps: Mapping[Precision, Iterator[object]]) -> dict[Precision, float]:
-    """Return the median seconds of a step, from rounds in which each takes one.
-
-    The first round warms up. It counts only where it alone takes longer than a measurement
-    may, beside which the warming up is nothing.
-    """
-    times: dict[Precision, list[float]] = {precision: [] for precision in steps}
-    began = time.perf_counter()
-    for _ in range(1 + ROUNDS):
-        for precision, some in steps.items():
-            before = time.perf_counter()
-            next(some)
-            times[precision].append(time.perf_counter() - before)
-        if time.perf_counter() - began > SECONDS:
-            break
-    return {p: median(taken[1:] or taken) for p, taken in times.items()}
-
-
-def decided(seconds: Mapping[Precision, float]) -> tuple[Precision, str]:
-    """Return the precision to take, given the seconds of a step in each, and why.
-
-    Examples
-    --------
-    >>> decided({"float32": 0.10, "bfloat16": 0.05})
-    ('bfloat16', 'it was 2.0 times as fast as float32')
-    >>> decided({"float32": 0.10, "bfloat16": 0.24})
-    ('float32', 'bfloat16 took 2.4 times as long')
-    >>> decided({"float32": 0.10, "bfloat16": 0.08})
-    ('float32', 'bfloat16 was only 1.2 times as fast')
-    """
-    gain = seconds["float32"] / seconds["bfloat16"]
-    if gain >= CLEARLY:
-        return "bfloat16", f"it was {gain:.1f} times as fast as float32"
-    if gain >= 1:
-        return "float32", f"bfloat16 was only {gain:.1f} times as fast"
-    return "float32", f"bfloat16 took {1 / gain:.1f} times as long"

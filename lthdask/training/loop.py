@@ -54,7 +54,7 @@ Outcome = EpochMetrics | Measurement | Diverged | None
 
 
 @dataclass(frozen=True)
-class Found:
+class Progress:
     """Where training is, and what was measured there.
 
     Attributes
@@ -74,7 +74,7 @@ class Found:
     states: Callable[[], list[Checkpoint]]
 
     @classmethod
-    def at(cls, state: Checkpoint, outcome: Outcome) -> "Found":
+    def at(cls, state: Checkpoint, outcome: Outcome) -> "Progress":
         """Return what was found of one model, with its state."""
         return cls(state.epoch, state.step, [outcome], lambda: [state])
 
@@ -91,7 +91,7 @@ def train(
     engine: Engine,
     due: Callable[[], bool] = lambda: False,
     child: int = 0,
-) -> Iterator[Found]:
+) -> Iterator[Progress]:
     """Train from `start` to the last epoch of the recipe.
 
     Parameters
@@ -119,7 +119,7 @@ def train(
 
     Yields
     ------
-    Found
+    Progress
         Of one model: `EpochMetrics` at the end of an epoch; inside one, a `Measurement` at each
         `Recipe.measure_every` steps; None elsewhere.
 
@@ -151,7 +151,7 @@ def train(
             if step + 1 < steps and (measured or due()):
                 require_finite(float(loss_sum), epoch + 1)
                 inside = _measurement(network, data, engine, iteration) if measured else None
-                yield Found(epoch, step + 1, [inside], partial(states, epoch, step + 1))
+                yield Progress(epoch, step + 1, [inside], partial(states, epoch, step + 1))
         train_loss = float(loss_sum) / steps
         require_finite(train_loss, epoch + 1)
         validation = evaluate(network, data, data.validation, engine)
@@ -161,7 +161,7 @@ def train(
             epoch + 1, train_loss, *validation, *evaluate(network, data, data.test, engine)
         )
         loss_sum.zero_()
-        yield Found(epoch + 1, 0, [metrics], partial(states, epoch + 1, 0))
+        yield Progress(epoch + 1, 0, [metrics], partial(states, epoch + 1, 0))
 
 
 def _measurement(network: nn.Module, data: Data, engine: Engine, iteration: int) -> Measurement:

@@ -12,7 +12,7 @@ from math import nan
 
 import torch
 
-from lthdask.events import Event, Here
+from lthdask.events import Event, TaskContext
 from lthdask.grid import ARMS, Cell
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.learning_speed import learning_speed
@@ -22,13 +22,13 @@ from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.schema import Status
 from lthdask.training.checkpoint import Checkpoint
-from lthdask.training.loop import Diverged, Found
-from lthdask.worker.resuming import Training, follow
+from lthdask.training.loop import Diverged, Progress
+from lthdask.worker.resuming import ResumableRun, follow
 from lthdask.worker.work import Work, cube_of
 
 
 def train_cells(
-    work: Work, cells: Sequence[Cell], here: Here, *dense: Checkpoint
+    work: Work, cells: Sequence[Cell], here: TaskContext, *dense: Checkpoint
 ) -> list[str | Exception]:
     """Train the cells of a cohort, and write their results into the cube.
 
@@ -37,7 +37,7 @@ def train_cells(
     work : Work
     cells : sequence of Cell
         Of one `Cell.cohort`.
-    here : Here
+    here : TaskContext
     *dense : Checkpoint
         Of the dense run: those of :meth:`lthdask.study.Study.checkpoints_for`.
 
@@ -57,15 +57,15 @@ def train_cells(
     """
     cube, by_epoch = cube_of(work), {state.epoch: state for state in dense}
     outcomes = dict[Cell, str | Exception]()
-    waiting = list[tuple[Cell, Training]]()
+    waiting = list[tuple[Cell, ResumableRun]]()
     for cell in cells:
         status = cube.status(cell) if work.folder.begun(cell) else Status.PENDING
         if status is Status.DIVERGED or (status is Status.DONE and not _is_lost(work, cell)):
             outcomes[cell] = status.name.lower()
         else:
-            waiting.append((cell, Training(work, cell, here)))
+            waiting.append((cell, ResumableRun(work, cell, here)))
 
-    def point(pair: tuple[Cell, Training]) -> tuple[int, int]:
+    def point(pair: tuple[Cell, ResumableRun]) -> tuple[int, int]:
         start = pair[1].start
         return (start.epoch, start.step) if start else (pair[0].first_epoch, 0)
 
@@ -97,7 +97,7 @@ class _Run:
 
     Attributes
     ----------
-    training : Training
+    training : ResumableRun
     cell : Cell
     drawn : Ticket
     before : Ticket or None
@@ -105,14 +105,14 @@ class _Run:
     status : Status
     """
 
-    training: Training
+    training: ResumableRun
     cell: Cell
     drawn: Ticket
     before: Ticket | None
     status: Status = Status.DONE
 
     @classmethod
-    def begun(cls, training: Training, cell: Cell, dense: drawing.Dense, beside: int) -> "_Run":
+    def begun(cls, training: ResumableRun, cell: Cell, dense: drawing.Dense, beside: int) -> "_Run":
         """Record the attempt, and draw what is trained."""
         work = training.work
         training.begin(cell.first_epoch, beside)
@@ -157,7 +157,7 @@ def _all_diverged(
     return {r.cell: _written(work, r, dense) for r in together if r.status is Status.DIVERGED}
 
 
-def _epochs(work: Work, together: list[_Run]) -> Iterator[Found]:
+def _epochs(work: Work, together: list[_Run]) -> Iterator[Progress]:
     cell = together[0].cell
     return runs.train_tickets(
         work.experiment(),
@@ -191,7 +191,7 @@ def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) 
         )
         if ARMS[cell.arm].reordered:
             sibling = run.before.origin if run.before else dense[study.recipe.epochs]
-            line = runs.line(experiment, sibling, end)
+            line = runs.errors_on_line(experiment, sibling, end)
             metrics["barrier"] = barrier(line)
         if study.awaited(cell):
             final = Ticket(replace(end, buffers={}), drawn.mask, {})

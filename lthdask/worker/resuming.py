@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from lthdask.events import Event, Here, Stopped
+from lthdask.events import Event, Stopped, TaskContext
 from lthdask.lottery.experiment import Experiment
 from lthdask.storage import checkpoints
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.engine import Engine
-from lthdask.training.loop import Diverged, EpochMetrics, Found, Measurement, Outcome
+from lthdask.training.loop import Diverged, EpochMetrics, Measurement, Outcome, Progress
 from lthdask.worker.work import Work
 
 BETWEEN_TELLING = 1.0
@@ -23,7 +23,7 @@ BETWEEN_TELLING = 1.0
 thread shares its process with Dask's; and of a thousand workers, all pass through one driver."""
 
 
-class Training:
+class ResumableRun:
     """A training run that may be stopped at any step, and goes on from there.
 
     Parameters
@@ -31,7 +31,7 @@ class Training:
     work : Work
     name : object
         Of the run: a cell, or the name of a dense run.
-    here : Here
+    here : TaskContext
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Training:
         `EpochMetrics` of the epochs that are done.
     learning : dict of int to dict of str to float
         `Measurement` at the iterations inside epochs.
-    digests : dict of str to str
+    digests : dict of int to str
         Of a dense run: epoch → digest of its checkpoint.
 
     Raises
@@ -50,7 +50,7 @@ class Training:
         If the worker has to go already.
     """
 
-    def __init__(self, work: Work, name: object, here: Here) -> None:
+    def __init__(self, work: Work, name: object, here: TaskContext) -> None:
         if here.should_stop():
             raise Stopped
         self.work, self.name, self.here = work, name, here
@@ -58,12 +58,12 @@ class Training:
         self.began, self._clock = time.time(), time.monotonic()
         self.saved_at = self._clock
         self._told_at, self._untold = -math.inf, 0
-        self._state = checkpoints.State(work.folder.run(name), self._warn)
+        self._state = checkpoints.State(work.folder.of_run(name), self._warn)
         self.start: Checkpoint | None
         self.start, notes = self._state.load() or (None, {})
         self.curves = {int(epoch): values for epoch, values in notes.get("curves", {}).items()}
         self.learning = {int(at): values for at, values in notes.get("learning", {}).items()}
-        self.digests: dict[str, str] = notes.get("digests", {})
+        self.digests = {int(epoch): digest for epoch, digest in notes.get("digests", {}).items()}
         self._seconds_before: float = notes.get("seconds", 0.0)
 
     def begin(self, epoch: int, beside: int = 1) -> None:
@@ -83,7 +83,7 @@ class Training:
             "seconds": self._seconds_before,
             "beside": beside,
         }
-        most = self.work.max_attempts
+        most = self.work.options.max_attempts
         self.attempt = self.work.folder.begin_attempt(self.name, about, most)
 
     def restart(self, reason: str) -> None:
@@ -95,7 +95,7 @@ class Training:
     def due(self) -> bool:
         """Return whether it is time to save the state."""
         waited = time.monotonic() - self.saved_at
-        return waited >= self.work.checkpoint_interval or self.here.should_stop()
+        return waited >= self.work.options.checkpoint_interval or self.here.should_stop()
 
     def note(self, outcome: Outcome, steps: int) -> None:
         """Keep what was measured, and say from time to time how many epochs are done."""
@@ -148,17 +148,17 @@ class Training:
 
 
 def follow(
-    trainings: Sequence[Training],
-    epochs: Iterator[Found],
+    trainings: Sequence[ResumableRun],
+    epochs: Iterator[Progress],
     experiment: Experiment,
-) -> Iterator[Found]:
+) -> Iterator[Progress]:
     """Pass on what is trained; keep the curves of each run, and save its state when it is due.
 
     Parameters
     ----------
     trainings : sequence of Training
         Of runs that are trained side by side.
-    epochs : iterator of Found
+    epochs : iterator of Progress
         What was found of them.
     experiment : Experiment
 

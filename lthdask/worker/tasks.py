@@ -6,19 +6,20 @@ results that only live on a worker are lost with it.
 
 import itertools
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lthdask.errors import InputError
-from lthdask.events import Here
+from lthdask.events import TaskContext
 from lthdask.lottery import drawing, runs
 from lthdask.pruning.distances import distances
 from lthdask.pruning.rule import prunable_weights
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.training.checkpoint import Checkpoint
-from lthdask.training.engine import Choice
-from lthdask.training.loop import Found
-from lthdask.worker.resuming import Training, follow
+from lthdask.training.choice import Choice
+from lthdask.training.loop import Progress
+from lthdask.worker.resuming import ResumableRun, follow
 from lthdask.worker.work import Work
 
 
@@ -36,15 +37,21 @@ class Surroundings:
         Batches in an epoch.
     majority : float
         Share of the validation images that are of the most frequent class.
+    shape : tuple of int
+        Shape of one input of the network.
+    classes : int
+        Number of classes.
     """
 
     choice: Choice
     layers: list[str]
     steps: int
     majority: float
+    shape: tuple[int, ...]
+    classes: int
 
 
-def look_around(work: Work, word: str, here: Here) -> Surroundings:
+def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
     """Check, before anything is trained, that the study can be trained here.
 
     Raises
@@ -53,7 +60,7 @@ def look_around(work: Work, word: str, here: Here) -> Surroundings:
         If the device, the study's folder or the data cannot be used from this worker.
     """
     host = platform.node()
-    if not work.folder.find_word(word):
+    if not work.folder.sees(probe):
         raise InputError(
             f"the worker on {host} does not see the folder {work.folder.path}; "
             f"give one on a shared file system with --out"
@@ -66,29 +73,30 @@ def look_around(work: Work, word: str, here: Here) -> Surroundings:
     choice = runs.choose_engine(work.engine, experiment)
     validation = experiment.data.validation.labels
     majority = int(validation.bincount().max()) / len(validation)
-    return Surroundings(choice, layers, experiment.data.steps(batch), majority)
+    data = experiment.data
+    return Surroundings(choice, layers, data.steps(batch), majority, data.shape, data.classes)
 
 
-def dense_run(replicate: int) -> str:
+def dense_run_name(replicate: int) -> str:
     """Return the name of a dense run."""
     return f"dense-r{replicate}"
 
 
-def train_dense(work: Work, replicate: int, here: Here) -> dict[str, str]:
+def train_dense(work: Work, replicate: int, here: TaskContext) -> dict[int, str]:
     """Train the dense network of a replicate; save its checkpoints and its curves.
 
     Its state is kept until the driver has written down the digests.
 
     Returns
     -------
-    dict of str to str
+    dict of int to str
         Epoch → digest of its checkpoint.
     """
     study, folder = work.study, work.folder
-    training = Training(work, dense_run(replicate), here)
+    training = ResumableRun(work, dense_run_name(replicate), here)
     for epoch, digest in training.digests.items():
         try:
-            checkpoints.require(checkpoints.path_of(folder.path, replicate, int(epoch)), digest)
+            checkpoints.require(checkpoints.path_of(folder.path, replicate, epoch), digest)
         except InputError as error:
             training.restart(str(error))
             break
@@ -96,27 +104,31 @@ def train_dense(work: Work, replicate: int, here: Here) -> dict[str, str]:
     experiment = work.experiment()
     epochs = runs.train_dense(experiment, replicate, training.start, training.due)
     checkpoint = training.start
-    for found in follow([training], itertools.starmap(Found.at, epochs), experiment):
+    for found in follow([training], itertools.starmap(Progress.at, epochs), experiment):
         (checkpoint,) = found.states()
         if checkpoint.step == 0:
             done = checkpoint.epoch
             path = checkpoints.path_of(folder.path, replicate, done)
             complete = done <= study.kept_until or done == study.recipe.epochs
-            training.digests[str(done)] = checkpoints.save(path, checkpoint, complete)
+            training.digests[done] = checkpoints.save(path, checkpoint, complete)
     Cube(folder.cube).write_dense(replicate, training.curves, training.learning)
     if checkpoint:
         training.save(checkpoint)
     return training.digests
 
 
-def compare_masks(work: Work, replicate: int, threshold: float, here: Here) -> None:
-    """Write the distances between the masks of every two epochs of a dense run."""
+def compare_masks(
+    work: Work, replicate: int, threshold: float, digests: Mapping[int, str], here: TaskContext
+) -> None:
+    """Write the distances between the masks of every two epochs of a dense run.
+
+    `digests` are those of its checkpoints, by epoch.
+    """
     folder, experiment = work.folder, work.experiment()
-    digests = folder.manifest()["checkpoints"][str(replicate)]
 
     def load(epoch: int) -> Checkpoint:
         path = checkpoints.path_of(folder.path, replicate, epoch)
-        return checkpoints.load(path, digests[str(epoch)])
+        return checkpoints.load(path, digests[epoch])
 
     first = load(0)
     masks = (

@@ -1,7 +1,8 @@
 """Work: what every task of a study needs to know, and what a worker opens once for all of them."""
 
 import functools
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from lthdask.data.batches import Data
 from lthdask.data.readers import DataSource, load
 from lthdask.lottery.experiment import Experiment
+from lthdask.options import Options
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
@@ -26,33 +28,30 @@ class Work:
         With nothing left on ``auto``, once a worker has looked around.
     folder : Folder
         Of the study.
-    data : Path or None
+    data : path, optional
         Folder of the data set.
-    download : bool
-        Whether a missing data set may be fetched.
+    options : Options
     driver : str
         Names the run of the command that asks for the work.
-    checkpoint_interval : float
-        Seconds between two saved states of a run.
-    max_attempts : int
-        How many attempts at a run may end without a newer state.
     """
 
     study: Study
     engine: Engine
     folder: Folder
-    data: Path | None = None
-    download: bool = False
-    driver: str = ""
-    checkpoint_interval: float = 60.0
-    max_attempts: int = 3
+    data: str | Path | None = None
+    options: Options = Options()
+    driver: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def __post_init__(self) -> None:
+        if self.data is not None:  # the worker's working directory may be another one
+            object.__setattr__(self, "data", Path(self.data).absolute())
 
     def experiment(self) -> Experiment:
         """Return the experiment; its data are read once per process."""
         study = self.study
         return Experiment(
             network=study.network,
-            data=_data(study.data, self.data, self.download, self.engine.device),
+            data=_data(study.data, self.data, self.options.download, self.engine.device),
             recipe=study.recipe,
             pruning=study.pruning,
             seed=study.seed,
@@ -63,8 +62,8 @@ class Work:
 
 
 @functools.lru_cache(maxsize=1)
-def _data(source: DataSource, folder: Path | None, download: bool, device: str) -> Data:
-    return load(source, folder, download).to(torch.device(device))
+def _data(source: DataSource, folder: str | Path | None, download: bool, device: str) -> Data:
+    return load(source, Path(folder) if folder else None, download).to(torch.device(device))
 
 
 def cube_of(work: Work) -> Cube:

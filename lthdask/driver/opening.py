@@ -1,0 +1,233 @@
+"""Opening a study: what its folder holds, whether it can be gone on with, and what is left."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from lthdask.driver.full_disk import said_when_full
+from lthdask.errors import InputError
+from lthdask.grid import Cell, is_applicable, longest_first
+from lthdask.options import Options
+from lthdask.pruning.rule import prunable_weights
+from lthdask.storage import checkpoints
+from lthdask.storage.cube import Cube, readable
+from lthdask.storage.driver import driving
+from lthdask.storage.folder import Folder
+from lthdask.storage.growth import grow
+from lthdask.storage.manifest import FORMAT, Manifest
+from lthdask.storage.schema import Extent, Status
+from lthdask.study import Study
+from lthdask.training.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What a run of a study would train.
+
+    Attributes
+    ----------
+    cells : list of Cell
+        Longest first.
+    replicates : list of int
+        Those that have something to be trained.
+    dense_runs : set of int
+        Those of them whose dense run is to be trained.
+    """
+
+    cells: list[Cell]
+    replicates: list[int]
+    dense_runs: set[int]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study and its folder, as it was found.
+
+    Attributes
+    ----------
+    study : Study
+    options : Options
+    folder : Folder
+    manifest : Manifest or None
+        None if the study was not begun.
+    axes : mapping of str to list
+        The axes of the study's cells: new values come last, so that what is in the cube keeps its
+        place.
+    cells : mapping of Cell to Status
+        Every cell of the study.
+    engine : Engine
+        The one to ask a worker for: what was used before, if anything was.
+    """
+
+    study: Study
+    options: Options
+    folder: Folder
+    manifest: Manifest | None
+    axes: Mapping[str, list[Any]]
+    cells: Mapping[Cell, Status]
+    engine: Engine
+
+    def remaining(self) -> Remaining:
+        """Return what is left to train.
+
+        It includes cells that are done, but whose final weights others still need and have lost.
+        """
+        wanted = {Status.PENDING, Status.SKIPPED}
+        if self.options.retry_failed:
+            wanted.add(Status.FAILED)
+        unfinished = {cell for cell, status in self.cells.items() if status in wanted}
+        for cell in list(unfinished):
+            awaited = self.study.waits_for(cell)
+            while (
+                awaited
+                and awaited not in unfinished
+                and not checkpoints.holds_ticket(self.folder.final(awaited))
+            ):
+                unfinished.add(awaited)
+                awaited = self.study.waits_for(awaited)
+        trained = self.manifest.checkpoints.keys() if self.manifest else set()
+        # Failed cells need no dense run: theirs may be what failed.
+        needing = wanted | {Status.DONE, Status.DIVERGED}
+        dense_runs = {c.replicate for c, status in self.cells.items() if status in needing}
+        dense_runs -= trained
+        if self.options.masks_only:
+            every = range(self.study.grid.replicates)
+            return Remaining([], list(every), dense_runs)
+        replicates = {cell.replicate for cell in unfinished} | dense_runs
+        return Remaining(longest_first(unfinished), sorted(replicates), dense_runs)
+
+
+@contextmanager
+def driving_study(
+    study: Study, out: str | Path | None = None, options: Options = Options()
+) -> Iterator[Opened]:
+    """Open a study as its only driver, and make its folder if there is none yet.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_study`; also if another driver is at work, or the folder cannot be written.
+    """
+    _require_together(study, options)
+    folder = _folder(study, out)
+    with said_when_full(folder.path):
+        folder.make()
+        with driving(folder.path):
+            _finish_growing(folder)
+            yield open_study(study, out, options)
+
+
+def open_study(study: Study, out: str | Path | None = None, options: Options = Options()) -> Opened:
+    """Look at the folder of a study, which need not exist; nothing is written.
+
+    Parameters
+    ----------
+    study : Study
+    out : path, optional
+        Its folder; ``runs/<name>`` by default.
+    options : Options
+
+    Raises
+    ------
+    InputError
+        If it cannot be written, or holds another study, or one that cannot grow to this; or the
+        options do not fit the study.
+    """
+    _require_together(study, options)
+    folder = _folder(study, out)
+    folder.check()
+    manifest = folder.manifest()
+    if (text := folder.study()) is not None:
+        _require_growth(Study.parse(text, str(folder.path / "study.yaml")), study, folder)
+    cube = Cube(folder.cube) if folder.cube.exists() else None
+    axes = {
+        name: sorted(values, key=[*(cube.axis(name) if cube else []), *values].index)
+        for name, values in study.grid.axes().items()
+    }
+    cells = dict.fromkeys((Cell(*at) for at in product(*axes.values())), Status.PENDING)
+    cells |= cube.cells() if cube else {}
+    cells = {cell: status for cell, status in cells.items() if is_applicable(cell, axes)}
+    engine = _engine(study, folder, manifest)
+    return Opened(study, options, folder, manifest, axes, cells, engine)
+
+
+def epochs_to_train(study: Study, cells: Iterable[Cell], dense_runs: int) -> int:
+    """Return how many epochs it takes to train so many dense runs and these cells."""
+    epochs = study.recipe.epochs
+    return dense_runs * epochs + sum(epochs - cell.first_epoch for cell in cells)
+
+
+def extent_of(study: Study, manifest: Manifest, layers: list[str]) -> Extent:
+    """Return how large the cube of a study is."""
+    every, epochs = study.recipe.measure_every, study.recipe.epochs
+    iterations = range(every, epochs * manifest.steps + 1, every) if every else ()
+    return Extent(manifest.axes, epochs, layers, study.pruning.meaning, manifest.steps, iterations)
+
+
+def _finish_growing(folder: Folder) -> None:
+    """Let the cube be what the manifest says: of this format, and as large.
+
+    An earlier version of lthdask may have made it, and a growth may have been killed.
+    """
+    manifest, text = folder.manifest(), folder.study()
+    if manifest is None or text is None or not folder.cube.exists():
+        return
+    study, now = Study.parse(text), replace(manifest, format=FORMAT)
+    extent = extent_of(study, now, list(prunable_weights(study.outline())))
+    with readable(folder.cube):
+        changed = grow(folder.cube, extent, now.about(study.to_dict()))
+    if now != manifest:
+        folder.write_manifest(now)
+        log.warning("an earlier version of lthdask made %s; it is up to date now", folder.path)
+    elif changed:
+        log.warning("the axes of %s were not those of its manifest; they are now", folder.cube)
+
+
+def _folder(study: Study, out: str | Path | None) -> Folder:
+    return Folder(Path(out or Path("runs") / study.name))
+
+
+def _require_together(study: Study, options: Options) -> None:
+    """Refuse options that do not fit the study."""
+    if options.adaptive is not None and study.iterative:
+        raise InputError("iterative pruning trains every round; it leaves no cell to be skipped")
+    if options.masks_only and study.pruning.needs_gradients:
+        raise InputError(f"{study.pruning.score} masks are those of epoch 0: none to compare")
+
+
+def _require_growth(before: Study, study: Study, folder: Folder) -> None:
+    """Refuse a study that the one in the folder cannot grow to."""
+    if lines := before.differences(study):
+        raise InputError(
+            f"the folder {folder.path} holds another study; choose another one with `out`, or "
+            f"give the same settings: " + "; ".join(lines)
+        )
+    kept, last = before.kept_until, study.grid.rewind_epochs[-1]
+    if last > kept:
+        raise InputError(
+            f"the grid cannot grow to rewind epoch {last}: the folder {folder.path} keeps "
+            f"complete states of its dense runs until epoch {kept}; choose another one with `out`"
+        )
+
+
+def _engine(study: Study, folder: Folder, manifest: Manifest | None) -> Engine:
+    """Return the engine to ask a worker for."""
+    if manifest is None:
+        return study.engine
+    # How many cells are trained side by side, and by what, may change on resume.
+    now = study.engine
+    engine = replace(manifest.engine, cohort=now.cohort, graphs=now.graphs, kernels=now.kernels)
+    for name, used in asdict(engine).items():
+        asked = getattr(study.engine, name)
+        if asked not in ("auto", used):
+            raise InputError(
+                f"the folder {folder.path} was computed with engine.{name} {used}, and "
+                f"{asked} is asked for; choose another folder with `out`, or the same engine"
+            )
+    return engine

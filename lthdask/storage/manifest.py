@@ -1,0 +1,157 @@
+"""The manifest of a study: how it was computed, and the digests of what it rests on."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from lthdask.errors import InputError
+from lthdask.storage.files import write_whole
+from lthdask.training.engine import Engine
+
+FORMAT = 2
+"""Of manifest and cube: it rises with every change of what lies on disk. The files of format 1
+have no number."""
+NUMBER = re.compile("0|[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """How a study was computed, and what it rests on.
+
+    Attributes
+    ----------
+    versions : mapping of str to str
+        Package, or ``python`` → its version.
+    host : str
+        Where the study was begun.
+    engine : Engine
+        With nothing left on ``auto``.
+    engine_reason : str
+        Why its precision was chosen.
+    study_digest : str
+        SHA-256 of ``study.yaml``.
+    axes : mapping of str to list
+        The values along each axis of cells, in the order of the cube.
+    steps : int
+        Batches in an epoch.
+    majority : float, optional
+        Share of the validation images that are of the most frequent class.
+    shape : tuple of int, optional
+        Shape of one input of the network.
+    classes : int, optional
+        Number of classes. These three are unknown where an earlier version wrote the manifest.
+    checkpoints : mapping of int to mapping of int to str
+        Replicate → epoch → SHA-256 of the checkpoint's file. A replicate is there once its dense
+        run is trained.
+    earlier_versions : tuple of mapping
+        `versions` of earlier runs, where they differ.
+    format : int
+        `FORMAT` when it was written.
+    """
+
+    versions: Mapping[str, str]
+    host: str
+    engine: Engine
+    engine_reason: str
+    study_digest: str
+    axes: Mapping[str, list[Any]]
+    steps: int
+    majority: float | None = None
+    shape: tuple[int, ...] | None = None
+    classes: int | None = None
+    checkpoints: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
+    earlier_versions: tuple[Mapping[str, str], ...] = ()
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, path: Path) -> "Manifest | None":
+        """Read a manifest; None if there is no such file.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged, or a newer version of lthdask wrote it.
+        """
+        try:
+            found = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError):
+            found = None
+        values = found if isinstance(found, dict) else {}
+        if values.pop("digest", None) != _digest(values):
+            raise InputError(f"{path} is damaged: its digest is not that of its content")
+        require_known(values.setdefault("format", 1), path)
+        if not _names_epochs(values.get("checkpoints")):
+            raise InputError(
+                f"{path} is not one that lthdask wrote: its checkpoints are not by the numbers of "
+                f"replicate and epoch"
+            )
+        try:
+            return pydantic.TypeAdapter(cls).validate_python(values)
+        except pydantic.ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(str(part) for part in problem["loc"])
+            raise InputError(f"{path} is damaged: {key}: {problem['msg']}") from None
+
+    def write(self, path: Path) -> None:
+        """Write the manifest, with a digest of itself."""
+        values = json.loads(json.dumps(asdict(self)))  # the numbers of replicates become texts
+        whole = values | {"digest": _digest(values)}
+        write_whole(path, (json.dumps(whole, indent=2) + "\n").encode())
+
+    def with_dense_run(self, replicate: int, digests: Mapping[int, str]) -> "Manifest":
+        """Return the manifest once a replicate's dense run is trained."""
+        return replace(self, checkpoints={**self.checkpoints, replicate: digests})
+
+    def without_dense_run(self, replicate: int) -> "Manifest":
+        """Return the manifest with a replicate's dense run to be trained again."""
+        kept = {r: digests for r, digests in self.checkpoints.items() if r != replicate}
+        return replace(self, checkpoints=kept)
+
+    def about(self, study: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is kept with the cube of a study: how its numbers came about."""
+        return {
+            "study": study,
+            "versions": dict(self.versions),
+            "engine": asdict(self.engine),
+            "majority": self.majority,
+        }
+
+
+def require_known(found: Any, path: Path) -> int:
+    """Return the format of a file, and refuse one that is not known yet.
+
+    Raises
+    ------
+    InputError
+        If a newer version of lthdask wrote it.
+    """
+    if type(found) is int and 1 <= found <= FORMAT:
+        return found
+    raise InputError(
+        f"{path} has format {found!r}, and this version of lthdask knows 1 to {FORMAT}; "
+        f"update lthdask to go on with this study"
+    )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _names_epochs(digests: object) -> bool:
+    """Return whether these are numbers of replicates → numbers of epochs → digests.
+
+    They become part of paths, which must not point out of the folder.
+    """
+    return isinstance(digests, dict) and all(
+        isinstance(epochs, dict) and all(map(NUMBER.fullmatch, [replicate, *epochs]))
+        for replicate, epochs in digests.items()
+    )
