@@ -7,7 +7,7 @@ thresholds, k = 0, 1, 2, 4 of T = 8 epochs, tickets and random masks, 2 replicat
 of one k and one replicate are a cohort of 16.
 
 After `--seconds` it ends as Ctrl-C would end it, and prints and keeps what is done by then. The
-last lines, in which the wall time stands, say what it trained on. `--images 1024 --epochs 2
+last two lines have the wall time and what it trained on. `--images 1024 --epochs 2
 --rewind-epochs 0 1 --thresholds 0.5 0.9 --replicates 1 --network lenet_300_100` tries all of it
 on a CPU in well under a minute.
 """
@@ -183,9 +183,9 @@ def main() -> int:
                 show(folder, study.matching_margin)
                 if given.keep:
                     keep(folder, given.keep)
-        engine = json.loads((folder / "manifest.json").read_text())["engine"]
         print(f"{'whole' if whole_grid else 'stopped'} after {took:.0f} s with the workers")
-        print(device(engine))
+        if (manifest := folder / "manifest.json").exists():
+            print(device(json.loads(manifest.read_text())["engine"]))
     return 0 if whole_grid else 1
 
 

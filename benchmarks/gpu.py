@@ -7,8 +7,8 @@ first shown to find the losses that one model finds alone. The roofline is the t
 passes over the activations would take at the bandwidth of a copy, measured here. grid: the
 16×16 grid, T = 16, on 50,000 images of noise around ten patterns, by `lthdask.run`, on one GPU.
 
---network takes the speed of another network, --cohorts of other sizes: the form `small` has 16
-times the pixels, and 64 of it may not fit.
+--network takes the speed of another network, --cohorts of other sizes: the passes of the form
+`small` move twelve times as much, and 64 models of it may not fit.
 """
 
 import argparse
@@ -110,6 +110,8 @@ def require_equal(compared: list[Way], kind: Network, data: Data) -> None:
         two = losses(replace(way, engine=replace(way.engine, precision="float32")), kind, data, 1)
         first = next(two)
         found[way.name] = (first, next(two) - first)
+        del two  # what it holds of the GPU, the next way may need for its recording
+        torch.cuda.empty_cache()
     for name, pair in found.items():
         off = [abs(a / b - 1) for a, b in zip(pair, found[ONE.name], strict=True)]
         print(f"{name}: the first two losses are {off[0]:.1e} and {off[1]:.1e} off")
