@@ -122,7 +122,7 @@ def main() -> int:
     parser.add_argument("--replicates", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="one for each GPU")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--seconds", type=int, default=330, help="after which it ends")
+    parser.add_argument("--seconds", type=int, default=310, help="after which it ends")
     given = parser.parse_args()
 
     from lthdask import Study, open_client, run
