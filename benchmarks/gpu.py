@@ -6,6 +6,9 @@ PyTorch's kernels and with ours. Each way trains in its own loop, in interleaved
 first shown to find the losses that one model finds alone. The roofline is the time that the
 passes over the activations would take at the bandwidth of a copy, measured here. grid: the
 16×16 grid, T = 16, on 50,000 images of noise around ten patterns, by `lthdask.run`, on one GPU.
+
+--network takes the speed of another network, --cohorts of other sizes: the passes of the form
+`small` move twelve times as much, and 64 models of it may not fit.
 """
 
 import argparse
@@ -50,13 +53,17 @@ class Way:
 
 ONE = Way("one at a time, eager", 1, EAGER)
 GRAPH = Way("one at a time, CUDA graph", 1, ENGINE)
-WAYS = [
-    ONE,
-    GRAPH,
-    Way("cohort of 16, PyTorch's kernels", 16, THEIRS),
-    Way("cohort of 16", 16, ENGINE),
-    Way("cohort of 64", 64, ENGINE),
-]
+NETWORKS = {
+    "mobilenet_v2": Network("mobilenet_v2"),
+    "mobilenet_v2-small": Network("mobilenet_v2", "small"),
+    "resnet20": Network("resnet20"),
+}
+
+
+def ways(cohorts: list[int]) -> list[Way]:
+    """Return the ways that are compared; with PyTorch's kernels, the first cohort only."""
+    theirs = Way(f"cohort of {cohorts[0]}, PyTorch's kernels", cohorts[0], THEIRS)
+    return [ONE, GRAPH, theirs, *(Way(f"cohort of {count}", count, ENGINE) for count in cohorts)]
 
 
 def noise(images: int) -> Data:
@@ -72,10 +79,10 @@ def noise(images: int) -> Data:
     return data.to(torch.device("cuda"))
 
 
-def losses(way: Way, data: Data, every: int) -> Iterator[float]:
+def losses(way: Way, kind: Network, data: Data, every: int) -> Iterator[float]:
     """Train; yield the sum of the losses of the first model each `every` steps."""
     torch.manual_seed(0)
-    network = build(Network("mobilenet_v2"), 32, 3, 10).cuda()
+    network = build(kind, 32, 3, 10).cuda()
     network.to(memory_format=torch.channels_last)
     recipe = Recipe(1, BATCH, Optimizer("sgd", RATE, MOMENTUM, DECAY))
     start = Checkpoint(0, {name: t.clone() for name, t in network.state_dict().items()})
@@ -92,17 +99,19 @@ def losses(way: Way, data: Data, every: int) -> Iterator[float]:
         yield found.states()[0].loss
 
 
-def require_equal(data: Data) -> None:
+def require_equal(compared: list[Way], kind: Network, data: Data) -> None:
     """Stop unless each way finds the loss of two steps in float32 that one alone finds.
 
     Of the second, batch norm over single pixels makes rounding the third digit.
     """
     torch.backends.cudnn.allow_tf32 = False
     found = {}
-    for way in WAYS:
-        two = losses(replace(way, engine=replace(way.engine, precision="float32")), data, 1)
+    for way in compared:
+        two = losses(replace(way, engine=replace(way.engine, precision="float32")), kind, data, 1)
         first = next(two)
         found[way.name] = (first, next(two) - first)
+        del two  # what it holds of the GPU, the next way may need for its recording
+        torch.cuda.empty_cache()
     for name, pair in found.items():
         off = [abs(a / b - 1) for a, b in zip(pair, found[ONE.name], strict=True)]
         print(f"{name}: the first two losses are {off[0]:.1e} and {off[1]:.1e} off")
@@ -111,14 +120,14 @@ def require_equal(data: Data) -> None:
     torch.backends.cudnn.allow_tf32 = True
 
 
-def seconds(rounds: int, data: Data) -> list[list[float]]:
+def seconds(rounds: int, compared: list[Way], kind: Network, data: Data) -> list[list[float]]:
     """Return, per way, the seconds of a step of one model in each interleaved round."""
-    runs = [losses(way, data, STEPS) for way in WAYS]
+    runs = [losses(way, kind, data, STEPS) for way in compared]
     for run in runs:
         next(run)  # warms up
-    found: list[list[float]] = [[] for _ in WAYS]
+    found: list[list[float]] = [[] for _ in compared]
     for _ in range(rounds):
-        for way, run, times in zip(WAYS, runs, found, strict=True):
+        for way, run, times in zip(compared, runs, found, strict=True):
             torch.cuda.synchronize()
             began = time.perf_counter()
             next(run)  # waits for the GPU, as it reads the losses
@@ -126,14 +135,15 @@ def seconds(rounds: int, data: Data) -> list[list[float]]:
     return found
 
 
-def bytes_of_a_step() -> float:
+def bytes_of_a_step(kind: Network) -> float:
     """Return how many bytes of activations PyTorch's passes move in a step of one model.
 
     Each pass reads or writes a tensor of bfloat16 once. Of a convolution, forward one over what
     it is given and one over what it returns, and backward two over each; of batch norm three and
-    five, and of ReLU6 two and three. Weights are not counted.
+    five, and of ReLU6 two and three. Weights are not counted, nor is what is no layer: of
+    ResNet-20, ReLU and the sums with the shortcuts, so that its share of the roofline is too low.
     """
-    network, moved = build(Network("mobilenet_v2"), 32, 3, 10), 0
+    network, moved = build(kind, 32, 3, 10), 0
 
     def count(layer: nn.Module, given: tuple[torch.Tensor], found: torch.Tensor) -> None:
         nonlocal moved
@@ -165,15 +175,15 @@ def bandwidth() -> float:
     return 2 * len(source) / median(times)
 
 
-def show_speed(rounds: int) -> None:
-    data = noise(IMAGES)
-    require_equal(data)
-    copied, moved = bandwidth(), bytes_of_a_step()
+def show_speed(rounds: int, name: str, cohorts: list[int]) -> None:
+    data, kind, compared = noise(IMAGES), NETWORKS[name], ways(cohorts)
+    require_equal(compared, kind, data)
+    copied, moved = bandwidth(), bytes_of_a_step(kind)
     print(f"a copy moves {copied / 1e12:.2f} TB/s; the passes of a step {moved / 1e6:.0f} MB")
-    found = seconds(rounds, data)
-    print("\n| MobileNetV2, 32×32, batch 128 | ms | range | / eager | / graph | of the roofline |")
+    found = seconds(rounds, compared, kind, data)
+    print(f"\n| {name}, 32×32, batch 128 | ms | range | / eager | / graph | of the roofline |")
     print("|---|---|---|---|---|---|")
-    for way, times in zip(WAYS, found, strict=True):
+    for way, times in zip(compared, found, strict=True):
         eager, graph = (
             median(b / t for b, t in zip(base, times, strict=True)) for base in found[:2]
         )
@@ -246,13 +256,17 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="both by default")
     most = IMAGES // BATCH // STEPS - 1  # one epoch, whose first steps warm up
     parser.add_argument("--rounds", type=int, default=7, choices=range(1, most + 1))
+    parser.add_argument("--network", choices=NETWORKS, default="mobilenet_v2", help="of speed")
+    parser.add_argument("--cohorts", type=int, nargs="+", default=[16, 64], help="of speed")
     parser.add_argument("--epochs", type=int, default=16, help="T of the grid")
     parser.add_argument("--rewind-epochs", type=int, default=16, help="0, 1, ... of the grid")
     arguments = parser.parse_args()
     parts = arguments.part or PARTS
+    if not torch.cuda.is_available():
+        raise SystemExit("there is no CUDA device here, and nothing else is measured")
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}")
     if "speed" in parts:
-        show_speed(arguments.rounds)
+        show_speed(arguments.rounds, arguments.network, arguments.cohorts)
     if "grid" in parts:
         show_grid(arguments.epochs, list(range(arguments.rewind_epochs)))
 
