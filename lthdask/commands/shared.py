@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from lthdask.errors import InputError, one_of
+from lthdask.cluster.places import DEPLOYMENTS
+from lthdask.errors import InputError, on_command_line, one_of
 
 if TYPE_CHECKING:
     from lthdask.study import Study
 
 # Everything else is imported when it is needed: --help must not wait for torch.
-
-DEPLOYMENTS = ("auto", "local", "slurm", "pbs", "sge", "lsf", "htcondor")
 
 
 def ended(console: Console, body: Callable[[], int]) -> None:
@@ -24,16 +23,21 @@ def ended(console: Console, body: Callable[[], int]) -> None:
     try:
         sys.exit(body())
     except InputError as error:
-        Console(stderr=True).print(f"error: {error}", highlight=False, soft_wrap=True, markup=False)
+        say(Console(stderr=True), f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here", highlight=False)
+        say(console, "stopped; the same command goes on from here")
         sys.exit(130)
 
 
 def say(console: Console, line: str) -> None:
-    """Print a line as it is."""
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    """Print a line as it is, but for parameters in backticks: here they are options."""
+    console.print(on_command_line(line), highlight=False, soft_wrap=True, markup=False)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where that is right."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def worker_count(text: str | None) -> tuple[int, int] | None:
@@ -44,9 +48,9 @@ def worker_count(text: str | None) -> tuple[int, int] | None:
     try:
         least, most = int(low), int(high or low)
     except ValueError:
-        raise InputError(f"--workers is a number, or MIN..MAX; got {text!r}") from None
+        raise InputError(f"`workers` is a number, or MIN..MAX; got {text!r}") from None
     if not 1 <= least <= most:
-        raise InputError(f"--workers must be 1 or more, and MIN not above MAX; got {text}")
+        raise InputError(f"`workers` must be 1 or more, and MIN not above MAX; got {text}")
     return least, most
 
 
@@ -62,7 +66,7 @@ def changes(settings: tuple[str, ...]) -> dict[str, str]:
 
 
 def cluster_file(cluster: Path | None, deploy: str | None) -> Path | None:
-    """Return the cluster file, given or lying here; refuse a deployment that there is not."""
+    """Return the cluster file, given or lying here; refuse an unknown deployment."""
     if deploy is not None and deploy not in DEPLOYMENTS:
         raise one_of("deployment", deploy, DEPLOYMENTS)
     here = Path("cluster.yaml")
