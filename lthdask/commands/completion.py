@@ -1,8 +1,8 @@
 """What the shell offers when Tab is pressed; only what is known without reading a study."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Collection, Iterable
 from importlib import resources
-from pathlib import Path
 
 from click import Context, Parameter
 from click.shell_completion import CompletionItem
@@ -16,12 +16,12 @@ def shipped(folder: str) -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
-def one_of(values: Iterable[str]) -> Complete:
+def one_of(values: Collection[str]) -> Complete:
     """Return what completes one of these values."""
     return lambda context, parameter, begun: _items(v for v in values if v.startswith(begun))
 
 
-def list_of(values: Iterable[str]) -> Complete:
+def list_of(values: Collection[str]) -> Complete:
     """Return what completes the last value of a list with commas."""
 
     def complete(context: Context, parameter: Parameter, begun: str) -> list[CompletionItem]:
@@ -34,12 +34,11 @@ def list_of(values: Iterable[str]) -> Complete:
 
 def study(context: Context, parameter: Parameter, begun: str) -> list[CompletionItem]:
     """Complete a shipped study, or a YAML file; without either, walk through the folders."""
-    names = [name for name in shipped("studies") if name.startswith(begun)]
-    place = Path(begun).parent
-    here = sorted(place.iterdir()) if place.is_dir() else []
-    written = [str(file) for file in here if file.suffix in (".yaml", ".yml")]
-    files = [file for file in written if file.startswith(begun.removeprefix("./"))]
-    return _items([*names, *files]) or [CompletionItem(begun, type="file")]
+    place = os.path.dirname(begun)  # as it was typed, "./" included
+    there = sorted(os.listdir(place or ".")) if os.path.isdir(place or ".") else []
+    files = [os.path.join(place, name) for name in there if name.endswith((".yaml", ".yml"))]
+    found = [name for name in (*shipped("studies"), *files) if name.startswith(begun)]
+    return _items(found) or [CompletionItem(begun, type="file")]
 
 
 def folder(context: Context, parameter: Parameter, begun: str) -> list[CompletionItem]:

@@ -35,6 +35,8 @@ CONTEXT: dict[str, Any] = {
     }
 }
 STUDY, WHERE, DONE, OUTPUT = "Study", "Where to train", "What is done", "Output"
+OWN_ARMS = [arm for arm in ARMS if arm not in CHILDREN]
+"""Arms that are asked for by name; children come with ``--stability``."""
 KEYS: dict[str, str] = {}
 """Options that set one key of the study: name → key."""
 
@@ -109,10 +111,9 @@ whole_study = together(
     _key(
         "--arms",
         "grid.arms",
-        "What is done with a mask (default: ticket). Any of "
-        f"{', '.join(arm for arm in ARMS if arm not in CHILDREN)}.",
+        f"What is done with a mask (default: ticket). Any of {', '.join(OWN_ARMS)}.",
         metavar="LIST",
-        shell_complete=completion.list_of(arm for arm in ARMS if arm not in CHILDREN),
+        shell_complete=completion.list_of(OWN_ARMS),
     ),
     click.option(
         "--stability",
