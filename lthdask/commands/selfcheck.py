@@ -2,7 +2,6 @@
 
 import platform
 import time
-from importlib.metadata import version
 
 import rich_click as click
 from rich.console import Console
@@ -33,6 +32,8 @@ def command(device: str) -> None:
 
 
 def _check(console: Console, device: str) -> int:
+    from importlib.metadata import version
+
     from lthdask.checks.machine import device_name, findings, small_experiment
 
     began = time.monotonic()
