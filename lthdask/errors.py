@@ -1,7 +1,7 @@
 """Errors whose message is for the user: what was wrong, what was given, what to do.
 
 A message marks a parameter in backticks: "choose another folder with `out`". That is how
-it reads in Python. On the command line, the parameter is an option and reads ``--out``.
+it reads in Python. `on_command_line` makes options of the parameters: ``--out``.
 """
 
 import re
@@ -25,10 +25,6 @@ OPTIONS = {
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one sentence for them to read."""
-
-    def on_command_line(self) -> str:
-        """Return the message with the command line's options in place of parameters."""
-        return on_command_line(str(self))
 
 
 class ExhaustedError(RuntimeError):

@@ -1,19 +1,23 @@
 """What the command `lthdask` and its parts promise, whatever they compute."""
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
+from rich.console import Console
 
 from lthdask.cluster.settings import Settings
 from lthdask.commands.main import main
-from lthdask.errors import OPTIONS, InputError
+from lthdask.commands.shared import say
+from lthdask.errors import OPTIONS, InputError, on_command_line
 from tests.test_flow import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -95,7 +99,7 @@ def test_the_module_and_the_command_are_one():
     assert SCRIPTS == ["check", "reproduce", "run", "selfcheck"]
     command = Path(sys.executable).parent / "lthdask"
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == typed("--version").stdout == "lthdask, version 0.1.0\n"
+    assert done.stdout == typed("--version").stdout == f"lthdask, version {version('lthdask')}\n"
 
 
 def test_plan_does_what_a_dry_run_does_and_takes_what_describes_the_study(tiny_file, tmp_path):
@@ -213,9 +217,18 @@ def test_bash_completes_once_it_has_read_what_the_command_prints():
 
 def test_a_message_names_parameters_in_python_and_options_on_the_command_line():
     error = InputError("`deployment` is `odd`; see `lthdask status`, `out` and `retry_failed`")
-    assert str(error).startswith("`deployment` is `odd`")
     line = "--deploy is `odd`; see `lthdask status`, --out and --retry-failed"
-    assert error.on_command_line() == line
+    assert on_command_line(str(error)) == line
+    console = Console(file=io.StringIO(), width=20)
+    say(console, str(error))
+    assert console.file.getvalue() == f"{line}\n"
+
+
+def test_what_the_library_says_is_told_with_options(tiny_file, tmp_path):
+    (tmp_path / "c.yaml").write_text("lthdask: {deployment: scheduler}")
+    done = invoked("plan", "--study", tiny_file, "--cluster", tmp_path / "c.yaml")
+    problem = "--deploy is scheduler, but no address is given; give one with --scheduler"
+    assert (done.exit_code, done.stderr) == (2, f"error: {problem}\n")
 
 
 def test_every_option_that_a_message_can_name_is_one_of_run():

@@ -76,8 +76,8 @@ def open_client(
 def collecting_rarely() -> Iterator[None]:
     """Have Python's garbage collector run a third as often, as Dask's own scheduler command does.
 
-    Of what a short cell cost the driver, a quarter was the collector, among the many objects
-    of torch that never go (dask/distributed#1653).
+    A quarter of what a short cell cost the driver was the collector, among the many objects of
+    torch that never go (dask/distributed#1653).
     """
     before = gc.get_threshold()
     gc.set_threshold(*(3 * threshold for threshold in before))
