@@ -1,4 +1,26 @@
-"""Errors whose message is for the user: what was wrong, what was given, what to do."""
+"""Errors whose message is for the user: what was wrong, what was given, what to do.
+
+A message marks a parameter in backticks: "choose another folder with `out`". That is how
+it reads in Python. `on_command_line` makes options of the parameters: ``--out``.
+"""
+
+import re
+
+OPTIONS = {
+    "adaptive": "--adaptive",
+    "cluster": "--cluster",
+    "data": "--data",
+    "deployment": "--deploy",
+    "download": "--download",
+    "masks_only": "--masks-only",
+    "max_attempts": "--max-attempts",
+    "out": "--out",
+    "retry_failed": "--retry-failed",
+    "scheduler": "--scheduler",
+    "study": "--study",
+    "workers": "--workers",
+}
+"""Parameters that messages name: in Python → on the command line."""
 
 
 class InputError(ValueError):
@@ -7,6 +29,19 @@ class InputError(ValueError):
 
 class ExhaustedError(RuntimeError):
     """A run was begun too often without getting any further."""
+
+
+def on_command_line(text: str) -> str:
+    """Return a text for users with the command line's options in place of parameters.
+
+    Anything else in backticks stays as it is.
+
+    Examples
+    --------
+    >>> on_command_line("choose another folder with `out`; `lthdask status` tells more")
+    'choose another folder with --out; `lthdask status` tells more'
+    """
+    return re.sub(r"`(\w+)`", lambda found: OPTIONS.get(found[1], found[0]), text)
 
 
 def one_of(what: str, given: str, known: "list[str] | tuple[str, ...]") -> InputError:

@@ -112,8 +112,8 @@ CONTROLS = tuple(
 """Arms whose accuracy is compared with the ticket's."""
 SCRATCH = tuple(name for name, arm in ARMS.items() if arm.lacks)
 """Controls that lack what makes a winning ticket: its mask, or its weights."""
-STABILITY = tuple(name for name, arm in ARMS.items() if arm.reordered)
-"""Children, whose barriers measure stability."""
+CHILDREN = tuple(name for name, arm in ARMS.items() if arm.reordered)
+"""Arms that see the data in another order; the barriers to them measure stability."""
 POINTS_ON_LINE = 30
 """Points on the line between two children, their ends included."""
 MOST_CELLS = 1_000_000

@@ -2,8 +2,7 @@
 
 import hashlib
 import shutil
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -65,10 +64,7 @@ def damage(file, how):
 
 
 def script(name):
-    spec = spec_from_file_location(name, Path(__file__).parent.parent / "scripts" / f"{name}.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return import_module(f"lthdask.commands.{name}").command
 
 
 @pytest.fixture(scope="session")
@@ -237,7 +233,9 @@ def test_the_command_says_what_is_damaged_and_ends_accordingly(folder, tmp_path)
 
     assert ends(0) == f"{folder} is whole\n"
     damage(folder / f"{CUBE}/metrics/{CHUNK}/0", "flipped")
-    assert f"{CELL}: {CUBE}/metrics/{CHUNK}/0 is damaged; the cell is trained again" in ends(1)
+    found = ends(1)
+    assert f"{CELL}: {CUBE}/metrics/{CHUNK}/0 is damaged; the cell is trained again" in found
+    assert f"check {folder} --repair marks exactly that" in found
     assert "repaired" in ends(0, "--repair")
     damage(folder / "manifest.json", "flipped")
     assert "beyond repair" in ends(1)

@@ -1,7 +1,6 @@
 """What the project promises as a whole: one list of dependencies, a light engine, few names."""
 
 import doctest
-import importlib.util
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import lthdask
+from lthdask.commands.main import main
 
 ROOT = Path(__file__).parent.parent
 CONDA = {"torch": "pytorch", "dask": "dask-core"}
@@ -47,7 +47,7 @@ def test_the_engine_imports_with_nothing_but_torch_torchvision_and_numpy():
 
 
 def test_the_public_names_are_few_and_all_there():
-    names = ["InputError", "Study", "open_client", "open_results", "run"]
+    names = ["InputError", "Options", "Study", "open_client", "open_results", "run"]
     assert sorted(dir(lthdask)) == lthdask.__all__ == names
     assert all(getattr(lthdask, name).__doc__ for name in names)
     with pytest.raises(AttributeError, match="no attribute 'magic'"):
@@ -68,11 +68,8 @@ def test_the_examples_in_the_docstrings_are_true(name):
     assert not found.failed
 
 
-def options(script):
-    spec = importlib.util.spec_from_file_location(script.stem, script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {"--help", *(option for given in module.main.params for option in given.opts)}
+def options(command):
+    return {"--help", *(option for given in command.params for option in given.opts)}
 
 
 PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
@@ -82,12 +79,12 @@ OTHERS = {"--check", "--nv", "--bind"}  # of ruff and Apptainer
 @pytest.mark.parametrize("page", PAGES)
 def test_every_option_that_a_page_names_is_one_of_our_commands(page):
     """Where the line names the command, of that one."""
-    known = {script.name: options(script) for script in (ROOT / "scripts").glob("*.py")}
-    every = set().union(*known.values()) | OTHERS
+    known = {name: options(command) for name, command in main.commands.items()}
+    every = set().union(options(main), *known.values()) | OTHERS
     for line in (ROOT / page).read_text().splitlines():
         named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", line)
-        command = re.search(r"scripts/(\w+\.py)", line)
-        there = known[command[1]] if command else every
+        command = re.search(r"(?:scripts/|\blthdask )([a-z-]+)(?:\.py)?", line)
+        there = known[command[1]] if command and command[1] in known else every
         assert set(named) <= there, line
 
 

@@ -7,7 +7,6 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import xarray as xr
 from click.testing import CliRunner
 from rich.console import Console
 
+from lthdask.commands.reproduce import command
 from lthdask.errors import InputError
 from lthdask.report.published import Accuracy, Numbers, Place, medians, protocol, published
 from lthdask.report.reproduction import outcome, print_reproduction, reproduction, verdict
@@ -278,14 +278,6 @@ def test_results_of_something_else_are_refused():
 # From here on, the command.
 
 
-@pytest.fixture(scope="module")
-def command():
-    spec = spec_from_file_location("reproduce_script", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -298,7 +290,7 @@ def command():
         (["cifar10-resnet20", "--deploy", "slum"], "unknown deployment 'slum'"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(command, tmp_path, arguments, problem):
+def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, arguments, problem):
     done = CliRunner().invoke(command, [*arguments, "--out", str(tmp_path / "run")])
     assert done.exit_code == 2
     assert done.stderr.startswith("error: ")
@@ -350,7 +342,7 @@ def write_cifar10(folder, images=8):
     )
 
 
-def test_the_command_trains_a_fraction_of_the_protocol_and_compares_it(command, tmp_path):
+def test_the_command_trains_a_fraction_of_the_protocol_and_compares_it(tmp_path):
     write_cifar10(tmp_path)
     out = tmp_path / "run"
     settings = (

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from lthdask.commands.run import command as run_command
 from lthdask.study import Study
 from tests.test_flow import TINY, attempts
 
@@ -31,10 +31,7 @@ def tiny_file(tmp_path):
 
 @pytest.fixture(scope="session")
 def command():
-    spec = spec_from_file_location("run_script", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return run_command
 
 
 def start(*arguments, **kwargs):
@@ -133,7 +130,7 @@ BAD = [
     (["--workers", "4..2"], "MIN not above MAX; got 4..2"),
     (["--workers", "many"], "--workers is a number, or MIN..MAX; got 'many'"),
     (["--deploy", "slum"], "unknown deployment 'slum'; known: "),
-    (["--deploy", "scheduler"], "unknown deployment"),
+    (["--deploy", "scheduler"], "no address is given; give one with --scheduler"),
     (["--cluster", "nowhere.yaml"], "cannot read the cluster file nowhere.yaml"),
     (["--replicates", "9" * 20], "a grid may have 1,000,000 cells at most"),
     (["--set", "seed"], "--set takes KEY=VALUE; got 'seed'"),
@@ -232,7 +229,7 @@ def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, aga
         process.terminate()
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from here" in output
+    assert "the same command picks up where it left off" in output
     assert "Traceback" not in output + errors
     from lthdask.storage.cube import Cube
     from lthdask.storage.schema import Status

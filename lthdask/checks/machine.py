@@ -5,6 +5,7 @@ looked at from outside: what was counted is compared with what the definitions s
 with what the engine says of itself.
 """
 
+import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -99,6 +100,12 @@ def small_experiment(device: str = "auto") -> Experiment:
         seed=study.seed,
         engine=engine,
     )
+
+
+def device_name(device: str) -> str:
+    """Return what a device is called, such as ``cpu (x86_64)``."""
+    name = platform.machine() if device == "cpu" else torch.cuda.get_device_name()
+    return f"{device} ({name})"
 
 
 def train_dense(experiment: Experiment) -> Trained:

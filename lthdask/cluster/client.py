@@ -34,13 +34,13 @@ def open_client(
     Parameters
     ----------
     workers : int or (int, int), optional
-        Worker processes, or jobs of a queue, one device each; the least and the most for an
-        elastic number. On this machine, by default and at most, as many as it has GPUs, or
-        else cores, for; in a queue, 1 by default.
+        Number of workers, one device each: local processes (default and most: one per GPU,
+        else per core) or queued jobs (default: 1). Two numbers are the least and the most of
+        an elastic number.
     threads : int
         CPU threads that a cell computes with.
     cluster : path, optional
-        A cluster file, strictly checked; see the ``cluster.yaml`` that comes with lthdask.
+        A cluster file, strictly checked; ``lthdask cluster-file`` writes one to start from.
     deployment : str, optional
         In place of the file's.
     scheduler : str, optional
@@ -76,8 +76,8 @@ def open_client(
 def collecting_rarely() -> Iterator[None]:
     """Have Python's garbage collector run a third as often, as Dask's own scheduler command does.
 
-    Of what a short cell cost the driver, a quarter was the collector, among the many objects
-    of torch that never go (dask/distributed#1653).
+    A quarter of what a short cell cost the driver was the collector, among the many objects of
+    torch that never go (dask/distributed#1653).
     """
     before = gc.get_threshold()
     gc.set_threshold(*(3 * threshold for threshold in before))

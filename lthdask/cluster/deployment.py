@@ -19,14 +19,20 @@ def choose(
     chosen = "scheduler" if scheduler else deployment or settings.deployment
     if chosen == "scheduler" and not (scheduler or settings.scheduler):
         raise InputError(
-            "deployment is scheduler, but no address is given; add --scheduler ADDRESS"
+            "`deployment` is scheduler, but no address is given; give one with `scheduler`"
         )
     if chosen != "auto":
         return chosen
     if slurm_answers():
-        say("training on Slurm, because sbatch answers here; --deploy local for this machine")
+        say(
+            "training on Slurm, because sbatch answers here; "
+            "set `deployment` to local to train on this machine"
+        )
         return "slurm"
-    say("training on this machine, because no Slurm answers here; --deploy slurm to insist")
+    say(
+        "training on this machine, because no Slurm answers here; "
+        "set `deployment` to slurm to insist"
+    )
     return "local"
 
 

@@ -17,17 +17,10 @@ import dask
 from distributed import Client
 
 from lthdask.cluster.overrides import MEMORY, SAMPLING
+from lthdask.cluster.places import QUEUES
 from lthdask.cluster.settings import Settings
 from lthdask.cluster.workers import Say, dashboard_address
 from lthdask.errors import InputError
-
-CLASSES = {
-    "slurm": "SLURMCluster",
-    "pbs": "PBSCluster",
-    "sge": "SGECluster",
-    "lsf": "LSFCluster",
-    "htcondor": "HTCondorCluster",
-}
 
 
 def job_script(settings: Settings, queue: str, threads: int = 1) -> str:
@@ -90,7 +83,9 @@ def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
     given.setdefault("processes", 1)
     given["job_name"] = given.pop("name", None) or "lthdask"
     if given.get("memory") is None:
-        raise InputError(f"{settings.file}: jobqueue.{queue}.memory is missing; such as 32GiB")
+        raise InputError(
+            f"{settings.file}: jobqueue.{queue}.memory is missing; set it, e.g. memory: 32GiB"
+        )
     shared = Path(given.pop("shared_temp_directory", None) or "~/.lthdask").expanduser()
     shared.mkdir(mode=0o700, parents=True, exist_ok=True)
     if logs := given.get("log_directory"):
@@ -134,7 +129,7 @@ def _cluster_class(queue: str) -> Any:
 
     for number, handler in before.items():
         signal.signal(number, handler)
-    return getattr(dask_jobqueue, CLASSES[queue])
+    return getattr(dask_jobqueue, QUEUES[queue])
 
 
 def _worker_arguments(given: list[str], lifetime: tuple[float, float] | None) -> list[str]:

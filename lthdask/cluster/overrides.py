@@ -33,7 +33,7 @@ SETTINGS = {
     **{f"distributed.nanny.pre-spawn-environ.{key}": value for key, value in MEMORY.items()},
 }
 ALONE = {
-    # Of a worker without others to keep tasks for: it does not wait for the scheduler, which
-    # sends at most one message every 5 ms.
+    # There are no others to keep tasks for. So the worker does not wait for the scheduler,
+    # which sends at most one message every 5 ms.
     "distributed.scheduler.worker-saturation": 4.0,
 }

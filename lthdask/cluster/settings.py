@@ -21,6 +21,7 @@ import yaml
 from dask.utils import parse_bytes, parse_timedelta
 
 from lthdask.cluster.overrides import SETTINGS
+from lthdask.cluster.places import DEPLOYMENTS, QUEUES
 from lthdask.errors import InputError
 
 OURS = {
@@ -29,8 +30,6 @@ OURS = {
     "scheduler": None,
     "checkpoint-interval": "60 seconds",
 }
-QUEUES = ("slurm", "pbs", "sge", "lsf", "htcondor")
-DEPLOYMENTS = ("auto", "local", "scheduler", *QUEUES)
 WALLTIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d\d)")
 """[days-][hours:]minutes:seconds"""
 
@@ -85,7 +84,10 @@ class Settings:
             line = f", line {mark.line + 1}" if mark else ""
             raise InputError(f"{path}{line}: {getattr(error, 'problem', error)}") from None
         if node is None or not isinstance(values, dict):
-            raise InputError(f"{path}: a cluster file is a mapping of sections, as cluster.yaml")
+            raise InputError(
+                f"{path}: a cluster file is a mapping of sections, like the one that "
+                f"`lthdask cluster-file` writes"
+            )
         _check(path, node, _known(), "")
         given = values.get("lthdask") or {}
         ours = OURS | {key.replace("_", "-"): value for key, value in given.items()}
@@ -106,10 +108,10 @@ class Settings:
         """Return the section of a queue, with ``-`` in its keys as ``_``."""
         section = (self.values.get("jobqueue") or {}).get(name)
         if section is None:
-            where = f"the file {self.file} has" if self.file else "there is no cluster.yaml, so"
+            lack = f"{self.file} has no" if self.file else f"{name} needs a cluster file with a"
             raise InputError(
-                f"{where} no section jobqueue.{name}; give one with --cluster FILE, "
-                f"as in the cluster.yaml that comes with lthdask"
+                f"{lack} section jobqueue.{name}; `lthdask cluster-file` writes one, "
+                f"`cluster` names another"
             )
         return {key.replace("-", "_"): value for key, value in section.items()}
 

@@ -19,7 +19,7 @@ from lthdask.events import Event
 Workers = int | tuple[int, int] | None
 Say = Callable[[str], None]
 TOPIC = "lthdask"
-"""Of the events that tasks tell, among those that Dask keeps."""
+"""Topic under which Dask keeps the events that tasks tell."""
 
 
 def has_to_go(worker: Any) -> bool:

@@ -1,17 +1,47 @@
-"""Options that more than one command takes, in the same words."""
+"""The options of every command, each declared once.
 
-from collections.abc import Callable
+What a command was given is a dictionary of its options. Here is what they mean together:
+which study (`study_of`), and where it is trained (`Where`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
+import rich_click as click
 
-from lthdask.commands.shared import DEPLOYMENTS
+from lthdask.cluster.places import DEPLOYMENTS
+from lthdask.commands import completion
+from lthdask.errors import InputError, one_of
+from lthdask.grid import ARMS, CHILDREN
+
+if TYPE_CHECKING:
+    from lthdask.study import Study
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+Given = Mapping[str, Any]
+"""What click passes to a command: option → value."""
+
+# Lines without frames: they are read in a pipe as well, and searched with grep.
+CONTEXT: dict[str, Any] = {
+    "rich_help_config": {
+        "theme": "default-slim",
+        "max_width": 100,
+        "text_paragraph_linebreaks": "\n\n",
+        "padding_helptext_first_line": (0, 0, 1, 0),
+        "style_errors_panel_box": "BLANK",
+        "errors_panel_title": "error",
+    }
+}
+STUDY, WHERE, DONE, OUTPUT = "Study", "Where to train", "What is done", "Output"
+OWN_ARMS = [arm for arm in ARMS if arm not in CHILDREN]
+"""Arms that are asked for by name; children come with ``--stability``."""
+KEYS: dict[str, str] = {}
+"""Options that set one key of the study: name → key."""
 
 
-def _together(*options: Decorator) -> Decorator:
+def together(*options: Decorator) -> Decorator:
     """Return one decorator for several options, which ``--help`` shows in this order."""
 
     def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,45 +52,212 @@ def _together(*options: Decorator) -> Decorator:
     return decorated
 
 
-data_set = _together(
-    click.option(
-        "--data",
-        metavar="DIR",
-        type=click.Path(path_type=Path),
-        help="Folder of the data set, where it needs one.",
-    ),
-    click.option(
-        "--download", is_flag=True, help="Fetch the data set into --data if it is missing."
-    ),
+def _key(option: str, key: str, text: str, **attributes: Any) -> Decorator:
+    """Return an option that sets a key of the study."""
+    KEYS[option.removeprefix("--").replace("-", "_")] = key
+    return click.option(option, help=text, panel=STUDY, **attributes)
+
+
+def a_folder(option: str, **attributes: Any) -> Decorator:
+    """Return an option that takes a folder."""
+    kind = click.Path(path_type=Path)
+    return click.option(option, type=kind, shell_complete=completion.folder, **attributes)
+
+
+study = click.option(
+    "--study",
+    metavar="NAME|FILE",
+    default="digits",
+    show_default=True,
+    shell_complete=completion.study,
+    help=f"The study: {', '.join(completion.shipped('studies'))}, or a YAML file.",
+    panel=STUDY,
 )
-where_to_train = _together(
+replicates = _key(
+    "--replicates", "grid.replicates", "Independent repetitions of the whole grid.", metavar="N"
+)
+settings = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Set any other key of the study, such as engine.threads=2. Repeatable.",
+    panel=STUDY,
+)
+data = a_folder(
+    "--data", metavar="DIR", help="Folder of the data set, if it needs one.", panel=STUDY
+)
+download = click.option(
+    "--download",
+    is_flag=True,
+    help="Fetch the data set into --data if it is missing.",
+    panel=STUDY,
+)
+whole_study = together(
+    study,
+    _key(
+        "--thresholds",
+        "grid.thresholds",
+        "Shares of the prunable weights to prune, between 0 and 1, such as 0.5,0.9. They are "
+        "cutoffs with --set pruning.by=cutoff.",
+        metavar="LIST",
+    ),
+    _key(
+        "--rewind-epochs",
+        "grid.rewind_epochs",
+        "Epochs of the dense run that tickets restart from, such as 0,1,2.",
+        metavar="LIST",
+    ),
+    _key(
+        "--arms",
+        "grid.arms",
+        f"What is done with a mask (default: ticket). Any of {', '.join(OWN_ARMS)}.",
+        metavar="LIST",
+        shell_complete=completion.list_of(OWN_ARMS),
+    ),
+    click.option(
+        "--stability",
+        is_flag=True,
+        help="Also train two children of each checkpoint, and measure the barrier between them.",
+        panel=STUDY,
+    ),
+    _key(
+        "--pruning",
+        "pruning.schedule",
+        "Prune all at once, or in --rounds. The rate of a round is --set pruning.rate=0.2.",
+        type=click.Choice(["one_shot", "iterative"]),
+    ),
+    _key(
+        "--rounds",
+        "pruning.rounds",
+        "Rounds of iterative pruning, in place of thresholds.",
+        metavar="N",
+    ),
+    _key("--epochs", "recipe.epochs", "Epochs of the dense run, T.", metavar="N"),
+    replicates,
+    _key("--seed", "seed", "Every random draw derives from it.", metavar="N"),
+    _key(
+        "--device",
+        "engine.device",
+        "Device that cells train on. auto is a GPU if a worker has one.",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+    ),
+    settings,
+    data,
+)
+where_to_train = together(
     click.option(
         "--workers",
         metavar="N|MIN..MAX",
-        help="Workers, one device each: processes of this machine, by default as many as it has "
-        "GPUs, or else cores, for; or jobs of a queue, 1 by default.",
+        help="Number of workers, one device each: local processes (default: one per GPU, else "
+        "per core) or queued jobs (default: 1).",
+        panel=WHERE,
+    ),
+    click.option(
+        "--deploy",
+        metavar="WHERE",
+        shell_complete=completion.one_of(DEPLOYMENTS),
+        help=f"{', '.join(DEPLOYMENTS)}. The default is what the cluster file says, or auto: "
+        "Slurm if sbatch answers here, else this machine.",
+        panel=WHERE,
+    ),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Address of a running Dask scheduler. Its workers are used.",
+        panel=WHERE,
     ),
     click.option(
         "--cluster",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="Where to train, in Dask's format; ./cluster.yaml by default, if there is one.",
-    ),
-    click.option(
-        "--deploy",
-        metavar="WHERE",
-        help=f"{', '.join(DEPLOYMENTS)}; in place of what the cluster file says. auto is Slurm "
-        "where sbatch answers, this machine elsewhere.",
+        help="Cluster file, in Dask's format (default: ./cluster.yaml, if it is there).",
+        panel=WHERE,
     ),
 )
-retry_failed = click.option("--retry-failed", is_flag=True, help="Train failed cells again.")
-other_keys = click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Any other key of the study, such as engine.threads=2. Repeatable.",
+retry_failed = click.option(
+    "--retry-failed", is_flag=True, help="Train failed cells again.", panel=DONE
+)
+out = a_folder(
+    "--out", metavar="DIR", help="The study's folder (default: runs/NAME).", panel=OUTPUT
 )
 as_json = click.option(
-    "--json", "as_json", is_flag=True, help="Print the outcome as JSON, for scripts."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON on standard output, and everything else on standard error.",
+    panel=OUTPUT,
 )
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where to train; only what could be used."""
+
+    workers: tuple[int, int] | None
+    cluster: Path | None
+    deploy: str | None
+    scheduler: str | None
+
+    @classmethod
+    def of(cls, given: Given) -> "Where":
+        """Read the options of `where_to_train`.
+
+        Raises
+        ------
+        InputError
+            If the number of workers or the deployment cannot be one.
+        """
+        cluster = _cluster_file(given["cluster"], given["deploy"])
+        return cls(_worker_count(given["workers"]), cluster, given["deploy"], given["scheduler"])
+
+
+def study_of(given: Given) -> "Study":
+    """Return the study that the options of `whole_study` describe.
+
+    Raises
+    ------
+    InputError
+        If there is no such study, or a key or value of it is impossible.
+    """
+    from lthdask.study import Study
+
+    keys = {key: str(given[name]) for name, key in KEYS.items() if given[name] is not None}
+    asked = Study.read(given["study"]).changed(keys | changes(given["settings"]))
+    if not given["stability"]:
+        return asked
+    arms = dict.fromkeys([*asked.grid.arms, *CHILDREN])
+    return asked.changed({"grid.arms": ",".join(arms)})
+
+
+def _worker_count(text: str | None) -> tuple[int, int] | None:
+    """Return the least and the most workers of ``--workers``."""
+    if text is None:
+        return None
+    low, _, high = text.partition("..")
+    try:
+        least, most = int(low), int(high or low)
+    except ValueError:
+        raise InputError(f"`workers` is a number, or MIN..MAX; got {text!r}") from None
+    if not 1 <= least <= most:
+        raise InputError(f"`workers` must be 1 or more, and MIN not above MAX; got {text}")
+    return least, most
+
+
+def changes(settings: tuple[str, ...]) -> dict[str, str]:
+    """Return the keys and values of ``--set``."""
+    found = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set takes KEY=VALUE; got {setting!r}")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _cluster_file(cluster: Path | None, deploy: str | None) -> Path | None:
+    """Return the cluster file, given or lying here; refuse an unknown deployment."""
+    if deploy is not None and deploy not in DEPLOYMENTS:
+        raise one_of("deployment", deploy, DEPLOYMENTS)
+    here = Path("cluster.yaml")
+    return here if cluster is None and here.is_file() else cluster

@@ -1,0 +1,27 @@
+"""The command `lthdask`, of which every other command is a part."""
+
+import rich_click as click
+
+from lthdask.commands import (
+    check,
+    cluster_file,
+    options,
+    plan,
+    reproduce,
+    run,
+    selfcheck,
+    status,
+)
+
+
+@click.group(context_settings=options.CONTEXT)
+@click.version_option(package_name="lthdask", prog_name="lthdask")
+def main() -> None:
+    """Lottery ticket grids at scale: pruning thresholds by rewind epochs.
+
+    Start with `lthdask run`. Without any option, it trains a small grid on real digits.
+    """
+
+
+for part in (run, status, plan, check, selfcheck, reproduce, cluster_file):
+    main.add_command(part.command)

@@ -1,0 +1,111 @@
+"""Reproduce a published grid."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+from rich.console import Console
+
+from lthdask.commands import completion, options
+from lthdask.commands.options import DONE, OUTPUT, STUDY, Given, Where, a_folder, changes
+from lthdask.commands.shared import exit_with, say
+from lthdask.commands.training import import_ahead, train
+from lthdask.options import Options
+
+# Everything else is imported when it is needed: --help must not wait for torch.
+
+CARDS = completion.shipped("published")
+
+
+@click.command(
+    "reproduce", context_settings=options.CONTEXT, epilog=f"CARD is one of: {', '.join(CARDS)}."
+)
+@click.argument("card", metavar="CARD", shell_complete=completion.one_of(CARDS))
+@click.option(
+    "--fraction",
+    metavar="F",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Train this share of the protocol's epochs, milestones and rewind epochs. The numbers "
+    "are then not comparable; only the signatures may be looked at.",
+    panel=STUDY,
+)
+@options.replicates
+@options.settings
+@options.data
+@options.download
+@options.where_to_train
+@a_folder(
+    "--results",
+    metavar="RUN",
+    help="Train nothing: compare the results of this study's folder.",
+    panel=DONE,
+)
+@a_folder(
+    "--iterative",
+    metavar="RUN",
+    help="Folder of a study of the same protocol that pruned iteratively, for its signature.",
+    panel=DONE,
+)
+@options.retry_failed
+@a_folder(
+    "--out",
+    metavar="DIR",
+    help="The study's folder (default: runs/reproduce-CARD).",
+    panel=OUTPUT,
+)
+@options.as_json
+def command(**given: Any) -> None:
+    """Train the grid of CARD as it was published, and compare.
+
+    Prints the accuracies beside the published ones, with the noise. Also says which of the
+    six signatures of late rewinding hold. The same command picks up where it left off.
+
+    Exit codes: 0 if every signature holds, 1 if one does not or cannot be judged, 2 for
+    invalid input.
+    """
+    # With --json, standard output holds nothing but JSON.
+    console = Console(stderr=given["as_json"])
+    exit_with(console, lambda: _reproduce(console, given))
+
+
+def _reproduce(console: Console, given: Given) -> int:
+    where = Where.of(given)
+    if given["results"] is None:
+        import_ahead(where)
+    from lthdask.report.published import published
+    from lthdask.report.reproduction import outcome, print_reproduction, reproduction
+    from lthdask.storage.results import read_results
+
+    theirs = published(given["card"])
+    # What cannot be read is said before anything is trained.
+    rounds = read_results(given["iterative"]) if given["iterative"] else None
+    results = given["results"] or _train(console, theirs, where, given)
+    found = reproduction(read_results(results), theirs, rounds)
+    if given["as_json"]:
+        click.echo(json.dumps(outcome(found) | {"folder": str(results)}, indent=2))
+    else:
+        print_reproduction(console, found)
+        say(console, f"results in {results}: lthdask.open_results({str(results)!r})")
+    return 0 if found.holds else 1
+
+
+def _train(console: Console, theirs: Any, where: Where, given: Given) -> Path:
+    """Train the published grid; return its folder."""
+    from lthdask.report.published import protocol
+    from lthdask.study import Study
+
+    study = Study.read(theirs.study)
+    keys = protocol(theirs, given["fraction"], study.recipe.schedule.milestones)
+    if given["replicates"]:
+        keys |= {"grid.replicates": given["replicates"]}
+    return train(
+        console,
+        study.changed(keys | changes(given["settings"])),
+        where,
+        given["out"] or Path("runs") / f"reproduce-{given['card']}",
+        given["data"],
+        Options(download=given["download"], retry_failed=given["retry_failed"]),
+    )

@@ -1,0 +1,118 @@
+"""Train a lottery ticket grid."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+from rich.console import Console
+
+from lthdask.commands import options
+from lthdask.commands.options import DONE, WHERE, Given, Where, study_of
+from lthdask.commands.plan import print_plan
+from lthdask.commands.shared import exit_with, say
+from lthdask.commands.status import print_outcome, print_status
+from lthdask.commands.training import import_ahead, train
+from lthdask.options import Options
+
+# Everything else is imported when it is needed: --help must not wait for torch.
+
+
+@click.command("run", context_settings=options.CONTEXT)
+@options.whole_study
+@options.download
+@options.where_to_train
+@click.option(
+    "--print-job-script",
+    is_flag=True,
+    help="Print the job script that would be submitted, and start nothing.",
+    panel=WHERE,
+)
+@options.retry_failed
+@click.option(
+    "--max-attempts",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=Options.max_attempts,
+    show_default=True,
+    help="Mark a cell as failed after this many attempts without new saved progress.",
+    panel=DONE,
+)
+@click.option(
+    "--masks-only",
+    is_flag=True,
+    help="Train the dense runs and compare the masks of their epochs, but train no cell.",
+    panel=DONE,
+)
+@click.option(
+    "--adaptive",
+    metavar="BUDGET",
+    type=float,
+    help="Search for the frontier of matching tickets with this share of the grid's epochs.",
+    panel=DONE,
+)
+@click.option("--dry-run", is_flag=True, help="Start nothing, and do as `plan` does.", panel=DONE)
+@click.option("--status", is_flag=True, help="Start nothing, and do as `status` does.", panel=DONE)
+@options.out
+@options.as_json
+def command(**given: Any) -> None:
+    """Train a lottery ticket grid and fill its Zarr cube.
+
+    The dense network is trained first, then every ticket of the grid: pruning thresholds by
+    rewind epochs. The same command picks up where it left off. What is done is never trained
+    again.
+
+    Exit codes: 0 if no cell is pending or failed, 1 if one is, 2 for invalid input.
+    """
+    # With --json, standard output holds nothing but JSON.
+    console = Console(stderr=given["as_json"])
+    exit_with(console, lambda: _run(console, given))
+
+
+def _run(console: Console, given: Given) -> int:
+    where, as_json = Where.of(given), given["as_json"]
+    if not (given["status"] or given["dry_run"] or given["print_job_script"]):
+        import_ahead(where)
+    study = study_of(given)
+    if given["status"]:
+        return print_status(console, given["out"] or Path("runs") / study.name, as_json)
+    if given["print_job_script"]:
+        return _print_job_script(where)
+    if given["dry_run"]:
+        return print_plan(console, study, where, given)
+    how = Options(
+        **{field.name: given[field.name] for field in fields(Options) if field.name in given}
+    )
+    folder = train(console, study, where, given["out"], given["data"], how)
+    from lthdask.storage.results import read_results
+
+    results = read_results(folder)
+    if given["masks_only"]:
+        return _print_masks(console, results, folder, as_json)
+    return print_outcome(console, results, study, folder, as_json)
+
+
+def _print_job_script(where: Where) -> int:
+    """Print what would be submitted to the queue, or to Slurm where none is chosen."""
+    from lthdask.cluster.jobs import job_script
+    from lthdask.cluster.places import QUEUES
+    from lthdask.cluster.settings import Settings
+
+    settings = Settings.read(where.cluster)
+    queue = where.deploy or settings.deployment
+    click.echo(job_script(settings, queue if queue in QUEUES else "slurm"))
+    return 0
+
+
+def _print_masks(console: Console, results: Any, folder: Path, as_json: bool) -> int:
+    """Say how the masks of the dense epochs differ."""
+    from lthdask.report.masks import mask_sentences, mask_table, mask_values
+
+    if as_json:
+        click.echo(json.dumps(mask_values(results) | {"folder": str(folder)}, indent=2))
+        return 0
+    console.print(mask_table(results))
+    for sentence in mask_sentences(results):
+        say(console, sentence)
+    return 0
