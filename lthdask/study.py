@@ -7,11 +7,11 @@ checks itself the same way whether it is read from a file or built in Python.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pydantic
 import yaml
@@ -22,6 +22,7 @@ from lthdask.errors import InputError
 from lthdask.grid import ARMS, Cell, Grid
 from lthdask.networks.build import Network, on_meta
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
+from lthdask.reading import explained, flattened, nearest, shown, value_of, yaml_mapping
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
@@ -195,16 +196,7 @@ class Study:
     @classmethod
     def parse(cls, text: str, source: str = "study") -> "Study":
         """Read a study from YAML text; `source` names it in errors."""
-        try:
-            values = yaml.load(text, _StrictLoader)
-        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            problem = getattr(error, "problem", None) or "not YAML"
-            raise InputError(f"{source}{line}: {problem}") from None
-        if not isinstance(values, dict):
-            raise InputError(f"{source}: a study is a mapping of keys to values; see --help")
-        return cls.from_dict(values, source)
+        return cls.from_dict(yaml_mapping(text, source), source)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "study") -> "Study":
@@ -215,7 +207,7 @@ class Study:
             text = json.dumps(values)
             return pydantic.TypeAdapter(cls).validate_json(text, strict=True)
         except pydantic.ValidationError as error:
-            problems = "; ".join(_explained(problem) for problem in error.errors()[:3])
+            problems = "; ".join(explained(problem, cls) for problem in error.errors()[:3])
             raise InputError(f"{source}: {problems}") from None
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{source}: {error}") from None
@@ -244,12 +236,12 @@ class Study:
             for part in path:
                 block = block.get(part) if isinstance(block, dict) else None
             if not isinstance(block, dict) or last not in block:
-                known = list(_flat(self.to_dict()))
-                raise InputError(f"unknown key {key!r}{_nearest(key, known)}")
+                known = list(flattened(self.to_dict()))
+                raise InputError(f"unknown key {key!r}{nearest(key, known)}")
             if isinstance(block[last], dict):
                 parts = ", ".join(f"{key}.{part}" for part in block[last])
                 raise InputError(f"{key!r} is a block; set one of {parts}")
-            block[last] = _value(text, isinstance(block[last], list), key)
+            block[last] = value_of(text, isinstance(block[last], list), key)
         if values["pruning"]["schedule"] == "iterative" and "grid.thresholds" not in changes:
             values["grid"].pop("thresholds", None)
         return Study.from_dict(values, "command line")
@@ -260,7 +252,7 @@ class Study:
         The grid's axes may grow, so a value that is new in `other` is no difference. How
         it was computed is the manifest's to say, not the study's.
         """
-        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        mine, theirs = flattened(self.to_dict()), flattened(other.to_dict())
         lines = []
         for key in dict.fromkeys([*mine, *theirs]):
             block, _, axis = key.partition(".")
@@ -274,7 +266,7 @@ class Study:
                 elif axis != "replicates" and (gone := [v for v in value if v not in given]):
                     lines.append(f"{key}: {_listed(gone)} in the folder, but not given")
             elif value != given:
-                lines.append(f"{key}: {_shown(value)} in the folder, {_shown(given)} given")
+                lines.append(f"{key}: {shown(value)} in the folder, {shown(given)} given")
         return lines
 
 
@@ -302,90 +294,6 @@ def names() -> list[str]:
     """Return the names of the studies that are shipped with the package."""
     folder = resources.files("lthdask") / "studies"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which 5e-4 is a number, and a key that is given twice or an alias is an error.
-
-    A few aliases of aliases stand for more values than fit into memory.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            problem = f"write the value of the alias *{event.anchor} out"
-            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                problem = f"the key {key_node.value!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _value(text: str, is_list: bool, key: str) -> Any:
-    """Return a value from the command line."""
-    try:
-        parts = text.split(",") if is_list and not text.startswith("[") else [text]
-        values = [yaml.load(part, _StrictLoader) for part in parts]
-    except (yaml.YAMLError, ValueError):
-        raise InputError(f"{key}: cannot read {text!r}") from None
-    if not is_list or text.startswith("["):
-        return values[0]
-    return [value for value in values if value is not None]
-
-
-def _explained(problem: Any) -> str:
-    """Return one problem of a study as a sentence for its author."""
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join(path)
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key {key!r}{_nearest(key, _keys(path[:-1]))}"
-    if problem["type"] in ("missing", "missing_argument"):
-        return f"the key {key!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if problem["type"] == "value_error":
-        return f"{key}: {message}" if key else str(message)
-    wanted = message if problem["type"] == "literal_error" else message.removeprefix("Input ")
-    return f"{key} should be {wanted}; got {_shown(problem['input'])}"
-
-
-def _keys(path: Iterable[str]) -> list[str]:
-    """Return the dotted keys that a block of a study may hold."""
-    block: Any = Study
-    for part in path:
-        block = get_type_hints(block).get(part, block)
-    prefix = "".join(f"{part}." for part in path)
-    return [prefix + field.name for field in fields(block)] if is_dataclass(block) else []
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    close = get_close_matches(key, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else json.dumps(value)
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -26,7 +26,7 @@ from lthdask.storage.driver import driving
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
 from lthdask.storage.manifest import FORMAT, Manifest
-from lthdask.storage.schema import CELL, LAYERS, MAY_LACK, METRICS, RECORD, Status
+from lthdask.storage.schema import ADDED, CELL, LAYERS, MAY_LACK, METRICS, RECORD, Status
 from lthdask.study import Study
 
 
@@ -143,8 +143,9 @@ def _damages(folder: Folder) -> Iterator[Damage]:
         with tempfile.TemporaryDirectory() as aside:
             sound = _sound_cube(Path(aside) / "results.zarr", study, manifest)
             yield from _damaged_files(folder, sound.link_chunks(folder.cube))
+            lacking = {name for name, first in ADDED.items() if first > manifest.first_format}
             for names in product(*(manifest.axes[name] for name in CELL)):
-                yield from _damaged_cell(folder, sound, Cell(*names), study.recipe.epochs)
+                yield from _damaged_cell(folder, sound, Cell(*names), study.recipe.epochs, lacking)
             for replicate in manifest.axes["replicate"]:
                 yield from _damaged_dense_run(folder, sound, manifest, replicate, study)
     yield from _damaged_states(folder)
@@ -179,8 +180,13 @@ def _damaged_files(folder: Folder, files: Mapping[Path, bytes | None]) -> Iterat
         yield Damage(f"results.zarr/{name}", _problem(file), remedy, mend)
 
 
-def _damaged_cell(folder: Folder, sound: Cube, cell: Cell, epochs: int) -> Iterator[Damage]:
-    """Find a cell with damaged chunks, or that is done but not complete."""
+def _damaged_cell(
+    folder: Folder, sound: Cube, cell: Cell, epochs: int, lacking: set[str]
+) -> Iterator[Damage]:
+    """Find a cell with damaged chunks, or that is done but not complete.
+
+    An earlier version may have trained it, which had not what is `lacking`.
+    """
     found, damaged = sound.read(cell)
     wrong = {array: f"results.zarr/{file} is damaged" for array, file in damaged.items()}
     status = int(found.get("status", Status.PENDING))
@@ -188,7 +194,7 @@ def _damaged_cell(folder: Folder, sound: Cube, cell: Cell, epochs: int) -> Itera
         wrong["status"] = f"its status is {status}, which there is not"
     if status == Status.DONE:
         for array, values in found.items():
-            if not _is_complete(array, values, cell, epochs):
+            if not _is_complete(array, values, cell, epochs, lacking):
                 wrong[array] = f"it is done, but results.zarr/{array} lacks values of it"
     if not wrong:
         return
@@ -200,12 +206,15 @@ def _damaged_cell(folder: Folder, sound: Cube, cell: Cell, epochs: int) -> Itera
     yield Damage(str(cell), "; ".join(wrong.values()), remedy, mend)
 
 
-def _is_complete(array: str, values: Any, cell: Cell, epochs: int) -> bool:
+def _is_complete(array: str, values: Any, cell: Cell, epochs: int, lacking: set[str]) -> bool:
     """Return whether an array holds all that it should of a cell that is done."""
+    if array in lacking:
+        return True
     if array == "metrics":
         row = dict(zip(METRICS, values.tolist(), strict=True))
         right = row["epochs_trained"] == epochs - cell.first_epoch
-        return bool(right and np.isfinite([row[name] for name in METRICS.keys() - MAY_LACK]).all())
+        needed = METRICS.keys() - MAY_LACK - lacking
+        return bool(right and np.isfinite([row[name] for name in needed]).all())
     if array == "curves":
         trained = np.arange(epochs) >= cell.first_epoch
         return bool((np.isfinite(values) == trained[:, np.newaxis]).all())

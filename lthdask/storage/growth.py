@@ -4,6 +4,7 @@ What is written stays as it is. Each step is found out from what lies on disk, s
 was killed is finished by the next one.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -71,10 +72,10 @@ def grow(path: Path, extent: Extent, attributes: Mapping[str, Any]) -> bool:
     # Arrays first: until the axes follow, nobody looks at what is beyond them.
     changed += [_grow_axis(path, group, name, extent) for name in COORDINATES]
     about = with_format(attributes)
-    if any(changed) or dict(group.attrs) != about:
-        group = zarr.open_group(path, mode="r+", zarr_format=3)
-        group.attrs.put(about)
+    if any(changed) or dict(group.attrs) != about or not _is_consolidated(path):
         consolidate(path)
+        # Last, in one write that keeps what is consolidated: the growth is done.
+        zarr.open_group(path, mode="r+", zarr_format=3).attrs.put(about)
     return any(changed)
 
 
@@ -87,12 +88,24 @@ def _require_whole(group: Group) -> None:
 
 
 def _undo_half_a_swap(path: Path) -> None:
-    """Put back what a killed growth had taken out of a cube, and remove what it had built."""
+    """Put back what a killed growth had taken out of a cube, and remove what it left behind."""
     aside = _aside(path)
     for old in aside.glob("*.old"):
         if not (path / old.stem).exists():
             os.rename(old, path / old.stem)
     shutil.rmtree(aside, ignore_errors=True)
+    for file in (*path.glob("*.partial"), *path.glob("*/*.partial")):  # of Zarr
+        file.unlink()
+
+
+def _is_consolidated(path: Path) -> bool:
+    """Return whether the metadata that readers open at once are those of the arrays."""
+    about = json.loads((path / "zarr.json").read_bytes()).get("consolidated_metadata") or {}
+    one_by_one = {
+        name: json.loads((path / name / "zarr.json").read_bytes())
+        for name in (*ARRAYS, *COORDINATES)
+    }
+    return bool(about.get("metadata") == one_by_one)
 
 
 def _grow_array(

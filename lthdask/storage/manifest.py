@@ -51,8 +51,8 @@ class Manifest:
         run is trained.
     earlier_versions : tuple of mapping
         `versions` of earlier runs, where they differ.
-    format : int
-        `FORMAT` when it was written.
+    format, first_format : int
+        `FORMAT` when it was written, and when the study was begun.
     """
 
     versions: Mapping[str, str]
@@ -68,6 +68,7 @@ class Manifest:
     checkpoints: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
     earlier_versions: tuple[Mapping[str, str], ...] = ()
     format: int = FORMAT
+    first_format: int = FORMAT
 
     @classmethod
     def read(cls, path: Path) -> "Manifest | None":
@@ -87,7 +88,7 @@ class Manifest:
         values = found if isinstance(found, dict) else {}
         if values.pop("digest", None) != _digest(values):
             raise InputError(f"{path} is damaged: its digest is not that of its content")
-        require_known(values.setdefault("format", 1), path)
+        values.setdefault("first_format", require_known(values.setdefault("format", 1), path))
         if not _names_epochs(values.get("checkpoints")):
             raise InputError(
                 f"{path} is not one that lthdask wrote: its checkpoints are not by the numbers of "

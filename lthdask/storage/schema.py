@@ -143,6 +143,9 @@ ARRAYS = {
     ),
 }
 """The arrays of the cube: name → what it holds."""
+ADDED: dict[str, int] = {}
+"""Arrays and metrics that came after format 1: name → the first format that has them. What was
+trained before may lack them."""
 NAMES = {array.rest[-1]: array.names for array in ARRAYS.values() if array.names}
 """Axes of named values: axis → what they are."""
 OF_CELLS = tuple(name for name, array in ARRAYS.items() if array.cell == CELL)

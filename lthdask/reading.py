@@ -1,0 +1,124 @@
+"""Values from YAML and from the command line; what is wrong with them, in a sentence."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, get_type_hints
+
+import yaml
+
+from lthdask.errors import InputError
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which 5e-4 is a number, and a key that is given twice or an alias is an error.
+
+    A few aliases of aliases stand for more values than fit into memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            problem = f"write the value of the alias *{event.anchor} out"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                problem = f"the key {key_node.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def yaml_mapping(text: str, source: str) -> dict[str, Any]:
+    """Read a mapping from YAML text, strictly; `source` names it in errors.
+
+    Raises
+    ------
+    InputError
+        If it is something else, or a key is given twice.
+    """
+    try:
+        values = yaml.load(text, _StrictLoader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise InputError(f"{source}{line}: {problem}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: a study is a mapping of keys to values; see --help")
+    return values
+
+
+def value_of(text: str, is_list: bool, key: str) -> Any:
+    """Read a value from the command line.
+
+    Raises
+    ------
+    InputError
+        If it is no YAML.
+    """
+    try:
+        parts = text.split(",") if is_list and not text.startswith("[") else [text]
+        values = [yaml.load(part, _StrictLoader) for part in parts]
+    except (yaml.YAMLError, ValueError):
+        raise InputError(f"{key}: cannot read {text!r}") from None
+    if not is_list or text.startswith("["):
+        return values[0]
+    return [value for value in values if value is not None]
+
+
+def explained(problem: Any, block: type) -> str:
+    """Return what pydantic found wrong with a `block` as a sentence for its author."""
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key {key!r}{nearest(key, _keys(block, path[:-1]))}"
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"the key {key!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if problem["type"] == "value_error":
+        return f"{key}: {message}" if key else str(message)
+    wanted = message if problem["type"] == "literal_error" else message.removeprefix("Input ")
+    return f"{key} should be {wanted}; got {shown(problem['input'])}"
+
+
+def _keys(whole: type, path: Iterable[str]) -> list[str]:
+    """Return the dotted keys that a block of the whole may hold."""
+    block: Any = whole
+    for part in path:
+        block = get_type_hints(block).get(part, block)
+    prefix = "".join(f"{part}." for part in path)
+    return [prefix + field.name for field in fields(block)] if is_dataclass(block) else []
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """Return the end of a sentence about an unknown key."""
+    close = get_close_matches(key, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(flattened(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is written in YAML, on one line."""
+    return "none" if value is None else json.dumps(value)
