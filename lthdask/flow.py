@@ -80,9 +80,14 @@ def train(
     work = Work(opened.study, opened.engine, opened.folder, data, opened.options)
     around = surroundings(queue, work)
     manifest, cube = write_down(opened, around)
-    work = replace(work, engine=manifest.engine)
-    sweep = Sweep(work, manifest, cube, opened.remaining(), queue, watch)
-    sweep.begin()
+    work, left = replace(work, engine=manifest.engine), opened.remaining()
+    sweep = Sweep(work, manifest, cube, left, queue, watch)
+    trained = sweep.begin()
+    for replicate in left.replicates:
+        if replicate in trained:
+            sweep.add_cells(replicate)  # by threshold and rewind epoch, from shared checkpoints
+        else:
+            sweep.add_dense_run(replicate)  # and its cells, once that is trained
     queue.run()
     sweep.end()
 

@@ -16,7 +16,7 @@ import yaml
 
 from lthdask.cluster.client import collecting_rarely, open_client
 from lthdask.cluster.deployment import choose
-from lthdask.cluster.jobs import ask_for_workers, job_script
+from lthdask.cluster.jobs import ask_for_workers, job_script, order_workers
 from lthdask.cluster.local import local_workers
 from lthdask.cluster.settings import Settings, seconds
 from lthdask.cluster.workers import Prepare
@@ -264,14 +264,13 @@ def test_workers_are_asked_for_as_there_is_work_and_never_taken_back():
     asked = []
 
     class Elastic:
-        lthdask_limits = (4, 16)
-
         def adapt(self, minimum, maximum):
             asked.append((minimum, maximum))
 
     class Holder:
         cluster = Elastic()
 
+    order_workers(Holder.cluster, (4, 16))
     for tasks in (1, 3, 3, 40, 2):
         ask_for_workers(Holder(), tasks)
     assert asked == [(1, 1), (3, 3), (4, 16)]

@@ -198,11 +198,12 @@ def test_an_adaptive_study_finds_the_frontier_of_the_full_grid(local_client, tmp
     whole = run(study, local_client, tmp_path / "whole").load()
     found = run(study, local_client, tmp_path / "adaptive", options=Options(adaptive=0.5)).load()
     for k in range(3):
-        cubes = [Cube(tmp_path / name / "results.zarr") for name in ("whole", "adaptive")]
         last = []
-        for cube in cubes:
-            matching = [cube.matches([Cell("ticket", 0, t, k)], 0.03) for t in thresholds]
-            last.append(max((i for i, m in enumerate(matching) if m), default=-1))
+        for results in (whole, found):
+            at = results.sel(arm="ticket", replicate=0, rewind_epoch=k)
+            short = at.dense_validation_accuracy - at.validation_accuracy  # NaN if skipped
+            matching = (short <= 0.03 + 1e-6).values
+            last.append(max(np.flatnonzero(matching), default=-1))
         assert abs(last[0] - last[1]) <= 1, f"k={k}"
     done = found.status == Status.DONE
     assert ((found.status == Status.SKIPPED) | done).all()
@@ -238,7 +239,7 @@ def test_masks_only_trains_no_cell_and_leaves_the_distances(local_client, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "given", "problem"),
     [
-        ({}, {"adaptive": 0}, "budget is a share"),
+        ({}, {"adaptive": 0}, "`adaptive` is a share"),
         (
             {"pruning.schedule": "iterative", "pruning.rounds": "2"},
             {"adaptive": 0.5},
@@ -251,7 +252,7 @@ def test_what_cannot_be_searched_or_compared_is_refused(
     local_client, tmp_path, changes, given, problem
 ):
     with pytest.raises(InputError, match=problem):
-        run(SMALL.changed(changes), local_client, tmp_path, **given)
+        run(SMALL.changed(changes), local_client, tmp_path, options=Options(**given))
     assert not (tmp_path / "study.yaml").exists()
 
 

@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import dask
 from distributed import Client
@@ -23,11 +25,28 @@ from lthdask.cluster.workers import Say, dashboard_address
 from lthdask.errors import InputError
 
 
+@dataclass
+class _Order:
+    """The least and the most workers that a queue may start, and has been asked for."""
+
+    limits: tuple[int, int]
+    asked: tuple[int, int] = (0, 0)
+
+
+_orders: WeakKeyDictionary[Any, _Order] = WeakKeyDictionary()
+"""By cluster."""
+
+
 def job_script(settings: Settings, queue: str, threads: int = 1) -> str:
     """Return the job script that would be submitted, also where there is no such queue."""
     with settings.applied(), _queue_cluster(queue, settings, threads) as cluster:
         script: str = cluster.job_script()
         return script
+
+
+def order_workers(cluster: Any, workers: int | tuple[int, int]) -> None:
+    """Note how many workers a queue may start, the least and the most; none is asked for yet."""
+    _orders[cluster] = _Order(workers if isinstance(workers, tuple) else (workers, workers))
 
 
 def ask_for_workers(client: Client, tasks: int) -> None:
@@ -36,22 +55,24 @@ def ask_for_workers(client: Client, tasks: int) -> None:
     While only dense runs can work, no GPU is held idle for the cells that will come. The
     number never falls: workers that hold checkpoints are not sent away.
     """
-    cluster = client.cluster
-    limits = getattr(cluster, "lthdask_limits", None)
-    if limits is None:
+    order = _order_of(client)
+    if order is None:
         return
-    low, high = (min(limit, max(tasks, 1)) for limit in limits)
-    before = getattr(cluster, "lthdask_asked", (0, 0))
-    asked = max(low, before[0]), max(high, before[1])
-    if asked != before:
-        cluster.lthdask_asked = asked
-        cluster.adapt(minimum=asked[0], maximum=asked[1])
+    least, most = (min(limit, max(tasks, 1)) for limit in order.limits)
+    asked = max(least, order.asked[0]), max(most, order.asked[1])
+    if asked != order.asked:
+        order.asked = asked
+        client.cluster.adapt(minimum=asked[0], maximum=asked[1])
 
 
 def workers_asked_for(client: Client) -> int:
     """Return how many workers a queue was asked for at most; 0 where there is none."""
-    limits: tuple[int, int] = getattr(client.cluster, "lthdask_limits", (0, 0))
-    return limits[1]
+    order = _order_of(client)
+    return order.limits[1] if order else 0
+
+
+def _order_of(client: Client) -> _Order | None:
+    return _orders.get(client.cluster) if client.cluster else None
 
 
 @contextmanager
@@ -66,7 +87,7 @@ def queued(
         _queue_cluster(queue, settings, threads) as cluster,
         Client(cluster) as client,
     ):
-        cluster.lthdask_limits = workers if isinstance(workers, tuple) else (workers, workers)
+        order_workers(cluster, workers)
         ask_for_workers(client, 1)
         port = cluster.scheduler.http_server.port
         host, user = os.uname().nodename, getpass.getuser()

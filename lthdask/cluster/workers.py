@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any, cast
+from weakref import WeakSet
 
 from distributed import WorkerPlugin
 
@@ -22,9 +23,13 @@ TOPIC = "lthdask"
 """Topic under which Dask keeps the events that tasks tell."""
 
 
+_told_to_go: WeakSet[Any] = WeakSet()
+"""Workers of this process that were sent a signal to end."""
+
+
 def has_to_go(worker: Any) -> bool:
     """Return whether a worker is about to close: its time is up, or it was told to."""
-    return worker.status.name.startswith("clos") or getattr(worker, "lthdask_told_to_go", False)
+    return worker.status.name.startswith("clos") or worker in _told_to_go
 
 
 class Prepare(WorkerPlugin):  # type: ignore[misc]
@@ -40,7 +45,7 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]
         quiet_loops()
 
         def leave(number: int, frame: Any) -> None:
-            worker.lthdask_told_to_go = True
+            _told_to_go.add(worker)
             # Its nanny, if that is not told to go as well, starts another one.
             worker.loop.add_callback_from_signal(worker.close_gracefully, restart=True)
 

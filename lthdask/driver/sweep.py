@@ -74,27 +74,18 @@ class Sweep:
         if (share := self.work.options.adaptive) is not None:
             self.exploration = Exploration(self.work.study, self.cube, self.cells, share)
 
-    def begin(self) -> None:
-        """Say what is to be trained, and queue the dense runs, or what comes after them."""
-        study, folder = self.work.study, self.work.folder
+    def begin(self) -> set[int]:
+        """Say what is to be trained, and return the replicates whose dense run is trained."""
+        study, folder, engine = self.work.study, self.work.folder, self.work.engine
         for cell in self.cells:
             folder.remove_traceback(cell)
         folder.remove_finals(study.waits_for(cell) for cell in self.cells)
-        trained = {replicate: self.is_trained(replicate) for replicate in self.remaining.replicates}
-        engine = self.work.engine
-        self.watch(
-            Event(
-                "plan",
-                status=f"{engine.precision} on {engine.device}: {self.manifest.engine_reason}",
-                cells=len(self.cells),
-                epochs=epochs_to_train(study, self.cells, list(trained.values()).count(False)),
-            )
-        )
-        for replicate, there in trained.items():
-            if there:
-                self.add_cells(replicate)
-            else:
-                self.add_dense_run(replicate)
+        replicates = self.remaining.replicates
+        trained = {replicate for replicate in replicates if self.is_trained(replicate)}
+        status = f"{engine.precision} on {engine.device}: {self.manifest.engine_reason}"
+        epochs = epochs_to_train(study, self.cells, dense_runs=len(replicates) - len(trained))
+        self.watch(Event("plan", status=status, cells=len(self.cells), epochs=epochs))
+        return trained
 
     def end(self) -> None:
         """Mark the cells that a search did not ask for, and remove states that are left over."""
