@@ -94,7 +94,7 @@ class Trained:
     def network(self) -> torch.nn.Module:
         """Return the network of checkpoint 0."""
         torch.manual_seed(0)  # drawn on the CPU, the same for every device
-        made = build(self.case.network, self.case.size, 3, CLASSES)
+        made = build(self.case.network, (3, self.case.size, self.case.size), CLASSES)
         made = made.to(self.case.device, self.dtype)
         laid_out: torch.nn.Module = made.to(memory_format=torch.channels_last)
         return laid_out

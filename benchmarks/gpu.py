@@ -82,7 +82,7 @@ def noise(images: int) -> Data:
 def losses(way: Way, kind: Network, data: Data, every: int) -> Iterator[float]:
     """Train; yield the sum of the losses of the first model each `every` steps."""
     torch.manual_seed(0)
-    network = build(kind, 32, 3, 10).cuda()
+    network = build(kind, (3, 32, 32), 10).cuda()
     network.to(memory_format=torch.channels_last)
     recipe = Recipe(1, BATCH, Optimizer("sgd", RATE, MOMENTUM, DECAY))
     start = Checkpoint(0, {name: t.clone() for name, t in network.state_dict().items()})
@@ -143,7 +143,7 @@ def bytes_of_a_step(kind: Network) -> float:
     five, and of ReLU6 two and three. Weights are not counted, nor is what is no layer: of
     ResNet-20, ReLU and the sums with the shortcuts, so that its share of the roofline is too low.
     """
-    network, moved = build(kind, 32, 3, 10), 0
+    network, moved = build(kind, (3, 32, 32), 10), 0
 
     def count(layer: nn.Module, given: tuple[torch.Tensor], found: torch.Tensor) -> None:
         nonlocal moved

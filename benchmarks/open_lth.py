@@ -115,7 +115,7 @@ def theirs(copy: str, images: int) -> Iterator[object]:
 def experiment(images: int, epochs: int, engine: Engine) -> Experiment:
     """Return the same experiment in our words."""
     recipe = Recipe(epochs, BATCH, Optimizer("sgd", RATE, MOMENTUM, DECAY))
-    return Experiment(Network("resnet20"), 32, digits(images), recipe, Pruning("global"), 0, engine)
+    return Experiment(Network("resnet20"), digits(images), recipe, Pruning("global"), 0, engine)
 
 
 def ours(images: int, epochs: int, engine: Engine) -> Iterator[object]:
