@@ -94,3 +94,13 @@ def test_every_test_that_the_method_page_names_is_there():
     assert guards
     for file, name in guards:
         assert f"def test_{name}" in (ROOT / "tests" / file).read_text(), name
+
+
+@pytest.mark.parametrize("page", [*PAGES, "benchmarks/README.md"])
+def test_every_file_that_a_page_names_is_there(page):
+    text = (ROOT / page).read_text()
+    for name in re.findall(r"`((?:lthdask|tests|scripts|benchmarks|docs)/[\w./-]+)`", text):
+        assert (ROOT / name).exists(), name
+    rooms = "checks|cluster|commands|data|driver|lottery|networks|pruning|report|storage|training"
+    for name in re.findall(rf"`((?:{rooms}|worker)/[\w./]+)`", text):
+        assert (ROOT / "lthdask" / name).exists(), name
