@@ -125,6 +125,15 @@ def test_an_old_study_is_brought_up_to_date_by_its_own_command_though_all_is_don
     assert open_results(old).test_accuracy.sel(arm="ticket").values[0].tolist() == ACCURACY
 
 
+def test_a_folder_of_another_study_is_refused_and_left_as_it_is(old):
+    before = {file: file.read_bytes() for file in old.rglob("*") if file.is_file()}
+    other = study_of(old).changed({"recipe.batch_size": "64"})
+    refused = pytest.raises(InputError, match="recipe.batch_size: 128 in the folder, 64 given")
+    with refused, driving_study(other, old):
+        pass
+    assert {f: f.read_bytes() for f in before} == before
+
+
 def test_a_metric_and_an_array_that_an_older_cube_lacks_read_as_nan_and_are_added(old):
     lessened(old)
     before = open_results(old).load()

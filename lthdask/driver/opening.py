@@ -119,6 +119,7 @@ def driving_study(
     with said_when_full(folder.path):
         folder.make()
         with driving(folder.path):
+            _require_growth(study, folder)  # another study is left as it is
             _finish_growing(folder)
             yield open_study(study, out, options)
 
@@ -142,9 +143,8 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     _require_together(study, options)
     folder = _folder(study, out)
     folder.check()
+    _require_growth(study, folder)
     manifest = folder.manifest()
-    if (text := folder.study()) is not None:
-        _require_growth(Study.parse(text, str(folder.path / "study.yaml")), study, folder)
     cube = Cube(folder.cube) if folder.cube.exists() else None
     axes = {
         name: sorted(values, key=[*(cube.axis(name) if cube else []), *values].index)
@@ -201,8 +201,11 @@ def _require_together(study: Study, options: Options) -> None:
         raise InputError(f"{study.pruning.score} masks are those of epoch 0: none to compare")
 
 
-def _require_growth(before: Study, study: Study, folder: Folder) -> None:
-    """Refuse a study that the one in the folder cannot grow to."""
+def _require_growth(study: Study, folder: Folder) -> None:
+    """Refuse a study that the one in the folder, if there is one, cannot grow to."""
+    if (text := folder.study()) is None:
+        return
+    before = Study.parse(text, str(folder.path / "study.yaml"))
     if lines := before.differences(study):
         raise InputError(
             f"the folder {folder.path} holds another study; choose another one with `out`, or "
