@@ -160,6 +160,35 @@ def test_what_came_after_a_study_was_begun_is_no_damage_of_it(old, monkeypatch):
     assert [d.what for d in check(old) if not d.what.startswith("checkpoints/")] == []
 
 
+def test_a_key_that_studies_got_later_is_no_damage_of_an_older_one(old, monkeypatch):
+    text = (old / "study.yaml").read_text()
+    older = text.replace("fresh_buffers: false\n", "")
+    assert older != text
+    (old / "study.yaml").write_text(older)
+    change_manifest(old, study_digest=hashlib.sha256(older.encode()).hexdigest())
+    cube = zarr.open_group(old / "results.zarr", use_consolidated=False)
+    study = dict(cube.attrs["study"])
+    del study["fresh_buffers"]
+    cube.attrs["study"] = study
+    consolidate(old / "results.zarr")
+    with driving_study(study_of(old), old):
+        pass
+    assert [d for d in check(old) if not d.what.startswith("checkpoints/")] == []
+
+
+def test_a_study_that_was_written_before_its_manifest_leaves_the_cube_to_the_next_run(old):
+    """Killed between the two, and then no worker came: the folder is whole after the next run."""
+    study = study_of(old)
+    with driving_study(study, old):
+        pass
+    grown = study.changed({"grid.thresholds": "0.5,0.7,0.9"})
+    (old / "study.yaml").write_text(grown.to_yaml())
+    with driving_study(grown, old):
+        pass
+    damages = [d for d in check(old) if not d.what.startswith("checkpoints/")]
+    assert [(d.what, d.mend is None) for d in damages] == [("study.yaml", False)]
+
+
 def test_a_newer_format_is_refused_with_the_step_to_take(old):
     change_manifest(old, format=FORMAT + 1)
     with pytest.raises(InputError, match=rf"has format {FORMAT + 1}, .* update lthdask"):

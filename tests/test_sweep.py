@@ -7,6 +7,8 @@ import pytest
 
 from lthdask.checks.folder import check
 from lthdask.driver.adaptive import Search
+from lthdask.driver.opening import Remaining
+from lthdask.driver.sweep import Sweep
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.grid import ARMS, Cell
@@ -14,6 +16,7 @@ from lthdask.options import Options
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
+from lthdask.worker.work import Work
 from tests.test_flow import RESULTS, TINY
 
 SMALL = TINY.changed({"data.validation": "300", "grid.thresholds": "0.5,0.95"})
@@ -280,3 +283,63 @@ def test_a_study_in_cohorts_is_the_study(local_client, tmp_path, every):
     np.testing.assert_allclose(results.test_loss, alone.test_loss, rtol=0.01)
     assert (results.test_loss != alone.test_loss).any(), "they were not trained side by side"
     assert float(abs(results.test_accuracy - alone.test_accuracy).max()) <= 0.01
+
+
+def test_a_search_skips_no_cell_that_is_done_though_its_final_weights_are_lost(
+    local_client, tmp_path
+):
+    study = SMALL.changed({"grid.thresholds": "0.5,0.8,0.95", "grid.rewind_epochs": "0,1,2"})
+    before = run(study, local_client, tmp_path).load()
+    grown = study.changed({"grid.arms": "ticket,ticket_child"})
+    options = Options(adaptive=0.6)  # children need final weights that were not kept
+    after = run(grown, local_client, tmp_path, options=options).load()
+    tickets = after.sel(arm="ticket")
+    assert (tickets.status == Status.DONE).all()
+    np.testing.assert_array_equal(tickets.test_accuracy, before.test_accuracy.sel(arm="ticket"))
+    skipped = json.loads((tmp_path / "skipped.json").read_text())
+    assert skipped
+    assert all(name.startswith("ticket_child") for name in skipped)
+
+
+def test_comparing_masks_removes_no_final_weights_that_cells_wait_for(local_client, tmp_path):
+    study = SMALL.changed({"grid.arms": "ticket,ticket_child"})
+
+    def stop(event):
+        if event.kind == "cell" and event.name.startswith("ticket-"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, local_client, tmp_path, watch=stop)
+    kept = set(tmp_path.glob("cells/*/final.safetensors"))
+    assert kept
+    run(study, local_client, tmp_path, options=Options(masks_only=True))
+    assert set(tmp_path.glob("cells/*/final.safetensors")) >= kept
+
+
+def test_a_search_on_a_grown_grid_trains_an_arm_without_a_k_where_it_is_stored(
+    local_client, tmp_path
+):
+    study = SMALL.changed({"grid.rewind_epochs": "1,2", "keep_until": "2"})
+    run(study, local_client, tmp_path)
+    grown = study.changed({"grid.rewind_epochs": "0,1,2", "grid.arms": "ticket,reinit"})
+    results = run(grown, local_client, tmp_path, options=Options(adaptive=1.0)).load()
+    reinit = results.status.sel(arm="reinit", rewind_epoch=1)
+    assert (reinit == Status.DONE).all()
+    assert (results.status.sel(arm="reinit", rewind_epoch=0) == Status.NOT_APPLICABLE).all()
+
+
+def test_a_chain_of_more_rounds_than_python_has_frames_is_queued_and_failed(tmp_path):
+    rounds = {"pruning.schedule": "iterative", "pruning.rate": "0.005", "pruning.rounds": "1000"}
+    study = SMALL.changed(rounds | {"grid.rewind_epochs": "0"})
+    cells = study.grid.cells()
+    marked = []
+
+    class Marked:
+        def mark(self, cell, status):
+            marked.append(cell)
+
+    work = Work(study, study.engine.chosen(), Folder(tmp_path))
+    sweep = Sweep(work, None, Marked(), Remaining(cells, [0], set()), None)
+    assert sweep.way_to_the_end(cells[0]) == len(cells) * study.recipe.epochs
+    sweep._fail(cells[0], RuntimeError("the first round"))
+    assert marked == cells

@@ -19,6 +19,7 @@ from lthdask.driver.opening import extent_of
 from lthdask.errors import InputError
 from lthdask.grid import ARMS, Cell
 from lthdask.pruning.rule import prunable_weights
+from lthdask.reading import yaml_mapping
 from lthdask.storage import checkpoints
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube, attributes
@@ -141,7 +142,8 @@ def _damages(folder: Folder) -> Iterator[Damage]:
         return
     if folder.cube.exists() or manifest.checkpoints:
         with tempfile.TemporaryDirectory() as aside:
-            sound = _sound_cube(Path(aside) / "results.zarr", study, manifest)
+            written = yaml_mapping(copy if _digest(text) != digest else text, str(file))
+            sound = _sound_cube(Path(aside) / "results.zarr", study, manifest, written)
             yield from _damaged_files(folder, sound.link_chunks(folder.cube))
             lacking = {name for name, first in ADDED.items() if first > manifest.first_format}
             for names in product(*(manifest.axes[name] for name in CELL)):
@@ -164,10 +166,13 @@ def _texts(folder: Folder) -> tuple[str, str]:
     return text, copy
 
 
-def _sound_cube(path: Path, study: Study, manifest: Manifest) -> Cube:
-    """Make the cube of the study as it was before any cell was trained."""
+def _sound_cube(path: Path, study: Study, manifest: Manifest, written: Mapping[str, Any]) -> Cube:
+    """Make the cube of the study as it was before any cell was trained.
+
+    The study is kept with it as it was `written`, with the keys that it had then.
+    """
     layers = list(prunable_weights(study.outline()))
-    create_cube(path, extent_of(study, manifest, layers), manifest.about(study.to_dict()))
+    create_cube(path, extent_of(study, manifest, layers), manifest.about(written))
     return Cube(path)
 
 

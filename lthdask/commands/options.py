@@ -5,7 +5,7 @@ which study (`study_of`), and where it is trained (`Where`).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from lthdask.cluster.places import DEPLOYMENTS
 from lthdask.commands import completion
 from lthdask.errors import InputError, one_of
 from lthdask.grid import ARMS, CHILDREN
+from lthdask.options import Options
 
 if TYPE_CHECKING:
     from lthdask.study import Study
@@ -178,6 +179,19 @@ where_to_train = together(
 retry_failed = click.option(
     "--retry-failed", is_flag=True, help="Train failed cells again.", panel=DONE
 )
+masks_only = click.option(
+    "--masks-only",
+    is_flag=True,
+    help="Train the dense runs and compare the masks of their epochs, but train no cell.",
+    panel=DONE,
+)
+adaptive = click.option(
+    "--adaptive",
+    metavar="BUDGET",
+    type=float,
+    help="Search for the frontier of matching tickets with this share of the grid's epochs.",
+    panel=DONE,
+)
 out = a_folder(
     "--out", metavar="DIR", help="The study's folder (default: runs/NAME).", panel=OUTPUT
 )
@@ -210,6 +224,17 @@ class Where:
         """
         cluster = _cluster_file(given["cluster"], given["deploy"])
         return cls(_worker_count(given["workers"]), cluster, given["deploy"], given["scheduler"])
+
+
+def how_to_train(given: Given) -> Options:
+    """Return the options of a run, as far as the command has them.
+
+    Raises
+    ------
+    InputError
+        If one of them is out of its range.
+    """
+    return Options(**{f.name: given[f.name] for f in fields(Options) if f.name in given})
 
 
 def study_of(given: Given) -> "Study":

@@ -7,9 +7,8 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import options
-from lthdask.commands.options import Given, Where, study_of
+from lthdask.commands.options import Given, Where, how_to_train, study_of
 from lthdask.commands.shared import counted, exit_with, say
-from lthdask.options import Options
 
 if TYPE_CHECKING:
     from lthdask.study import Study
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 @options.whole_study
 @options.where_to_train
 @options.retry_failed
+@options.masks_only
+@options.adaptive
 @options.out
 @options.as_json
 def command(**given: Any) -> None:
@@ -72,8 +73,7 @@ def _plan(study: "Study", where: Where, given: Given) -> dict[str, Any]:
     settings = Settings.read(where.cluster)
     deployment = choose(settings, where.deploy, where.scheduler, lambda line: None)
     here = deployment == "local"
-    how = Options(retry_failed=given["retry_failed"])
-    found = plan(study, given["out"], given["data"], how, here=here)
+    found = plan(study, given["out"], given["data"], how_to_train(given), here=here)
     room = local_workers(study.engine.threads)
     asked = where.workers[1] if where.workers else (room if here else 1)
     workers = min(asked, room) if here else asked

@@ -1,7 +1,6 @@
 """Train a lottery ticket grid."""
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import options
-from lthdask.commands.options import DONE, WHERE, Given, Where, study_of
+from lthdask.commands.options import DONE, WHERE, Given, Where, how_to_train, study_of
 from lthdask.commands.plan import print_plan
 from lthdask.commands.shared import exit_with, say
 from lthdask.commands.status import print_outcome, print_status
@@ -39,19 +38,8 @@ from lthdask.options import Options
     help="Mark a cell as failed after this many attempts without new saved progress.",
     panel=DONE,
 )
-@click.option(
-    "--masks-only",
-    is_flag=True,
-    help="Train the dense runs and compare the masks of their epochs, but train no cell.",
-    panel=DONE,
-)
-@click.option(
-    "--adaptive",
-    metavar="BUDGET",
-    type=float,
-    help="Search for the frontier of matching tickets with this share of the grid's epochs.",
-    panel=DONE,
-)
+@options.masks_only
+@options.adaptive
 @click.option("--dry-run", is_flag=True, help="Start nothing, and do as `plan` does.", panel=DONE)
 @click.option("--status", is_flag=True, help="Start nothing, and do as `status` does.", panel=DONE)
 @options.out
@@ -81,10 +69,7 @@ def _run(console: Console, given: Given) -> int:
         return _print_job_script(where)
     if given["dry_run"]:
         return print_plan(console, study, where, given)
-    how = Options(
-        **{field.name: given[field.name] for field in fields(Options) if field.name in given}
-    )
-    folder = train(console, study, where, given["out"], given["data"], how)
+    folder = train(console, study, where, given["out"], given["data"], how_to_train(given))
     from lthdask.storage.results import read_results
 
     results = read_results(folder)

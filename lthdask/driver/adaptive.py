@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from lthdask.driver.opening import epochs_to_train
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import ARMS, Cell, longest_first
 from lthdask.lottery.matching import matches
 from lthdask.storage.cube import Cube
 from lthdask.storage.schema import Status
@@ -112,18 +112,22 @@ class Exploration:
     study : Study
     cube : Cube
         Where the answers are read.
+    every : iterable of Cell
+        Every cell of the study, as its folder has them.
     left : iterable of Cell
-        Cells that are not done.
+        Those of them that are to be trained.
     share : float
         Of the grid's epochs, to spend at most.
     """
 
-    def __init__(self, study: Study, cube: Cube, left: Iterable[Cell], share: float) -> None:
+    def __init__(
+        self, study: Study, cube: Cube, every: Iterable[Cell], left: Iterable[Cell], share: float
+    ) -> None:
         self.study, self.cube = study, cube
         self.left, self.wanted = set(left), set[Cell]()
         axes = study.grid.thresholds, study.grid.rewind_epochs
         self.points: dict[Point, list[Cell]] = {point: [] for point in product(*axes)}
-        cells = study.grid.cells()
+        cells = longest_first(every)
         for cell in cells:  # those without a k, or a threshold, belong to all of them
             arm = ARMS[cell.arm]
             thresholds = (cell.threshold,) if arm.has_threshold else axes[0]

@@ -1,9 +1,10 @@
 """Opening a study: what its folder holds, whether it can be gone on with, and what is left."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from lthdask.errors import InputError
 from lthdask.grid import Cell, is_applicable, longest_first
 from lthdask.options import Options
 from lthdask.pruning.rule import prunable_weights
+from lthdask.reading import yaml_mapping
 from lthdask.storage import checkpoints
-from lthdask.storage.cube import Cube, readable
+from lthdask.storage.cube import Cube, attributes, readable
 from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
 from lthdask.storage.growth import grow
@@ -38,11 +40,14 @@ class Remaining:
         Those that have something to be trained.
     dense_runs : set of int
         Those of them whose dense run is to be trained.
+    every : collection of Cell
+        Every cell of the study.
     """
 
     cells: list[Cell]
     replicates: list[int]
     dense_runs: set[int]
+    every: Collection[Cell] = ()
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,10 @@ class Opened:
         dense_runs -= trained
         if self.options.masks_only:
             every = range(self.study.grid.replicates)
-            return Remaining([], list(every), dense_runs)
+            return Remaining([], list(every), dense_runs, self.cells)
         replicates = {cell.replicate for cell in unfinished} | dense_runs
-        return Remaining(longest_first(unfinished), sorted(replicates), dense_runs)
+        cells = longest_first(unfinished)
+        return Remaining(cells, sorted(replicates), dense_runs, self.cells)
 
 
 @contextmanager
@@ -180,8 +186,11 @@ def _finish_growing(folder: Folder) -> None:
         return
     study, now = Study.parse(text), replace(manifest, format=FORMAT)
     extent = extent_of(study, now, list(prunable_weights(study.outline())))
+    about = now.about(yaml_mapping(text, "study"))
+    if sha256(text.encode()).hexdigest() != manifest.study_digest:  # killed before it was told
+        about = attributes(folder.cube)
     with readable(folder.cube):
-        changed = grow(folder.cube, extent, now.about(study.to_dict()))
+        changed = grow(folder.cube, extent, about)
     if now != manifest:
         folder.write_manifest(now)
         log.warning("an earlier version of lthdask made %s; it is up to date now", folder.path)

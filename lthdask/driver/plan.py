@@ -12,6 +12,7 @@ from lthdask.lottery import runs
 from lthdask.options import Options
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import read_results
+from lthdask.storage.schema import Status
 from lthdask.study import Study
 from lthdask.training.loop import Diverged
 from lthdask.training.pace import epoch_seconds
@@ -76,14 +77,19 @@ def plan(
     opened = open_study(study, out, options)
     left = opened.remaining()
     cells, dense_runs = left.cells, len(left.dense_runs)
+    epochs = epochs_to_train(study, cells, dense_runs)
+    if options.adaptive is not None:  # what it spends at most, dense runs aside
+        whole = epochs_to_train(study, opened.cells, 0)
+        epochs = min(epochs, int(options.adaptive * whole) + dense_runs * study.recipe.epochs)
     elsewhere = None, "cells would train on other machines, and none is done yet"
+    unfinished = sum(s in (Status.PENDING, Status.SKIPPED) for s in opened.cells.values())
     measured = _from_earlier_cells(opened.folder)
     seconds, source = measured or (_measured(opened, data) if here else elsewhere)
     return Plan(
         cells,
-        len(study.grid.cells()) - len(cells),
+        len(opened.cells) - (unfinished if options.masks_only else len(cells)),
         dense_runs,
-        epochs_to_train(study, cells, dense_runs),
+        epochs,
         dense_runs * checkpoint_bytes(study) + len(cells) * CUBE_BYTES_PER_CELL,
         seconds,
         source,

@@ -14,7 +14,7 @@ from lthdask.grid import is_applicable
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.growth import grow
-from lthdask.storage.manifest import Manifest
+from lthdask.storage.manifest import FORMAT, Manifest
 from lthdask.storage.schema import Status
 from lthdask.worker.tasks import Surroundings, look_around
 from lthdask.worker.work import Work
@@ -83,7 +83,7 @@ def _manifest(opened: Opened, around: Surroundings) -> Manifest:
         majority=around.majority,
         shape=around.shape,
         classes=around.classes,
-        format=Manifest.format,
+        format=FORMAT,
     )
 
 

@@ -72,14 +72,17 @@ class Sweep:
         self.awaiting.update({cell: len(after) for cell, after in self.followers.items()})
         self.without_dense = {cell.replicate for cell in self.cells}
         if (share := self.work.options.adaptive) is not None:
-            self.exploration = Exploration(self.work.study, self.cube, self.cells, share)
+            every = self.remaining.every
+            self.exploration = Exploration(self.work.study, self.cube, every, self.cells, share)
 
     def begin(self) -> set[int]:
         """Say what is to be trained, and return the replicates whose dense run is trained."""
         study, folder, engine = self.work.study, self.work.folder, self.work.engine
         for cell in self.cells:
             folder.remove_traceback(cell)
-        folder.remove_finals(study.waits_for(cell) for cell in self.cells)
+        if not self.work.options.masks_only:  # which trains no cell, and decides nothing of them
+            waited_for = (study.waits_for(cell) for cell in self.cells)
+            folder.remove_finals(cell for cell in waited_for if cell)
         replicates = self.remaining.replicates
         trained = {replicate for replicate in replicates if self.is_trained(replicate)}
         status = f"{engine.precision} on {engine.device}: {self.manifest.engine_reason}"
@@ -89,12 +92,15 @@ class Sweep:
 
     def end(self) -> None:
         """Mark the cells that a search did not ask for, and remove states that are left over."""
-        reasons = self.exploration.reasons() if self.exploration else {}
-        for cell in reasons:
-            self.cube.mark(cell, Status.SKIPPED)
+        statuses = self.cube.cells()
         if self.exploration:
-            self.work.folder.write_skipped({str(cell): why for cell, why in reasons.items()})
-        done = (cell for cell, status in self.cube.cells().items() if status is Status.DONE)
+            unasked = (Status.PENDING, Status.SKIPPED)  # not one that is done, but has to be again
+            reasons = self.exploration.reasons()
+            skipped = {cell: why for cell, why in reasons.items() if statuses[cell] in unasked}
+            for cell in skipped:
+                self.cube.mark(cell, Status.SKIPPED)
+            self.work.folder.write_skipped({str(cell): why for cell, why in skipped.items()})
+        done = (cell for cell, status in statuses.items() if status is Status.DONE)
         self.work.folder.remove_states(done)
 
     def add_dense_run(self, replicate: int) -> None:
@@ -173,8 +179,13 @@ class Sweep:
         which is the longest first (LPT) where nothing waits (Hu 1961, "Parallel sequencing and
         assembly line problems", Operations Research 9).
         """
-        own = self.work.study.recipe.epochs - cell.first_epoch
-        return own + max(map(self.way_to_the_end, self.followers.get(cell, ())), default=0)
+        longest, reached = 0, [(cell, 0)]
+        while reached:  # not by recursion: a chain may have more rounds than Python has frames
+            at, before = reached.pop()
+            way = before + self.work.study.recipe.epochs - at.first_epoch
+            longest = max(longest, way)
+            reached += [(follower, way) for follower in self.followers.get(at, ())]
+        return longest
 
     def cells_of(self, replicate: int) -> list[Cell]:
         """Return the cells of a replicate."""
@@ -255,12 +266,15 @@ class Sweep:
 
     def _fail(self, cell: Cell, outcome: Exception) -> None:
         """Mark a cell as failed, and those that wait for it."""
-        self._keep_reason(str(cell), outcome)
-        self.cube.mark(cell, Status.FAILED)
-        self.watch(Event("cell", str(cell), "failed"))
-        for follower in self.followers.get(cell, ()):
-            self._fail(follower, RuntimeError(f"{cell}, which it starts from, failed"))
-        self._ended(cell)
+        failed = [(cell, outcome)]
+        for lost, reason in failed:  # which grows meanwhile
+            self._keep_reason(str(lost), reason)
+            self.cube.mark(lost, Status.FAILED)
+            self.watch(Event("cell", str(lost), "failed"))
+            why = RuntimeError(f"{lost}, which it starts from, failed")
+            failed += [(follower, why) for follower in self.followers.get(lost, ())]
+        for lost, _ in reversed(failed):
+            self._ended(lost)
 
     def _ended(self, cell: Cell) -> None:
         """Note that a cell has ended; remove final weights that nobody waits for any more."""
