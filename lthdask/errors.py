@@ -11,24 +11,28 @@ OPTIONS = {
     "cluster": "--cluster",
     "data": "--data",
     "deployment": "--deploy",
+    "device": "--device",
     "download": "--download",
+    "fraction": "--fraction",
+    "iterative": "--iterative",
     "masks_only": "--masks-only",
     "max_attempts": "--max-attempts",
     "out": "--out",
+    "results": "--results",
     "retry_failed": "--retry-failed",
     "scheduler": "--scheduler",
     "study": "--study",
     "workers": "--workers",
 }
-"""Parameters that messages name: in Python → on the command line."""
+"""The parameters that messages name: in Python → on the command line."""
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is one sentence for them to read."""
+    """Something that the user gave cannot be used; the message tells them in one sentence."""
 
 
 class ExhaustedError(RuntimeError):
-    """A run was begun too often without getting any further."""
+    """A run was started too often without getting any further."""
 
 
 def on_command_line(text: str) -> str:

@@ -184,7 +184,7 @@ class Grid:
             raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
         lengths = (len(self.arms), len(self.thresholds), len(self.rewind_epochs))
         if (cells := math.prod(lengths) * self.replicates) > MOST_CELLS:
-            raise ValueError(f"a grid may have {MOST_CELLS:,} cells at most; got {cells:,}")
+            raise ValueError(f"a grid can have {MOST_CELLS:,} cells at most; got {cells:,}")
 
     def axes(self) -> dict[str, list[Any]]:
         """Return the values along each axis of a cell."""

@@ -21,7 +21,7 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
-            problem = f"write the value of the alias *{event.anchor} out"
+            problem = f"write out the value of the alias *{event.anchor}"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 
@@ -56,7 +56,7 @@ def yaml_mapping(text: str, source: str) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or "not YAML"
         raise InputError(f"{source}{line}: {problem}") from None
     if not isinstance(values, dict):
-        raise InputError(f"{source}: a study is a mapping of keys to values; see --help")
+        raise InputError(f"{source}: a study must be a mapping of keys to values, such as seed: 0")
     return values
 
 
@@ -72,7 +72,7 @@ def value_of(text: str, is_list: bool, key: str) -> Any:
         parts = text.split(",") if is_list and not text.startswith("[") else [text]
         values = [yaml.load(part, _StrictLoader) for part in parts]
     except (yaml.YAMLError, ValueError):
-        raise InputError(f"{key}: cannot read {text!r}") from None
+        raise InputError(f"{key}: cannot read {text!r} as YAML") from None
     if not is_list or text.startswith("["):
         return values[0]
     return [value for value in values if value is not None]

@@ -80,7 +80,7 @@ class Study:
         epochs, last = self.recipe.epochs, self.grid.rewind_epochs[-1]
         if not re.fullmatch(r"[\w][\w.-]*", self.name, re.ASCII):
             raise ValueError(
-                f"name must be letters, digits, '.', '_' and '-', as it names a folder; "
+                f"name must be letters, digits, '.', '_' and '-', because it names a folder; "
                 f"got {self.name!r}"
             )
         if last >= epochs:
@@ -96,15 +96,19 @@ class Study:
             raise ValueError(f"matching_margin must be in [0, 1]; got {self.matching_margin}")
         if self.mask_epoch is not None and not 0 < self.mask_epoch <= epochs:
             raise ValueError(
-                f"mask_epoch must lie between 1 and the {epochs} epochs; got {self.mask_epoch}"
+                f"mask_epoch must lie between 1 and {epochs} epochs; got {self.mask_epoch}"
             )
         for name in self.grid.arms:
             if ARMS[name].fine_tuned:
                 self.recipe.fine_tuning()
             if (parent := ARMS[name].parent) and parent not in self.grid.arms:
-                raise ValueError(f"the arm {name} is compared with the arm {parent}; add that")
+                raise ValueError(
+                    f"the arm {name} is compared with the arm {parent}; add that arm, too"
+                )
         if self.iterative and "ticket" not in self.grid.arms:
-            raise ValueError("iterative pruning prunes the arm ticket from round to round; add it")
+            raise ValueError(
+                "iterative pruning prunes the arm ticket from round to round; add that arm"
+            )
         self.pruning.check(self.grid.thresholds)
         weights = prunable_weights(self.outline())
         spared_weights(weights, self.pruning.spare)
@@ -262,7 +266,7 @@ class Study:
                 continue
             if block == "grid" and axis in AXES:
                 if axis == "replicates" and given < value:
-                    lines.append(f"{key}: {value} in the folder, {given} given (it may only grow)")
+                    lines.append(f"{key}: {value} in the folder, {given} given (it can only grow)")
                 elif axis != "replicates" and (gone := [v for v in value if v not in given]):
                     lines.append(f"{key}: {_listed(gone)} in the folder, but not given")
             elif value != given:

@@ -226,7 +226,9 @@ def test_the_table_stands_beside_the_published_one_and_loses_no_digit():
     assert rows[at + 2][:3] == ["difference", "-0.65*", "-0.65*"]
     assert len(rows[at]) == 2 + 1 + 11
     text = printed(found)
-    assert "* 67 of 67 differ from the published by more than the noise (± 0.64; dense ±" in text
+    assert (
+        "* 67 of 67 differ from the published ones by more than the noise (± 0.64; dense ±" in text
+    )
     assert CARD.source in text
     assert text.count(": holds") == 6
     assert "    k=0 − reinit at 21 %: +0.69 (≥ -0.84, ≤ +0.84)" in text
@@ -253,8 +255,9 @@ def test_a_fraction_scales_epochs_milestones_and_rewind_epochs_and_finds_them_ag
     found = reproduction(results(changes=tenth | {"grid.arms": "ticket"}), CARD)
     assert all(c.ours for c in found.comparisons)
     assert found.holds
-    assert "18 of 182 epochs; of the published rewind epochs, 0 is 0, 12 is 1, 32 is 3," in printed(
-        found
+    assert (
+        "the study has 18 epochs, and the protocol 182; of "
+        "the published rewind epochs, 0 is 0, 12 is 1, 32 is 3," in printed(found)
     )
     for fraction in (0.02, 0.0, -1.0, 1.5, float("nan")):
         with pytest.raises(InputError, match="leave 10 of 182 epochs or more"):
@@ -264,7 +267,7 @@ def test_a_fraction_scales_epochs_milestones_and_rewind_epochs_and_finds_them_ag
 def test_results_of_something_else_are_refused():
     other = results()
     other.attrs["study"] = Study.read("digits").to_dict()
-    with pytest.raises(InputError, match=r"about network.name resnet20; .* are of mobilenet_v2"):
+    with pytest.raises(InputError, match=r"for network.name resnet20, .* has mobilenet_v2"):
         medians(other, CARD)
     with pytest.raises(InputError, match="prunes one_shot, not iterative"):
         reproduction(results(), CARD, results())
@@ -282,7 +285,10 @@ def test_results_of_something_else_are_refused():
     ("arguments", "problem"),
     [
         (["cifar"], "unknown card 'cifar'; known: cifar10-resnet20"),
-        (["cifar10-resnet20", "--fraction", "0.01"], "--fraction must be at most 1, and leave 10"),
+        (
+            ["cifar10-resnet20", "--fraction", "0.01"],
+            "--fraction must be at most 1 and leave at least 10",
+        ),
         (["cifar10-resnet20", "--results", "nowhere"], "there are no results at nowhere/"),
         (["cifar10-resnet20", "--iterative", "nowhere"], "there are no results at nowhere/"),
         (["cifar10-resnet20", "--set", "seed"], "--set takes KEY=VALUE; got 'seed'"),

@@ -131,9 +131,11 @@ def density_is_what_was_asked(trained: Trained) -> str:
     total = sum(weight.numel() for weight in weights.values())
     left = sum(int(weight.count_nonzero()) for weight in weights.values())
     asked = total - int(Fraction(str(THRESHOLD)) * total)
-    _require(left == asked, f"{left:,} of {total:,} weights are left, {asked:,} were asked for")
+    _require(left == asked, f"{left:,} of {total:,} weights are left; {asked:,} were asked for")
     said = runs.densities(trained.experiment, last)[0]["density"]
-    _require(said == left / total, f"density is said to be {said}, but it is {left / total}")
+    _require(
+        said == left / total, f"the reported density is {said}, but the true one is {left / total}"
+    )
     return f"{left:,} of {total:,} weights, to the weight"
 
 
@@ -179,10 +181,10 @@ def tickets_go_on_from_their_epoch(trained: Trained) -> str:
         run = runs.train_ticket(trained.experiment, REPLICATE, start, due=lambda: True)
         step = _distance(start.start, there)
         here = _distance(_on_cpu(next(run)[0]), there) / step
-        found = f"the first step of epoch {k + 1} ends {here:.1%} of a step beside the dense run's"
+        found = f"the first step of epoch {k + 1} ends {here:.1%} of a step off the dense run's"
         _require(here <= TOLERANCE, found)
         apart = max(apart, here)
-    found = f"epochs {K + 1}..{last} begin at most {apart:.1%} of a step beside the dense run's"
+    found = f"epochs {K + 1}..{last} begin at most {apart:.1%} of a step off the dense run's"
     if trained.experiment.engine.device != "cpu":
         return found
     end = _train(trained, _unpruned(trained, K))[-1][0]
@@ -202,11 +204,14 @@ def the_mask_is_of_the_final_weights(trained: Trained) -> str:
         pruned, kept = weight[~mask[name]].abs(), weight[mask[name]].abs()
         if len(pruned) and len(kept):
             outranked += int((pruned > kept.min()).sum())
-    found = "pruned weights are larger, after training, than one of their layer that is kept"
+    found = "pruned weights are larger, after training, than a kept one of their layer"
     _require(not outranked, f"{outranked:,} {found}")
     early = drawing.mask_at(trained.experiment, REPLICATE, THRESHOLD, trained.dense, K)
     differing = 100 * _differing(mask, early)
-    return f"one for k = 0..{len(epochs) - 1}; {differing:.1f} % unlike that of epoch {K}'s weights"
+    return (
+        f"it is the same for k = 0..{len(epochs) - 1}; "
+        f"{differing:.1f} % of it differ from that of epoch {K}'s weights"
+    )
 
 
 def random_masks_are_over_unpruned_weights(trained: Trained) -> str:
@@ -261,9 +266,10 @@ def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
             _require(not alive, f"{alive:,} pruned weights of {name} are not zero")
         here = _distance(beside_others, alone) / _distance(ticket.start, alone)
         where = f"the ticket of threshold {threshold} ends a step {here:.1%} of it"
-        _require(here <= TOLERANCE, f"{where} beside where it ends alone")
+        _require(here <= TOLERANCE, f"{where} off where it ends alone")
         apart = max(apart, here)
-    return f"{len(COHORT)} tickets side by side end a step at most {apart:.1%} of it off"
+    ends = f"end a step at most {apart:.1%} of it off where they end alone"
+    return f"{len(COHORT)} tickets side by side {ends}"
 
 
 CHECKS: dict[str, Callable[[Trained], str]] = {

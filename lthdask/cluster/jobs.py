@@ -155,8 +155,8 @@ def _wait_for_a_worker(queue: str, client: Client, patience: float, say: Say) ->
             before = state
         if waited > patience:
             raise InputError(
-                f"no worker has started after {waited:.0f} s of patience ({state}); its jobs are "
-                f"cancelled; ask for less in the cluster file, or set lthdask.patience"
+                f"no worker has started within {waited:.0f} s ({state}), so the jobs are "
+                f"cancelled; ask for less in the cluster file, or set a longer lthdask.patience"
             )
         time.sleep(1)
 
@@ -164,7 +164,7 @@ def _wait_for_a_worker(queue: str, client: Client, patience: float, say: Say) ->
 def _queue_state(queue: str, jobs: list[str]) -> str:
     """Return how many jobs there are and, from Slurm, in which state and why."""
     if queue != "slurm" or not jobs:
-        return f"{len(jobs)} jobs submitted"
+        return "1 job submitted" if len(jobs) == 1 else f"{len(jobs)} jobs submitted"
     asked = ["squeue", "--noheader", "--format=%T (%r)", f"--jobs={','.join(jobs)}"]
     found = subprocess.run(asked, capture_output=True, text=True).stdout.split("\n")
     counts = {line: found.count(line) for line in found if line}

@@ -99,7 +99,7 @@ class Queue:
                 (self._futures[name],) = self.client.scatter([value], hash=False)
                 return self._futures[name]
             except (CommClosedError, TimeoutError):  # its worker has just died, or is leaving
-                log.warning("no worker was there to be sent %s; sent again", name)
+                log.warning("no worker was there to receive %s; sending it again", name)
                 time.sleep(1)
                 self.client.wait_for_workers(1)
 
@@ -131,7 +131,9 @@ class Queue:
                     (task, _), status = running.pop(future.key), future.status
                     future.release()
                     if status == "cancelled":
-                        log.warning("%s lost its checkpoints with a worker; sent again", task.name)
+                        log.warning(
+                            "%s lost its checkpoints with a worker; sending them again", task.name
+                        )
                         self._forget_what_was_lost(task)
                         self.add(task)
                     else:

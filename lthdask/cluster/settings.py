@@ -85,7 +85,7 @@ class Settings:
             raise InputError(f"{path}{line}: {getattr(error, 'problem', error)}") from None
         if node is None or not isinstance(values, dict):
             raise InputError(
-                f"{path}: a cluster file is a mapping of sections, like the one that "
+                f"{path}: a cluster file must be a mapping of sections, like the one that "
                 f"`lthdask cluster-file` writes"
             )
         _check(path, node, _known(), "")
@@ -110,8 +110,8 @@ class Settings:
         if section is None:
             lack = f"{self.file} has no" if self.file else f"{name} needs a cluster file with a"
             raise InputError(
-                f"{lack} section jobqueue.{name}; `lthdask cluster-file` writes one, "
-                f"`cluster` names another"
+                f"{lack} section jobqueue.{name}; `lthdask cluster-file` writes such a file, "
+                f"and `cluster` chooses another one"
             )
         return {key.replace("-", "_"): value for key, value in section.items()}
 
@@ -172,7 +172,7 @@ def seconds(walltime: str) -> int:
     """Return a wall-time such as ``04:00:00`` or ``2-12:00:00`` in seconds."""
     found = WALLTIME.fullmatch(walltime)
     if not found:
-        raise ValueError(f"a wall-time is [days-]hours:minutes:seconds; got {walltime!r}")
+        raise ValueError(f"a wall-time must be [days-]hours:minutes:seconds; got {walltime!r}")
     days, hours, minutes, rest = (int(part or 0) for part in found.groups())
     return 86400 * days + 3600 * hours + 60 * minutes + rest
 
@@ -206,7 +206,7 @@ def _check(path: Path, node: yaml.Node, known: Mapping[str, Any], prefix: str) -
         names_are_free = not default or name in ("pre-spawn-environ", "default-task-durations")
         if isinstance(default, dict) and not names_are_free:
             if not isinstance(value_node, yaml.MappingNode):
-                raise InputError(f"{where}: {prefix + name} is a section of keys and values")
+                raise InputError(f"{where}: {prefix + name} must be a section of keys and values")
             _check(path, value_node, default, f"{prefix}{name}.")
         else:
             value = yaml.safe_load(yaml.serialize(value_node))
@@ -219,11 +219,11 @@ def _problem(name: str, value: Any, default: Any) -> str | None:
     if value is None:
         return None
     if name == "deployment" and value not in DEPLOYMENTS:
-        return f"is one of {_listed(DEPLOYMENTS)}"
+        return f"must be one of {_listed(DEPLOYMENTS)}"
     if isinstance(default, list) and not isinstance(value, list):
-        return "is a list"
+        return "must be a list"
     if name in ("cores", "processes", "job-cpu") and not (type(value) is int and value > 0):
-        return "is a whole number above 0"
+        return "must be a whole number above 0"
     try:
         if name in ("memory", "job-mem"):
             parse_bytes(value)
@@ -231,9 +231,9 @@ def _problem(name: str, value: Any, default: Any) -> str | None:
             parse_timedelta(value)
         elif name == "walltime":
             if not isinstance(value, str):  # YAML 1.1 reads 04:00:00 as 14400
-                return 'is a text in quotes, as "04:00:00"'
+                return 'must be text in quotes, such as "04:00:00"'
             if seconds(value) < 60:
-                return "is at least a minute"
+                return "must be at least a minute"
     except (ValueError, TypeError, KeyError) as error:
         return f"cannot be read ({error})"
     return None

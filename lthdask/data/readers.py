@@ -88,14 +88,16 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         leaves nothing to train on.
     """
     if folder is None and source.name != "digits":
-        raise InputError(f"the data set {source.name!r} is read from disk: give --data DIR")
+        raise InputError(
+            f"the data set {source.name!r} is read from disk; give its folder with `data`"
+        )
     if folder is not None and not folder.is_dir() and not download:
-        raise InputError(f"the data folder {folder} does not exist")
+        raise InputError(f"the data folder {folder} does not exist; choose another one with `data`")
     everything, test, classes = READERS[source.name](source, folder or Path(), download)
     if source.validation >= len(everything):
         raise InputError(
             f"validation takes {source.validation} of {len(everything)} training images "
-            f"and leaves none to train on"
+            f"and leaves none to train on; set a smaller data.validation"
         )
     # The study's seed has no say: one split for all replicates and seeds.
     order = torch.from_numpy(permutation(stream(0, 0, Purpose.ORDER), len(everything)))
@@ -160,7 +162,7 @@ def _torchvision(name: str, classes: int, by_split: bool) -> Callable[..., Readi
             except Exception as error:  # torchvision asserts, unpickles and unzips
                 raise InputError(
                     f"no usable {name} in {folder} ({_first_sentence(error)}); "
-                    f"put its files there, or add --download"
+                    f"put its files there, or set `download`"
                 ) from error
             images = torch.as_tensor(np.asarray(found.data))
             if images.ndim == 3:

@@ -26,5 +26,5 @@ def said_when_full(folder: Path) -> Iterator[None]:
             raise
         raise InputError(
             f"cannot write to {error.filename or folder}: {error.strerror}; make room, and "
-            f"run the same command again: what is done is kept"
+            f"run the same command again; what is done is kept"
         ) from None

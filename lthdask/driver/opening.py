@@ -184,9 +184,11 @@ def _finish_growing(folder: Folder) -> None:
         changed = grow(folder.cube, extent, now.about(study.to_dict()))
     if now != manifest:
         folder.write_manifest(now)
-        log.warning("an earlier version of lthdask made %s; it is up to date now", folder.path)
+        log.warning(
+            "%s was made by an earlier version of lthdask; it is up to date now", folder.path
+        )
     elif changed:
-        log.warning("the axes of %s were not those of its manifest; they are now", folder.cube)
+        log.warning("the axes of %s did not match its manifest; they do now", folder.cube)
 
 
 def _folder(study: Study, out: str | Path | None) -> Folder:
@@ -196,23 +198,29 @@ def _folder(study: Study, out: str | Path | None) -> Folder:
 def _require_together(study: Study, options: Options) -> None:
     """Refuse options that do not fit the study."""
     if options.adaptive is not None and study.iterative:
-        raise InputError("iterative pruning trains every round; it leaves no cell to be skipped")
+        raise InputError(
+            "iterative pruning trains every round, so no cell can be skipped; leave out `adaptive`"
+        )
     if options.masks_only and study.pruning.needs_gradients:
-        raise InputError(f"{study.pruning.score} masks are those of epoch 0: none to compare")
+        raise InputError(
+            f"{study.pruning.score} masks come from epoch 0 alone, so there are none to compare; "
+            f"leave out `masks_only`"
+        )
 
 
 def _require_growth(before: Study, study: Study, folder: Folder) -> None:
     """Refuse a study that the one in the folder cannot grow to."""
     if lines := before.differences(study):
         raise InputError(
-            f"the folder {folder.path} holds another study; choose another one with `out`, or "
-            f"give the same settings: " + "; ".join(lines)
+            f"the folder {folder.path} contains another study; choose another folder with `out`, "
+            f"or give the same settings: " + "; ".join(lines)
         )
     kept, last = before.kept_until, study.grid.rewind_epochs[-1]
     if last > kept:
         raise InputError(
             f"the grid cannot grow to rewind epoch {last}: the folder {folder.path} keeps "
-            f"complete states of its dense runs until epoch {kept}; choose another one with `out`"
+            f"complete states of its dense runs only until epoch {kept}; "
+            f"choose another folder with `out`"
         )
 
 
@@ -227,7 +235,7 @@ def _engine(study: Study, folder: Folder, manifest: Manifest | None) -> Engine:
         asked = getattr(study.engine, name)
         if asked not in ("auto", used):
             raise InputError(
-                f"the folder {folder.path} was computed with engine.{name} {used}, and "
+                f"the folder {folder.path} was computed with engine.{name} {used}, but "
                 f"{asked} is asked for; choose another folder with `out`, or the same engine"
             )
     return engine

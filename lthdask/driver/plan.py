@@ -108,7 +108,8 @@ def _from_earlier_cells(folder: Folder) -> tuple[float, str] | None:
     results = read_results(folder.path)
     per_epoch = (results.seconds / results.epochs_trained).values
     known = per_epoch[np.isfinite(per_epoch)]
-    return (float(np.median(known)), f"{len(known)} earlier cells") if len(known) else None
+    source = "1 earlier cell" if len(known) == 1 else f"{len(known)} earlier cells"
+    return (float(np.median(known)), source) if len(known) else None
 
 
 def _measured(opened: Opened, data: str | Path | None) -> tuple[float | None, str]:

@@ -70,7 +70,10 @@ def _manifest(opened: Opened, around: Surroundings) -> Manifest:
         changes = (
             f"{n} {earlier.get(n)} → {v}" for n, v in versions.items() if earlier.get(n) != v
         )
-        log.warning("computed in part with other versions, bits may differ: %s", ", ".join(changes))
+        log.warning(
+            "part of the study was computed with other versions, so bits may differ: %s",
+            ", ".join(changes),
+        )
         before = replace(before, earlier_versions=(*before.earlier_versions, earlier))
     return replace(
         before,

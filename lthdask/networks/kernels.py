@@ -402,4 +402,4 @@ def _require_close(
     for one, other in pairs:
         off = ((one.float() - other).norm() / other.norm()).item()
         if not off < CLOSE[ours.dtype]:
-            raise RuntimeError(f"a kernel is {off:.1%} off what PyTorch computes")
+            raise RuntimeError(f"a kernel is off by {off:.1%} from what PyTorch computes")

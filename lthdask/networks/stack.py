@@ -92,7 +92,7 @@ def _kernels_are_right(device: torch.device) -> bool:
 
         require_right(device)
     except Exception as problem:  # no Triton, no compiler for it, a GPU that it does not know
-        warnings.warn(f"cohorts are trained without kernels of ours: {problem}", stacklevel=2)
+        warnings.warn(f"cohorts are trained without our own kernels: {problem}", stacklevel=2)
         return False
     return True
 

@@ -65,19 +65,20 @@ class Pruning:
             raise ValueError(f"layer_rates belong to the score layerwise; got {self.score!r}")
         in_rounds = self.schedule == "iterative" or self.score == "synflow"
         if self.by == "cutoff" and (in_rounds or self.layer_rates):
-            raise ValueError("rounds, layer_rates and synflow prune shares; got by cutoff")
+            raise ValueError("rounds, layer_rates and synflow need by: share; got by: cutoff")
         if self.schedule == "one_shot" and self.rounds:
             raise ValueError(f"rounds belong to the iterative schedule; got {self.rounds}")
         if self.schedule == "iterative" and self.needs_gradients:
             raise ValueError(
-                f"{self.score} scores the initial weights, so rounds of training teach it nothing"
+                f"{self.score} scores the initial weights, so rounds of training teach it nothing; "
+                f"prune in one shot"
             )
         if self.schedule == "iterative":
             if not 1 <= self.rounds <= MOST_ROUNDS:
                 raise ValueError(f"rounds must be 1 to {MOST_ROUNDS}; got {self.rounds}")
             if len({*self.thresholds(), 1.0}) <= self.rounds:
                 raise ValueError(
-                    f"{self.rounds} rounds at rate {self.rate} go on when nothing is left "
+                    f"{self.rounds} rounds at rate {self.rate} continue after nothing is left "
                     f"to prune; use fewer"
                 )
 
@@ -152,7 +153,9 @@ def rates_by_layer(weights: Weights, pruning: Pruning) -> dict[str, float]:
     for entry, rate in pruning.layer_rates.items():
         for name in _named(weights, entry, "layer_rates"):
             if name in rates:
-                raise InputError(f"layer_rates give {name!r} a second rate, as {entry!r}")
+                raise InputError(
+                    f"layer_rates gives {name!r} a second rate through {entry!r}; keep one"
+                )
             rates[name] = rate
     return dict.fromkeys(weights, pruning.rate) | rates
 

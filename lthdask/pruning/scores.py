@@ -146,5 +146,5 @@ def _require_numbers(name: str, score: str, *tensors: Tensor) -> None:
     if any(tensor.isnan().any() for tensor in tensors):
         raise InputError(
             f"the {score} score of some weights of {name!r} is not a number, so they have no "
-            f"rank; see whether the training that they come from diverged"
+            f"rank; check whether the training that they come from diverged"
         )

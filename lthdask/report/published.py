@@ -165,7 +165,7 @@ def protocol(
     if not _apart(card, epochs, milestones):
         least = next(t for t in range(card.epochs + 1) if _apart(card, t, milestones))
         raise InputError(
-            f"--fraction must be at most 1, and leave {least} of {card.epochs} epochs or more, "
+            f"`fraction` must be at most 1 and leave at least {least} of {card.epochs} epochs, "
             f"so that rewind epochs and milestones stay apart; got {fraction:g}"
         )
     rewinds = card.rewind_epochs(epochs).values()
@@ -265,11 +265,11 @@ def _require_same(results: xr.Dataset, card: Published, schedule: str) -> None:
     for block, key in (("network", "name"), ("data", "name"), ("pruning", "by")):
         if (given := found[block][key]) != (asked := wanted[block][key]):
             raise InputError(
-                f"the card {card.study} is about {block}.{key} {asked}; the results of the "
-                f"study {found['name']} are of {given}"
+                f"the card {card.study} is for {block}.{key} {asked}, but the study "
+                f"{found['name']} has {given}; give results of a study of the same protocol"
             )
     if (found["pruning"]["schedule"] == "one_shot") != (schedule == "one_shot"):
         raise InputError(
-            f"the study {found['name']} prunes {found['pruning']['schedule']}, not {schedule}; "
-            f"results of iterative pruning are given with --iterative, others with --results"
+            f"the schedule of the study {found['name']} is {found['pruning']['schedule']}, not "
+            f"{schedule}; give results of iterative pruning with `iterative`, others with `results`"
         )

@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lthdask.errors import on_command_line
 from lthdask.report.published import Accuracy, Numbers, Place, Published, column, medians
 from lthdask.report.signatures import Signature, deviation_of_median, signatures
 from lthdask.study import Study
@@ -152,7 +153,7 @@ def print_reproduction(console: Console, found: Reproduction) -> None:
     console.width = max(console.width, console.measure(shown, options=unbounded).maximum)
     console.print(shown)
     for sentence in sentences(found):
-        console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+        console.print(on_command_line(sentence), highlight=False, soft_wrap=True, markup=False)
 
 
 def sentences(found: Reproduction) -> list[str]:
@@ -161,25 +162,27 @@ def sentences(found: Reproduction) -> list[str]:
     said = [f"published: {card.source}"]
     if found.differences:
         said.append(
-            f"the numbers are not comparable, only the signatures may be looked at: other than "
-            f"the protocol's are {', '.join(found.differences)}"
+            f"the numbers are not comparable, only the signatures are, because the study "
+            f"differs from the protocol in {', '.join(found.differences)}"
         )
     elif judged:
         outside = sum(not c.within for c in judged)
         noise = sorted({f"{c.noise:.2f}" for c in judged if c.place})
         said.append(
-            f"* {outside} of {len(judged)} differ from the published by more than the noise "
-            f"(± {' or '.join(noise)}; dense ± {found.comparisons[-1].noise:.2f}): two standard "
-            f"deviations of the difference, which chance exceeds in 1 of 20"
+            f"* {outside} of {len(judged)} differ from the published ones by more than the noise "
+            f"(± {' or '.join(noise)}; dense ± {found.comparisons[-1].noise:.2f}), which is two "
+            f"standard deviations of the difference; chance exceeds it in 1 of 20 cases"
         )
     if found.epochs != card.epochs:
         pairs = (f"{k} is {own}" for k, own in card.rewind_epochs(found.epochs).items())
         said.append(
-            f"{found.epochs} of {card.epochs} epochs; of the published rewind epochs, "
-            f"{', '.join(pairs)} here"
+            f"the study has {found.epochs} epochs, and the protocol {card.epochs}; of the "
+            f"published rewind epochs, {', '.join(pairs)} here"
         )
     if missing := len(found.comparisons) - len(judged):
-        said.append(f"{missing} of {len(found.comparisons)} published accuracies have none here")
+        said.append(
+            f"{missing} of {len(found.comparisons)} published accuracies have no counterpart here"
+        )
     for signature in found.signatures:
         said += [f"({signature.number}) {signature.claim}: {verdict(signature)}"]
         said += [f"    {check}" for check in signature.deciding[:5]]

@@ -170,7 +170,9 @@ def signatures(
             "v",
             "one-shot matches dense down to 41–33 %, iterative down to 21–17 %",
             five,
-            "" if iterative else "its iterative half was not judged: give --iterative RUN",
+            ""
+            if iterative
+            else "its iterative half was not judged; give results of it with `iterative`",
         ),
         Signature(
             "vi",

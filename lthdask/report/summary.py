@@ -103,6 +103,18 @@ def has_learnt(results: xr.Dataset, margin: float, level: float = 0.05) -> bool 
     return bool(stats.binom.sf(round(dense * images) - 1, images, chance) <= level)
 
 
+def points(share: float) -> str:
+    """Return a difference of two accuracies in percentage points, with the noun.
+
+    Examples
+    --------
+    >>> [points(0.01), points(0.005), points(0.02)]
+    ['1 point', '0.5 points', '2 points']
+    """
+    number = f"{100 * share:g}"
+    return f"{number} point" if number == "1" else f"{number} points"
+
+
 def sentences(results: xr.Dataset, margin: float) -> list[str]:
     """Return what the map does not say by itself, in a few sentences."""
     said = []
@@ -119,26 +131,26 @@ def sentences(results: xr.Dataset, margin: float) -> list[str]:
             more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
             said.append(f"{len(cells)} {status}: {listed}{more}")
     best = sparsest_matching(results, margin)
-    points = f"{100 * margin:g} points of the dense accuracy"
+    near = f"within {points(margin)} of the dense accuracy"
     if has_learnt(results, margin) is False:
         dense = 100 * float(results.dense_validation_accuracy.mean())
         said.append(
-            f"the dense network has learnt too little to be matched: {dense:.2f} % on the "
-            f"validation images, where one answer for all has "
-            f"{100 * results.attrs['majority']:.2f} %, and {100 * margin:g} points less count as "
-            f"matching; train for more epochs, or set a smaller matching_margin"
+            f"the dense network has learnt too little to be matched: it has {dense:.2f} % on the "
+            f"validation images, where the same answer for all of them has "
+            f"{100 * results.attrs['majority']:.2f} %, and a ticket matches {near}; "
+            f"train for more epochs, or set a smaller matching_margin"
         )
     elif best:
         one = ", one replicate" if best["replicates"] == 1 else ""
         said.append(
-            f"sparsest within {points}, chosen on the validation images: "
+            f"sparsest {near}, chosen on the validation images: "
             f"{100 * best['density']:.2f} % of the weights "
             f"(threshold {best['threshold']:g}, k={best['rewind_epoch']}), "
             f"test accuracy {100 * best['test_accuracy']:.2f} %, "
             f"dense {100 * best['dense_test_accuracy']:.2f} %{one}"
         )
     else:
-        said.append(f"no cell is within {points} on the validation images")
+        said.append(f"no cell is {near} on the validation images")
     return said
 
 

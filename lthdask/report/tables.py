@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lthdask.report.layers import emptied_layers
 from lthdask.report.paired import Means, one_image
-from lthdask.report.summary import flags, of_done
+from lthdask.report.summary import flags, of_done, points
 from lthdask.report.verdict import (
     MATCHING,
     NO_BETTER,
@@ -78,7 +78,7 @@ def verdict_map(results: xr.Dataset, margin: float) -> Table:
     How many replicates were compared is said where it is not all, and the status where none
     could be.
     """
-    table = _map(f"verdict, at a margin of {100 * margin:g} points", results)
+    table = _map(f"verdict, at a margin of {points(margin)}", results)
     judged, replicates = verdicts(results, margin), results.sizes["replicate"]
     for threshold in results.threshold.values:
         shown = []

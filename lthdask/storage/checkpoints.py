@@ -99,7 +99,9 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
 
 def _require_digest(path: Path, found: Any, digest: str) -> None:
     if found.hexdigest() != digest:
-        raise InputError(f"the checkpoint {path} is damaged: its digest is not the manifest's")
+        raise InputError(
+            f"the checkpoint {path} is damaged: its digest differs from the manifest's"
+        )
 
 
 def load_state(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
@@ -113,7 +115,7 @@ def load_state(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     whole = path.read_bytes()
     digest, content = whole[:32], whole[32:]
     if hashlib.sha256(content).digest() != digest:
-        raise InputError(f"the state {path} is damaged: its digest is not that of its content")
+        raise InputError(f"the state {path} is damaged: its digest does not match its content")
     return _decoded(path, content)
 
 
@@ -139,7 +141,7 @@ def load_ticket(path: Path) -> Ticket:
     except FileNotFoundError:
         raise InputError(f"cannot read the ticket {path}: it is missing") from None
     except KeyError:
-        raise InputError(f"{path} is no ticket: it has no mask") from None
+        raise InputError(f"{path} is not a valid ticket: it has no mask") from None
     return Ticket(replace(found, buffers={}), mask, {})
 
 
@@ -200,7 +202,7 @@ class State:
         aside = file.with_suffix(".damaged")
         with suppress(FileNotFoundError):
             os.replace(file, aside)
-        self._warn(f"{file} is damaged, and set aside as {aside.name}")
+        self._warn(f"{file} is damaged; it was set aside as {aside.name}")
         return None
 
 
@@ -222,7 +224,7 @@ def _decoded(path: Path, content: bytes) -> tuple[Checkpoint, dict[str, Any]]:
     try:
         return _parsed(content)
     except Exception as error:  # hostile content is wrong in any way
-        raise InputError(f"{path} is no checkpoint: {error}") from None
+        raise InputError(f"{path} is not a valid checkpoint: {error}") from None
 
 
 def _parsed(content: bytes) -> tuple[Checkpoint, dict[str, Any]]:

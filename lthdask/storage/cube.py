@@ -261,8 +261,8 @@ def readable(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"the results at {cube} cannot be read: {reason}; lthdask check {folder} "
-            f"says what is damaged, and with --repair marks it to be computed again"
+            f"the results at {cube} cannot be read: {reason}; `lthdask check {folder}` says "
+            f"what is damaged, and `lthdask check {folder} --repair` marks it to be trained again"
         ) from None
 
 

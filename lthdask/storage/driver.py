@@ -28,7 +28,9 @@ def driving(folder: Path) -> Iterator[None]:
     """
     with _lock(folder, patience=1) as acquired:
         if not acquired:
-            raise _driven_by(folder, driver_of(folder) or "another driver, until just now")
+            raise _driven_by(
+                folder, driver_of(folder) or "another driver, which may just have ended"
+            )
         me = {
             "host": platform.node(),
             "pid": os.getpid(),
@@ -60,8 +62,8 @@ def refuse_if_driven(folder: Path) -> None:
 
 def _driven_by(folder: Path, driver: str) -> InputError:
     return InputError(
-        f"the study in {folder} is being run by {driver}; wait for it, stop it, or give "
-        f"another folder with --out"
+        f"the study in {folder} is being run by {driver}; wait for it, stop it, or choose "
+        f"another folder with `out`"
     )
 
 

@@ -50,16 +50,16 @@ class Folder:
         """
         there = next(p for p in (self.path, *self.path.parents) if p.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            reason = "may not be written" if there.is_dir() else "is not a folder"
+            reason = "is not writable" if there.is_dir() else "is not a folder"
             raise InputError(
                 f"cannot write to the folder {self.path}: {there} {reason}; "
-                f"give another one with --out"
+                f"choose another folder with `out`"
             )
         holds = [p for p in self.path.iterdir() if p.name[0] != "."] if there == self.path else []
         if holds and self.study() is None:
             raise InputError(
-                f"the folder {self.path} holds something else than a study, such as "
-                f"{holds[0].name}; give another one with --out"
+                f"the folder {self.path} contains something other than a study: "
+                f"{holds[0].name}; choose another folder with `out`"
             )
 
     def make(self) -> None:
@@ -77,7 +77,7 @@ class Folder:
         except OSError as error:
             raise InputError(
                 f"cannot write to the folder {self.path}: {error.strerror}; "
-                f"give another one with --out"
+                f"choose another folder with `out`"
             ) from None
 
     @contextmanager
@@ -184,9 +184,9 @@ class Folder:
         beside = about.get("beside", 1)
         if (count := sum(a.get("beside", 1) <= beside for a in fruitless)) >= most:
             raise ExhaustedError(
-                f"{count} attempts ended without getting further than epoch {start[0]}, step "
-                f"{start[1]}; the last on {ours[-1]['place']}: its process may have been "
-                f"killed, for want of memory for example"
+                f"{count} attempt{'s' * (count != 1)} ended without getting further than epoch "
+                f"{start[0]}, step {start[1]}; the last one ran on {ours[-1]['place']}, and its "
+                f"process may have been killed, for example because it ran out of memory"
             )
         number = len(before)
         while True:

@@ -84,7 +84,7 @@ def _require_whole(group: Group) -> None:
     for name, array in ARRAYS.items():
         found: Any = group.get(name)
         if found is None or (array.names and found.shape[-1] != len(array.names)):
-            raise ValueError(f"the array {name} is {'missing' if found is None else 'cut'}")
+            raise ValueError(f"the array {name} is {'missing' if found is None else 'cut short'}")
 
 
 def _undo_half_a_swap(path: Path) -> None:

@@ -87,12 +87,12 @@ class Manifest:
             found = None
         values = found if isinstance(found, dict) else {}
         if values.pop("digest", None) != _digest(values):
-            raise InputError(f"{path} is damaged: its digest is not that of its content")
+            raise InputError(f"{path} is damaged: its digest does not match its content")
         values.setdefault("first_format", require_known(values.setdefault("format", 1), path))
         if not _names_epochs(values.get("checkpoints")):
             raise InputError(
-                f"{path} is not one that lthdask wrote: its checkpoints are not by the numbers of "
-                f"replicate and epoch"
+                f"{path} was not written by lthdask: its checkpoints are not listed by the "
+                f"numbers of replicate and epoch"
             )
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
@@ -137,8 +137,8 @@ def require_known(found: Any, path: Path) -> int:
     if type(found) is int and 1 <= found <= FORMAT:
         return found
     raise InputError(
-        f"{path} has format {found!r}, and this version of lthdask knows 1 to {FORMAT}; "
-        f"update lthdask to go on with this study"
+        f"{path} has format {found!r}, but this version of lthdask knows only 1 to {FORMAT}; "
+        f"update lthdask to continue this study"
     )
 
 

@@ -65,7 +65,7 @@ def read_results(path: str | Path) -> xr.Dataset:
     results = open_results(path)
     with readable(Path(path)):
         if unknown := set(results.load().status.values.flat) - set(Status):
-            raise ValueError(f"{min(unknown)} is no status")
+            raise ValueError(f"{min(unknown)} is not a valid status")
         return results
 
 

@@ -279,6 +279,6 @@ def require_known_names(
     if found != [name for name in known if name in found or not older]:
         raise InputError(
             f"the results at {path} were made by another version of lthdask: the axis {axis} "
-            f"is {', '.join(found)} there, and {', '.join(known) or 'unknown'} here; go "
-            f"on with that version, or choose another folder with `out`"
+            f"is {', '.join(found)} there, but {', '.join(known) or 'unknown'} here; continue "
+            f"with that version, or choose another folder with `out`"
         )

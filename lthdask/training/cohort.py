@@ -171,10 +171,10 @@ def _train_once(
 
 def _require_together(starts: Sequence[Checkpoint], masks: Sequence[Mask]) -> None:
     if len(starts) != len(masks):
-        raise ValueError(f"each start has a mask; got {len(starts)} and {len(masks)}")
+        raise ValueError(f"each start needs a mask; got {len(starts)} and {len(masks)}")
     points = sorted({(start.epoch, start.step) for start in starts})
     if len(points) != 1:
-        raise ValueError(f"a cohort starts after the same (epoch, step); got {points}")
+        raise ValueError(f"a cohort must start after the same (epoch, step); got {points}")
 
 
 def _buffers(starts: Sequence[Checkpoint]) -> dict[str, dict[str, Tensor]]:
@@ -190,7 +190,7 @@ def _buffers(starts: Sequence[Checkpoint]) -> dict[str, dict[str, Tensor]]:
             tensors = [bs.get(buffer, torch.zeros_like(like)) for bs in of_models]
             if like.dim() == 0 and len({float(tensor) for tensor in tensors}) > 1:
                 raise ValueError(
-                    f"optimizers of a cohort have done the same steps; "
+                    f"the optimizers of a cohort must have done as many steps; "
                     f"got {sorted({int(tensor) for tensor in tensors})}"
                 )
             found[name][buffer] = stacked(tensors) if like.dim() else like

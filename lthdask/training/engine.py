@@ -63,7 +63,7 @@ class Engine:
         if self.device == "cuda" and not there:
             raise InputError(
                 f"no CUDA device on {platform.node()}, where the cells would train; "
-                f"use --device cpu, or workers that have one"
+                f"set `device` to cpu, or use workers that have a GPU"
             )
         device: Literal["cpu", "cuda"] = "cuda" if there and self.device != "cpu" else "cpu"
         precision = self.precision

@@ -116,8 +116,7 @@ class Recipe:
         late = [m for m in self.schedule.milestones if not 0 < m < self.epochs]
         if late:
             raise ValueError(
-                f"schedule.milestones must lie between 0 and the {self.epochs} epochs; "
-                f"got {late[0]}"
+                f"schedule.milestones must lie between 0 and {self.epochs} epochs; got {late[0]}"
             )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(

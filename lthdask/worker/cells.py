@@ -141,7 +141,7 @@ def _train(work: Work, together: list[_Run], dense: drawing.Dense) -> dict[Cell,
     except RuntimeError as problem:  # too little memory; or more elements than a kernel counts
         if len(together) == 1:
             raise
-        reason = f"{len(together)} cells cannot be trained side by side, fewer are tried: {problem}"
+        reason = f"{len(together)} cells cannot be trained side by side; trying fewer: {problem}"
     torch.cuda.empty_cache()
     together[0].training.here.tell(Event("warning", "cohort", reason))
     outcomes |= _all_diverged(work, together, dense)

@@ -142,7 +142,7 @@ class ResumableRun:
         if lifetime and epoch > lifetime:
             sentence = (
                 f"an epoch takes {epoch:.0f} s, longer than the {lifetime:.0f} s that a worker "
-                f"has: it goes on inside an epoch, but a longer wall-time would start less often"
+                f"has; training resumes inside an epoch, but a longer wall-time saves restarts"
             )
             self.here.tell(Event("warning", "lifetime", sentence))
 

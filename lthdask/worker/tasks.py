@@ -63,7 +63,7 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
     if not work.folder.sees(probe):
         raise InputError(
             f"the worker on {host} does not see the folder {work.folder.path}; "
-            f"give one on a shared file system with --out"
+            f"choose a folder on a shared file system with `out`"
         )
     experiment = replace(work, engine=work.engine.chosen()).experiment()
     train, batch = len(experiment.data.train), work.study.recipe.batch_size
