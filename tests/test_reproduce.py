@@ -260,7 +260,7 @@ def test_a_fraction_scales_epochs_milestones_and_rewind_epochs_and_finds_them_ag
         "the published rewind epochs, 0 is 0, 12 is 1, 32 is 3," in printed(found)
     )
     for fraction in (0.02, 0.0, -1.0, 1.5, float("nan")):
-        with pytest.raises(InputError, match="leave 10 of 182 epochs or more"):
+        with pytest.raises(InputError, match="leave at least 10 of 182 epochs"):
             protocol(CARD, fraction, STUDY.recipe.schedule.milestones)
 
 

@@ -1,4 +1,4 @@
-"""Whether the folder of a study is whole; if not, what has to be computed again.
+"""Whether the folder of a study is whole, and if not, what must be computed again.
 
 A sound cube is made aside from the study and the manifest. Its metadata and axes are what
 those in the folder should be, and with them every chunk is read.
@@ -32,18 +32,18 @@ from lthdask.study import Study
 
 @dataclass(frozen=True)
 class Damage:
-    """Something in the folder of a study that is not as it was written.
+    """Something in a study's folder that is not as it was written.
 
     Attributes
     ----------
     what : str
-        The cell, or the file as seen from the folder.
+        The cell, or the file relative to the folder.
     problem : str
         What is wrong with it.
     remedy : str
-        What has to be computed again.
+        What must be computed again.
     mend : callable or None
-        Marks that, and nothing else, to be computed again; None if it is beyond repair.
+        Marks exactly that to be computed again; None if it is beyond repair.
     """
 
     what: str
@@ -59,7 +59,7 @@ class Damage:
 def check(path: str | Path) -> list[Damage]:
     """Read everything that a study wrote, and return what is damaged.
 
-    A study may run meanwhile: what is not done yet is no damage.
+    The study may be running: what is not done yet does not count as damage.
 
     Parameters
     ----------
@@ -75,12 +75,12 @@ def check(path: str | Path) -> list[Damage]:
 
 
 def repair(path: str | Path) -> list[Damage]:
-    """Mark what is damaged to be computed again, by the next run of the study.
+    """Mark what is damaged, so that the next run of the study computes it again.
 
     Returns
     -------
     list of Damage
-        What was damaged, and still is where it is beyond repair.
+        What was damaged; where it is beyond repair, it still is.
 
     Raises
     ------
@@ -184,9 +184,9 @@ def _damaged_files(folder: Folder, files: Mapping[Path, bytes | None]) -> Iterat
 def _damaged_cell(
     folder: Folder, sound: Cube, cell: Cell, epochs: int, lacking: set[str]
 ) -> Iterator[Damage]:
-    """Find a cell with damaged chunks, or that is done but not complete.
+    """Find out whether a cell has damaged chunks, or is done but not complete.
 
-    An earlier version may have trained it, which had not what is `lacking`.
+    It may have been trained by an earlier version, which did not have what is `lacking`.
     """
     found, damaged = sound.read(cell)
     wrong = {array: f"results.zarr/{file} is damaged" for array, file in damaged.items()}

@@ -1,8 +1,8 @@
-"""Self-check: whether the engine keeps, on this machine, what a lottery ticket grid rests on.
+"""Self-check: whether, on this machine, the engine does what a lottery ticket grid rests on.
 
 A small study of real digits is trained with the functions that train every study, and
 looked at from outside: what was counted is compared with what the definitions say, never
-with what the engine says of itself.
+with what the engine says about itself.
 """
 
 import platform
@@ -32,15 +32,15 @@ SMALL = {
     "recipe.epochs": "3",
     "grid.rewind_epochs": "0,1,2",
 }
-"""What makes the study of digits one of seconds."""
+"""Changes that shrink the study of digits to seconds."""
 THRESHOLD, K, REPLICATE = 0.8, 1, 0
 COHORT = (0.5, 0.8, 0.95)
 """Thresholds of the tickets that are trained side by side."""
 TOLERANCE = 0.1
-"""Where sums may be ordered anew, as on a GPU: share of a step's length that two steps from
-one state may end apart. Only single steps in float32 can be told apart: sums in another order
-moved a step by 0.003 of its length, or 0.23 in bfloat16, and another order of the data by
-0.42; over two whole epochs they moved it as far as that does."""
+"""Share of a step's length by which two steps from one state may differ, where sums may be made
+in another order, as on a GPU. Only single steps in float32 can be told apart: another order of
+sums moved a step by 0.003 of its length, or 0.23 in bfloat16, and another order of the data by
+0.42; over two whole epochs, it moved it as far as that does."""
 
 Epochs = list[tuple[Checkpoint, EpochMetrics]]
 """The state and what was measured after each epoch that was trained."""
@@ -54,11 +54,11 @@ class Trained:
     ----------
     experiment : Experiment
     dense : mapping of int to Checkpoint
-        Of every epoch, 0 included.
+        The checkpoint of every epoch, 0 included.
     digests : mapping of int to str
-        Of each, when it was new.
+        The digest of each when it was new.
     first_steps : mapping of int to Checkpoint
-        Epochs that were done → the state one step later.
+        Number of finished epochs → the state one step later.
     """
 
     experiment: Experiment
@@ -119,7 +119,7 @@ def train_dense(experiment: Experiment) -> Trained:
             digests[checkpoint.epoch] = checkpoint.digest()
         elif checkpoint.step == 1:
             first_steps[checkpoint.epoch] = _on_cpu(checkpoint)
-    # Not copied before the end: a copy would hide that one goes on changing.
+    # Not copied before the end: a copy would hide that a checkpoint still changes.
     held = {epoch: _on_cpu(checkpoint) for epoch, checkpoint in dense.items()}
     return Trained(experiment, held, digests, first_steps)
 
@@ -253,7 +253,7 @@ def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
     drawn = [_draw(trained, "ticket", threshold=threshold) for threshold in COHORT]
     starts, masks = [ticket.origin for ticket in drawn], [ticket.mask for ticket in drawn]
     cohort = runs.train_tickets(experiment, REPLICATE, starts, masks, due=lambda: True)
-    with warnings.catch_warnings(action="error"):  # of a GPU without graphs or kernels of ours
+    with warnings.catch_warnings(action="error"):  # on a GPU without graphs or our own kernels
         together = next(cohort).states()
     apart = 0.0
     for threshold, ticket, found in zip(COHORT, drawn, together, strict=True):
@@ -288,7 +288,7 @@ CHECKS: dict[str, Callable[[Trained], str]] = {
 def findings(experiment: Experiment) -> Iterator[Finding]:
     """Train a dense run and yield what each of `CHECKS` finds.
 
-    Whatever a check raises is its finding: the engine has its own assertions.
+    Whatever a check raises is its finding, because the engine has its own assertions.
     """
     try:
         trained = train_dense(experiment)

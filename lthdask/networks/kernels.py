@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 TILE = (32, 128)
-"""Rows and columns that a program works on at once. This and the next two: as measured fastest,
-or nearly, on an H100, for four layers of MobileNetV2 at 32×32 pixels and 16 models."""
+"""Rows and columns that a program works on at once. This and the next two measured fastest, or
+nearly so, on an H100, for four layers of MobileNetV2 at 32×32 pixels and 16 models."""
 PART = (32, 64)
-"""The same, of a program that adds up rows."""
+"""The same for a program that adds up rows."""
 PROGRAMS = 1024
-"""That share a sum over many rows."""
+"""Programs that share a sum over many rows."""
 FEWEST = 4
-"""Tiles that each of them adds up at least, if there are so many."""
+"""Tiles that each of them adds up at least, if there are that many."""
 CLOSE = {torch.float32: 5e-3, torch.bfloat16: 2e-2}
 """How far a kernel may be from PyTorch's in float32: some of those multiply in TF32."""
 
@@ -355,7 +355,7 @@ def batch_norm(
 
 
 def require_right(device: torch.device) -> None:
-    """Have the kernels do a little on a device, and compare it with what PyTorch does there.
+    """Run the kernels on a little data, and compare the results with PyTorch's.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from lthdask.report.signatures import Signature, deviation_of_median, signatures
 from lthdask.study import Study
 
 OWN = ("name", "seed", "keep_until", "matching_margin", "grid.")
-"""Keys of a study in which it may differ from the protocol."""
+"""Keys in which a study may differ from the protocol."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Comparison:
     Attributes
     ----------
     place : Place or None
-        None is the dense network.
+        None stands for the dense network.
     ours : Accuracy or None
-        None is missing.
+        None if it is missing.
     published : Accuracy
     noise : float
-        Points: two standard deviations of the difference of the two medians (dense: means),
+        Two standard deviations, in points, of the difference of the two medians (dense: means),
         from the published standard deviation of one run and the number of runs of each. In
-        one of twenty places, chance alone exceeds it.
+        one place of twenty, chance alone exceeds it.
     """
 
     place: Place | None
@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published, in points."""
+        """Our accuracy minus the published one, in points."""
         return None if self.ours is None else self.ours.percent - self.published.percent
 
     @property
@@ -54,7 +54,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """All that can be said of a study beside a published grid.
+    """Everything that can be said about a study beside a published grid.
 
     Attributes
     ----------
@@ -62,8 +62,8 @@ class Reproduction:
     comparisons : list of Comparison
     signatures : list of Signature
     differences : list of str
-        Settings in which the study is not the protocol; with any, the numbers are not
-        comparable, and only the signatures may be looked at.
+        Settings in which the study differs from the protocol. If there are any, the numbers
+        are not comparable, only the signatures are.
     epochs : int
         T of the study.
     """
@@ -88,15 +88,15 @@ def reproduction(
     Parameters
     ----------
     results : xarray.Dataset
-        As from :func:`lthdask.open_results`, of one-shot pruning.
+        Results of one-shot pruning, as from :func:`lthdask.open_results`.
     card : Published
     iterative : xarray.Dataset, optional
-        Likewise, of iterative pruning.
+        Results of iterative pruning.
 
     Raises
     ------
     InputError
-        If they are of something else.
+        If they are the results of something else.
     """
     ours = medians(results, card)
     rounds = None if iterative is None else medians(iterative, card, "iterative")
@@ -110,7 +110,7 @@ def reproduction(
 
 
 def compare(ours: Numbers, card: Published) -> list[Comparison]:
-    """Return each published place of one-shot pruning beside ours, the dense network last."""
+    """Return each published place of one-shot pruning beside ours; the dense network is last."""
     cells = [
         Comparison(place, own := ours.cells.get(place), said, _noise(own, said, card))
         for place, said in card.one_shot.cells.items()
@@ -147,7 +147,7 @@ def table(found: Reproduction) -> Table:
 
 
 def print_reproduction(console: Console, found: Reproduction) -> None:
-    """Print all of it; the table at its own width, as it would lose digits."""
+    """Print everything, with the table at its own width, because narrower it would lose digits."""
     shown = table(found)
     unbounded = console.options.update(max_width=100_000)
     console.width = max(console.width, console.measure(shown, options=unbounded).maximum)

@@ -38,7 +38,7 @@ def counts(results: xr.Dataset) -> dict[str, int]:
 
 
 def reasons(results: xr.Dataset, folder: Folder) -> dict[str, str]:
-    """Return why cells failed: each last line of a traceback → the file of one that ends so."""
+    """Return why cells failed: each last line of a traceback → a file that ends with it."""
     files: dict[str, str] = {}
     for cell in (Cell(**found) for found in cells_with(results, "failed")):
         if reason := folder.reason(cell):
@@ -49,13 +49,13 @@ def reasons(results: xr.Dataset, folder: Folder) -> dict[str, str]:
 def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | None:
     """Return the sparsest ticket whose mean validation accuracy is within `margin` of the dense.
 
-    It is chosen on the validation images alone, so that its test accuracy is not the best
-    of many, and may be compared with the dense one.
+    It is chosen on the validation images alone. So its test accuracy is not the best of many,
+    and can be compared with that of the dense run.
 
     Returns
     -------
     dict or None
-        None where there is no such ticket, or the dense runs have not learnt (`has_learnt`);
+        None if there is no such ticket, or the dense runs have not learnt (`has_learnt`);
         ``threshold``, ``rewind_epoch``, ``density``, ``validation_accuracy``,
         ``test_accuracy``, ``dense_test_accuracy`` (means over replicates; the best on the
         validation images where several are as sparse) and ``replicates``.
@@ -87,13 +87,13 @@ def has_learnt(results: xr.Dataset, margin: float, level: float = 0.05) -> bool 
 
     A network without a weight gives one answer, and is right as often as that class occurs.
     Where its accuracy is within `margin` of the dense one, a ticket that has learnt nothing
-    matches. The test is binomial and one-sided, at `level`, on the validation images; those of
-    other replicates are the same ones, and count once.
+    matches. The test is binomial and one-sided, at `level`, on the validation images. All
+    replicates have the same ones, which count once.
 
     Returns
     -------
     bool or None
-        None where it is not known: without a dense run, or in a study of an earlier version.
+        None if it is not known: without a dense run, or in a study of an earlier version.
     """
     majority, dense = results.attrs.get("majority"), float(results.dense_validation_accuracy.mean())
     if majority is None or np.isnan(dense):
@@ -202,12 +202,12 @@ def limits(results: xr.Dataset) -> str | None:
 
 
 def of_done(results: xr.Dataset, name: str) -> xr.DataArray:
-    """Return a variable where its cell is done: the status decides, not what is written."""
+    """Return a variable where its cell is done; the status decides, not what is written."""
     return results[name].where(results.status == flags(results)["done"])
 
 
 def _records(found: xr.Dataset, *axes: str) -> list[dict[str, Any]]:
-    """Return a record per position along `axes`; an axis beyond them is nested in it."""
+    """Return a record per position along `axes`; any other axis is nested in it."""
     values = {name: found[name].transpose(*axes, ...) for name in map(str, found.data_vars)}
     return [
         {axis: _plain(found[axis][i]) for axis, i in zip(axes, index, strict=True)}

@@ -16,10 +16,10 @@ from lthdask.storage.files import read_json, write_whole
 
 @contextmanager
 def driving(folder: Path) -> Iterator[None]:
-    """Keep other drivers off the study in a folder meanwhile.
+    """Keep other drivers off the study in a folder for as long as the context is open.
 
-    The operating system gives the lock back when its holder dies. On shared file
-    systems it holds between machines as far as they support ``flock``.
+    The operating system releases the lock when its holder dies. On shared file
+    systems, the lock holds between machines as far as they support ``flock``.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def driving(folder: Path) -> Iterator[None]:
 
 
 def driver_of(folder: Path) -> str | None:
-    """Return who runs the study in a folder now, if somebody does."""
+    """Return who runs the study in a folder now, or None."""
     if not (folder / ".driver.lock").exists():
         return None
     with _lock(folder) as acquired:

@@ -15,8 +15,8 @@ from lthdask.storage.files import write_whole
 from lthdask.training.engine import Engine
 
 FORMAT = 2
-"""Of manifest and cube: it rises with every change of what lies on disk. The files of format 1
-have no number."""
+"""Format of manifest and cube: it rises with every change of what lies on disk. The files of
+format 1 have no number."""
 NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 
 
@@ -31,7 +31,7 @@ class Manifest:
     host : str
         Where the study was begun.
     engine : Engine
-        With nothing left on ``auto``.
+        The engine, with nothing left on ``auto``.
     engine_reason : str
         Why its precision was chosen.
     study_digest : str
@@ -41,14 +41,14 @@ class Manifest:
     steps : int
         Batches in an epoch.
     majority : float, optional
-        Share of the validation images that are of the most frequent class.
+        Share of the validation images that belong to the most frequent class.
     shape : tuple of int, optional
         Shape of one input of the network.
     classes : int, optional
         Number of classes. These three are unknown where an earlier version wrote the manifest.
     checkpoints : mapping of int to mapping of int to str
-        Replicate → epoch → SHA-256 of the checkpoint's file. A replicate is there once its dense
-        run is trained.
+        Replicate → epoch → SHA-256 of the checkpoint's file. A replicate is listed once its
+        dense run is trained.
     earlier_versions : tuple of mapping
         `versions` of earlier runs, where they differ.
     format, first_format : int
@@ -112,7 +112,7 @@ class Manifest:
         return replace(self, checkpoints={**self.checkpoints, replicate: digests})
 
     def without_dense_run(self, replicate: int) -> "Manifest":
-        """Return the manifest with a replicate's dense run to be trained again."""
+        """Return the manifest as it was before a replicate's dense run was trained."""
         kept = {r: digests for r, digests in self.checkpoints.items() if r != replicate}
         return replace(self, checkpoints=kept)
 
@@ -127,7 +127,7 @@ class Manifest:
 
 
 def require_known(found: Any, path: Path) -> int:
-    """Return the format of a file, and refuse one that is not known yet.
+    """Return the format of a file, and refuse a newer one.
 
     Raises
     ------

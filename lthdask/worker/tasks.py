@@ -1,7 +1,7 @@
 """What a worker does: look around, train a dense network, compare masks; cells are in cells.py.
 
-The bodies of the tasks. Each takes small values, and leaves its results on disk, because
-results that only live on a worker are lost with it.
+These are the bodies of the tasks. Each takes small values, and leaves its results on disk,
+because results that live only on a worker are lost with it.
 """
 
 import itertools
@@ -36,7 +36,7 @@ class Surroundings:
     steps : int
         Batches in an epoch.
     majority : float
-        Share of the validation images that are of the most frequent class.
+        Share of the validation images that belong to the most frequent class.
     shape : tuple of int
         Shape of one input of the network.
     classes : int
