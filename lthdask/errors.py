@@ -1,7 +1,7 @@
 """Errors whose message is for the user: what was wrong, what was given, what to do.
 
-A message marks a parameter in backticks: "choose another folder with `out`". That is how
-it reads in Python. `on_command_line` makes options of the parameters: ``--out``.
+A message marks a parameter with backticks: "choose another folder with `out`". That is how
+it reads in Python. `on_command_line` turns parameters into options: ``--out``.
 """
 
 import re

@@ -52,9 +52,10 @@ class Study:
         How far below the dense accuracy a ticket still matches it, in [0, 1].
     keep_until : int
         The last epoch of the dense run whose complete state is kept, so that the grid can
-        grow to it; the last rewind epoch, if that is later.
+        grow to it; or the last rewind epoch, if that is later.
     fresh_buffers : bool
-        Start a ticket's optimizer afresh, in place of its state at the rewind epoch.
+        Whether a ticket's optimizer starts afresh, rather than with its state at the rewind
+        epoch.
     mask_epoch : int, optional
         Epoch of the dense run whose weights give the masks; T by default.
     engine : Engine
@@ -115,10 +116,10 @@ class Study:
         rates_by_layer(weights, self.pruning)
 
     def outline(self) -> nn.Module:
-        """Return the network without storage: the names and, but for its ends, the shapes.
+        """Return the network without storage: the names and, except at its ends, the shapes.
 
-        The data decide on input channels and classes. Three and ten stand for them here: no
-        name depends on it.
+        The data decide on input channels and classes. Three and ten stand for them here, because
+        no name depends on them.
         """
         return on_meta(self.network, (3, self.data.image_size, self.data.image_size), 10)
 
@@ -143,7 +144,7 @@ class Study:
         return sorted(needed)
 
     def waits_for(self, cell: Cell) -> Cell | None:
-        """Return the cell whose final weights a cell needs, if it needs any."""
+        """Return the cell whose final weights a cell needs, or None."""
         arm = ARMS[cell.arm]
         if arm.parent:
             return replace(cell, arm=arm.parent)
@@ -251,10 +252,10 @@ class Study:
         return Study.from_dict(values, "command line")
 
     def differences(self, other: "Study") -> list[str]:
-        """Return one line per key on which `other` is another study than this.
+        """Return one line per key in which `other` is a different study.
 
-        The grid's axes may grow, so a value that is new in `other` is no difference. How
-        it was computed is the manifest's to say, not the study's.
+        The grid's axes can grow, so a value that is new in `other` is not a difference. How
+        a study was computed is left to the manifest.
         """
         mine, theirs = flattened(self.to_dict()), flattened(other.to_dict())
         lines = []

@@ -269,7 +269,7 @@ def test_results_of_something_else_are_refused():
     other.attrs["study"] = Study.read("digits").to_dict()
     with pytest.raises(InputError, match=r"for network.name resnet20, .* has mobilenet_v2"):
         medians(other, CARD)
-    with pytest.raises(InputError, match="prunes one_shot, not iterative"):
+    with pytest.raises(InputError, match="is one_shot, not iterative"):
         reproduction(results(), CARD, results())
     rounds = results(CARD.iterative)
     rounds.attrs["study"]["pruning"]["schedule"] = "iterative"

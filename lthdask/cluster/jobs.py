@@ -1,4 +1,4 @@
-"""Workers that are jobs of a queue: Slurm, or what else dask-jobqueue knows."""
+"""Workers that are jobs of a queue: Slurm, or another one that dask-jobqueue knows."""
 
 import getpass
 import logging
@@ -24,16 +24,16 @@ from lthdask.errors import InputError
 
 
 def job_script(settings: Settings, queue: str, threads: int = 1) -> str:
-    """Return the job script that would be submitted, also where there is no such queue."""
+    """Return the job script that would be submitted, even where there is no such queue."""
     with settings.applied(), _queue_cluster(queue, settings, threads) as cluster:
         script: str = cluster.job_script()
         return script
 
 
 def ask_for_workers(client: Client, tasks: int) -> None:
-    """Ask a queue for as many workers as there is work for, within what was asked for.
+    """Ask a queue for as many workers as there is work for, up to the requested number.
 
-    While only dense runs can work, no GPU is held idle for the cells that will come. The
+    While only dense runs can be trained, no GPU is held idle for the cells that will come. The
     number never falls: workers that hold checkpoints are not sent away.
     """
     cluster = client.cluster
@@ -49,7 +49,7 @@ def ask_for_workers(client: Client, tasks: int) -> None:
 
 
 def workers_asked_for(client: Client) -> int:
-    """Return how many workers a queue was asked for at most; 0 where there is none."""
+    """Return the most workers that a queue was asked for; 0 where there is no queue."""
     limits: tuple[int, int] = getattr(client.cluster, "lthdask_limits", (0, 0))
     return limits[1]
 
@@ -58,8 +58,8 @@ def workers_asked_for(client: Client) -> int:
 def queued(
     queue: str, settings: Settings, workers: int | tuple[int, int], threads: int, say: Say
 ) -> Iterator[Client]:
-    """Jobs of a queue; none is left in it at the end."""
-    # A job that ended is replaced after this time; it is longer while a local client is open.
+    """Jobs of a queue; none is left there at the end."""
+    # A job that ended is replaced after this time, which is longer while a local client is open.
     replaced = dask.config.set({"distributed.deploy.lost-worker-timeout": "15s"})
     with (
         replaced,
@@ -144,7 +144,7 @@ def _worker_arguments(given: list[str], lifetime: tuple[float, float] | None) ->
 
 
 def _wait_for_a_worker(queue: str, client: Client, patience: float, say: Say) -> None:
-    """Wait for the first worker, and say meanwhile what the queue says."""
+    """Wait for the first worker, and meanwhile pass on what the queue says."""
     began, before = time.monotonic(), ""
     while not client.nthreads():
         jobs = [worker.job_id for worker in client.cluster.workers.values() if worker.job_id]

@@ -1,8 +1,8 @@
 """cluster.yaml: Dask's own configuration, read strictly.
 
-Dask takes any key in silence, so that a misspelt wall-time is a run on the default one.
-Here every key is checked against the defaults that Dask and dask-jobqueue ship, also in
-sections that are not in use, and what is wrong is named with its line.
+Dask accepts any key in silence, so with a misspelt wall-time, a run uses the default one. Here
+every key is checked against the defaults that Dask and dask-jobqueue ship, even in sections
+that are not in use, and errors name the line.
 """
 
 import os
@@ -63,7 +63,7 @@ class Settings:
 
     @classmethod
     def read(cls, path: Path | None) -> "Settings":
-        """Read a cluster file; without one, everything is as Dask has it.
+        """Read a cluster file; without one, everything is at Dask's defaults.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class Settings:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Have Dask use what the file says, and before that what lthdask rests on."""
+        """Have Dask use what the file says, on top of what lthdask rests on."""
         if self.file:  # so that processes that are started from here read it, too
             os.environ["DASK_CONFIG"] = str(self.file)
         with dask.config.set(SETTINGS), dask.config.set(self._dasks_own()):
@@ -131,9 +131,9 @@ class Settings:
     def lifetime(self, queue: str) -> tuple[float, float] | None:
         """Return after how many seconds a worker leaves, and how much earlier or later.
 
-        A tenth of the wall-time before its job is killed, at most ten minutes, give or take
-        half of that, so that jobs which began together do not end together; or as
-        ``worker-extra-args`` say. None without a wall-time.
+        It leaves a tenth of the wall-time before its job is killed, at most ten minutes. It does
+        so up to half of that earlier or later, so that jobs that began together do not end
+        together. ``worker-extra-args`` may say otherwise. None without a wall-time.
         """
         section = self.queue(queue)
         arguments = [str(argument) for argument in section.get("worker_extra_args") or []]
@@ -153,7 +153,7 @@ class Settings:
         return seconds(f"{walltime}:00" if queue == "lsf" else walltime) if walltime else None
 
     def _check_lifetime(self, queue: str) -> None:
-        """Refuse a checkpoint interval that ends after the worker, with the arithmetic."""
+        """Refuse a checkpoint interval that ends after the worker does, and show the arithmetic."""
         life, interval = self.lifetime(queue), self.checkpoint_interval
         if life is None or interval < life[0] - life[1]:
             return
@@ -244,7 +244,7 @@ def _listed(names: Any) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested keys as dotted ones: Dask replaces a whole section by a nested one."""
+    """Return nested keys as dotted ones: given a nested one, Dask replaces the whole section."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):

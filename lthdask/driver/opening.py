@@ -1,4 +1,4 @@
-"""Opening a study: what its folder holds, whether it can be gone on with, and what is left."""
+"""Opening a study: what its folder holds, whether it can be continued, and what is left."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,9 +35,9 @@ class Remaining:
     cells : list of Cell
         Longest first.
     replicates : list of int
-        Those that have something to be trained.
+        Replicates that have something to train.
     dense_runs : set of int
-        Those of them whose dense run is to be trained.
+        Replicates whose dense run is to be trained.
     """
 
     cells: list[Cell]
@@ -55,14 +55,14 @@ class Opened:
     options : Options
     folder : Folder
     manifest : Manifest or None
-        None if the study was not begun.
+        None if the study has not been started.
     axes : mapping of str to list
-        The axes of the study's cells: new values come last, so that what is in the cube keeps its
-        place.
+        The axes of the study's cells. New values come last, so that everything in the cube keeps
+        its place.
     cells : mapping of Cell to Status
         Every cell of the study.
     engine : Engine
-        The one to ask a worker for: what was used before, if anything was.
+        The engine to ask a worker for: the one that was used before, if there was one.
     """
 
     study: Study
@@ -76,7 +76,7 @@ class Opened:
     def remaining(self) -> Remaining:
         """Return what is left to train.
 
-        It includes cells that are done, but whose final weights others still need and have lost.
+        This includes cells that are done, but whose final weights are lost and still needed.
         """
         wanted = {Status.PENDING, Status.SKIPPED}
         if self.options.retry_failed:
@@ -92,7 +92,7 @@ class Opened:
                 unfinished.add(awaited)
                 awaited = self.study.waits_for(awaited)
         trained = self.manifest.checkpoints.keys() if self.manifest else set()
-        # Failed cells need no dense run: theirs may be what failed.
+        # Failed cells do not call for a dense run: theirs may be what failed.
         needing = wanted | {Status.DONE, Status.DIVERGED}
         dense_runs = {c.replicate for c, status in self.cells.items() if status in needing}
         dense_runs -= trained
@@ -112,7 +112,8 @@ def driving_study(
     Raises
     ------
     InputError
-        As :func:`open_study`; also if another driver is at work, or the folder cannot be written.
+        As for :func:`open_study`; also if another driver is at work, or the folder is not
+        writable.
     """
     _require_together(study, options)
     folder = _folder(study, out)
@@ -124,7 +125,7 @@ def driving_study(
 
 
 def open_study(study: Study, out: str | Path | None = None, options: Options = Options()) -> Opened:
-    """Look at the folder of a study, which need not exist; nothing is written.
+    """Look at the folder of a study, which need not exist, and write nothing.
 
     Parameters
     ----------
@@ -136,8 +137,8 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     Raises
     ------
     InputError
-        If it cannot be written, or holds another study, or one that cannot grow to this; or the
-        options do not fit the study.
+        If it cannot be written, or contains another study or one that cannot grow to this, or
+        if the options do not fit the study.
     """
     _require_together(study, options)
     folder = _folder(study, out)
@@ -158,7 +159,7 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
 
 
 def epochs_to_train(study: Study, cells: Iterable[Cell], dense_runs: int) -> int:
-    """Return how many epochs it takes to train so many dense runs and these cells."""
+    """Return how many epochs it takes to train this many dense runs and these cells."""
     epochs = study.recipe.epochs
     return dense_runs * epochs + sum(epochs - cell.first_epoch for cell in cells)
 
@@ -171,9 +172,9 @@ def extent_of(study: Study, manifest: Manifest, layers: list[str]) -> Extent:
 
 
 def _finish_growing(folder: Folder) -> None:
-    """Let the cube be what the manifest says: of this format, and as large.
+    """Bring the cube to the format and the size that the manifest says.
 
-    An earlier version of lthdask may have made it, and a growth may have been killed.
+    An earlier version of lthdask may have made it, or a growth may have been killed.
     """
     manifest, text = folder.manifest(), folder.study()
     if manifest is None or text is None or not folder.cube.exists():

@@ -43,7 +43,7 @@ def surroundings(queue: Queue, work: Work) -> Surroundings:
 
 
 def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
-    """Write down what the study is and how it is computed, and make its cube, or let it grow."""
+    """Write down what the study is and how it is computed, and make its cube or grow it."""
     study, folder = opened.study, opened.folder
     manifest = _manifest(opened, around)
     folder.write_study(study.to_yaml())
@@ -61,7 +61,7 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
 
 
 def _manifest(opened: Opened, around: Surroundings) -> Manifest:
-    """Return the manifest of this run, which goes on from the one before."""
+    """Return the manifest of this run, which continues the one before."""
     versions = _versions()
     before = opened.manifest or Manifest(
         versions, platform.node(), around.choice.engine, around.choice.reason, "", {}, 0

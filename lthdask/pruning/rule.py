@@ -1,4 +1,4 @@
-"""Pruning: which weights of a network may go, and the rule by which they do."""
+"""Pruning: which weights of a network can be pruned, and the rule that decides."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,27 +20,27 @@ class Pruning:
     Parameters
     ----------
     score : str
-        What weights are ranked by. Of the final weights: ``global``, ``|w|`` over the whole
-        network; ``layerwise``, ``|w|`` within each layer; ``lamp``, the layer-adaptive
-        score of Lee et al. (ICLR 2021). Of the final and the initial weights (Zhou et al.,
-        NeurIPS 2019): ``magnitude_increase``, ``movement``. Of the initial weights and
-        their gradients: ``snip`` (Lee et al., ICLR 2019), ``synflow`` (Tanaka et al.,
+        What weights are ranked by. These use the final weights: ``global``, ``|w|`` over the
+        whole network; ``layerwise``, ``|w|`` within each layer; ``lamp``, the layer-adaptive
+        score of Lee et al. (ICLR 2021). These use the final and the initial weights (Zhou et
+        al., NeurIPS 2019): ``magnitude_increase``, ``movement``. These use the initial weights
+        and their gradients: ``snip`` (Lee et al., ICLR 2019), ``synflow`` (Tanaka et al.,
         NeurIPS 2020). All but ``layerwise`` rank over the whole network.
     by : {"share", "cutoff"}
         Whether a threshold is the share of weights to prune, in (0, 1), or the cutoff
         itself: the lowest score that survives, more than 0.
     schedule : {"one_shot", "iterative"}
-        All weights are pruned at once, or in rounds, each from the trained weights of the
-        round before (Frankle & Carbin, ICLR 2019, section 1).
+        Whether all weights are pruned at once, or in rounds, each from the trained weights of
+        the round before (Frankle & Carbin, ICLR 2019, section 1).
     spare : tuple of str
-        What is never pruned: ``stem``, ``depthwise``, ``classifier``, or names of
-        weights, ``*`` allowed.
+        What is never pruned: ``stem``, ``depthwise``, ``classifier``, or names of weights,
+        which can contain ``*``.
     rate : float
         Share of the remaining weights that a round prunes, in (0, 1).
     rounds : int
-        Rounds of ``iterative``, at least 1; 0 with ``one_shot``.
+        Rounds of iterative pruning, at least 1; 0 with ``one_shot``.
     layer_rates : mapping of str to float
-        Of ``layerwise``: the rates of layers that differ from `rate`, each in (0, 1), by
+        With ``layerwise``, the rates of layers that differ from `rate`, each in (0, 1), by
         name as in `spare`. Frankle & Carbin 2019 prune the output layer at half the rate of
         the others. In one shot, a layer loses what it would in the rounds that lead there.
     """
@@ -117,8 +117,8 @@ class Pruning:
 def prunable_weights(network: nn.Module) -> dict[str, Tensor]:
     """Return the convolution and linear weights by name, in the network's order.
 
-    Biases and batch norm are never prunable. The choice is by the layer's type: a name
-    that contains "weight" would take batch norm in.
+    Biases and batch norm are never prunable. The layer's type decides, because batch norm, too,
+    has a parameter named "weight".
     """
     return {
         f"{name}.weight" if name else "weight": layer.weight.detach()
@@ -163,7 +163,7 @@ def rates_by_layer(weights: Weights, pruning: Pruning) -> dict[str, float]:
 def _named(weights: Weights, entry: str, key: str) -> list[str]:
     """Return the names of the weights that an entry of `spare` or `layer_rates` stands for."""
     names = list(weights)
-    # One input channel per filter; in the stem, that is an image of one channel.
+    # One input channel per filter; in the stem, that would be an image of one channel.
     depthwise = [n for n in names[1:] if weights[n].ndim == 4 and weights[n].shape[1] == 1]
     kinds = {"stem": names[:1], "depthwise": depthwise, "classifier": names[-1:]}
     found = kinds.get(entry) or [name for name in names if fnmatchcase(name, entry)]
