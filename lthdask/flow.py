@@ -56,7 +56,7 @@ def run(
     Returns
     -------
     xarray.Dataset
-        As from :func:`lthdask.open_results`.
+        Results, as from :func:`lthdask.open_results`.
 
     Raises
     ------

@@ -250,7 +250,7 @@ def changes(settings: tuple[str, ...]) -> dict[str, str]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise InputError(f"--set needs KEY=VALUE; got {setting!r}")
+            raise InputError(f"--set takes KEY=VALUE; got {setting!r}")
         found[key.strip()] = value.strip()
     return found
 

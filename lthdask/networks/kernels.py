@@ -209,7 +209,7 @@ def _statistics(
     two = tl.sum(squares, 0) / rows
     middle = tl.load(x + channel, there, 0.0).to(tl.float32) + one
     variance = tl.maximum(two - one * one, 0.0)
-    variance = tl.where(two == two, variance, two)  # what is no number stays none
+    variance = tl.where(two == two, variance, two)  # NaN stays NaN
     tl.store(mean + channel, middle, there)
     tl.store(scale + channel, 1.0 / tl.sqrt(variance + eps), there)
     before = tl.load(running_mean + channel, there, 0.0)
@@ -235,7 +235,7 @@ def _normalise(
     middle, factor, gain, offset = _of_channels(mean, scale, weight, bias, channel, there)
     value = (tl.load(x + at, inside, 0.0).to(tl.float32) - middle[None, :]) * factor[None, :]
     value = value * gain[None, :] + offset[None, :]
-    if RELU6:  # what is no number stays none
+    if RELU6:  # NaN stays NaN
         value = tl.where(value < 0.0, 0.0, tl.where(value > 6.0, 6.0, value))
     tl.store(y + at, value.to(y.dtype.element_ty), inside)
 

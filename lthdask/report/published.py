@@ -195,7 +195,7 @@ def medians(
     Parameters
     ----------
     results : xarray.Dataset
-        As from :func:`lthdask.open_results`.
+        Results, as from :func:`lthdask.open_results`.
     card : Published
     schedule : {"one_shot", "iterative"}
         How the study pruned.
