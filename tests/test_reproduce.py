@@ -367,7 +367,7 @@ def test_the_command_trains_a_fraction_of_the_protocol_and_compares_it(tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     assert "2/2 cells" in done.stdout
     assert "the numbers are not comparable" in done.stdout
-    assert "11 of 182 epochs" in done.stdout
+    assert "the study has 11 epochs, and the protocol 182" in done.stdout
     assert "(i) k=0 is close to reinit: cannot be judged" in done.stdout
     again = CliRunner().invoke(command, ["cifar10-resnet20", "--results", str(out), "--json"])
     values = json.loads(again.stdout)

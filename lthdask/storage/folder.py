@@ -58,7 +58,7 @@ class Folder:
         holds = [p for p in self.path.iterdir() if p.name[0] != "."] if there == self.path else []
         if holds and self.study() is None:
             raise InputError(
-                f"the folder {self.path} contains something other than a study: "
+                f"the folder {self.path} contains something other than a study, such as "
                 f"{holds[0].name}; choose another folder with `out`"
             )
 
