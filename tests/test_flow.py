@@ -377,7 +377,7 @@ def test_another_study_in_the_same_folder_is_refused_with_the_difference(small, 
 def test_the_grid_cannot_grow_past_the_states_that_are_kept(local_client, tmp_path):
     study = TINY.changed({"grid.rewind_epochs": "0", "keep_until": "0"})
     run(study, local_client, tmp_path)
-    with pytest.raises(InputError, match="keeps complete states of its dense runs until epoch 0"):
+    with pytest.raises(InputError, match="keeps complete states of its dense runs only until epoch 0"):
         run(study.changed({"grid.rewind_epochs": "0,2"}), local_client, tmp_path)
 
 
