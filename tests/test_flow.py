@@ -377,7 +377,7 @@ def test_another_study_in_the_same_folder_is_refused_with_the_difference(small, 
 def test_the_grid_cannot_grow_past_the_states_that_are_kept(local_client, tmp_path):
     study = TINY.changed({"grid.rewind_epochs": "0", "keep_until": "0"})
     run(study, local_client, tmp_path)
-    with pytest.raises(InputError, match="keeps complete states of its dense runs only until epoch 0"):
+    with pytest.raises(InputError, match="states of its dense runs only until epoch 0"):
         run(study.changed({"grid.rewind_epochs": "0,2"}), local_client, tmp_path)
 
 
@@ -560,7 +560,7 @@ def test_a_dense_run_that_was_lost_is_trained_again_where_no_cell_is_pending(
 @pytest.mark.parametrize(
     ("changes", "arguments", "problem"),
     [
-        ({"engine.device": "cuda"}, {}, "no CUDA device on .*use --device cpu"),
+        ({"engine.device": "cuda"}, {}, "no CUDA device on .*set `device` to cpu"),
         ({"recipe.batch_size": "1000"}, {}, "batch_size is 1000, but there are only 397"),
         ({"data.name": "mnist"}, {}, "give its folder with `data`"),
         ({"data.name": "mnist"}, {"data": "nowhere"}, "nowhere does not exist"),
