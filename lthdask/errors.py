@@ -1,7 +1,7 @@
 """Errors whose message is for the user: what was wrong, what was given, what to do.
 
-A message marks a parameter in backticks: "choose another folder with `out`". That is how
-it reads in Python. `on_command_line` makes options of the parameters: ``--out``.
+A message marks a parameter with backticks: "choose another folder with `out`". That is how
+it reads in Python. `on_command_line` turns parameters into options: ``--out``.
 """
 
 import re
@@ -11,24 +11,28 @@ OPTIONS = {
     "cluster": "--cluster",
     "data": "--data",
     "deployment": "--deploy",
+    "device": "--device",
     "download": "--download",
+    "fraction": "--fraction",
+    "iterative": "--iterative",
     "masks_only": "--masks-only",
     "max_attempts": "--max-attempts",
     "out": "--out",
+    "results": "--results",
     "retry_failed": "--retry-failed",
     "scheduler": "--scheduler",
     "study": "--study",
     "workers": "--workers",
 }
-"""Parameters that messages name: in Python → on the command line."""
+"""The parameters that messages name: in Python → on the command line."""
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is one sentence for them to read."""
+    """Something that the user gave cannot be used; the message tells them in one sentence."""
 
 
 class ExhaustedError(RuntimeError):
-    """A run was begun too often without getting any further."""
+    """A run was started too often without getting any further."""
 
 
 def on_command_line(text: str) -> str:

@@ -15,13 +15,13 @@ class Event:
         The work is known; a dense run has ended; a run has trained more epochs; a cell
         has ended; something needs attention.
     name : str
-        Of the dense run or cell; of a warning, what it is about.
+        Name of the dense run or cell; for a warning, what it is about.
     status : str
-        With "plan": the engine, and why; with "dense" and "cell": what became of it; with
-        "warning": the sentence.
+        With "plan", the engine and why it was chosen; with "dense" and "cell", what became of
+        it; with "warning", the sentence.
     cells, epochs : int
-        With "plan": how many are to be trained, dense runs' epochs included; with "epoch": how
-        many the run has trained since it last told.
+        With "plan", how many are to be trained, dense runs' epochs included; with "epoch", how
+        many the run has trained since its last event.
     """
 
     kind: Literal["plan", "dense", "epoch", "cell", "warning"]
@@ -32,7 +32,7 @@ class Event:
 
 
 class Stopped(Exception):  # noqa: N818 - an outcome of a task, not an error
-    """A task has left off, because its worker has to go; another one goes on with it."""
+    """A task has stopped because its worker has to go; another worker picks it up."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class TaskContext:
     Attributes
     ----------
     tell : callable
-        Shows an `Event` to the driver.
+        Sends an `Event` to the driver.
     should_stop : callable
         Returns whether the worker has to go: save, and raise `Stopped`.
     lifetime : float or None
-        Seconds after which it goes by itself.
+        Seconds after which the worker leaves by itself.
     """
 
     tell: Callable[[Event], None]

@@ -49,20 +49,20 @@ def run(
     data : path, optional
         The folder of the data set, seen by every worker.
     options : Options
-        How to train it, but nothing that changes a result.
+        How to train it; none of them changes a result.
     watch : callable
         Called with each `Event`, from more than one thread.
 
     Returns
     -------
     xarray.Dataset
-        As from :func:`lthdask.open_results`.
+        Results, as from :func:`lthdask.open_results`.
 
     Raises
     ------
     InputError
-        If something that was given cannot be used, or nothing can be written any more;
-        nothing that is done is lost.
+        If something that was given cannot be used, or nothing more can be written. Nothing
+        that is done is lost.
     """
     with driving_study(study, out, options) as opened:
         train(opened, client, data, watch)
@@ -94,7 +94,7 @@ def train(
 
 @dataclass
 class _Messages:
-    """What the workers tell: warnings go to the log, once each, the rest to who watches."""
+    """What the workers tell: warnings go to the log, once each, the rest goes to `watch`."""
 
     watch: Callable[[Event], None]
     warned: set[str] = field(default_factory=set)

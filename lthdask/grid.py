@@ -25,19 +25,18 @@ class Arm:
         Whose mask is laid over it: the ticket's; a random one with the ticket's count in each
         layer; the parent's; or none.
     has_k, has_threshold : bool
-        Without a k, all T epochs are trained. An arm that lacks one of the two is trained once
-        along that axis, and stored at its first value.
+        Whether the arm has one. Without a k, all T epochs are trained. An arm that lacks one of
+        the two is trained once along that axis, and stored at its first value.
     compared_with : {"dense", "ticket"}
-        Its accuracy is compared with that of the dense run or of the ticket; with `reordered`,
-        the barrier to it is measured.
+        What its accuracy is compared with; with `reordered`, the barrier to it is measured.
     lacks : {"", "mask", "weights"}
         What a winning ticket has and this control takes away.
     fine_tuned : bool
-        Trained at the recipe's rate for fine-tuning.
+        Whether it is trained at the recipe's rate for fine-tuning.
     reordered : bool
-        A child: it sees the same data in another order.
+        Whether it is a child, which sees the same data in another order.
     parent : str, optional
-        The arm whose final weights and mask it needs, of the same cell.
+        The arm whose final weights and mask it needs, in the same cell.
     """
 
     meaning: str
@@ -61,7 +60,7 @@ class Arm:
 
     @property
     def trained_like(self) -> tuple[object, ...]:
-        """Arms that are equal in this have one recipe, data order and optimizer state."""
+        """Arms that agree in this share one recipe, data order and optimizer state."""
         return self.start == "final", self.fine_tuned, self.reordered, self.mask == "none"
 
 
@@ -134,12 +133,12 @@ class Cell:
 
     @property
     def first_epoch(self) -> int:
-        """Epochs that are done before the cell is trained."""
+        """Number of epochs that are finished before the cell is trained."""
         return self.rewind_epoch if ARMS[self.arm].has_k else 0
 
     @property
     def cohort(self) -> tuple[object, ...]:
-        """What it shares with cells that can be trained beside it: data, rates and steps done."""
+        """What cells must share to be trained side by side: data, rates and finished steps."""
         return self.replicate, self.first_epoch, ARMS[self.arm].trained_like
 
 
@@ -155,7 +154,7 @@ class Grid:
     rewind_epochs : tuple of int
         Strictly increasing, each at least 0 and less than the number of epochs.
     arms : tuple of str
-        What is done with the mask: of `ARMS`.
+        What is done with the mask; names from `ARMS`.
     replicates : int
         Independent repetitions, at least 1.
     """
@@ -184,7 +183,7 @@ class Grid:
             raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
         lengths = (len(self.arms), len(self.thresholds), len(self.rewind_epochs))
         if (cells := math.prod(lengths) * self.replicates) > MOST_CELLS:
-            raise ValueError(f"a grid may have {MOST_CELLS:,} cells at most; got {cells:,}")
+            raise ValueError(f"a grid can have {MOST_CELLS:,} cells at most; got {cells:,}")
 
     def axes(self) -> dict[str, list[Any]]:
         """Return the values along each axis of a cell."""
@@ -205,8 +204,8 @@ class Grid:
 def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:
     """Return cells in groups of at most `most` that can be trained together, in their order.
 
-    The groups of one `Cell.cohort` are as equal as they can be: a small last one would leave
-    a device nearly idle.
+    The groups of one `Cell.cohort` are as equal in size as possible, because a small last one
+    would leave a device nearly idle.
     """
     if most == 1:
         return [[cell] for cell in cells]
@@ -235,9 +234,9 @@ def is_applicable(cell: Cell, axes: Mapping[str, Sequence[Any]]) -> bool:
 def longest_first(cells: Iterable[Cell]) -> list[Cell]:
     """Return cells in the order to train them.
 
-    A ticket rewound to k trains the epochs that are left, so a small k is long. Longest
-    first keeps the last workers from waiting for one straggler (Graham's LPT rule: at most
-    4/3 of the shortest possible makespan).
+    A ticket rewound to k trains the remaining epochs, so a small k takes long. Training the
+    longest first keeps the last workers from waiting for one straggler (Graham's LPT rule: at
+    most 4/3 of the shortest possible makespan).
     """
     return sorted(cells, key=lambda cell: (cell.first_epoch, cell))
 

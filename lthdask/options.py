@@ -1,4 +1,4 @@
-"""The options of a run: how a study is trained, but nothing that it is."""
+"""The options of a run: how a study is trained, and nothing that belongs to the study itself."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class Options:
     max_attempts : int
         Mark a cell as failed after this many attempts without new saved progress, at least 1.
     checkpoint_interval : float
-        Seconds between two saved states of a cell, at least 0. At most that much is lost with a
-        worker.
+        Seconds between two saved states of a cell, at least 0. At most that much work is lost
+        with a worker.
     masks_only : bool
         Train the dense runs and compare the masks of their epochs, but train no cell.
     adaptive : float, optional

@@ -1,4 +1,4 @@
-"""Values from YAML and from the command line; what is wrong with them, in a sentence."""
+"""Values from YAML and from the command line, and one sentence for what is wrong with them."""
 
 import json
 import re
@@ -13,15 +13,15 @@ from lthdask.errors import InputError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which 5e-4 is a number, and a key that is given twice or an alias is an error.
+    """YAML in which 5e-4 is a number, and an alias or a repeated key is an error.
 
-    A few aliases of aliases stand for more values than fit into memory.
+    A few aliases of aliases can stand for more values than fit into memory.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
-            problem = f"write the value of the alias *{event.anchor} out"
+            problem = f"write out the value of the alias *{event.anchor}"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 
@@ -46,7 +46,7 @@ def yaml_mapping(text: str, source: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If it is something else, or a key is given twice.
+        If it is not a mapping, or a key is given twice.
     """
     try:
         values = yaml.load(text, _StrictLoader)
@@ -56,7 +56,7 @@ def yaml_mapping(text: str, source: str) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or "not YAML"
         raise InputError(f"{source}{line}: {problem}") from None
     if not isinstance(values, dict):
-        raise InputError(f"{source}: a study is a mapping of keys to values; see --help")
+        raise InputError(f"{source}: a study must be a mapping of keys to values, such as seed: 0")
     return values
 
 
@@ -66,20 +66,20 @@ def value_of(text: str, is_list: bool, key: str) -> Any:
     Raises
     ------
     InputError
-        If it is no YAML.
+        If it is not YAML.
     """
     try:
         parts = text.split(",") if is_list and not text.startswith("[") else [text]
         values = [yaml.load(part, _StrictLoader) for part in parts]
     except (yaml.YAMLError, ValueError):
-        raise InputError(f"{key}: cannot read {text!r}") from None
+        raise InputError(f"{key}: cannot read {text!r} as YAML") from None
     if not is_list or text.startswith("["):
         return values[0]
     return [value for value in values if value is not None]
 
 
 def explained(problem: Any, block: type) -> str:
-    """Return what pydantic found wrong with a `block` as a sentence for its author."""
+    """Return what pydantic found wrong with a `block`, as a sentence for its author."""
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path)
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
@@ -94,7 +94,7 @@ def explained(problem: Any, block: type) -> str:
 
 
 def _keys(whole: type, path: Iterable[str]) -> list[str]:
-    """Return the dotted keys that a block of the whole may hold."""
+    """Return the dotted keys that a block of the whole can hold."""
     block: Any = whole
     for part in path:
         block = get_type_hints(block).get(part, block)

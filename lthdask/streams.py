@@ -1,10 +1,10 @@
 """Random streams: every draw of a study is a function of (seed, replicate, purpose, epoch).
 
-A child of a run draws another order of the same data, from a stream of its own.
-Nothing about randomness has to be saved: a run that starts in the middle draws what the
-undisturbed one drew. Streams come from ``SeedSequence(seed, spawn_key=(replicate, purpose,
-epoch))``, and only raw bits of PCG64 are used, which NumPy keeps from release to release
-(NEP 19), unlike the results of ``Generator`` methods.
+A child of a run draws another order of the same data, from a stream of its own. Nothing about
+randomness has to be saved: a run that starts in the middle draws what the undisturbed one drew.
+Streams come from ``SeedSequence(seed, spawn_key=(replicate, purpose, epoch))``. Only raw bits of
+PCG64 are used: NumPy keeps them from release to release (NEP 19), unlike the results of
+``Generator`` methods.
 """
 
 from enum import IntEnum

@@ -52,9 +52,10 @@ class Study:
         How far below the dense accuracy a ticket still matches it, in [0, 1].
     keep_until : int
         The last epoch of the dense run whose complete state is kept, so that the grid can
-        grow to it; the last rewind epoch, if that is later.
+        grow to it; or the last rewind epoch, if that is later.
     fresh_buffers : bool
-        Start a ticket's optimizer afresh, in place of its state at the rewind epoch.
+        Whether a ticket's optimizer starts afresh, rather than with its state at the rewind
+        epoch.
     mask_epoch : int, optional
         Epoch of the dense run whose weights give the masks; T by default.
     engine : Engine
@@ -80,7 +81,7 @@ class Study:
         epochs, last = self.recipe.epochs, self.grid.rewind_epochs[-1]
         if not re.fullmatch(r"[\w][\w.-]*", self.name, re.ASCII):
             raise ValueError(
-                f"name must be letters, digits, '.', '_' and '-', as it names a folder; "
+                f"name must be letters, digits, '.', '_' and '-', because it names a folder; "
                 f"got {self.name!r}"
             )
         if last >= epochs:
@@ -96,25 +97,29 @@ class Study:
             raise ValueError(f"matching_margin must be in [0, 1]; got {self.matching_margin}")
         if self.mask_epoch is not None and not 0 < self.mask_epoch <= epochs:
             raise ValueError(
-                f"mask_epoch must lie between 1 and the {epochs} epochs; got {self.mask_epoch}"
+                f"mask_epoch must lie between 1 and {epochs} epochs; got {self.mask_epoch}"
             )
         for name in self.grid.arms:
             if ARMS[name].fine_tuned:
                 self.recipe.fine_tuning()
             if (parent := ARMS[name].parent) and parent not in self.grid.arms:
-                raise ValueError(f"the arm {name} is compared with the arm {parent}; add that")
+                raise ValueError(
+                    f"the arm {name} is compared with the arm {parent}; add that arm, too"
+                )
         if self.iterative and "ticket" not in self.grid.arms:
-            raise ValueError("iterative pruning prunes the arm ticket from round to round; add it")
+            raise ValueError(
+                "iterative pruning prunes the arm ticket from round to round; add that arm"
+            )
         self.pruning.check(self.grid.thresholds)
         weights = prunable_weights(self.outline())
         spared_weights(weights, self.pruning.spare)
         rates_by_layer(weights, self.pruning)
 
     def outline(self) -> nn.Module:
-        """Return the network without storage: the names and, but for its ends, the shapes.
+        """Return the network without storage: the names and, except at its ends, the shapes.
 
-        The data decide on input channels and classes. Three and ten stand for them here: no
-        name depends on it.
+        The data decide on input channels and classes. Three and ten stand for them here, because
+        no name depends on them.
         """
         return on_meta(self.network, (3, self.data.image_size, self.data.image_size), 10)
 
@@ -139,7 +144,7 @@ class Study:
         return sorted(needed)
 
     def waits_for(self, cell: Cell) -> Cell | None:
-        """Return the cell whose final weights a cell needs, if it needs any."""
+        """Return the cell whose final weights a cell needs, or None."""
         arm = ARMS[cell.arm]
         if arm.parent:
             return replace(cell, arm=arm.parent)
@@ -247,10 +252,10 @@ class Study:
         return Study.from_dict(values, "command line")
 
     def differences(self, other: "Study") -> list[str]:
-        """Return one line per key on which `other` is another study than this.
+        """Return one line per key in which `other` is a different study.
 
-        The grid's axes may grow, so a value that is new in `other` is no difference. How
-        it was computed is the manifest's to say, not the study's.
+        The grid's axes can grow, so a value that is new in `other` is not a difference. How
+        a study was computed is left to the manifest.
         """
         mine, theirs = flattened(self.to_dict()), flattened(other.to_dict())
         lines = []
@@ -262,7 +267,7 @@ class Study:
                 continue
             if block == "grid" and axis in AXES:
                 if axis == "replicates" and given < value:
-                    lines.append(f"{key}: {value} in the folder, {given} given (it may only grow)")
+                    lines.append(f"{key}: {value} in the folder, {given} given (it can only grow)")
                 elif axis != "replicates" and (gone := [v for v in value if v not in given]):
                     lines.append(f"{key}: {_listed(gone)} in the folder, but not given")
             elif value != given:

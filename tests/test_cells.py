@@ -121,7 +121,7 @@ def test_cells_that_do_not_fit_together_are_trained_in_smaller_cohorts(tmp_path,
     assert train_cells(work, COHORT, here(events=events), *needed) == ["done", "done"]
     assert tried == [2]
     (warning,) = [event.status for event in events if event.kind == "warning"]
-    assert warning.startswith("2 cells cannot be trained side by side, fewer are tried: CUDA out")
+    assert warning.startswith("2 cells cannot be trained side by side; trying fewer: CUDA out")
     assert [len(work.folder.attempts(cell)) for cell in COHORT] == [1, 1]
 
 

@@ -41,7 +41,7 @@ WRONG = [
         1,
         "unknown key 'lthdask.deploiment'; did you mean 'lthdask.deployment'?",
     ),
-    ("lthdask: {deployment: slum}", 1, "lthdask.deployment is one of auto, local"),
+    ("lthdask: {deployment: slum}", 1, "lthdask.deployment must be one of auto, local"),
     (
         "\njobqueue:\n  slrum: {cores: 1}",
         3,
@@ -51,18 +51,18 @@ WRONG = [
     (
         "jobqueue:\n  slurm:\n    walltime: 4 hours",
         3,
-        "a wall-time is [days-]hours:minutes:seconds",
+        "a wall-time must be [days-]hours:minutes:seconds",
     ),
-    ("jobqueue:\n  slurm:\n    walltime: 12:00:00", 3, "is a text in quotes"),
+    ("jobqueue:\n  slurm:\n    walltime: 12:00:00", 3, "must be text in quotes"),
     (
         "jobqueue:\n  pbs:\n    cores: many",
         3,
-        "jobqueue.pbs.cores is a whole number above 0; got 'many'",
+        "jobqueue.pbs.cores must be a whole number above 0; got 'many'",
     ),
     ("jobqueue:\n  pbs:\n    memory: lots", 3, "jobqueue.pbs.memory cannot be read"),
-    ("jobqueue:\n  slurm:\n    job-extra-directives: --gres=gpu:1", 3, "is a list"),
+    ("jobqueue:\n  slurm:\n    job-extra-directives: --gres=gpu:1", 3, "must be a list"),
     ("jobqueue:\n  my-gpus: {cores: 1}", 2, "unknown key 'jobqueue.my-gpus'; known: slurm, pbs"),
-    ("jobqueue:\n  slurm: 3", 2, "jobqueue.slurm is a section of keys and values"),
+    ("jobqueue:\n  slurm: 3", 2, "jobqueue.slurm must be a section of keys and values"),
     ("distributed:\n  schedular: {}", 2, "did you mean 'distributed.scheduler'?"),
     ("distributed:\n  comm:\n    timeout: {}", 3, "did you mean 'distributed.comm.timeouts'?"),
     ("lthdask: {patience: for ever}", 1, "lthdask.patience cannot be read"),
@@ -79,7 +79,7 @@ WRONG = [
         "leave after 55 s (jobqueue.pbs: 60 s - 5 s of staggering)",
     ),
     ("a: [", 1, "expected the node content"),
-    ("[]", None, "a cluster file is a mapping of sections"),
+    ("[]", None, "a cluster file must be a mapping of sections"),
 ]
 
 

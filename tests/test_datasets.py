@@ -215,7 +215,7 @@ def test_a_data_set_is_never_held_in_floats_as_a_whole():
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"])
 def test_missing_files_are_named_and_nothing_is_downloaded_unasked(tmp_path, name):
-    with pytest.raises(InputError, match=r"no usable .* put its files there, or add --download"):
+    with pytest.raises(InputError, match=r"no usable .* put its files there, or set `download`"):
         load(DataSource(name, 32, 10), tmp_path)
     assert not any(p.is_file() for p in tmp_path.rglob("*"))
 
@@ -250,7 +250,7 @@ def test_a_folder_with_another_layout_is_refused(tmp_path, folder):
         (lambda: DataSource("digits", 8, 0), "validation must be 1 image or more"),
         (lambda: DataSource("digits", 8, 10, ("resized_crop",)), "for folders of images"),
         (lambda: load(DataSource("digits", 8, 1297)), "leaves none to train on"),
-        (lambda: load(DataSource("mnist", 28, 10)), "give --data DIR"),
+        (lambda: load(DataSource("mnist", 28, 10)), "give its folder with `data`"),
     ],
 )
 def test_impossible_data_are_refused(make, problem):

@@ -619,4 +619,4 @@ def test_a_cell_that_runs_out_of_memory_is_failed_and_blocks_no_other(tmp_path, 
     assert_others_equal(results, undisturbed, broken & (results.status == Status.FAILED))
     reason = Folder(tmp_path).reason("ticket-r0-t0.8-k1")
     assert "2 attempts ended without getting further than epoch 1, step 0" in reason
-    assert "for want of memory" in reason
+    assert "because it ran out of memory" in reason

@@ -370,14 +370,14 @@ def test_another_study_in_the_same_folder_is_refused_with_the_difference(small, 
     _, folder, _ = small
     with pytest.raises(InputError, match=r"another study.*batch_size: 64 in the folder, 32 given"):
         run(SMALL.changed({"recipe.batch_size": "32"}), local_client, folder)
-    with pytest.raises(InputError, match=r"engine.threads 1, and 2 is asked for"):
+    with pytest.raises(InputError, match=r"engine.threads 1, but 2 is asked for"):
         run(SMALL.changed({"engine.threads": "2"}), local_client, folder)
 
 
 def test_the_grid_cannot_grow_past_the_states_that_are_kept(local_client, tmp_path):
     study = TINY.changed({"grid.rewind_epochs": "0", "keep_until": "0"})
     run(study, local_client, tmp_path)
-    with pytest.raises(InputError, match="keeps complete states of its dense runs until epoch 0"):
+    with pytest.raises(InputError, match="states of its dense runs only until epoch 0"):
         run(study.changed({"grid.rewind_epochs": "0,2"}), local_client, tmp_path)
 
 
@@ -560,9 +560,9 @@ def test_a_dense_run_that_was_lost_is_trained_again_where_no_cell_is_pending(
 @pytest.mark.parametrize(
     ("changes", "arguments", "problem"),
     [
-        ({"engine.device": "cuda"}, {}, "no CUDA device on .*use --device cpu"),
+        ({"engine.device": "cuda"}, {}, "no CUDA device on .*set `device` to cpu"),
         ({"recipe.batch_size": "1000"}, {}, "batch_size is 1000, but there are only 397"),
-        ({"data.name": "mnist"}, {}, "give --data DIR"),
+        ({"data.name": "mnist"}, {}, "give its folder with `data`"),
         ({"data.name": "mnist"}, {"data": "nowhere"}, "nowhere does not exist"),
     ],
 )
@@ -612,7 +612,9 @@ def test_a_plan_without_the_device_here_leaves_the_time_out(tmp_path):
 
 def test_a_plan_says_why_the_time_is_not_known(tmp_path):
     out = tmp_path / "new"
-    assert plan(TINY.changed({"data.name": "mnist"}), out).source.endswith("give --data DIR")
+    assert plan(TINY.changed({"data.name": "mnist"}), out).source.endswith(
+        "give its folder with `data`"
+    )
     diverges = plan(TINY.changed({"recipe.optimizer.rate": "1e30"}), out)
     assert diverges.source.startswith("the loss is ")
     elsewhere = plan(TINY, out, here=False)

@@ -57,7 +57,7 @@ def pickled(canary):
 def test_a_pickle_is_no_checkpoint(tmp_path, pickled):
     path = tmp_path / "epoch-0000.safetensors"
     path.write_bytes(pickled)
-    with pytest.raises(InputError, match="is no checkpoint"):
+    with pytest.raises(InputError, match="is not a valid checkpoint"):
         checkpoints.load(path, hashlib.sha256(pickled).hexdigest())
 
 
@@ -141,7 +141,7 @@ def test_a_study_cannot_name_code(tmp_path, canary, tag):
 def test_a_study_of_aliases_is_refused_before_it_fills_the_memory():
     rows = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
     text = "\n".join(["a0: &a0 [x, x]", *rows])
-    with pytest.raises(InputError, match=r"study, line 2: write the value of the alias \*a0 out"):
+    with pytest.raises(InputError, match=r"study, line 2: write out the value of the alias \*a0"):
         Study.parse(text)
 
 
@@ -163,7 +163,7 @@ def test_names_in_a_manifest_cannot_point_out_of_the_folder(folder, names):
     arguments = ["--study", str(folder / "study.yaml"), "--out", str(folder)]
     for way in ([], ["--status"], ["--dry-run"]):
         done = CliRunner().invoke(script("run"), [*arguments, *way])
-        assert (done.exit_code, "is not one that lthdask wrote" in done.stderr) == (2, True)
+        assert (done.exit_code, "was not written by lthdask" in done.stderr) == (2, True)
 
 
 def axis(name, values, folder):

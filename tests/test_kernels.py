@@ -172,7 +172,7 @@ def test_the_kernels_are_right_on_this_device():
 def test_a_kernel_that_is_wrong_is_noticed(name, monkeypatch):
     right = getattr(kernels, name)
     monkeypatch.setattr(kernels, name, lambda *given: 1.03 * right(*given))
-    with pytest.raises(RuntimeError, match="a kernel is .*% off what PyTorch computes"):
+    with pytest.raises(RuntimeError, match="a kernel is off by .*% from what PyTorch computes"):
         kernels.require_right(DEVICE)
 
 
@@ -182,7 +182,7 @@ def test_cohorts_are_trained_without_kernels_where_they_do_not_work(monkeypatch)
 
     monkeypatch.setattr(kernels, "require_right", no_compiler)
     stacked._kernels_are_right.cache_clear()
-    with pytest.warns(UserWarning, match="without kernels of ours: Failed to find C compiler"):
+    with pytest.warns(UserWarning, match="without our own kernels: Failed to find C compiler"):
         assert not stacked._kernels_are_right(DEVICE)
     stacked._kernels_are_right.cache_clear()
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from lthdask.events import Event
 from lthdask.grid import Cell
 from lthdask.report.progress import duration, shown
-from lthdask.report.summary import outcome, sentences, sparsest_matching
+from lthdask.report.summary import outcome, points, sentences, sparsest_matching
 from lthdask.report.tables import accuracy_map, arms_table, print_table, tables, verdict_map
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
@@ -98,7 +98,7 @@ def test_the_sparsest_matching_cell_is_marked_when_it_is_one_replicate(tmp_path)
     }
     said = sentences(found, 0.01)
     assert said[-1] == (
-        "sparsest within 1 points of the dense accuracy, chosen on the validation images: "
+        "sparsest within 1 point of the dense accuracy, chosen on the validation images: "
         "10.00 % of the weights (threshold 0.9, k=2), test accuracy 94.50 %, dense 95.00 %, "
         "one replicate"
     )
@@ -106,11 +106,19 @@ def test_the_sparsest_matching_cell_is_marked_when_it_is_one_replicate(tmp_path)
     assert "threshold 0.5" in sentences(found, 0.001)[-1]
 
 
+@pytest.mark.parametrize(
+    ("margin", "said"),
+    [(0.01, "1 point"), (0.005, "0.5 points"), (0.02, "2 points"), (0.0, "0 points")],
+)
+def test_one_point_is_singular(margin, said):
+    assert points(margin) == said
+
+
 def test_no_match_is_said_to_be_none(tmp_path):
     found = results(tmp_path, [(0.1, 0.2)] * 3)
     assert sparsest_matching(found, 0.01) is None
     assert sentences(found, 0.01)[-1] == (
-        "no cell is within 1 points of the dense accuracy on the validation images"
+        "no cell is within 1 point of the dense accuracy on the validation images"
     )
 
 
@@ -134,9 +142,10 @@ def test_nothing_matches_a_dense_network_that_could_be_matched_without_a_weight(
     assert (values["sparsest_matching"] is not None) is learnt
     assert said.startswith("sparsest within") is learnt
     too_little = (
-        f"the dense network has learnt too little to be matched: {100 * dense:.2f} % on the "
-        f"validation images, where one answer for all has 10.00 %, and {100 * margin:g} points "
-        f"less count as matching; train for more epochs, or set a smaller matching_margin"
+        f"the dense network has learnt too little to be matched: it has {100 * dense:.2f} % on "
+        f"the validation images, where the same answer for all of them has 10.00 %, and a ticket "
+        f"matches within {'1 point' if margin == 0.01 else '90 points'} of the dense accuracy; "
+        "train for more epochs, or set a smaller matching_margin"
     )
     assert (said == too_little) is not learnt
 
@@ -288,7 +297,7 @@ def test_skipped_and_not_applicable_cells_read_as_such_and_are_never_pending():
 
 def test_the_verdict_map_says_the_verdicts_in_short_and_the_frontier_below():
     assert rows(verdict_map(with_arms(), 0.01)) == [
-        "verdict, at a margin of 1 points",
+        "verdict, at a margin of 1 point",
         "threshold density k=0 k=1",
         "0.5 0.5000 winning winning",
         "0.6 0.4000 undecided (2/3) undecided",

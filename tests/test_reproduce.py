@@ -226,7 +226,9 @@ def test_the_table_stands_beside_the_published_one_and_loses_no_digit():
     assert rows[at + 2][:3] == ["difference", "-0.65*", "-0.65*"]
     assert len(rows[at]) == 2 + 1 + 11
     text = printed(found)
-    assert "* 67 of 67 differ from the published by more than the noise (± 0.64; dense ±" in text
+    assert (
+        "* 67 of 67 differ from the published ones by more than the noise (± 0.64; dense ±" in text
+    )
     assert CARD.source in text
     assert text.count(": holds") == 6
     assert "    k=0 − reinit at 21 %: +0.69 (≥ -0.84, ≤ +0.84)" in text
@@ -253,20 +255,21 @@ def test_a_fraction_scales_epochs_milestones_and_rewind_epochs_and_finds_them_ag
     found = reproduction(results(changes=tenth | {"grid.arms": "ticket"}), CARD)
     assert all(c.ours for c in found.comparisons)
     assert found.holds
-    assert "18 of 182 epochs; of the published rewind epochs, 0 is 0, 12 is 1, 32 is 3," in printed(
-        found
+    assert (
+        "the study has 18 epochs, and the protocol 182; of "
+        "the published rewind epochs, 0 is 0, 12 is 1, 32 is 3," in printed(found)
     )
     for fraction in (0.02, 0.0, -1.0, 1.5, float("nan")):
-        with pytest.raises(InputError, match="leave 10 of 182 epochs or more"):
+        with pytest.raises(InputError, match="leave at least 10 of 182 epochs"):
             protocol(CARD, fraction, STUDY.recipe.schedule.milestones)
 
 
 def test_results_of_something_else_are_refused():
     other = results()
     other.attrs["study"] = Study.read("digits").to_dict()
-    with pytest.raises(InputError, match=r"about network.name resnet20; .* are of mobilenet_v2"):
+    with pytest.raises(InputError, match=r"for network.name resnet20, .* has mobilenet_v2"):
         medians(other, CARD)
-    with pytest.raises(InputError, match="prunes one_shot, not iterative"):
+    with pytest.raises(InputError, match="is one_shot, not iterative"):
         reproduction(results(), CARD, results())
     rounds = results(CARD.iterative)
     rounds.attrs["study"]["pruning"]["schedule"] = "iterative"
@@ -282,7 +285,10 @@ def test_results_of_something_else_are_refused():
     ("arguments", "problem"),
     [
         (["cifar"], "unknown card 'cifar'; known: cifar10-resnet20"),
-        (["cifar10-resnet20", "--fraction", "0.01"], "--fraction must be at most 1, and leave 10"),
+        (
+            ["cifar10-resnet20", "--fraction", "0.01"],
+            "--fraction must be at most 1 and leave at least 10",
+        ),
         (["cifar10-resnet20", "--results", "nowhere"], "there are no results at nowhere/"),
         (["cifar10-resnet20", "--iterative", "nowhere"], "there are no results at nowhere/"),
         (["cifar10-resnet20", "--set", "seed"], "--set takes KEY=VALUE; got 'seed'"),
@@ -361,7 +367,7 @@ def test_the_command_trains_a_fraction_of_the_protocol_and_compares_it(tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     assert "2/2 cells" in done.stdout
     assert "the numbers are not comparable" in done.stdout
-    assert "11 of 182 epochs" in done.stdout
+    assert "the study has 11 epochs, and the protocol 182" in done.stdout
     assert "(i) k=0 is close to reinit: cannot be judged" in done.stdout
     again = CliRunner().invoke(command, ["cifar10-resnet20", "--results", str(out), "--json"])
     values = json.loads(again.stdout)

@@ -128,11 +128,11 @@ BAD = [
     (["--epochs", "three"], "should be a valid integer"),
     (["--workers", "0"], "--workers must be 1 or more, and MIN not above MAX; got 0"),
     (["--workers", "4..2"], "MIN not above MAX; got 4..2"),
-    (["--workers", "many"], "--workers is a number, or MIN..MAX; got 'many'"),
+    (["--workers", "many"], "--workers must be a number, or MIN..MAX; got 'many'"),
     (["--deploy", "slum"], "unknown deployment 'slum'; known: "),
     (["--deploy", "scheduler"], "no address is given; give one with --scheduler"),
     (["--cluster", "nowhere.yaml"], "cannot read the cluster file nowhere.yaml"),
-    (["--replicates", "9" * 20], "a grid may have 1,000,000 cells at most"),
+    (["--replicates", "9" * 20], "a grid can have 1,000,000 cells at most"),
     (["--set", "seed"], "--set takes KEY=VALUE; got 'seed'"),
     (["--set", "sed=1"], "unknown key 'sed'; did you mean 'seed'?"),
 ]
@@ -183,7 +183,10 @@ def test_a_dry_run_needs_no_data(command, tmp_path):
     done = CliRunner().invoke(command, [*arguments, "--deploy", "local"])
     assert done.exit_code == 0
     assert "144 cells to train, 0 done" in done.stdout
-    assert "not known: the data set 'cifar10' is read from disk: give --data DIR" in done.stdout
+    assert (
+        "not known: the data set 'cifar10' is read from disk; give its folder with --data"
+        in done.stdout
+    )
 
 
 def test_another_study_in_the_folder_is_refused_before_any_worker_starts(command, tmp_path):

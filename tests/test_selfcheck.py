@@ -174,7 +174,7 @@ def test_a_cohort_in_which_the_masks_are_exchanged_is_found(trained, monkeypatch
     kept = cohort._kept
     broken = lambda masks, weights: kept(masks[::-1], weights)  # noqa: E731
     monkeypatch.setattr(cohort, "_kept", broken)
-    fails(trained, "cohort", "beside where it ends alone")
+    fails(trained, "cohort", "off where it ends alone")
 
 
 def test_a_cohort_whose_masks_are_not_laid_over_its_weights_is_found(trained, monkeypatch):
@@ -186,7 +186,7 @@ def test_a_cohort_whose_loss_is_a_mean_over_its_tickets_is_found(trained, monkey
     losses = cohort._losses
     broken = lambda *given, **others: losses(*given, **others) / 3  # noqa: E731
     monkeypatch.setattr(cohort, "_losses", broken)
-    fails(trained, "cohort", "beside where it ends alone")
+    fails(trained, "cohort", "off where it ends alone")
 
 
 def test_a_step_that_cannot_be_recorded_is_found(trained, monkeypatch):

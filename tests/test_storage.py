@@ -231,7 +231,7 @@ def test_the_reason_of_a_failed_cell_is_the_last_line_of_its_traceback(tmp_path)
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(InputError, match="holds something else than a study"):
+    with pytest.raises(InputError, match="contains something other than a study"):
         Folder(tmp_path).make()
 
 
@@ -276,7 +276,7 @@ def test_a_damaged_state_is_set_aside_and_the_last_good_one_is_taken(tmp_path, d
     newest.write_bytes(damaged(content)[damage])
     checkpoint, _ = state.load()
     assert checkpoint.step == 1
-    assert warned == [f"{newest} is damaged, and set aside as {newest.stem}.damaged"]
+    assert warned == [f"{newest} is damaged; it was set aside as {newest.stem}.damaged"]
     # ... and the good one is not the next to be overwritten.
     state.save(CHECKPOINT, {})
     assert set(tmp_path.glob("*.safetensors")) == {newest, *before}

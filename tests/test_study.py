@@ -100,7 +100,7 @@ def test_what_is_wrong_is_said_in_one_sentence(changes, problem):
 FILES = [
     ("grid: [", "my.yaml, line 1: "),
     ("name: a\nname: b", "my.yaml, line 2: the key 'name' is given twice"),
-    ("- a", "a study is a mapping"),
+    ("- a", "a study must be a mapping"),
     (DIGITS.to_yaml() + "extra: 1", "unknown key 'extra'"),
     (DIGITS.to_yaml().replace("epochs: 6", "epoch: 7"), "did you mean 'recipe.epochs'?"),
     (DIGITS.to_yaml().replace("batch_size: 64", "batch_size: '64'"), 'got "64"'),
@@ -154,7 +154,7 @@ def test_a_study_may_grow_along_its_axes_and_nowhere_else():
     assert len(lines) == 3
     assert (
         grown.differences(DIGITS)[-1]
-        == "grid.replicates: 2 in the folder, 1 given (it may only grow)"
+        == "grid.replicates: 2 in the folder, 1 given (it can only grow)"
     )
 
 
@@ -173,9 +173,9 @@ def test_iterative_thresholds_follow_from_rate_and_rounds():
     [
         ({"grid.arms": "reinit,reinit"}, "holds a value twice"),
         ({"grid.arms": "magic"}, "unknown arm 'magic'; known: ticket, random_mask"),
-        ({"grid.arms": "ticket_child"}, "is compared with the arm ticket; add that"),
+        ({"grid.arms": "ticket_child"}, "is compared with the arm ticket; add that arm"),
         ({"grid.arms": "ticket,fine_tune", "recipe.fine_tune_rate": "null"}, "linear falls to 0"),
-        ({"mask_epoch": "7"}, "mask_epoch must lie between 1 and the 6 epochs; got 7"),
+        ({"mask_epoch": "7"}, "mask_epoch must lie between 1 and 6 epochs; got 7"),
         ({"pruning.schedule": "iterative"}, "rounds must be 1 to 1000; got 0"),
         ({"pruning.rounds": "3"}, "rounds belong to the iterative schedule"),
         ({"recipe.measure_every": "-1"}, "measure_every must be 0 or more"),

@@ -170,7 +170,7 @@ def test_a_damaged_state_costs_one_interval_and_is_said(tmp_path, whole):
     files[-1].write_bytes(b"nonsense")
     assert train_dense(work, 0, here(events=events)) == whole[1]
     assert [e.status for e in events if e.kind == "warning"] == [
-        f"{files[-1]} is damaged, and set aside as {files[-1].stem}.damaged"
+        f"{files[-1]} is damaged; it was set aside as {files[-1].stem}.damaged"
     ]
     first, second = work.folder.attempts("dense-r0")
     assert (second["epoch"], second["step"]) > (first["epoch"], first["step"])

@@ -1,1 +1,1 @@
-"""Whether a study's folder is whole, and whether this machine computes right."""
+"""Whether a study's folder is whole, and whether this machine computes correctly."""

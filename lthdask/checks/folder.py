@@ -1,4 +1,4 @@
-"""Whether the folder of a study is whole; if not, what has to be computed again.
+"""Whether the folder of a study is whole, and if not, what must be computed again.
 
 A sound cube is made aside from the study and the manifest. Its metadata and axes are what
 those in the folder should be, and with them every chunk is read.
@@ -33,18 +33,18 @@ from lthdask.study import Study
 
 @dataclass(frozen=True)
 class Damage:
-    """Something in the folder of a study that is not as it was written.
+    """Something in a study's folder that is not as it was written.
 
     Attributes
     ----------
     what : str
-        The cell, or the file as seen from the folder.
+        The cell, or the file relative to the folder.
     problem : str
         What is wrong with it.
     remedy : str
-        What has to be computed again.
+        What must be computed again.
     mend : callable or None
-        Marks that, and nothing else, to be computed again; None if it is beyond repair.
+        Marks exactly that to be computed again; None if it is beyond repair.
     """
 
     what: str
@@ -60,7 +60,7 @@ class Damage:
 def check(path: str | Path) -> list[Damage]:
     """Read everything that a study wrote, and return what is damaged.
 
-    A study may run meanwhile: what is not done yet is no damage.
+    The study may be running: what is not done yet does not count as damage.
 
     Parameters
     ----------
@@ -76,12 +76,12 @@ def check(path: str | Path) -> list[Damage]:
 
 
 def repair(path: str | Path) -> list[Damage]:
-    """Mark what is damaged to be computed again, by the next run of the study.
+    """Mark what is damaged, so that the next run of the study computes it again.
 
     Returns
     -------
     list of Damage
-        What was damaged, and still is where it is beyond repair.
+        What was damaged; where it is beyond repair, it still is.
 
     Raises
     ------
@@ -110,35 +110,36 @@ def _existing(path: str | Path) -> Folder:
 def _damages(folder: Folder) -> Iterator[Damage]:
     """Find damage, in the order in which it can be mended."""
     file = folder.path / "study.yaml"
-    anew = f"lthdask run --study {file} --out {folder.path}-again trains it anew"
+    anew = f"`lthdask run --study {file} --out {folder.path}-again` trains it anew"
     try:
         manifest, problem = folder.manifest(), "it is missing"
     except InputError as error:
         manifest, problem = None, str(error)
     if manifest is None:
         if problem != "it is missing" or folder.cube.exists():  # else it was not begun
-            remedy = f"beyond repair, as no other file tells sound checkpoints from damaged: {anew}"
+            remedy = (
+                f"beyond repair, because only it tells sound checkpoints from damaged ones; {anew}"
+            )
             yield Damage("manifest.json", problem, remedy)
         return
     if manifest.format < FORMAT:
         raise InputError(
-            f"an earlier version of lthdask wrote the study in {folder.path} (format "
-            f"{manifest.format}; this one writes {FORMAT}): run its own command once, such as "
-            f"lthdask run --study {file} --out {folder.path}, which brings it up to date, and then "
-            f"check it"
+            f"the study in {folder.path} was written by an earlier version of lthdask (format "
+            f"{manifest.format}; this one writes {FORMAT}); bring it up to date first: run the "
+            f"study's own command, for example `lthdask run --study {file} --out {folder.path}`"
         )
     text, copy = _texts(folder)
     if _digest(text) != (digest := manifest.study_digest):
         if _digest(copy) != digest:
-            remedy = f"beyond repair, as its copy in results.zarr is damaged too: {anew}"
+            remedy = f"beyond repair, because its copy in results.zarr is damaged too; {anew}"
             yield Damage("study.yaml", _problem(file), remedy.replace(str(file), "FILE"))
             return
         mend = partial(folder.write_study, copy)
         yield Damage("study.yaml", _problem(file), "its copy in results.zarr is whole", mend)
     study = Study.parse(copy if _digest(text) != digest else text, str(file))
     if not _holds(manifest.axes, study.grid.axes()):
-        problem = "its axes are not the study's; another version of lthdask wrote it"
-        yield Damage("manifest.json", problem, f"beyond repair: {anew}")
+        problem = "its axes do not match the study; another version of lthdask wrote it"
+        yield Damage("manifest.json", problem, f"beyond repair; {anew}")
         return
     if folder.cube.exists() or manifest.checkpoints:
         with tempfile.TemporaryDirectory() as aside:
@@ -181,30 +182,32 @@ def _damaged_files(folder: Folder, files: Mapping[Path, bytes | None]) -> Iterat
     for name, content in files.items():
         file = folder.cube / name
         mend = partial(_write, file, content)
-        remedy = "it follows from the study and the manifest, nothing is trained"
+        remedy = "it is made again from the study and the manifest; nothing is trained"
         yield Damage(f"results.zarr/{name}", _problem(file), remedy, mend)
 
 
 def _damaged_cell(
     folder: Folder, sound: Cube, cell: Cell, epochs: int, lacking: set[str]
 ) -> Iterator[Damage]:
-    """Find a cell with damaged chunks, or that is done but not complete.
+    """Find out whether a cell has damaged chunks, or is done but not complete.
 
-    An earlier version may have trained it, which had not what is `lacking`.
+    It may have been trained by an earlier version, which did not have what is `lacking`.
     """
     found, damaged = sound.read(cell)
     wrong = {array: f"results.zarr/{file} is damaged" for array, file in damaged.items()}
     status = int(found.get("status", Status.PENDING))
     if status not in list(Status):
-        wrong["status"] = f"its status is {status}, which there is not"
+        wrong["status"] = f"its status is {status}, which is not a valid status"
     if status == Status.DONE:
         for array, values in found.items():
             if not _is_complete(array, values, cell, epochs, lacking):
-                wrong[array] = f"it is done, but results.zarr/{array} lacks values of it"
+                wrong[array] = (
+                    f"it is done, but some of its values are missing in results.zarr/{array}"
+                )
     if not wrong:
         return
     if status in (Status.DONE, Status.DIVERGED) and wrong.keys() <= {"record", "place"}:
-        remedy = "its results are whole, and its attempts tell when and where"
+        remedy = "its results are whole; when and where it was trained is restored"
         mend = partial(_write_record, folder, cell)
     else:
         remedy, mend = "the cell is trained again", partial(_erase, folder, cell)
@@ -249,7 +252,7 @@ def _damaged_dense_run(
     found, damaged = sound.read_dense(replicate)
     complete = digests is None or bool(np.isfinite(found.get("dense_curves", 0.0)).all())
     if damaged or not complete:
-        problem = "it is damaged" if damaged else "it lacks values"
+        problem = "it is damaged" if damaged else "values are missing in it"
         mend = partial(_forget_dense_run, folder, replicate, curves=True)
         file = sound.dense_chunk(replicate).relative_to(sound.path)
         yield Damage(f"results.zarr/{file}", problem, remedy, mend)
@@ -264,9 +267,9 @@ def _damaged_states(folder: Folder) -> Iterator[Damage]:
         except FileNotFoundError:
             continue  # the run has ended meanwhile
         except InputError:
-            remedy = f"what {file.parent.name} was trained since its other state is trained again"
+            remedy = f"{file.parent.name} is trained again from its other state"
             if file.name == "final.safetensors":
-                remedy = f"{file.parent.name} is trained again, if others still wait for it"
+                remedy = f"{file.parent.name} is trained again, if other cells still wait for it"
             mend = partial(file.unlink, missing_ok=True)
             yield Damage(str(file.relative_to(folder.path)), _problem(file), remedy, mend)
 

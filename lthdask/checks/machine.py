@@ -1,8 +1,8 @@
-"""Self-check: whether the engine keeps, on this machine, what a lottery ticket grid rests on.
+"""Self-check: whether, on this machine, the engine does what a lottery ticket grid rests on.
 
 A small study of real digits is trained with the functions that train every study, and
 looked at from outside: what was counted is compared with what the definitions say, never
-with what the engine says of itself.
+with what the engine says about itself.
 """
 
 import platform
@@ -32,15 +32,15 @@ SMALL = {
     "recipe.epochs": "3",
     "grid.rewind_epochs": "0,1,2",
 }
-"""What makes the study of digits one of seconds."""
+"""Changes that shrink the study of digits to seconds."""
 THRESHOLD, K, REPLICATE = 0.8, 1, 0
 COHORT = (0.5, 0.8, 0.95)
 """Thresholds of the tickets that are trained side by side."""
 TOLERANCE = 0.1
-"""Where sums may be ordered anew, as on a GPU: share of a step's length that two steps from
-one state may end apart. Only single steps in float32 can be told apart: sums in another order
-moved a step by 0.003 of its length, or 0.23 in bfloat16, and another order of the data by
-0.42; over two whole epochs they moved it as far as that does."""
+"""Share of a step's length by which two steps from one state may differ, where sums may be made
+in another order, as on a GPU. Only single steps in float32 can be told apart: another order of
+sums moved a step by 0.003 of its length, or 0.23 in bfloat16, and another order of the data by
+0.42; over two whole epochs, it moved it as far as that does."""
 
 Epochs = list[tuple[Checkpoint, EpochMetrics]]
 """The state and what was measured after each epoch that was trained."""
@@ -54,11 +54,11 @@ class Trained:
     ----------
     experiment : Experiment
     dense : mapping of int to Checkpoint
-        Of every epoch, 0 included.
+        The checkpoint of every epoch, 0 included.
     digests : mapping of int to str
-        Of each, when it was new.
+        The digest of each when it was new.
     first_steps : mapping of int to Checkpoint
-        Epochs that were done → the state one step later.
+        Number of finished epochs → the state one step later.
     """
 
     experiment: Experiment
@@ -119,7 +119,7 @@ def train_dense(experiment: Experiment) -> Trained:
             digests[checkpoint.epoch] = checkpoint.digest()
         elif checkpoint.step == 1:
             first_steps[checkpoint.epoch] = _on_cpu(checkpoint)
-    # Not copied before the end: a copy would hide that one goes on changing.
+    # Not copied before the end: a copy would hide that a checkpoint still changes.
     held = {epoch: _on_cpu(checkpoint) for epoch, checkpoint in dense.items()}
     return Trained(experiment, held, digests, first_steps)
 
@@ -131,9 +131,11 @@ def density_is_what_was_asked(trained: Trained) -> str:
     total = sum(weight.numel() for weight in weights.values())
     left = sum(int(weight.count_nonzero()) for weight in weights.values())
     asked = total - int(Fraction(str(THRESHOLD)) * total)
-    _require(left == asked, f"{left:,} of {total:,} weights are left, {asked:,} were asked for")
+    _require(left == asked, f"{left:,} of {total:,} weights are left; {asked:,} were asked for")
     said = runs.densities(trained.experiment, last)[0]["density"]
-    _require(said == left / total, f"density is said to be {said}, but it is {left / total}")
+    _require(
+        said == left / total, f"the reported density is {said}, but the true one is {left / total}"
+    )
     return f"{left:,} of {total:,} weights, to the weight"
 
 
@@ -179,10 +181,10 @@ def tickets_go_on_from_their_epoch(trained: Trained) -> str:
         run = runs.train_ticket(trained.experiment, REPLICATE, start, due=lambda: True)
         step = _distance(start.start, there)
         here = _distance(_on_cpu(next(run)[0]), there) / step
-        found = f"the first step of epoch {k + 1} ends {here:.1%} of a step beside the dense run's"
+        found = f"the first step of epoch {k + 1} ends {here:.1%} of a step off the dense run's"
         _require(here <= TOLERANCE, found)
         apart = max(apart, here)
-    found = f"epochs {K + 1}..{last} begin at most {apart:.1%} of a step beside the dense run's"
+    found = f"epochs {K + 1}..{last} begin at most {apart:.1%} of a step off the dense run's"
     if trained.experiment.engine.device != "cpu":
         return found
     end = _train(trained, _unpruned(trained, K))[-1][0]
@@ -202,11 +204,14 @@ def the_mask_is_of_the_final_weights(trained: Trained) -> str:
         pruned, kept = weight[~mask[name]].abs(), weight[mask[name]].abs()
         if len(pruned) and len(kept):
             outranked += int((pruned > kept.min()).sum())
-    found = "pruned weights are larger, after training, than one of their layer that is kept"
+    found = "pruned weights are larger, after training, than a kept one of their layer"
     _require(not outranked, f"{outranked:,} {found}")
     early = drawing.mask_at(trained.experiment, REPLICATE, THRESHOLD, trained.dense, K)
     differing = 100 * _differing(mask, early)
-    return f"one for k = 0..{len(epochs) - 1}; {differing:.1f} % unlike that of epoch {K}'s weights"
+    return (
+        f"it is the same for k = 0..{len(epochs) - 1}; "
+        f"{differing:.1f} % of it differ from that of epoch {K}'s weights"
+    )
 
 
 def random_masks_are_over_unpruned_weights(trained: Trained) -> str:
@@ -248,7 +253,7 @@ def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
     drawn = [_draw(trained, "ticket", threshold=threshold) for threshold in COHORT]
     starts, masks = [ticket.origin for ticket in drawn], [ticket.mask for ticket in drawn]
     cohort = runs.train_tickets(experiment, REPLICATE, starts, masks, due=lambda: True)
-    with warnings.catch_warnings(action="error"):  # of a GPU without graphs or kernels of ours
+    with warnings.catch_warnings(action="error"):  # on a GPU without graphs or our own kernels
         together = next(cohort).states()
     apart = 0.0
     for threshold, ticket, found in zip(COHORT, drawn, together, strict=True):
@@ -261,9 +266,10 @@ def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
             _require(not alive, f"{alive:,} pruned weights of {name} are not zero")
         here = _distance(beside_others, alone) / _distance(ticket.start, alone)
         where = f"the ticket of threshold {threshold} ends a step {here:.1%} of it"
-        _require(here <= TOLERANCE, f"{where} beside where it ends alone")
+        _require(here <= TOLERANCE, f"{where} off where it ends alone")
         apart = max(apart, here)
-    return f"{len(COHORT)} tickets side by side end a step at most {apart:.1%} of it off"
+    ends = f"end a step at most {apart:.1%} of it off where they end alone"
+    return f"{len(COHORT)} tickets side by side {ends}"
 
 
 CHECKS: dict[str, Callable[[Trained], str]] = {
@@ -282,7 +288,7 @@ CHECKS: dict[str, Callable[[Trained], str]] = {
 def findings(experiment: Experiment) -> Iterator[Finding]:
     """Train a dense run and yield what each of `CHECKS` finds.
 
-    Whatever a check raises is its finding: the engine has its own assertions.
+    Whatever a check raises is its finding, because the engine has its own assertions.
     """
     try:
         trained = train_dense(experiment)

@@ -1,4 +1,4 @@
 """The only place that knows Dask: open a client; share, submit, collect and recover.
 
-Does not know what a ticket is, nor Zarr.
+It knows neither what a ticket is, nor Zarr.
 """

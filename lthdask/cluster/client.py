@@ -29,7 +29,7 @@ def open_client(
     scheduler: str | None = None,
     say: Say = print,
 ) -> Iterator[Client]:
-    """Open a client, and close it with its workers at the end, however that comes.
+    """Open a client, and close it with its workers at the end, however the end comes.
 
     Parameters
     ----------
@@ -42,11 +42,11 @@ def open_client(
     cluster : path, optional
         A cluster file, strictly checked; ``lthdask cluster-file`` writes one to start from.
     deployment : str, optional
-        In place of the file's.
+        Replaces the file's deployment.
     scheduler : str, optional
-        Address of a scheduler that runs already, in place of the file's.
+        Address of a scheduler that runs already; replaces the file's.
     say : callable
-        Told, in a line each, where it trains and what it waits for.
+        Called with one line at a time: where it trains, and what it waits for.
 
     Yields
     ------
@@ -76,8 +76,8 @@ def open_client(
 def collecting_rarely() -> Iterator[None]:
     """Have Python's garbage collector run a third as often, as Dask's own scheduler command does.
 
-    A quarter of what a short cell cost the driver was the collector, among the many objects of
-    torch that never go (dask/distributed#1653).
+    The collector was a quarter of what a short cell cost the driver, because of the many objects
+    of torch that never go away (dask/distributed#1653).
     """
     before = gc.get_threshold()
     gc.set_threshold(*(3 * threshold for threshold in before))

@@ -1,4 +1,4 @@
-"""Deployment: where workers are, as asked for or as found."""
+"""Deployment: where workers are, as requested or as found."""
 
 import functools
 import shutil

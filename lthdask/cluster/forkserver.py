@@ -16,7 +16,7 @@ def end_with_the_command(ends: bool) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if ends else 0)
 
 
-# A signal to every process of a job is for driver and workers, which save what they can;
+# A signal to every process of a job is meant for driver and workers, which save what they can;
 # were this one gone, the driver would take its workers for dead.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 # Meanwhile it does not see that a command has ended, whose output it would hold open.

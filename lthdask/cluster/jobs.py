@@ -1,4 +1,4 @@
-"""Workers that are jobs of a queue: Slurm, or what else dask-jobqueue knows."""
+"""Workers that are jobs of a queue: Slurm, or another one that dask-jobqueue knows."""
 
 import getpass
 import logging
@@ -38,7 +38,7 @@ _orders: WeakKeyDictionary[Any, _Order] = WeakKeyDictionary()
 
 
 def job_script(settings: Settings, queue: str, threads: int = 1) -> str:
-    """Return the job script that would be submitted, also where there is no such queue."""
+    """Return the job script that would be submitted, even where there is no such queue."""
     with settings.applied(), _queue_cluster(queue, settings, threads) as cluster:
         script: str = cluster.job_script()
         return script
@@ -50,9 +50,9 @@ def order_workers(cluster: Any, workers: int | tuple[int, int]) -> None:
 
 
 def ask_for_workers(client: Client, tasks: int) -> None:
-    """Ask a queue for as many workers as there is work for, within what was asked for.
+    """Ask a queue for as many workers as there is work for, up to the requested number.
 
-    While only dense runs can work, no GPU is held idle for the cells that will come. The
+    While only dense runs can be trained, no GPU is held idle for the cells that will come. The
     number never falls: workers that hold checkpoints are not sent away.
     """
     order = _order_of(client)
@@ -66,7 +66,7 @@ def ask_for_workers(client: Client, tasks: int) -> None:
 
 
 def workers_asked_for(client: Client) -> int:
-    """Return how many workers a queue was asked for at most; 0 where there is none."""
+    """Return the most workers that a queue was asked for; 0 where there is no queue."""
     order = _order_of(client)
     return order.limits[1] if order else 0
 
@@ -79,8 +79,8 @@ def _order_of(client: Client) -> _Order | None:
 def queued(
     queue: str, settings: Settings, workers: int | tuple[int, int], threads: int, say: Say
 ) -> Iterator[Client]:
-    """Jobs of a queue; none is left in it at the end."""
-    # A job that ended is replaced after this time; it is longer while a local client is open.
+    """Jobs of a queue; none is left there at the end."""
+    # A job that ended is replaced after this time, which is longer while a local client is open.
     replaced = dask.config.set({"distributed.deploy.lost-worker-timeout": "15s"})
     with (
         replaced,
@@ -165,7 +165,7 @@ def _worker_arguments(given: list[str], lifetime: tuple[float, float] | None) ->
 
 
 def _wait_for_a_worker(queue: str, client: Client, patience: float, say: Say) -> None:
-    """Wait for the first worker, and say meanwhile what the queue says."""
+    """Wait for the first worker, and meanwhile pass on what the queue says."""
     began, before = time.monotonic(), ""
     while not client.nthreads():
         jobs = [worker.job_id for worker in client.cluster.workers.values() if worker.job_id]
@@ -176,8 +176,8 @@ def _wait_for_a_worker(queue: str, client: Client, patience: float, say: Say) ->
             before = state
         if waited > patience:
             raise InputError(
-                f"no worker has started after {waited:.0f} s of patience ({state}); its jobs are "
-                f"cancelled; ask for less in the cluster file, or set lthdask.patience"
+                f"no worker has started within {waited:.0f} s ({state}), so the jobs are "
+                f"cancelled; ask for less in the cluster file, or set a longer lthdask.patience"
             )
         time.sleep(1)
 
@@ -185,7 +185,7 @@ def _wait_for_a_worker(queue: str, client: Client, patience: float, say: Say) ->
 def _queue_state(queue: str, jobs: list[str]) -> str:
     """Return how many jobs there are and, from Slurm, in which state and why."""
     if queue != "slurm" or not jobs:
-        return f"{len(jobs)} jobs submitted"
+        return "1 job submitted" if len(jobs) == 1 else f"{len(jobs)} jobs submitted"
     asked = ["squeue", "--noheader", "--format=%T (%r)", f"--jobs={','.join(jobs)}"]
     found = subprocess.run(asked, capture_output=True, text=True).stdout.split("\n")
     counts = {line: found.count(line) for line in found if line}

@@ -23,9 +23,9 @@ def local_workers(threads: int = 1) -> int:
 
 
 def start_forkserver() -> None:
-    """Start the process that workers of this machine are forked from, if it does not run.
+    """Start the process that workers of this machine are forked from, unless it runs already.
 
-    Called early, it imports what they need while this process does the same.
+    If started early, it imports what they need while this process does the same.
     """
     for name, value in dask.config.get("distributed.nanny.pre-spawn-environ").items():
         if value is not None:
@@ -69,8 +69,8 @@ def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
 def _interrupted_later() -> Iterator[None]:
     """Block Ctrl-C, which a terminal sends to every process of the command.
 
-    What is started meanwhile, and the workers that come of it, never sees it; the driver
-    does then.
+    Processes that are started meanwhile, and the workers forked from them, never see it. The
+    driver sees it afterwards.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -1,4 +1,4 @@
-"""What lthdask rests on in Dask, in place of its defaults; the cluster file has the last word."""
+"""Settings of Dask that lthdask rests on; the cluster file has the last word."""
 
 MEMORY = {
     # Dask has workers give freed memory back at once, and training asks for it again in the

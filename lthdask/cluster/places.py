@@ -1,4 +1,4 @@
-"""Where workers can be, by name. Known without Dask, so that ``--help`` need not wait for it."""
+"""Where workers can be, by name. It does not import Dask, so ``--help`` need not wait for that."""
 
 QUEUES = {
     "slurm": "SLURMCluster",

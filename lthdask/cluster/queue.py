@@ -45,7 +45,7 @@ class Task:
     length : float
         How long it takes, in any unit: the longest is submitted first.
     then : callable
-        Called on the driver with what came of it: the result, or the exception it raised.
+        Called on the driver with the outcome: the result, or the exception that it raised.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Task:
 
 @dataclass
 class Queue:
-    """Tasks that wait for, or run on, the workers of a client.
+    """Tasks that wait for the workers of a client, or run on them.
 
     Parameters
     ----------
     client : distributed.Client
     watch : callable, optional
-        Called with each event that a running task tells, in another thread.
+        Called with each event that a running task sends, in another thread.
     """
 
     client: Client
@@ -78,11 +78,11 @@ class Queue:
     _name: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def share(self, name: Hashable, load: Callable[[], Any]) -> None:
-        """Share a value; `load` gives it, and gives it again if the workers lose it.
+        """Share a value; `load` reads it, and reads it again if the workers lose it.
 
         It is scattered once, when the first task that needs it is submitted: workers begin with
         the longest tasks while values that only others need are sent. If it cannot be read
-        then, that is what comes of the tasks that need it.
+        then, the tasks that need it end with that error.
         """
         self._loaders[name] = load
 
@@ -99,23 +99,23 @@ class Queue:
                 (self._futures[name],) = self.client.scatter([value], hash=False)
                 return self._futures[name]
             except (CommClosedError, TimeoutError):  # its worker has just died, or is leaving
-                log.warning("no worker was there to be sent %s; sent again", name)
+                log.warning("no worker was there to receive %s; sending it again", name)
                 time.sleep(1)
                 self.client.wait_for_workers(1)
 
     def add(self, task: Task) -> None:
-        """Add a task, also while others run."""
+        """Add a task, even while others run."""
         self._waiting.add(task, task.length)
 
     def workers(self) -> int:
-        """Return how many workers there are, or will be once the queue has started them."""
+        """Return how many workers there are, or will be when the queue has started them."""
         now = time.monotonic()
         if now - self._counted > 1:
             self._workers, self._counted = len(self.client.nthreads()), now
         return max(workers_asked_for(self.client), self._workers, 1)
 
     def run(self) -> None:
-        """Run until no task is left, those included that are added on the way."""
+        """Run until no task is left, including those that are added on the way."""
         landed = as_completed([], with_results=True, raise_errors=False)
         running = dict[str, tuple[Task, Future]]()
         self.client.subscribe_topic(TOPIC, lambda event: self.watch(Event(*event[1])))
@@ -131,7 +131,9 @@ class Queue:
                     (task, _), status = running.pop(future.key), future.status
                     future.release()
                     if status == "cancelled":
-                        log.warning("%s lost its checkpoints with a worker; sent again", task.name)
+                        log.warning(
+                            "%s lost its checkpoints with a worker; sending them again", task.name
+                        )
                         self._forget_what_was_lost(task)
                         self.add(task)
                     else:
@@ -142,7 +144,7 @@ class Queue:
             self.client.unsubscribe_topic(TOPIC)
 
     def _submit_next(self, running: int) -> Iterator[tuple[Task, Future]]:
-        """Submit what there is room for: a task for each worker, so that they begin, then more."""
+        """Submit what there is room for: one task per worker first, so that they begin."""
         workers = self.workers()
         tasks = self._waiting.take(running, workers)
         at_once = max(FEWEST, workers)

@@ -1,8 +1,8 @@
 """cluster.yaml: Dask's own configuration, read strictly.
 
-Dask takes any key in silence, so that a misspelt wall-time is a run on the default one.
-Here every key is checked against the defaults that Dask and dask-jobqueue ship, also in
-sections that are not in use, and what is wrong is named with its line.
+Dask accepts any key in silence, so with a misspelt wall-time, a run uses the default one. Here
+every key is checked against the defaults that Dask and dask-jobqueue ship, even in sections
+that are not in use, and errors name the line.
 """
 
 import os
@@ -63,7 +63,7 @@ class Settings:
 
     @classmethod
     def read(cls, path: Path | None) -> "Settings":
-        """Read a cluster file; without one, everything is as Dask has it.
+        """Read a cluster file; without one, everything is at Dask's defaults.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class Settings:
             raise InputError(f"{path}{line}: {getattr(error, 'problem', error)}") from None
         if node is None or not isinstance(values, dict):
             raise InputError(
-                f"{path}: a cluster file is a mapping of sections, like the one that "
+                f"{path}: a cluster file must be a mapping of sections, like the one that "
                 f"`lthdask cluster-file` writes"
             )
         _check(path, node, _known(), "")
@@ -110,14 +110,14 @@ class Settings:
         if section is None:
             lack = f"{self.file} has no" if self.file else f"{name} needs a cluster file with a"
             raise InputError(
-                f"{lack} section jobqueue.{name}; `lthdask cluster-file` writes one, "
-                f"`cluster` names another"
+                f"{lack} section jobqueue.{name}; `lthdask cluster-file` writes such a file, "
+                f"and `cluster` chooses another one"
             )
         return {key.replace("-", "_"): value for key, value in section.items()}
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Have Dask use what the file says, and before that what lthdask rests on."""
+        """Have Dask use what the file says, on top of what lthdask rests on."""
         if self.file:  # so that processes that are started from here read it, too
             os.environ["DASK_CONFIG"] = str(self.file)
         with dask.config.set(SETTINGS), dask.config.set(self._dasks_own()):
@@ -131,9 +131,9 @@ class Settings:
     def lifetime(self, queue: str) -> tuple[float, float] | None:
         """Return after how many seconds a worker leaves, and how much earlier or later.
 
-        A tenth of the wall-time before its job is killed, at most ten minutes, give or take
-        half of that, so that jobs which began together do not end together; or as
-        ``worker-extra-args`` say. None without a wall-time.
+        It leaves a tenth of the wall-time before its job is killed, at most ten minutes. It does
+        so up to half of that earlier or later, so that jobs that began together do not end
+        together. ``worker-extra-args`` may say otherwise. None without a wall-time.
         """
         section = self.queue(queue)
         arguments = [str(argument) for argument in section.get("worker_extra_args") or []]
@@ -153,7 +153,7 @@ class Settings:
         return seconds(f"{walltime}:00" if queue == "lsf" else walltime) if walltime else None
 
     def _check_lifetime(self, queue: str) -> None:
-        """Refuse a checkpoint interval that ends after the worker, with the arithmetic."""
+        """Refuse a checkpoint interval that ends after the worker does, and show the arithmetic."""
         life, interval = self.lifetime(queue), self.checkpoint_interval
         if life is None or interval < life[0] - life[1]:
             return
@@ -172,7 +172,7 @@ def seconds(walltime: str) -> int:
     """Return a wall-time such as ``04:00:00`` or ``2-12:00:00`` in seconds."""
     found = WALLTIME.fullmatch(walltime)
     if not found:
-        raise ValueError(f"a wall-time is [days-]hours:minutes:seconds; got {walltime!r}")
+        raise ValueError(f"a wall-time must be [days-]hours:minutes:seconds; got {walltime!r}")
     days, hours, minutes, rest = (int(part or 0) for part in found.groups())
     return 86400 * days + 3600 * hours + 60 * minutes + rest
 
@@ -206,7 +206,7 @@ def _check(path: Path, node: yaml.Node, known: Mapping[str, Any], prefix: str) -
         names_are_free = not default or name in ("pre-spawn-environ", "default-task-durations")
         if isinstance(default, dict) and not names_are_free:
             if not isinstance(value_node, yaml.MappingNode):
-                raise InputError(f"{where}: {prefix + name} is a section of keys and values")
+                raise InputError(f"{where}: {prefix + name} must be a section of keys and values")
             _check(path, value_node, default, f"{prefix}{name}.")
         else:
             value = yaml.safe_load(yaml.serialize(value_node))
@@ -219,11 +219,11 @@ def _problem(name: str, value: Any, default: Any) -> str | None:
     if value is None:
         return None
     if name == "deployment" and value not in DEPLOYMENTS:
-        return f"is one of {_listed(DEPLOYMENTS)}"
+        return f"must be one of {_listed(DEPLOYMENTS)}"
     if isinstance(default, list) and not isinstance(value, list):
-        return "is a list"
+        return "must be a list"
     if name in ("cores", "processes", "job-cpu") and not (type(value) is int and value > 0):
-        return "is a whole number above 0"
+        return "must be a whole number above 0"
     try:
         if name in ("memory", "job-mem"):
             parse_bytes(value)
@@ -231,9 +231,9 @@ def _problem(name: str, value: Any, default: Any) -> str | None:
             parse_timedelta(value)
         elif name == "walltime":
             if not isinstance(value, str):  # YAML 1.1 reads 04:00:00 as 14400
-                return 'is a text in quotes, as "04:00:00"'
+                return 'must be text in quotes, such as "04:00:00"'
             if seconds(value) < 60:
-                return "is at least a minute"
+                return "must be at least a minute"
     except (ValueError, TypeError, KeyError) as error:
         return f"cannot be read ({error})"
     return None
@@ -244,7 +244,7 @@ def _listed(names: Any) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested keys as dotted ones: Dask replaces a whole section by a nested one."""
+    """Return nested keys as dotted ones: given a nested one, Dask replaces the whole section."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -1,6 +1,6 @@
 """The window: which tasks are submitted next, and how many of them are in flight.
 
-It knows nothing of Dask, so that the order of a grid can be simulated as it is.
+It knows nothing about Dask, so that the order of a grid can be simulated as it is.
 """
 
 import heapq
@@ -10,14 +10,14 @@ from typing import Generic, TypeVar
 LEAST, MOST = 2, 4
 """Tasks in flight per worker: enough that no worker ever waits for the driver."""
 FEWEST = 8
-"""Workers to submit for, also where there are fewer: a graph of two tasks costs 2 ms, too."""
+"""Workers to submit for, even if there are fewer: a graph of two tasks also costs 2 ms."""
 
 T = TypeVar("T")
 
 
 @dataclass
 class Window(Generic[T]):
-    """What waits to be submitted: the longest first, and of equals the first that came."""
+    """What waits to be submitted: the longest first, and among equals the first that came."""
 
     _waiting: list[tuple[float, int, T]] = field(default_factory=list)
     _added: int = 0
@@ -26,14 +26,14 @@ class Window(Generic[T]):
         return len(self._waiting)
 
     def add(self, task: T, length: float) -> None:
-        """Add a task that takes so long, in any unit."""
+        """Add a task and how long it takes, in any unit."""
         heapq.heappush(self._waiting, (-length, self._added, task))
         self._added += 1
 
     def take(self, in_flight: int, workers: int) -> list[T]:
-        """Return the tasks to submit now, longest first; they wait here no more.
+        """Return the tasks to submit now, longest first, and remove them from here.
 
-        Many at a time, or none: Dask takes 2 ms for each graph.
+        These are many at a time, or none: Dask takes 2 ms for each graph.
         """
         workers = max(FEWEST, workers)
         if in_flight > LEAST * workers:

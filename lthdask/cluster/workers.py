@@ -20,7 +20,7 @@ from lthdask.events import Event
 Workers = int | tuple[int, int] | None
 Say = Callable[[str], None]
 TOPIC = "lthdask"
-"""Topic under which Dask keeps the events that tasks tell."""
+"""Topic under which Dask keeps the events that tasks send."""
 
 
 _told_to_go: WeakSet[Any] = WeakSet()
@@ -33,7 +33,7 @@ def has_to_go(worker: Any) -> bool:
 
 
 class Prepare(WorkerPlugin):  # type: ignore[misc]
-    """Leave in order when told to, take one GPU of several, pass on what Python warns of."""
+    """Leave in order when told to, take one GPU of several, pass on Python's warnings."""
 
     name = "lthdask-prepare"
     shown: Any = None
@@ -66,7 +66,7 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]
             os.environ["CUDA_VISIBLE_DEVICES"] = there[worker.name % len(there)]
 
     def teardown(self, worker: Any) -> None:
-        """Show warnings as before: Dask calls this where the next client prepares a worker anew."""
+        """Show warnings as before; Dask calls this before the next client prepares a worker."""
         if self.shown:
             warnings.showwarning = self.shown
 

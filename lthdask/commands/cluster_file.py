@@ -17,7 +17,7 @@ from lthdask.errors import InputError
 def command(file: Path, force: bool) -> None:
     """Write a commented cluster file, which says where to train.
 
-    FILE is ./cluster.yaml by default, where `run` looks for it. It is - for standard output.
+    FILE is ./cluster.yaml by default, where `run` looks for it. Use - for standard output.
     Most sites change the lines marked with (site).
 
     Exit codes: 0, or 2 if the file is there already or cannot be written.

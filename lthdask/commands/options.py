@@ -112,7 +112,7 @@ whole_study = together(
     _key(
         "--arms",
         "grid.arms",
-        f"What is done with a mask (default: ticket). Any of {', '.join(OWN_ARMS)}.",
+        f"What to do with a mask (default: ticket). Any of {', '.join(OWN_ARMS)}.",
         metavar="LIST",
         shell_complete=completion.list_of(OWN_ARMS),
     ),
@@ -125,7 +125,7 @@ whole_study = together(
     _key(
         "--pruning",
         "pruning.schedule",
-        "Prune all at once, or in --rounds. The rate of a round is --set pruning.rate=0.2.",
+        "Prune all at once, or in --rounds. Set the rate of a round with --set pruning.rate=0.2.",
         type=click.Choice(["one_shot", "iterative"]),
     ),
     _key(
@@ -136,7 +136,7 @@ whole_study = together(
     ),
     _key("--epochs", "recipe.epochs", "Epochs of the dense run, T.", metavar="N"),
     replicates,
-    _key("--seed", "seed", "Every random draw derives from it.", metavar="N"),
+    _key("--seed", "seed", "The number that every random draw derives from.", metavar="N"),
     _key(
         "--device",
         "engine.device",
@@ -165,7 +165,7 @@ where_to_train = together(
     click.option(
         "--scheduler",
         metavar="ADDRESS",
-        help="Address of a running Dask scheduler. Its workers are used.",
+        help="Address of a running Dask scheduler, to use its workers.",
         panel=WHERE,
     ),
     click.option(
@@ -263,7 +263,7 @@ def _worker_count(text: str | None) -> tuple[int, int] | None:
     try:
         least, most = int(low), int(high or low)
     except ValueError:
-        raise InputError(f"`workers` is a number, or MIN..MAX; got {text!r}") from None
+        raise InputError(f"`workers` must be a number, or MIN..MAX; got {text!r}") from None
     if not 1 <= least <= most:
         raise InputError(f"`workers` must be 1 or more, and MIN not above MAX; got {text}")
     return least, most

@@ -29,7 +29,7 @@ CARDS = completion.shipped("published")
     default=1.0,
     show_default=True,
     help="Train this share of the protocol's epochs, milestones and rewind epochs. The numbers "
-    "are then not comparable; only the signatures may be looked at.",
+    "are then not comparable; only the signatures are.",
     panel=STUDY,
 )
 @options.replicates

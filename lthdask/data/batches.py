@@ -21,7 +21,7 @@ from lthdask.streams import Purpose, below, permutation, stream
 
 EVALUATION_BATCH = 250
 EVALUATION_BATCH_ON_A_GPU = 1000
-"""Of small images, by at most 16 models: a GPU is done with 250 before the next are launched."""
+"""For small images and at most 16 models: a GPU is done with 250 before the next are launched."""
 
 
 class Images:
@@ -30,7 +30,7 @@ class Images:
     Parameters
     ----------
     images : Tensor, (N, ...)
-        Of uint8, (N, C, H, W), where they are images.
+        Inputs; images are uint8, (N, C, H, W).
     labels : Tensor of int64, (N,)
     """
 
@@ -42,7 +42,7 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one input; of an image, channels, height and width."""
+        """Shape of one input; for an image: channels, height and width."""
         return tuple(self.images.shape[1:])
 
     def to(self, device: torch.device) -> "Images":
@@ -62,10 +62,10 @@ class Images:
 
 
 class ImageFiles:
-    """Images of one split, decoded from their files as they are needed.
+    """Images of one split, decoded from their files when they are needed.
 
-    Threads decode the next batch while the current one is trained on; processes would not
-    do, because a Dask worker under its nanny may not have children.
+    Threads decode the next batch while the current one is trained on. They are not processes,
+    because a Dask worker under its nanny cannot have children.
     """
 
     decoders = 8
@@ -142,7 +142,8 @@ class Data:
     classes : int
         Number of classes; labels are 0..classes - 1.
     mean, std : Tensor
-        Of the training inputs; of images, of their bytes per channel, (C, 1, 1).
+        Mean and standard deviation of the training inputs; for images, of their bytes per
+        channel, (C, 1, 1).
     augmentation : tuple of str
         As in `lthdask.data.readers.DataSource`.
     """
@@ -157,7 +158,7 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one input; of an image, channels, height and width."""
+        """Shape of one input; for an image: channels, height and width."""
         return self.train.shape
 
     def to(self, device: torch.device) -> "Data":
@@ -187,8 +188,8 @@ class Data:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the (images, labels) of `epoch`, from step `start` on; a child has its own.
 
-        Images are float32, normalised, (batch_size, ...). What is yielded depends on
-        nothing but the arguments.
+        Images are float32, normalised, (batch_size, ...). They depend on nothing but the
+        arguments.
         """
         count, steps = len(self.train), self.steps(batch_size)
         device, shape = self.mean.device, (steps, batch_size)
@@ -222,7 +223,7 @@ class Data:
             yield self._normalised(images), labels
 
     def evaluation_batch(self, models: int = 1) -> int:
-        """Return how many images are evaluated at once, by so many models side by side."""
+        """Return how many images are evaluated at once, by this many models side by side."""
         many = self.mean.is_cuda and self.shape[-1] <= 64 and models <= 16
         return EVALUATION_BATCH_ON_A_GPU if many else EVALUATION_BATCH
 

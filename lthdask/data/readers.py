@@ -21,7 +21,7 @@ from lthdask.streams import Purpose, permutation, stream
 
 LARGEST_IMAGE = 1024
 RESIZED_AT_ONCE = 1000
-"""Images; their floats take four times the memory of their bytes."""
+"""Number of images; their floats take four times the memory of their bytes."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class DataSource:
     validation : int
         Training images that are set aside for validation, at least 1.
     augmentation : tuple of {"flip", "crop", "resized_crop"}
-        Of training images: mirrored left to right with probability 1/2; moved by up to an
-        eighth of their size over a black border; or, for folders, a random part of 8 % to
-        100 % of the image brought to size (Szegedy et al. 2015).
+        What is done to training images: they are mirrored left to right with probability 1/2;
+        moved by up to an eighth of their size over a black border; or, for folders, a random
+        part of 8 % to 100 % of the image is brought to size (Szegedy et al. 2015).
     """
 
     name: str
@@ -77,9 +77,9 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
     source : DataSource
         Which one.
     folder : Path, optional
-        Where its files lie; not needed for digits.
+        Where its files lie; digits need none.
     download : bool
-        Fetch what is missing (torchvision's data sets only). Nothing is, unless asked.
+        Fetch what is missing (torchvision's data sets only).
 
     Raises
     ------
@@ -88,16 +88,18 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         leaves nothing to train on.
     """
     if folder is None and source.name != "digits":
-        raise InputError(f"the data set {source.name!r} is read from disk: give --data DIR")
+        raise InputError(
+            f"the data set {source.name!r} is read from disk; give its folder with `data`"
+        )
     if folder is not None and not folder.is_dir() and not download:
-        raise InputError(f"the data folder {folder} does not exist")
+        raise InputError(f"the data folder {folder} does not exist; choose another one with `data`")
     everything, test, classes = READERS[source.name](source, folder or Path(), download)
     if source.validation >= len(everything):
         raise InputError(
             f"validation takes {source.validation} of {len(everything)} training images "
-            f"and leaves none to train on"
+            f"and leaves none to train on; set a smaller data.validation"
         )
-    # The study's seed has no say: one split for all replicates and seeds.
+    # The study's seed plays no part: all replicates and seeds share one split.
     order = torch.from_numpy(permutation(stream(0, 0, Purpose.ORDER), len(everything)))
     validation = everything.subset(order[: source.validation])
     train = everything.subset(order[source.validation :])
@@ -157,10 +159,12 @@ def _torchvision(name: str, classes: int, by_split: bool) -> Callable[..., Readi
             split = {"split": "train" if train else "test"} if by_split else {"train": train}
             try:
                 found = getattr(torchvision.datasets, name)(folder, download=download, **split)
-            except Exception as error:  # torchvision asserts, unpickles and unzips
+            except (
+                Exception
+            ) as error:  # torchvision asserts, unpickles and unzips, so any error can come of it
                 raise InputError(
                     f"no usable {name} in {folder} ({_first_sentence(error)}); "
-                    f"put its files there, or add --download"
+                    f"put its files there, or set `download`"
                 ) from error
             images = torch.as_tensor(np.asarray(found.data))
             if images.ndim == 3:

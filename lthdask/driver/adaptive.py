@@ -1,10 +1,9 @@
 """Adaptive search: find the frontier of matching tickets without training the whole grid.
 
-For each rewind epoch, the highest threshold whose tickets match the dense run is bisected:
-the corners of the grid first, then the middle of what is left between a threshold that
-matches and one that does not. It rests on one assumption, that a sparser ticket of the same
-k does not match where a denser one fails; where noise breaks it, the frontier is one of
-those that a full grid shows.
+For each rewind epoch, the highest threshold whose tickets match the dense run is found by
+bisection: first the corners of the grid, then the middle between a threshold that matches and
+one that does not. It assumes that a sparser ticket of the same k does not match where a denser
+one fails. Where noise breaks that, the frontier is one of those that a full grid shows.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,9 +30,9 @@ class Search:
     thresholds, rewind_epochs : sequence
         The axes, increasing.
     cost : callable
-        Epochs that it takes to train all cells of a point.
+        Returns the epochs that it takes to train all cells of a point.
     budget : float
-        Epochs to spend at most.
+        The most epochs to spend.
     """
 
     thresholds: Sequence[float]
@@ -45,14 +44,14 @@ class Search:
     asked: set[Point] = field(default_factory=set)
 
     def answer(self, point: Point, matches: bool) -> None:
-        """Take in whether the tickets of a point match the dense run."""
+        """Note whether the tickets of a point match the dense run."""
         self.matched[point] = matches
         self.asked.add(point)
 
     def bracket(self, k: int) -> tuple[int, int]:
         """Return the positions of the last threshold that matches, and of the first that does not.
 
-        -1 and the number of thresholds where none is known.
+        They are -1 and the number of thresholds where none is known.
         """
         known = {i: self.matched.get((t, k)) for i, t in enumerate(self.thresholds)}
         first = min((i for i, m in known.items() if m is False), default=len(known))
@@ -62,7 +61,7 @@ class Search:
     def next(self) -> list[Point]:
         """Return the points to train now, as far as the budget allows.
 
-        None while all that matter are under way, and at the end.
+        There are none while all that matter are under way, and at the end.
         """
         corners = [
             (t, k)
@@ -117,7 +116,7 @@ class Exploration:
     left : iterable of Cell
         Those of them that are to be trained.
     share : float
-        Of the grid's epochs, to spend at most.
+        Share of the grid's epochs to spend at most.
     """
 
     def __init__(
@@ -140,7 +139,7 @@ class Exploration:
             self._answer(point)
 
     def ended(self, cell: Cell) -> None:
-        """Take in that a cell has ended."""
+        """Note that a cell has ended."""
         self.left.discard(cell)
         if cell.arm == "ticket":
             self._answer((cell.threshold, cell.rewind_epoch))
@@ -155,7 +154,7 @@ class Exploration:
         return asked
 
     def reasons(self) -> Mapping[Cell, str]:
-        """Return why each cell that is left was not asked for."""
+        """Return why each remaining cell was not asked for."""
         return {
             cell: self.search.reason((cell.threshold, cell.rewind_epoch))
             for cell in sorted(self.left)
@@ -168,7 +167,7 @@ class Exploration:
         return epochs_to_train(self.study, self._new(point), 0)
 
     def _answer(self, point: Point) -> None:
-        """Tell the search about a point of which all tickets have ended."""
+        """Tell the search about a point whose tickets have all ended."""
         tickets = [cell for cell in self.points[point] if cell.arm == "ticket"]
         if self.left.isdisjoint(tickets):
             self.search.answer(point, self._match(tickets))

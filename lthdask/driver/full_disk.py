@@ -1,4 +1,4 @@
-"""A disk that is full, or may not be written: the run ends in one sentence, and loses nothing."""
+"""A disk that is full or not writable: the run ends with one sentence, and loses nothing."""
 
 import errno
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def raise_if_full(outcome: Exception) -> None:
-    """Raise what came of a task if that is no fault of the task, but of the disk."""
+    """Raise a task's error if the disk is to blame, and not the task."""
     if isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
         raise outcome
 
 
 @contextmanager
 def said_when_full(folder: Path) -> Iterator[None]:
-    """Say in one sentence that nothing can be written any more."""
+    """Say in one sentence that nothing more can be written."""
     try:
         yield
     except OSError as error:
@@ -26,5 +26,5 @@ def said_when_full(folder: Path) -> Iterator[None]:
             raise
         raise InputError(
             f"cannot write to {error.filename or folder}: {error.strerror}; make room, and "
-            f"run the same command again: what is done is kept"
+            f"run the same command again; what is done is kept"
         ) from None

@@ -1,4 +1,4 @@
-"""Opening a study: what its folder holds, whether it can be gone on with, and what is left."""
+"""Opening a study: what its folder holds, whether it can be continued, and what is left."""
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -37,9 +37,9 @@ class Remaining:
     cells : list of Cell
         Longest first.
     replicates : list of int
-        Those that have something to be trained.
+        Replicates that have something to train.
     dense_runs : set of int
-        Those of them whose dense run is to be trained.
+        Replicates whose dense run is to be trained.
     every : collection of Cell
         Every cell of the study.
     """
@@ -60,14 +60,14 @@ class Opened:
     options : Options
     folder : Folder
     manifest : Manifest or None
-        None if the study was not begun.
+        None if the study has not been started.
     axes : mapping of str to list
-        The axes of the study's cells: new values come last, so that what is in the cube keeps its
-        place.
+        The axes of the study's cells. New values come last, so that everything in the cube keeps
+        its place.
     cells : mapping of Cell to Status
         Every cell of the study.
     engine : Engine
-        The one to ask a worker for: what was used before, if anything was.
+        The engine to ask a worker for: the one that was used before, if there was one.
     """
 
     study: Study
@@ -81,7 +81,7 @@ class Opened:
     def remaining(self) -> Remaining:
         """Return what is left to train.
 
-        It includes cells that are done, but whose final weights others still need and have lost.
+        This includes cells that are done, but whose final weights are lost and still needed.
         """
         wanted = {Status.PENDING, Status.SKIPPED}
         if self.options.retry_failed:
@@ -97,7 +97,7 @@ class Opened:
                 unfinished.add(awaited)
                 awaited = self.study.waits_for(awaited)
         trained = self.manifest.checkpoints.keys() if self.manifest else set()
-        # Failed cells need no dense run: theirs may be what failed.
+        # Failed cells do not call for a dense run: theirs may be what failed.
         needing = wanted | {Status.DONE, Status.DIVERGED}
         dense_runs = {c.replicate for c, status in self.cells.items() if status in needing}
         dense_runs -= trained
@@ -118,7 +118,8 @@ def driving_study(
     Raises
     ------
     InputError
-        As :func:`open_study`; also if another driver is at work, or the folder cannot be written.
+        As for :func:`open_study`; also if another driver is at work, or the folder is not
+        writable.
     """
     _require_together(study, options)
     folder = _folder(study, out)
@@ -131,7 +132,7 @@ def driving_study(
 
 
 def open_study(study: Study, out: str | Path | None = None, options: Options = Options()) -> Opened:
-    """Look at the folder of a study, which need not exist; nothing is written.
+    """Look at the folder of a study, which need not exist, and write nothing.
 
     Parameters
     ----------
@@ -143,8 +144,8 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     Raises
     ------
     InputError
-        If it cannot be written, or holds another study, or one that cannot grow to this; or the
-        options do not fit the study.
+        If it cannot be written, or contains another study or one that cannot grow to this, or
+        if the options do not fit the study.
     """
     _require_together(study, options)
     folder = _folder(study, out)
@@ -164,7 +165,7 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
 
 
 def epochs_to_train(study: Study, cells: Iterable[Cell], dense_runs: int) -> int:
-    """Return how many epochs it takes to train so many dense runs and these cells."""
+    """Return how many epochs it takes to train this many dense runs and these cells."""
     epochs = study.recipe.epochs
     return dense_runs * epochs + sum(epochs - cell.first_epoch for cell in cells)
 
@@ -177,9 +178,9 @@ def extent_of(study: Study, manifest: Manifest, layers: list[str]) -> Extent:
 
 
 def _finish_growing(folder: Folder) -> None:
-    """Let the cube be what the manifest says: of this format, and as large.
+    """Bring the cube to the format and the size that the manifest says.
 
-    An earlier version of lthdask may have made it, and a growth may have been killed.
+    An earlier version of lthdask may have made it, or a growth may have been killed.
     """
     manifest, text = folder.manifest(), folder.study()
     if manifest is None or text is None or not folder.cube.exists():
@@ -193,9 +194,11 @@ def _finish_growing(folder: Folder) -> None:
         changed = grow(folder.cube, extent, about)
     if now != manifest:
         folder.write_manifest(now)
-        log.warning("an earlier version of lthdask made %s; it is up to date now", folder.path)
+        log.warning(
+            "%s was made by an earlier version of lthdask; it is up to date now", folder.path
+        )
     elif changed:
-        log.warning("the axes of %s were not those of its manifest; they are now", folder.cube)
+        log.warning("the axes of %s did not match its manifest; they do now", folder.cube)
 
 
 def _folder(study: Study, out: str | Path | None) -> Folder:
@@ -205,9 +208,14 @@ def _folder(study: Study, out: str | Path | None) -> Folder:
 def _require_together(study: Study, options: Options) -> None:
     """Refuse options that do not fit the study."""
     if options.adaptive is not None and study.iterative:
-        raise InputError("iterative pruning trains every round; it leaves no cell to be skipped")
+        raise InputError(
+            "iterative pruning trains every round, so no cell can be skipped; leave out `adaptive`"
+        )
     if options.masks_only and study.pruning.needs_gradients:
-        raise InputError(f"{study.pruning.score} masks are those of epoch 0: none to compare")
+        raise InputError(
+            f"{study.pruning.score} masks come from epoch 0 alone, so there are none to compare; "
+            f"leave out `masks_only`"
+        )
 
 
 def _require_growth(study: Study, folder: Folder) -> None:
@@ -217,14 +225,15 @@ def _require_growth(study: Study, folder: Folder) -> None:
     before = Study.parse(text, str(folder.path / "study.yaml"))
     if lines := before.differences(study):
         raise InputError(
-            f"the folder {folder.path} holds another study; choose another one with `out`, or "
-            f"give the same settings: " + "; ".join(lines)
+            f"the folder {folder.path} contains another study; choose another folder with `out`, "
+            f"or give the same settings: " + "; ".join(lines)
         )
     kept, last = before.kept_until, study.grid.rewind_epochs[-1]
     if last > kept:
         raise InputError(
             f"the grid cannot grow to rewind epoch {last}: the folder {folder.path} keeps "
-            f"complete states of its dense runs until epoch {kept}; choose another one with `out`"
+            f"complete states of its dense runs only until epoch {kept}; "
+            f"choose another folder with `out`"
         )
 
 
@@ -239,7 +248,7 @@ def _engine(study: Study, folder: Folder, manifest: Manifest | None) -> Engine:
         asked = getattr(study.engine, name)
         if asked not in ("auto", used):
             raise InputError(
-                f"the folder {folder.path} was computed with engine.{name} {used}, and "
+                f"the folder {folder.path} was computed with engine.{name} {used}, but "
                 f"{asked} is asked for; choose another folder with `out`, or the same engine"
             )
     return engine

@@ -19,7 +19,7 @@ from lthdask.training.pace import epoch_seconds
 from lthdask.worker.work import Work
 
 CUBE_BYTES_PER_CELL = 6 * 4096
-"""Six files, each at least a block of the file system."""
+"""Bytes of six files, each at least a block of the file system."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class Plan:
     Attributes
     ----------
     cells : list of Cell
-        Those to be trained, longest first.
+        Cells to be trained, longest first.
     done : int
         Cells that need no training any more.
     dense_runs : int
         Dense runs to be trained.
     epochs : int
-        To be trained, dense runs included.
+        Epochs to be trained, dense runs included.
     disk : int
         Bytes to be written.
     seconds_per_epoch : float or None
-        On one worker, evaluation included; None where it is not known.
+        Time of an epoch on one worker, evaluation included; None if it is not known.
     source : str
         Where `seconds_per_epoch` comes from, or why it is not known.
     """
@@ -53,7 +53,7 @@ class Plan:
     source: str
 
     def seconds(self, workers: int, epochs: int) -> float | None:
-        """Return how long so many workers need, for `epochs` in a dense run, or None."""
+        """Return how long this many workers need, with `epochs` in a dense run, or None."""
         if self.seconds_per_epoch is None:
             return None
         waves = -(-self.dense_runs // workers) * epochs
@@ -71,8 +71,8 @@ def plan(
 ) -> Plan:
     """Return what :func:`lthdask.run` would do with the same arguments.
 
-    The time of an epoch is that of earlier cells; without any, it is measured if cells
-    would train `here`, on this machine.
+    The time of an epoch is that of earlier cells. Without any, it is measured, if cells would
+    train `here`, on this machine.
     """
     opened = open_study(study, out, options)
     left = opened.remaining()
@@ -97,7 +97,7 @@ def plan(
 
 
 def checkpoint_bytes(study: Study) -> int:
-    """Return the size of the checkpoints of one dense run, but for their headers."""
+    """Return the size of the checkpoints of one dense run, without their headers."""
     network = study.outline()
     weights = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     settings = study.recipe.optimizer
@@ -114,7 +114,8 @@ def _from_earlier_cells(folder: Folder) -> tuple[float, str] | None:
     results = read_results(folder.path)
     per_epoch = (results.seconds / results.epochs_trained).values
     known = per_epoch[np.isfinite(per_epoch)]
-    return (float(np.median(known)), f"{len(known)} earlier cells") if len(known) else None
+    source = "1 earlier cell" if len(known) == 1 else f"{len(known)} earlier cells"
+    return (float(np.median(known)), source) if len(known) else None
 
 
 def _measured(opened: Opened, data: str | Path | None) -> tuple[float | None, str]:

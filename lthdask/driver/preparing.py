@@ -43,7 +43,7 @@ def surroundings(queue: Queue, work: Work) -> Surroundings:
 
 
 def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
-    """Write down what the study is and how it is computed, and make its cube, or let it grow."""
+    """Write down what the study is and how it is computed, and make its cube or grow it."""
     study, folder = opened.study, opened.folder
     manifest = _manifest(opened, around)
     folder.write_study(study.to_yaml())
@@ -61,7 +61,7 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
 
 
 def _manifest(opened: Opened, around: Surroundings) -> Manifest:
-    """Return the manifest of this run, which goes on from the one before."""
+    """Return the manifest of this run, which continues the one before."""
     versions = _versions()
     before = opened.manifest or Manifest(
         versions, platform.node(), around.choice.engine, around.choice.reason, "", {}, 0
@@ -70,7 +70,10 @@ def _manifest(opened: Opened, around: Surroundings) -> Manifest:
         changes = (
             f"{n} {earlier.get(n)} → {v}" for n, v in versions.items() if earlier.get(n) != v
         )
-        log.warning("computed in part with other versions, bits may differ: %s", ", ".join(changes))
+        log.warning(
+            "part of the study was computed with other versions, so bits may differ: %s",
+            ", ".join(changes),
+        )
         before = replace(before, earlier_versions=(*before.earlier_versions, earlier))
     return replace(
         before,

@@ -36,7 +36,7 @@ class _Drawn:
 
 _drawn: WeakKeyDictionary[Checkpoint, _Drawn] = WeakKeyDictionary()
 KEPT_MASKS = 64
-"""Of each dense run: 140 MB of MobileNetV2, and 9 or, of LAMP, 18 MB of scores."""
+"""Masks kept for each dense run: 140 MB with MobileNetV2, and 9 MB of scores (LAMP: 18 MB)."""
 
 
 def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None = None) -> Ticket:
@@ -49,8 +49,8 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
     dense : mapping of int to Checkpoint
         Those of `lthdask.study.Study.checkpoints_for`, by epoch.
     before : Ticket, optional
-        Final weights and mask of the cell that this one waits for: of iterative pruning
-        the round before, of a child its sibling.
+        Final weights and mask of the cell that this one waits for: the round before in
+        iterative pruning, the sibling of a child.
 
     Notes
     -----
@@ -112,9 +112,9 @@ def _spared(experiment: Experiment) -> frozenset[str]:
 def _tickets(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Drawing:
     """Draw the mask of a ticket and of its controls, with its cutoffs.
 
-    All rewind epochs and arms of a threshold share it, and all thresholds the scores, but for
-    SynFlow and iterative rounds, which score what is left anew: what takes as long as an
-    epoch of a small study is computed once per worker.
+    Scoring takes as long as an epoch of a small study, so it is done once per worker. All
+    rewind epochs and arms of a threshold share the mask. All thresholds share the scores,
+    except with SynFlow and iterative rounds, which score what is left again.
     """
     epoch = experiment.mask_epoch
     trained = (
@@ -173,7 +173,7 @@ def _scores(
     final: dict[str, Tensor],
     before: Mask | None,
 ) -> dict[str, Tensor]:
-    """Score the weights of each layer that is not spared, and that are not pruned before."""
+    """Score the weights that are not pruned yet, in each layer that is not spared."""
     pruning, spared = experiment.pruning, _spared(experiment)
     living = {
         name: before[name] if before else torch.ones_like(weight, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The experiment: everything that a training run depends on but its replicate, mask and start."""
+"""The experiment: what a training run depends on, besides its replicate, mask and start."""
 
 import functools
 from collections.abc import Hashable, Iterator
@@ -24,7 +24,7 @@ _idle: dict[Hashable, list[nn.Module]] = {}
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a training run depends on but its replicate, mask and start.
+    """Everything that a training run depends on, besides its replicate, mask and start.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class Experiment:
             network = idle.pop()
         except IndexError:
             network = _laid_out(deepcopy(self.outline()).to_empty(device=device))
-        yield network  # one that something went wrong with is not lent again
+        yield network  # a network that failed is not lent again
         network.zero_grad()
         idle.append(network)
 

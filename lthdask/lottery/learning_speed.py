@@ -30,9 +30,9 @@ def learning_speed(
     Returns
     -------
     dict of str to float
-        ``early_stop_iteration``, of the lowest validation loss, the first of several;
-        ``early_stop_test_accuracy`` there; ``iterations_to_dense``, until the validation
-        accuracy first reached the dense one's, NaN if it never did.
+        ``early_stop_iteration``, where the validation loss was lowest (the first of several);
+        ``early_stop_test_accuracy``, the test accuracy there; ``iterations_to_dense``, until
+        the validation accuracy first reached that of the dense run, NaN if it never did.
 
     Examples
     --------

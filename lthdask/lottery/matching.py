@@ -1,4 +1,4 @@
-"""What "matches" means: as accurate as the dense network, but for the study's margin."""
+"""What "matches" means: as accurate as the dense network, within the study's margin."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def matches(difference: Any, margin: float = 0.0) -> Any:
     difference : float or array
         The accuracy minus the one that it is compared with.
     margin : float
-        How far below it still matches, in [0, 1].
+        How far below the other one it still matches, in [0, 1].
 
     Returns
     -------

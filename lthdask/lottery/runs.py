@@ -26,7 +26,7 @@ Epochs = Iterator[tuple[Checkpoint, Outcome]]
 
 
 def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
-    """Return the engine for an experiment, whose own need only have the device in common.
+    """Return the engine for an experiment; its own engine need only have the same device.
 
     On a GPU, as many cells are trained side by side as fit into its memory.
 
@@ -48,7 +48,7 @@ def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
 
 
 def _some_steps(experiment: Experiment) -> Iterator[object]:
-    """Train the first steps of a dense run, on the threads of a cell; nothing comes of it."""
+    """Train the first steps of a dense run, on the threads of a cell, and keep nothing."""
     data, recipe, engine = experiment.data, experiment.recipe, experiment.engine
     # One more than is asked for: the last step of an epoch is followed by an evaluation.
     images = torch.arange((ROUNDS + 2) * recipe.batch_size) % len(data.train)
@@ -86,7 +86,7 @@ def train_dense(
     checkpoint : Checkpoint
         Checkpoints 0, 1, ..., T, or those after `start`; 0 is before the first step.
     metrics : EpochMetrics or None
-        Of the epoch; None for checkpoint 0 and inside an epoch.
+        Metrics of the epoch; None for checkpoint 0 and inside an epoch.
     """
     network = experiment.build(replicate)
     if start is None:
@@ -134,13 +134,13 @@ def train_tickets(
     due : callable
         As in :func:`lthdask.training.loop.train`.
     arm : str
-        Of all of them, or another one that is trained in the same way.
+        Arm of all of them, or another one that is trained in the same way.
 
     Yields
     ------
     Progress
-        Of each ticket what :func:`train_ticket` finds, when it does; `Diverged`, and any state,
-        once its loss is no longer finite.
+        For each ticket, what :func:`train_ticket` yields at that point. Once its loss is no
+        longer finite, it is `Diverged`, with any state.
     """
     if len(starts) == 1:
         try:
@@ -193,7 +193,7 @@ def _trained_as(experiment: Experiment, arm: str) -> tuple[Recipe, int]:
 
 
 def errors_on_line(experiment: Experiment, one: Checkpoint, other: Checkpoint) -> list[float]:
-    """Return the test errors between two children, as of :mod:`lthdask.lottery.stability`."""
+    """Return the test errors between two children; see :mod:`lthdask.lottery.stability`."""
     torch.set_num_threads(experiment.engine.threads)
     with experiment.borrowed() as network:
         return errors_between(network, experiment.data, experiment.engine, one, other)
@@ -207,7 +207,7 @@ def densities(
     Returns
     -------
     network : dict of str to float
-        ``density``, of its prunable weights, and ``parameters_left``, of all its parameters.
+        ``density`` among its prunable weights, and ``parameters_left`` among all parameters.
     layers : dict of str to dict of str to float
         Name of the prunable weight → ``density`` and ``dead_channels``, its output channels
         without a single weight.

@@ -15,7 +15,7 @@ from lthdask.training.checkpoint import Checkpoint
 
 @dataclass(frozen=True, eq=False)
 class Ticket:
-    """A sparse network at the start of its training; of a control, what stands in its place.
+    """A sparse network at the start of its training, or what a control puts in its place.
 
     Attributes
     ----------
@@ -38,9 +38,9 @@ class Ticket:
 
 
 def masked(checkpoint: Checkpoint, mask: Mask) -> Checkpoint:
-    """Return a copy of `checkpoint` with what the mask prunes at zero, momentum included.
+    """Return a copy of `checkpoint` with everything that the mask prunes set to zero.
 
-    A weight at zero whose momentum is not would come back to life at the next step.
+    Momentum is set to zero, too: else it would revive the weight at the next step.
     """
 
     def zeroed(name: str, tensor: Tensor) -> Tensor:

@@ -38,10 +38,10 @@ class Network:
     name : str
         One of `NETWORKS`.
     form : {"imagenet", "small"}
-        Of MobileNetV2: strides for 224 pixels (32 in all, so that a 32-pixel image ends
+        MobileNetV2's strides: those for 224 pixels (32 in all, so that a 32-pixel image ends
         as one pixel), or stem and first strided stage at stride 1.
     width : float
-        Of MobileNetV2: the multiplier of its channels, more than 0.
+        Multiplier of MobileNetV2's channels, more than 0.
     """
 
     name: str
@@ -94,9 +94,9 @@ class Depthwise(nn.Conv2d):
 def has_few_pixels(images: Tensor) -> bool:
     """Return whether a depthwise convolution of these images is better written out.
 
-    On a CPU, its gradient over 2×2 pixels takes ten times as long otherwise (oneDNN in PyTorch
-    2.15), and over one pixel it reads uninitialised memory in bfloat16. Over one pixel, it is a
-    single product on any device.
+    On a CPU, its gradient over 2×2 pixels otherwise takes ten times as long (oneDNN in PyTorch
+    2.15), and over one pixel it reads uninitialised memory in bfloat16. Over one pixel, the
+    convolution is a single product on any device.
     """
     return images.shape[2:].numel() <= (4 if images.is_cpu else 1)
 
@@ -104,7 +104,7 @@ def has_few_pixels(images: Tensor) -> bool:
 def written_out(images: Tensor, weight: Tensor, stride: int) -> Tensor:
     """Return images (N, C, H, W) under 3×3 weights (C, 3, 3), as a sum of products.
 
-    It has a term for each two pixels, of output and input, that are neighbours.
+    There is one term for each output pixel and each input pixel next to it.
     """
     if images.shape[2:] == (1, 1):
         return (images * weight[:, 1, 1, None, None]).to(images.dtype)
@@ -127,11 +127,10 @@ def written_out(images: Tensor, weight: Tensor, stride: int) -> Tensor:
 def mobilenet_v2(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return torchvision's MobileNetV2 (Sandler et al. 2018), without dropout.
 
-    Without, because a draw inside the network would tie its result to how often it has
-    been called, and a resumed run must equal an undisturbed one. 2,236,682 parameters at
-    width 1 with 10 classes.
+    Dropout would tie the network's result to how often it has been called, and a resumed run
+    must equal an undisturbed one. There are 2,236,682 parameters at width 1 with 10 classes.
     """
-    import torchvision.models  # here: it takes as long as torch, and the driver needs it not
+    import torchvision.models  # here: it takes as long as torch, and the driver can do without
 
     stages = [list(stage) for stage in SEVEN_STAGES]
     if network.form == "small":
@@ -178,8 +177,8 @@ class ResNet20(nn.Module):
     """ResNet-20 for small images (He et al. 2016, section 4.2).
 
     The two shortcuts that change shape are 1×1 convolutions, as in the lottery ticket
-    literature's code, which makes 272,474 parameters with 10 classes; initialised as in
-    He et al. 2015.
+    literature's code, which makes 272,474 parameters with 10 classes. Weights are initialised
+    as in He et al. 2015.
     """
 
     def __init__(self, classes: int) -> None:
@@ -208,7 +207,7 @@ def resnet20(network: Network, shape: Shape, classes: int) -> nn.Module:
 def lenet_300_100(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return LeNet-300-100, Glorot-normal as in Frankle & Carbin 2019, figure 2.
 
-    It takes inputs of any shape; 266,610 parameters on MNIST.
+    It takes inputs of any shape, and has 266,610 parameters on MNIST.
     """
     widths = (math.prod(shape), 300, 100, classes)
     layers: list[nn.Module] = [nn.Flatten()]

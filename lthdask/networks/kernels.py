@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 TILE = (32, 128)
-"""Rows and columns that a program works on at once. This and the next two: as measured fastest,
-or nearly, on an H100, for four layers of MobileNetV2 at 32×32 pixels and 16 models."""
+"""Rows and columns that a program works on at once. This and the next two measured fastest, or
+nearly so, on an H100, for four layers of MobileNetV2 at 32×32 pixels and 16 models."""
 PART = (32, 64)
-"""The same, of a program that adds up rows."""
+"""The same for a program that adds up rows."""
 PROGRAMS = 1024
-"""That share a sum over many rows."""
+"""Programs that share a sum over many rows."""
 FEWEST = 4
-"""Tiles that each of them adds up at least, if there are so many."""
+"""Tiles that each of them adds up at least, if there are that many."""
 CLOSE = {torch.float32: 5e-3, torch.bfloat16: 2e-2}
 """How far a kernel may be from PyTorch's in float32: some of those multiply in TF32."""
 
@@ -209,7 +209,7 @@ def _statistics(
     two = tl.sum(squares, 0) / rows
     middle = tl.load(x + channel, there, 0.0).to(tl.float32) + one
     variance = tl.maximum(two - one * one, 0.0)
-    variance = tl.where(two == two, variance, two)  # what is no number stays none
+    variance = tl.where(two == two, variance, two)  # NaN stays NaN
     tl.store(mean + channel, middle, there)
     tl.store(scale + channel, 1.0 / tl.sqrt(variance + eps), there)
     before = tl.load(running_mean + channel, there, 0.0)
@@ -235,7 +235,7 @@ def _normalise(
     middle, factor, gain, offset = _of_channels(mean, scale, weight, bias, channel, there)
     value = (tl.load(x + at, inside, 0.0).to(tl.float32) - middle[None, :]) * factor[None, :]
     value = value * gain[None, :] + offset[None, :]
-    if RELU6:  # what is no number stays none
+    if RELU6:  # NaN stays NaN
         value = tl.where(value < 0.0, 0.0, tl.where(value > 6.0, 6.0, value))
     tl.store(y + at, value.to(y.dtype.element_ty), inside)
 
@@ -355,7 +355,7 @@ def batch_norm(
 
 
 def require_right(device: torch.device) -> None:
-    """Have the kernels do a little on a device, and compare it with what PyTorch does there.
+    """Run the kernels on a little data, and compare the results with PyTorch's.
 
     Raises
     ------
@@ -402,4 +402,4 @@ def _require_close(
     for one, other in pairs:
         off = ((one.float() - other).norm() / other.norm()).item()
         if not off < CLOSE[ours.dtype]:
-            raise RuntimeError(f"a kernel is {off:.1%} off what PyTorch computes")
+            raise RuntimeError(f"a kernel is off by {off:.1%} from what PyTorch computes")

@@ -75,8 +75,8 @@ class Stack:
 def stack(network: nn.Module, models: int, kernels: bool = True) -> Stack:
     """Return `models` copies of a network side by side, on its device.
 
-    Its layers are exchanged where every part of it is known to keep the models apart; on a
-    GPU, some for `kernels` of ours if asked, where they do what PyTorch's do.
+    Its layers are exchanged where every part of it is known to keep the models apart. On a
+    GPU, `kernels` exchanges some for our own kernels, where those do what PyTorch's do.
     """
     layered = all(map(_is_known, network.modules()))
     like = next(network.parameters())
@@ -86,13 +86,13 @@ def stack(network: nn.Module, models: int, kernels: bool = True) -> Stack:
 
 @functools.cache
 def _kernels_are_right(device: torch.device) -> bool:
-    """Return whether `lthdask.networks.kernels` does there what PyTorch does; else warn of it."""
+    """Return whether `lthdask.networks.kernels` does there what PyTorch does; warn if not."""
     try:
         from lthdask.networks.kernels import require_right
 
         require_right(device)
-    except Exception as problem:  # no Triton, no compiler for it, a GPU that it does not know
-        warnings.warn(f"cohorts are trained without kernels of ours: {problem}", stacklevel=2)
+    except Exception as problem:  # no Triton, no compiler for it, or an unknown GPU
+        warnings.warn(f"cohorts are trained without our own kernels: {problem}", stacklevel=2)
         return False
     return True
 
@@ -222,7 +222,7 @@ class _FusedBatchNorm2d(_BatchNorm2d):
 
 
 def _fuse(layer: Any) -> None:
-    """Exchange a layer for one that runs in a kernel of ours."""
+    """Exchange a layer for one that runs in one of our own kernels."""
     if isinstance(layer, _Depthwise):
         layer.__class__ = _FusedDepthwise
     elif isinstance(layer, nn.BatchNorm2d):
@@ -269,7 +269,7 @@ def _is_known(module: nn.Module) -> bool:
             return (module.start_dim, module.end_dim) == (1, -1)
         case nn.Dropout():
             return module.p == 0
-    # torchvision's by name: importing it takes as long as importing torch.
+    # torchvision's are known by name: importing it takes as long as importing torch.
     kind = type(module)
     of_torchvision = kind.__module__.startswith("torchvision.") and kind.__name__ in TORCHVISION
     return of_torchvision or kind in (*LAYERS, *CHANNELWISE, *CONTAINERS)

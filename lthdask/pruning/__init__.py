@@ -1,1 +1,1 @@
-"""Which weights may go: the rule, the scores, the masks and how far they are apart."""
+"""Which weights are pruned: the rule, the scores, the masks, and how far masks are apart."""

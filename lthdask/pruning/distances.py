@@ -1,8 +1,8 @@
 """Mask distances: how much the masks of two dense epochs differ, before any cell is trained.
 
-The early-bird diagram (You et al., "Drawing Early-Bird Tickets", ICLR 2020, section 3):
-where the mask that an epoch's weights would give hardly changes any more, the ticket is
-known already. Here for single weights, and every pair of epochs.
+This is the early-bird diagram (You et al., "Drawing Early-Bird Tickets", ICLR 2020, section
+3): once the mask that an epoch's weights would give hardly changes any more, the ticket is
+known. Here it is drawn for single weights, and for every pair of epochs.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ def distances(masks: Iterable[Mask]) -> NDArray[np.float64]:
     Parameters
     ----------
     masks : iterable of Mask
-        Those of N epochs, of the same network.
+        Masks of the same network at N epochs.
 
     Returns
     -------
@@ -52,17 +52,17 @@ def distances(masks: Iterable[Mask]) -> NDArray[np.float64]:
 def suggested(distances_: NDArray[np.float64], density: float) -> list[int]:
     """Return the rewind epochs that are worth running, judged by the masks alone.
 
-    From the epoch on whose mask is all but the last one, the weights that matter are
-    decided, and a later k is closer and closer to fine-tuning: it and every doubling on the
-    way there are suggested, and 0, which the others are compared with.
+    From the first epoch whose mask nearly equals the last one, the weights that matter are
+    decided, and a later k is ever closer to fine-tuning. Suggested are that epoch, every
+    doubling on the way there, and 0, which the others are compared with.
 
     Parameters
     ----------
     distances_ : ndarray, (T + 1, T + 1)
-        Of epochs 0..T.
+        Distances between the masks of epochs 0..T.
     density : float
-        Of the masks: two random ones differ in 2 · density · (1 − density), to which a
-        distance is compared.
+        Density of the masks: two random ones differ in 2 · density · (1 − density), with which
+        a distance is compared.
 
     Examples
     --------

@@ -1,10 +1,10 @@
 """Masks: which weights of a network survive pruning.
 
 A mask maps the name of each prunable weight to a boolean tensor of that weight's shape,
-``True`` where the weight survives. Weights are ranked by a score; those with the lowest
-scores go, exactly as many as asked, equal scores by position. A higher threshold therefore
-always keeps a subset of what a lower one keeps; so does a later round of iterative pruning,
-whose ranking leaves out what is pruned already.
+``True`` where the weight survives. Weights are ranked by a score. Exactly as many as asked are
+pruned, lowest scores first, equal scores by position. A higher threshold therefore always keeps
+a subset of what a lower one keeps. So does a later round of iterative pruning, whose ranking
+leaves out what is pruned already.
 """
 
 import math
@@ -50,9 +50,9 @@ def draw_mask(
         The mask of the round before. What it prunes stays pruned, counts among those that
         are asked for, and is not scored.
     scores : mapping of str to Tensor, optional
-        Of the weights that are not spared and that `before` does not prune, as of
-        :func:`lthdask.pruning.scores.scored`, the same for every threshold; where the score needs
-        no more than the weights, they are computed if they are not given.
+        Scores of the weights that are not spared and that `before` does not prune, from
+        :func:`lthdask.pruning.scores.scored`. They are the same for every threshold. If they are
+        not given, they are computed, provided that the score needs no more than the weights.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def draw_mask(
     Raises
     ------
     InputError
-        If `before` prunes more than is asked for, or a score is not a number.
+        If `before` prunes more than asked, or a score is not a number.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def draw_mask(
 
 
 def _share(threshold: float, rate: float, usual: float) -> float:
-    """Return the share of a layer that is pruned when `threshold` of the usual ones is.
+    """Return the share to prune of a layer with its own rate, where `threshold` is the usual one.
 
     Both are pruned for the same number of rounds: ``ln(1 − threshold) / ln(1 − usual)``.
     """
@@ -122,14 +122,14 @@ def _share(threshold: float, rate: float, usual: float) -> float:
 
 
 def _floor(share: float, count: int) -> int:
-    """Return ⌊share · count⌋ of the decimal that was written: 0.29 of 100 is 29, not 28."""
+    """Return ⌊share · count⌋ for the decimal as written: 0.29 of 100 is 29, not 28."""
     return int(Fraction(str(share)) * count)
 
 
 def _without_lowest(scores: Tensor, count: int) -> tuple[Tensor, float]:
     """Return which scores are left without the `count` lowest, and the lowest of those left.
 
-    An order statistic, because interpolated quantiles do not give exact counts.
+    It is an order statistic, because interpolated quantiles do not give exact counts.
     """
     # In NumPy: torch's kthvalue and comparisons took seven times as long.
     values = scores.cpu().numpy()
@@ -161,15 +161,15 @@ def _in_order(values: NDArray[Any], index: int) -> float:
 def random_mask(mask: Mask, spared: frozenset[str], seed: int, replicate: int) -> dict[str, Tensor]:
     """Return a mask that keeps as many weights of each layer as `mask`, at random places.
 
-    The layers keep their densities, as where Frankle et al., "Pruning neural networks at
-    initialization: why are we missing the mark?" (ICLR 2021, section 5), shuffle masks
-    within each layer. One random order per layer and replicate decides, so masks of a
-    replicate nest like those they are made after.
+    The layers keep their densities, as when Frankle et al. shuffle masks within each layer
+    ("Pruning neural networks at initialization: why are we missing the mark?", ICLR 2021,
+    section 5). One random order per layer and replicate decides, so masks of a replicate nest
+    like the tickets' masks do.
 
     Parameters
     ----------
     mask : mapping of str to Tensor
-        Whose densities to keep, in the network's order.
+        The mask whose densities to keep, in the network's order.
     spared : frozenset of str
         Names of weights that are kept whole.
     seed, replicate : int

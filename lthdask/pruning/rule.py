@@ -1,4 +1,4 @@
-"""Pruning: which weights of a network may go, and the rule by which they do."""
+"""Pruning: which weights of a network can be pruned, and the rule that decides."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,27 +20,27 @@ class Pruning:
     Parameters
     ----------
     score : str
-        What weights are ranked by. Of the final weights: ``global``, ``|w|`` over the whole
-        network; ``layerwise``, ``|w|`` within each layer; ``lamp``, the layer-adaptive
-        score of Lee et al. (ICLR 2021). Of the final and the initial weights (Zhou et al.,
-        NeurIPS 2019): ``magnitude_increase``, ``movement``. Of the initial weights and
-        their gradients: ``snip`` (Lee et al., ICLR 2019), ``synflow`` (Tanaka et al.,
+        What weights are ranked by. These use the final weights: ``global``, ``|w|`` over the
+        whole network; ``layerwise``, ``|w|`` within each layer; ``lamp``, the layer-adaptive
+        score of Lee et al. (ICLR 2021). These use the final and the initial weights (Zhou et
+        al., NeurIPS 2019): ``magnitude_increase``, ``movement``. These use the initial weights
+        and their gradients: ``snip`` (Lee et al., ICLR 2019), ``synflow`` (Tanaka et al.,
         NeurIPS 2020). All but ``layerwise`` rank over the whole network.
     by : {"share", "cutoff"}
         Whether a threshold is the share of weights to prune, in (0, 1), or the cutoff
         itself: the lowest score that survives, more than 0.
     schedule : {"one_shot", "iterative"}
-        All weights are pruned at once, or in rounds, each from the trained weights of the
-        round before (Frankle & Carbin, ICLR 2019, section 1).
+        Whether all weights are pruned at once, or in rounds, each from the trained weights of
+        the round before (Frankle & Carbin, ICLR 2019, section 1).
     spare : tuple of str
-        What is never pruned: ``stem``, ``depthwise``, ``classifier``, or names of
-        weights, ``*`` allowed.
+        What is never pruned: ``stem``, ``depthwise``, ``classifier``, or names of weights,
+        which can contain ``*``.
     rate : float
         Share of the remaining weights that a round prunes, in (0, 1).
     rounds : int
-        Rounds of ``iterative``, at least 1; 0 with ``one_shot``.
+        Rounds of iterative pruning, at least 1; 0 with ``one_shot``.
     layer_rates : mapping of str to float
-        Of ``layerwise``: the rates of layers that differ from `rate`, each in (0, 1), by
+        With ``layerwise``, the rates of layers that differ from `rate`, each in (0, 1), by
         name as in `spare`. Frankle & Carbin 2019 prune the output layer at half the rate of
         the others. In one shot, a layer loses what it would in the rounds that lead there.
     """
@@ -65,19 +65,20 @@ class Pruning:
             raise ValueError(f"layer_rates belong to the score layerwise; got {self.score!r}")
         in_rounds = self.schedule == "iterative" or self.score == "synflow"
         if self.by == "cutoff" and (in_rounds or self.layer_rates):
-            raise ValueError("rounds, layer_rates and synflow prune shares; got by cutoff")
+            raise ValueError("rounds, layer_rates and synflow need by: share; got by: cutoff")
         if self.schedule == "one_shot" and self.rounds:
             raise ValueError(f"rounds belong to the iterative schedule; got {self.rounds}")
         if self.schedule == "iterative" and self.needs_gradients:
             raise ValueError(
-                f"{self.score} scores the initial weights, so rounds of training teach it nothing"
+                f"{self.score} scores the initial weights, so rounds of training teach it nothing; "
+                f"prune in one shot"
             )
         if self.schedule == "iterative":
             if not 1 <= self.rounds <= MOST_ROUNDS:
                 raise ValueError(f"rounds must be 1 to {MOST_ROUNDS}; got {self.rounds}")
             if len({*self.thresholds(), 1.0}) <= self.rounds:
                 raise ValueError(
-                    f"{self.rounds} rounds at rate {self.rate} go on when nothing is left "
+                    f"{self.rounds} rounds at rate {self.rate} continue after nothing is left "
                     f"to prune; use fewer"
                 )
 
@@ -116,8 +117,8 @@ class Pruning:
 def prunable_weights(network: nn.Module) -> dict[str, Tensor]:
     """Return the convolution and linear weights by name, in the network's order.
 
-    Biases and batch norm are never prunable. The choice is by the layer's type: a name
-    that contains "weight" would take batch norm in.
+    Biases and batch norm are never prunable. The layer's type decides, because batch norm, too,
+    has a parameter named "weight".
     """
     return {
         f"{name}.weight" if name else "weight": layer.weight.detach()
@@ -152,7 +153,9 @@ def rates_by_layer(weights: Weights, pruning: Pruning) -> dict[str, float]:
     for entry, rate in pruning.layer_rates.items():
         for name in _named(weights, entry, "layer_rates"):
             if name in rates:
-                raise InputError(f"layer_rates give {name!r} a second rate, as {entry!r}")
+                raise InputError(
+                    f"layer_rates gives {name!r} a second rate through {entry!r}; keep one"
+                )
             rates[name] = rate
     return dict.fromkeys(weights, pruning.rate) | rates
 
@@ -160,7 +163,7 @@ def rates_by_layer(weights: Weights, pruning: Pruning) -> dict[str, float]:
 def _named(weights: Weights, entry: str, key: str) -> list[str]:
     """Return the names of the weights that an entry of `spare` or `layer_rates` stands for."""
     names = list(weights)
-    # One input channel per filter; in the stem, that is an image of one channel.
+    # One input channel per filter; in the stem, that would be an image of one channel.
     depthwise = [n for n in names[1:] if weights[n].ndim == 4 and weights[n].shape[1] == 1]
     kinds = {"stem": names[:1], "depthwise": depthwise, "classifier": names[-1:]}
     found = kinds.get(entry) or [name for name in names if fnmatchcase(name, entry)]

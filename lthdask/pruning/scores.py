@@ -1,7 +1,7 @@
 """Scores: what the weights of a network are ranked by when it is pruned.
 
-A score is a function of what is known about one layer; which ones there are, and what each
-needs beside the final weights, says `SCORES`.
+A score is a function of what is known about one layer. `SCORES` lists them, with what each
+needs besides the final weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,8 +29,8 @@ class Evidence:
     initial : Tensor
         The weights before training; empty if not given.
     gradient : Tensor
-        Of the loss (``snip``) or of the synaptic flow (``synflow``) by the initial weights;
-        empty if not given.
+        Gradient of the loss (``snip``) or of the synaptic flow (``synflow``) by the initial
+        weights; empty if not given.
     """
 
     final: Tensor
@@ -46,8 +46,8 @@ def magnitude(layer: Evidence) -> Tensor:
 def layer_adaptive_magnitude(layer: Evidence) -> Tensor:
     """Return the LAMP score of each weight of one layer, as float64.
 
-    A weight's square over the sum of squares of all weights of the layer that are at least
-    as large, so the largest of every layer scores 1 (Lee et al., "Layer-adaptive sparsity
+    It is the weight's square over the sum of squares of all weights of the layer that are at
+    least as large, so the largest of every layer scores 1 (Lee et al., "Layer-adaptive sparsity
     for the magnitude-based pruning", ICLR 2021, equation 4).
     """
     # In NumPy: torch's sort took three times as long, 0.4 s of MobileNetV2.
@@ -73,7 +73,7 @@ def movement(layer: Evidence) -> Tensor:
 
 
 def saliency(layer: Evidence) -> Tensor:
-    """Return ``|initial · gradient|``: what of the loss or the flow hangs on each weight.
+    """Return ``|initial · gradient|``: how much of the loss or the flow hangs on each weight.
 
     SNIP (Lee et al., ICLR 2019, equation 4, without its normalisation, which changes no
     rank) and SynFlow (Tanaka et al., NeurIPS 2020, equation 2) differ in the gradient.
@@ -82,7 +82,7 @@ def saliency(layer: Evidence) -> Tensor:
 
 
 class Score(NamedTuple):
-    """How weights are scored, and what that needs beside the final weights."""
+    """How weights are scored, and what that needs besides the final weights."""
 
     of: Callable[[Evidence], Tensor]
     needs: tuple[str, ...] = ()
@@ -115,10 +115,9 @@ def scored(
     living : mapping of str to Tensor
         Name of each weight to score → ``True`` where it is not pruned yet.
     weights : mapping of str to Tensor
-        After training; those of `living` at least.
+        The weights after training, at least those of `living`.
     initial, gradients : mapping of str to Tensor, optional
-        The same weights before training, and gradients at those; where the score needs
-        them.
+        The same weights before training, and the gradients there, if the score needs them.
 
     Raises
     ------
@@ -146,5 +145,5 @@ def _require_numbers(name: str, score: str, *tensors: Tensor) -> None:
     if any(tensor.isnan().any() for tensor in tensors):
         raise InputError(
             f"the {score} score of some weights of {name!r} is not a number, so they have no "
-            f"rank; see whether the training that they come from diverged"
+            f"rank; check whether the training that they come from diverged"
         )

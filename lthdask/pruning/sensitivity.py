@@ -1,8 +1,8 @@
 """Sensitivity: gradients at the initial weights, by which SNIP and SynFlow prune.
 
-Both choose a mask before anything is trained: SNIP by what the loss, SynFlow by what the
-flow from input to output hangs on. The network that is given is never changed, its
-batch-norm statistics included: gradients are taken of a copy.
+Both choose a mask before anything is trained: SNIP by the weights that the loss hangs on,
+SynFlow by those that the flow from input to output hangs on. The given network is never
+changed, not even its batch-norm statistics: gradients are taken on a copy.
 """
 
 import copy
@@ -23,14 +23,14 @@ def loss_gradients(
 ) -> dict[str, Tensor]:
     """Return the gradient of the mean loss by each prunable weight, for ``snip``.
 
-    Of the first batch of epoch 1, in the study's order: one batch, as Lee et al., "SNIP:
-    single-shot network pruning based on connection sensitivity" (ICLR 2019, algorithm 1),
-    and in training mode, as batch norm has no statistics yet.
+    The mean is over the first batch of epoch 1, in the study's order: one batch, as in Lee et
+    al., "SNIP: single-shot network pruning based on connection sensitivity" (ICLR 2019,
+    algorithm 1). The network is in training mode, because batch norm has no statistics yet.
 
     Parameters
     ----------
     network : Module
-        With its initial weights, on the device of `data`.
+        The network with its initial weights, on the device of `data`.
     data : Data
     batch_size : int
         Images in the batch.
@@ -100,8 +100,8 @@ def synflow_mask(
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Prune by SynFlow, in rounds whose densities fall exponentially.
 
-    In one round, whole layers would go: a layer's scores sum to the same flow, so those of
-    a large layer are low. Scored anew while it shrinks, its last weights carry all of it
+    In one round, whole layers would be lost: each layer's scores sum to the same flow, so those
+    of a large layer are low. Scored again while it shrinks, its last weights carry all of it
     (Tanaka et al., NeurIPS 2020, theorem 3 and algorithm 1).
 
     Parameters
@@ -117,12 +117,12 @@ def synflow_mask(
     shape : tuple of int
         Shape of one input.
     rounds : int
-        At least 1; 100 in the paper.
+        Number of rounds, at least 1; 100 in the paper.
 
     Returns
     -------
     mask, cutoffs
-        As :func:`lthdask.pruning.masks.draw_mask` returns them; cutoffs are of the last round.
+        What :func:`lthdask.pruning.masks.draw_mask` returns; cutoffs are of the last round.
     """
     weights = prunable_weights(network)
     mask = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}

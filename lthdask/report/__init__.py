@@ -1,4 +1,4 @@
 """From results to tables, sentences and verdicts, wherever the results are read.
 
-Does not know how they were made.
+This room does not know how they were made.
 """

@@ -1,4 +1,4 @@
-"""Layer collapse: which layers pruning leaves too little of for the rest to work with."""
+"""Layer collapse: which layers pruning leaves too small for the rest to work with."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Layer:
     Attributes
     ----------
     name : str
-        Of the weight.
+        Name of the weight.
     living : float
         Share of its output channels that have a weight.
     density : float
@@ -43,7 +43,7 @@ def emptied_layers(results: xr.Dataset) -> dict[float, list[str]]:
 def layer_means(results: xr.Dataset) -> xr.Dataset:
     """Return what is left of each layer, on average over the tickets that are done.
 
-    Over rewind epochs too: every k has the same mask.
+    The average is over rewind epochs, too: every k has the same mask.
 
     Returns
     -------
@@ -63,11 +63,11 @@ def layer_means(results: xr.Dataset) -> xr.Dataset:
 
 
 def limiting_layers(results: xr.Dataset, threshold: float) -> list[Layer]:
-    """Return all layers of a threshold, those first that limit the network most.
+    """Return all layers of a threshold, those that limit the network most first.
 
-    That is by the share of their output channels that live, since what a layer does not
-    pass on is lost to all behind it, and then by density. The output channels of the last
-    layer are the classes, which end there: they live unless it is empty.
+    They are ordered by the share of their output channels that live, because what a layer
+    does not pass on is lost to all layers behind it, and then by density. The output channels
+    of the last layer are the classes, which end there: they live unless it is empty.
 
     Raises
     ------

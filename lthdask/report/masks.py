@@ -36,7 +36,7 @@ def mask_table(results: xr.Dataset) -> Table:
 def mask_sentences(results: xr.Dataset) -> list[str]:
     """Return which rewind epochs are worth running, for each threshold."""
     return [
-        f"threshold {threshold}: worth running, judged by its masks: k = {_listed(epochs)}"
+        f"threshold {threshold}: its masks suggest running k = {_listed(epochs)}"
         for threshold, epochs in mask_values(results)["suggested_rewind_epochs"].items()
     ]
 

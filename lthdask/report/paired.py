@@ -1,8 +1,8 @@
 """Means over replicates with their error, and differences paired by replicate.
 
 Replicates are few, and the arms of one replicate share a dense run, an initialisation and a
-data order, which move their accuracies together. So arms are compared within each replicate
-first, and averaged then: what they share cancels.
+data order, which move their accuracies together. So arms are first compared within each
+replicate, and then averaged: what they share cancels.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from lthdask.lottery.matching import ROUNDING
 from lthdask.storage.schema import Status
 
 WITHOUT_REWINDING = tuple(name for name, arm in ARMS.items() if not arm.has_k)
-"""Arms that have no k: trained once, stored at one position of the axis, true of every k."""
+"""Arms without a k: trained once, stored at one position of the axis, and valid for every k."""
 
 
 def values_of(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArray]:
     """Return a variable of the cells, and which of its values count.
 
-    The status decides: a value counts where its cell is done. That of an arm without
+    The status decides: a value counts where its cell is done. The value of an arm without
     rewinding counts at every k.
 
     Returns
@@ -54,16 +54,16 @@ def one_image(results: xr.Dataset) -> float:
 
 @dataclass(frozen=True)
 class Means:
-    """Means over replicates, and what Student's t says of them.
+    """Means over replicates, and what Student's t says about them.
 
     Attributes
     ----------
     count : DataArray of int
-        Replicates that were averaged.
+        Number of replicates that were averaged.
     mean : DataArray
         NaN where there are none.
     error : DataArray
-        Standard error of the mean; NaN where there are less than two.
+        Standard error of the mean; NaN where there are fewer than two replicates.
     """
 
     count: xr.DataArray
@@ -80,9 +80,8 @@ class Means:
             Accuracies, or differences of them paired by replicate.
         counts : DataArray of bool
         least : float
-            The standard deviation is taken to be this at least. Accuracies are counts of
-            images, and a few equal counts are no certainty: they hide what is less than
-            one image.
+            The least standard deviation that is assumed. Accuracies are counts of images, and
+            a few equal counts prove nothing: they hide differences of less than one image.
         """
 
         def total(of: xr.DataArray) -> xr.DataArray:

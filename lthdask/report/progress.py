@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from lthdask.events import Event
 
 QUIET_SECONDS = 60.0
-"""Between two lines about epochs in a log."""
+"""Seconds between two lines about epochs in a log."""
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Pace:
     Attributes
     ----------
     cells, epochs : int
-        To be trained, in all.
+        How many are to be trained in all.
     cells_done, epochs_done : int
     """
 
@@ -67,7 +67,7 @@ def shown(
 ) -> Iterator[Callable[[Event], None]]:
     """Yield the function to call with each event of a study, to show it on `console`.
 
-    Outside a terminal, that is a line for each run that ends, and one a minute between.
+    Outside a terminal, it prints a line for each run that ends, and one a minute in between.
     """
     pace = Pace()
     if not console.is_terminal:

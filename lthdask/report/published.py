@@ -20,7 +20,7 @@ ROUNDING = 0.05
 class Place(NamedTuple):
     """Where an accuracy stands in a grid.
 
-    `rewind_epoch` is of the published protocol, and None where the arm has none;
+    `rewind_epoch` is that of the published protocol, and None where the arm has none.
     `remaining` is the share of the prunable weights that remains, in percent.
     """
 
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """Test accuracy in percent, and of how many runs it is the median (dense: the mean)."""
+    """Test accuracy in percent: the median of `runs` runs (dense: the mean)."""
 
     percent: float
     runs: int
@@ -42,7 +42,7 @@ class Accuracy(NamedTuple):
 
 @dataclass(frozen=True)
 class Numbers:
-    """The accuracies of a grid: what is missing was not measured.
+    """The accuracies of a grid; those that are missing were not measured.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Published:
     one_shot, iterative : Numbers
         All weights pruned at once, and in rounds.
     deviation, dense_deviation : float
-        Standard deviation of one run of a cell, and of one dense run, in points.
+        Standard deviations of one run of a cell and of one dense run, in points.
     remaining : tuple of float
         The rows, in percent.
     columns : tuple of (str, int or None)
@@ -94,10 +94,10 @@ class Published:
         return list(dict.fromkeys(arm for arm, _ in self.columns))
 
     def rewind_epochs(self, epochs: int) -> dict[int, int]:
-        """Return each published rewind epoch → the one of a study of so many epochs.
+        """Return each published rewind epoch → its equivalent in a study of `epochs` epochs.
 
-        In proportion, rounded; those that are not apart any more, or leave nothing to
-        train, are left out.
+        It is scaled in proportion and rounded. Those that coincide with others, or leave
+        nothing to train, are left out.
         """
         published = sorted({k for _, k in self.columns if k is not None})
         scaled = {k: scale(k, epochs, self.epochs) for k in published}
@@ -148,15 +148,15 @@ def protocol(
     ----------
     card : Published
     fraction : float
-        Of the epochs, in (0, 1]: T, the milestones and the rewind epochs are multiplied
+        Share of the epochs, in (0, 1]: T, the milestones and the rewind epochs are multiplied
         by it and rounded.
     milestones : sequence of int
-        Those of the study.
+        The milestones of the study.
 
     Raises
     ------
     InputError
-        If rewind epochs or milestones were not apart any more.
+        If rewind epochs or milestones would coincide.
     """
     changes = {"grid.arms": ",".join(card.arms)}
     if fraction == 1:
@@ -165,7 +165,7 @@ def protocol(
     if not _apart(card, epochs, milestones):
         least = next(t for t in range(card.epochs + 1) if _apart(card, t, milestones))
         raise InputError(
-            f"--fraction must be at most 1, and leave {least} of {card.epochs} epochs or more, "
+            f"`fraction` must be at most 1 and leave at least {least} of {card.epochs} epochs, "
             f"so that rewind epochs and milestones stay apart; got {fraction:g}"
         )
     rewinds = card.rewind_epochs(epochs).values()
@@ -178,7 +178,7 @@ def protocol(
 
 
 def scale(epoch: int, epochs: int, published: int) -> int:
-    """Return where an epoch of the `published` ones lies in a study of `epochs`."""
+    """Return where one of the `published` epochs lies in a study of `epochs`."""
     return round(epoch * epochs / published)
 
 
@@ -190,12 +190,12 @@ def column(arm: str, rewind_epoch: int | None) -> str:
 def medians(
     results: xr.Dataset, card: Published, schedule: Literal["one_shot", "iterative"] = "one_shot"
 ) -> Numbers:
-    """Return a study's numbers of the places that were published.
+    """Return a study's numbers for the places that were published.
 
     Parameters
     ----------
     results : xarray.Dataset
-        As from :func:`lthdask.open_results`.
+        Results, as from :func:`lthdask.open_results`.
     card : Published
     schedule : {"one_shot", "iterative"}
         How the study pruned.
@@ -203,14 +203,13 @@ def medians(
     Returns
     -------
     Numbers
-        Medians over the replicates that are done, as they were published; the dense
-        accuracy is the mean. A rewind epoch stands for the published one that lies at the
-        same share of training.
+        Medians over the replicates that are done, as were published; the dense accuracy is
+        the mean. A rewind epoch stands for the published one at the same share of training.
 
     Raises
     ------
     InputError
-        If it is a study of something else.
+        If the study is about something else.
     """
     _require_same(results, card, schedule)
     done = results.test_accuracy.where(results.status == flags(results)["done"])
@@ -236,7 +235,7 @@ def _cells(
 
 
 def _apart(card: Published, epochs: int, milestones: Sequence[int]) -> bool:
-    """Return whether rewind epochs and milestones stay apart in so many epochs."""
+    """Return whether rewind epochs and milestones stay apart in this many epochs."""
     drops = [0, *(scale(epoch, epochs, card.epochs) for epoch in milestones), epochs]
     rewinds = card.rewind_epochs(epochs)
     return len(rewinds) == len(card.rewind_epochs(card.epochs)) and len(set(drops)) == len(drops)
@@ -265,11 +264,11 @@ def _require_same(results: xr.Dataset, card: Published, schedule: str) -> None:
     for block, key in (("network", "name"), ("data", "name"), ("pruning", "by")):
         if (given := found[block][key]) != (asked := wanted[block][key]):
             raise InputError(
-                f"the card {card.study} is about {block}.{key} {asked}; the results of the "
-                f"study {found['name']} are of {given}"
+                f"the card {card.study} is for {block}.{key} {asked}, but the study "
+                f"{found['name']} has {given}; give results of a study of the same protocol"
             )
     if (found["pruning"]["schedule"] == "one_shot") != (schedule == "one_shot"):
         raise InputError(
-            f"the study {found['name']} prunes {found['pruning']['schedule']}, not {schedule}; "
-            f"results of iterative pruning are given with --iterative, others with --results"
+            f"the schedule of the study {found['name']} is {found['pruning']['schedule']}, not "
+            f"{schedule}; give results of iterative pruning with `iterative`, others with `results`"
         )

@@ -10,12 +10,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lthdask.errors import on_command_line
 from lthdask.report.published import Accuracy, Numbers, Place, Published, column, medians
 from lthdask.report.signatures import Signature, deviation_of_median, signatures
 from lthdask.study import Study
 
 OWN = ("name", "seed", "keep_until", "matching_margin", "grid.")
-"""Keys of a study in which it may differ from the protocol."""
+"""Keys in which a study may differ from the protocol."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,14 @@ class Comparison:
     Attributes
     ----------
     place : Place or None
-        None is the dense network.
+        None stands for the dense network.
     ours : Accuracy or None
-        None is missing.
+        None if it is missing.
     published : Accuracy
     noise : float
-        Points: two standard deviations of the difference of the two medians (dense: means),
+        Two standard deviations, in points, of the difference of the two medians (dense: means),
         from the published standard deviation of one run and the number of runs of each. In
-        one of twenty places, chance alone exceeds it.
+        one place of twenty, chance alone exceeds it.
     """
 
     place: Place | None
@@ -42,7 +43,7 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published, in points."""
+        """Our accuracy minus the published one, in points."""
         return None if self.ours is None else self.ours.percent - self.published.percent
 
     @property
@@ -53,7 +54,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """All that can be said of a study beside a published grid.
+    """Everything that can be said about a study beside a published grid.
 
     Attributes
     ----------
@@ -61,8 +62,8 @@ class Reproduction:
     comparisons : list of Comparison
     signatures : list of Signature
     differences : list of str
-        Settings in which the study is not the protocol; with any, the numbers are not
-        comparable, and only the signatures may be looked at.
+        Settings in which the study differs from the protocol. If there are any, the numbers
+        are not comparable, only the signatures are.
     epochs : int
         T of the study.
     """
@@ -87,15 +88,15 @@ def reproduction(
     Parameters
     ----------
     results : xarray.Dataset
-        As from :func:`lthdask.open_results`, of one-shot pruning.
+        Results of one-shot pruning, as from :func:`lthdask.open_results`.
     card : Published
     iterative : xarray.Dataset, optional
-        Likewise, of iterative pruning.
+        Results of iterative pruning.
 
     Raises
     ------
     InputError
-        If they are of something else.
+        If they are the results of something else.
     """
     ours = medians(results, card)
     rounds = None if iterative is None else medians(iterative, card, "iterative")
@@ -109,7 +110,7 @@ def reproduction(
 
 
 def compare(ours: Numbers, card: Published) -> list[Comparison]:
-    """Return each published place of one-shot pruning beside ours, the dense network last."""
+    """Return each published place of one-shot pruning beside ours; the dense network is last."""
     cells = [
         Comparison(place, own := ours.cells.get(place), said, _noise(own, said, card))
         for place, said in card.one_shot.cells.items()
@@ -146,13 +147,13 @@ def table(found: Reproduction) -> Table:
 
 
 def print_reproduction(console: Console, found: Reproduction) -> None:
-    """Print all of it; the table at its own width, as it would lose digits."""
+    """Print everything, with the table at its own width, because narrower it would lose digits."""
     shown = table(found)
     unbounded = console.options.update(max_width=100_000)
     console.width = max(console.width, console.measure(shown, options=unbounded).maximum)
     console.print(shown)
     for sentence in sentences(found):
-        console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+        console.print(on_command_line(sentence), highlight=False, soft_wrap=True, markup=False)
 
 
 def sentences(found: Reproduction) -> list[str]:
@@ -161,25 +162,27 @@ def sentences(found: Reproduction) -> list[str]:
     said = [f"published: {card.source}"]
     if found.differences:
         said.append(
-            f"the numbers are not comparable, only the signatures may be looked at: other than "
-            f"the protocol's are {', '.join(found.differences)}"
+            f"the numbers are not comparable, only the signatures are, because the study "
+            f"differs from the protocol in {', '.join(found.differences)}"
         )
     elif judged:
         outside = sum(not c.within for c in judged)
         noise = sorted({f"{c.noise:.2f}" for c in judged if c.place})
         said.append(
-            f"* {outside} of {len(judged)} differ from the published by more than the noise "
-            f"(± {' or '.join(noise)}; dense ± {found.comparisons[-1].noise:.2f}): two standard "
-            f"deviations of the difference, which chance exceeds in 1 of 20"
+            f"* {outside} of {len(judged)} differ from the published ones by more than the noise "
+            f"(± {' or '.join(noise)}; dense ± {found.comparisons[-1].noise:.2f}), which is two "
+            f"standard deviations of the difference; chance exceeds it in 1 of 20 cases"
         )
     if found.epochs != card.epochs:
         pairs = (f"{k} is {own}" for k, own in card.rewind_epochs(found.epochs).items())
         said.append(
-            f"{found.epochs} of {card.epochs} epochs; of the published rewind epochs, "
-            f"{', '.join(pairs)} here"
+            f"the study has {found.epochs} epochs, and the protocol {card.epochs}; of the "
+            f"published rewind epochs, {', '.join(pairs)} here"
         )
     if missing := len(found.comparisons) - len(judged):
-        said.append(f"{missing} of {len(found.comparisons)} published accuracies have none here")
+        said.append(
+            f"{missing} of {len(found.comparisons)} published accuracies have no counterpart here"
+        )
     for signature in found.signatures:
         said += [f"({signature.number}) {signature.claim}: {verdict(signature)}"]
         said += [f"    {check}" for check in signature.deciding[:5]]

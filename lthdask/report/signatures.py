@@ -7,7 +7,7 @@ deviations of one run and the number of runs on each side; with m such compariso
 signature, z is the normal quantile of 1 − 0.025 / m (Bonferroni), so that noise alone
 breaks a signature that is true at most once in twenty. Cells are taken as independent.
 
-i    k=0 is close to reinit: at every density, the difference is within noise.
+i    k=0 is close to reinit: at every density, the difference is within the noise.
 ii   Late rewinding helps: where at most `sparse` remains, the gain from k=0 to k=12 lies
      within 2.0 to 2.6 points, or beyond by noise.
 iii  A plateau for k=12..72: at every density, any two of its cells differ within noise.
@@ -52,7 +52,7 @@ class Check:
 
     @property
     def slack(self) -> float:
-        """How far inside its limits the value lies; negative outside."""
+        """How far the value lies inside its limits; negative outside."""
         if self.value is None:
             return math.inf
         return min(self.value - self.least, self.most - self.value)
@@ -74,7 +74,7 @@ class Signature:
     claim : str
     checks : tuple of Check
     note : str
-        What was not asked.
+        What was not judged.
     """
 
     number: str
@@ -89,7 +89,7 @@ class Signature:
 
     @property
     def missing(self) -> list[str]:
-        """The cells without which it cannot be judged."""
+        """The missing cells, without which it cannot be judged."""
         return list(dict.fromkeys(cell for check in self.checks for cell in check.missing))
 
     @property
@@ -101,13 +101,13 @@ class Signature:
 
     @property
     def deciding(self) -> list[Check]:
-        """The comparisons that break it, or else the one that came nearest to it."""
+        """The comparisons that break it, or else the one that came nearest to doing so."""
         nearest = min(self.checks, key=lambda check: check.slack)
         return self.broken or ([nearest] if nearest.value is not None else [])
 
 
 def deviation_of_median(runs: int) -> float:
-    """Return the standard deviation of the median of so many runs, in those of one run.
+    """Return the standard deviation of the median of some runs, as a multiple of one run's.
 
     √(π / (2n + π − 2)): exact for one run and in the limit, and within 1 % for odd n, of
     normal values; an even n has a little less.
@@ -123,16 +123,16 @@ def signatures(
     Parameters
     ----------
     numbers : Numbers
-        Of one-shot pruning.
+        Those of one-shot pruning.
     card : Published
     iterative : Numbers, optional
-        Of iterative pruning; without, that half of (v) is not judged.
+        Those of iterative pruning; without them, that half of (v) is not judged.
     """
     said, judge = card.signature, _Judge(numbers, card)
     start, early, late, plateau = said["start"], said["early"], said["late"], said["plateau"]
     sparse = [share for share in card.remaining if share <= said["sparse"]]
     low, high = said["gain"]
-    # Each: whose mean, minus whose mean; no cells stand for the dense network.
+    # Each pair: the mean of the first minus that of the second; no cells mean the dense network.
     one = [_Sides(tickets(r, start), [Place("reinit", None, r)]) for r in card.remaining]
     two = [_Sides(tickets(r, early), tickets(r, start)) for r in sparse]
     pairs = [(r, a, b) for r in card.remaining for a, b in combinations(plateau, 2)]
@@ -170,7 +170,9 @@ def signatures(
             "v",
             "one-shot matches dense down to 41–33 %, iterative down to 21–17 %",
             five,
-            "" if iterative else "its iterative half was not judged: give --iterative RUN",
+            ""
+            if iterative
+            else "its iterative half was not judged; give results of it with `iterative`",
         ),
         Signature(
             "vi",
@@ -187,7 +189,7 @@ def tickets(remaining: float, *rewind_epochs: int) -> list[Place]:
 
 @dataclass(frozen=True)
 class _Sides:
-    """The cells whose mean is compared, and those it is compared with; none are the dense."""
+    """The cells whose mean is compared, and those it is compared with (none: the dense run)."""
 
     upper: list[Place]
     lower: list[Place] = field(default_factory=list)
@@ -206,7 +208,7 @@ class _Judge:
     def checks(
         self, sides: Sequence[_Sides], limits: Callable[[float], tuple[float, float]]
     ) -> tuple[Check, ...]:
-        """Compare; `limits` are the least and the most for so much noise."""
+        """Compare; `limits` returns the least and the most, given the noise."""
         z = NormalDist().inv_cdf(1 - ERROR / 2 / len(sides))
         return tuple(self._check(both, z, limits) for both in sides)
 

@@ -38,7 +38,7 @@ def counts(results: xr.Dataset) -> dict[str, int]:
 
 
 def reasons(results: xr.Dataset, folder: Folder) -> dict[str, str]:
-    """Return why cells failed: each last line of a traceback → the file of one that ends so."""
+    """Return why cells failed: each last line of a traceback → a file that ends with it."""
     files: dict[str, str] = {}
     for cell in (Cell(**found) for found in cells_with(results, "failed")):
         if reason := folder.reason(cell):
@@ -49,13 +49,13 @@ def reasons(results: xr.Dataset, folder: Folder) -> dict[str, str]:
 def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | None:
     """Return the sparsest ticket whose mean validation accuracy is within `margin` of the dense.
 
-    It is chosen on the validation images alone, so that its test accuracy is not the best
-    of many, and may be compared with the dense one.
+    It is chosen on the validation images alone. So its test accuracy is not the best of many,
+    and can be compared with that of the dense run.
 
     Returns
     -------
     dict or None
-        None where there is no such ticket, or the dense runs have not learnt (`has_learnt`);
+        None if there is no such ticket, or the dense runs have not learnt (`has_learnt`);
         ``threshold``, ``rewind_epoch``, ``density``, ``validation_accuracy``,
         ``test_accuracy``, ``dense_test_accuracy`` (means over replicates; the best on the
         validation images where several are as sparse) and ``replicates``.
@@ -87,13 +87,13 @@ def has_learnt(results: xr.Dataset, margin: float, level: float = 0.05) -> bool 
 
     A network without a weight gives one answer, and is right as often as that class occurs.
     Where its accuracy is within `margin` of the dense one, a ticket that has learnt nothing
-    matches. The test is binomial and one-sided, at `level`, on the validation images; those of
-    other replicates are the same ones, and count once.
+    matches. The test is binomial and one-sided, at `level`, on the validation images. All
+    replicates have the same ones, which count once.
 
     Returns
     -------
     bool or None
-        None where it is not known: without a dense run, or in a study of an earlier version.
+        None if it is not known: without a dense run, or in a study of an earlier version.
     """
     majority, dense = results.attrs.get("majority"), float(results.dense_validation_accuracy.mean())
     if majority is None or np.isnan(dense):
@@ -101,6 +101,18 @@ def has_learnt(results: xr.Dataset, margin: float, level: float = 0.05) -> bool 
     images = results.attrs["study"]["data"]["validation"]
     chance = min(1.0, majority + margin)
     return bool(stats.binom.sf(round(dense * images) - 1, images, chance) <= level)
+
+
+def points(share: float) -> str:
+    """Return a difference of two accuracies in percentage points, with the noun.
+
+    Examples
+    --------
+    >>> [points(0.01), points(0.005), points(0.02)]
+    ['1 point', '0.5 points', '2 points']
+    """
+    number = f"{100 * share:g}"
+    return f"{number} point" if number == "1" else f"{number} points"
 
 
 def sentences(results: xr.Dataset, margin: float) -> list[str]:
@@ -119,26 +131,26 @@ def sentences(results: xr.Dataset, margin: float) -> list[str]:
             more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
             said.append(f"{len(cells)} {status}: {listed}{more}")
     best = sparsest_matching(results, margin)
-    points = f"{100 * margin:g} points of the dense accuracy"
+    near = f"within {points(margin)} of the dense accuracy"
     if has_learnt(results, margin) is False:
         dense = 100 * float(results.dense_validation_accuracy.mean())
         said.append(
-            f"the dense network has learnt too little to be matched: {dense:.2f} % on the "
-            f"validation images, where one answer for all has "
-            f"{100 * results.attrs['majority']:.2f} %, and {100 * margin:g} points less count as "
-            f"matching; train for more epochs, or set a smaller matching_margin"
+            f"the dense network has learnt too little to be matched: it has {dense:.2f} % on the "
+            f"validation images, where the same answer for all of them has "
+            f"{100 * results.attrs['majority']:.2f} %, and a ticket matches {near}; "
+            f"train for more epochs, or set a smaller matching_margin"
         )
     elif best:
         one = ", one replicate" if best["replicates"] == 1 else ""
         said.append(
-            f"sparsest within {points}, chosen on the validation images: "
+            f"sparsest {near}, chosen on the validation images: "
             f"{100 * best['density']:.2f} % of the weights "
             f"(threshold {best['threshold']:g}, k={best['rewind_epoch']}), "
             f"test accuracy {100 * best['test_accuracy']:.2f} %, "
             f"dense {100 * best['dense_test_accuracy']:.2f} %{one}"
         )
     else:
-        said.append(f"no cell is within {points} on the validation images")
+        said.append(f"no cell is {near} on the validation images")
     return said
 
 
@@ -190,12 +202,12 @@ def limits(results: xr.Dataset) -> str | None:
 
 
 def of_done(results: xr.Dataset, name: str) -> xr.DataArray:
-    """Return a variable where its cell is done: the status decides, not what is written."""
+    """Return a variable where its cell is done; the status decides, not what is written."""
     return results[name].where(results.status == flags(results)["done"])
 
 
 def _records(found: xr.Dataset, *axes: str) -> list[dict[str, Any]]:
-    """Return a record per position along `axes`; an axis beyond them is nested in it."""
+    """Return a record per position along `axes`; any other axis is nested in it."""
     values = {name: found[name].transpose(*axes, ...) for name in map(str, found.data_vars)}
     return [
         {axis: _plain(found[axis][i]) for axis, i in zip(axes, index, strict=True)}

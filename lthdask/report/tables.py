@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lthdask.report.layers import emptied_layers
 from lthdask.report.paired import Means, one_image
-from lthdask.report.summary import flags, of_done
+from lthdask.report.summary import flags, of_done, points
 from lthdask.report.verdict import (
     MATCHING,
     NO_BETTER,
@@ -34,7 +34,7 @@ SHORT = {
 
 
 def tables(results: xr.Dataset, margin: float) -> list[Table]:
-    """Return the tables that these results fill: some need several arms, or replicates."""
+    """Return the tables that these results can fill: some need several arms, or replicates."""
     shown = [accuracy_map(results)]
     if results.sizes["arm"] > 1:
         shown.append(arms_table(results))
@@ -44,7 +44,7 @@ def tables(results: xr.Dataset, margin: float) -> list[Table]:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print a table at its own width: cut to that of a screen it would lose digits."""
+    """Print a table at its own width: cut to the width of a screen, it would lose digits."""
     unbounded = console.options.update(max_width=100_000)
     console.width = max(console.width, console.measure(table, options=unbounded).maximum)
     console.print(table)
@@ -53,8 +53,8 @@ def print_table(console: Console, table: Table) -> None:
 def accuracy_map(results: xr.Dataset) -> Table:
     """Return test accuracy in percent, thresholds by rewind epochs, the dense run below.
 
-    With replicates, mean ± standard deviation, and how many of them are done if not all. A
-    cell of which none is done shows its status.
+    With replicates, it shows mean ± standard deviation, and how many of them are done if not
+    all are. A cell of which none is done shows its status.
     """
     table = _map("test accuracy, %", results)
     tickets = of_done(results, "test_accuracy").sel(arm="ticket")
@@ -75,10 +75,10 @@ def accuracy_map(results: xr.Dataset) -> Table:
 def verdict_map(results: xr.Dataset, margin: float) -> Table:
     """Return the verdicts, thresholds by rewind epochs, and the frontier below.
 
-    How many replicates were compared is said where it is not all, and the status where none
+    A cell says how many replicates were compared if not all were, and shows its status if none
     could be.
     """
-    table = _map(f"verdict, at a margin of {100 * margin:g} points", results)
+    table = _map(f"verdict, at a margin of {points(margin)}", results)
     judged, replicates = verdicts(results, margin), results.sizes["replicate"]
     for threshold in results.threshold.values:
         shown = []
@@ -102,8 +102,8 @@ def arms_table(results: xr.Dataset) -> Table:
     """Return every arm at the k chosen on the validation images, per threshold.
 
     Accuracies and their differences to the ticket's come with half their 95 % interval; "to
-    settle" is how many replicates such a difference needs. Epochs are those of the arm, and
-    those with its dense run: late rewinding, fine-tuning and starting anew spend unequally.
+    settle" is how many replicates such a difference needs. Epochs are shown without and with
+    those of the dense run, because late rewinding, fine-tuning and starting anew spend unequally.
     """
     title = (
         "arms, at the k chosen on the validation images: test accuracy, % ± half its 95 % interval"
@@ -156,7 +156,7 @@ def _map(title: str, results: xr.Dataset) -> Table:
 
 
 def _row_head(results: xr.Dataset, threshold: float) -> tuple[str, str]:
-    """Return threshold, marked where it empties a layer, and density."""
+    """Return the threshold, marked where it empties a layer, and the density."""
     density = results.density.sel(arm="ticket", threshold=threshold).values
     mark = "*" if float(threshold) in emptied_layers(results) else ""
     counted = f"{np.nanmean(density):.4f}" if np.isfinite(density).any() else ""
@@ -183,7 +183,7 @@ def _percent(values: np.ndarray[Any, Any], replicates: int) -> str:
 
 
 def _points(mean: xr.DataArray, interval: xr.DataArray) -> str:
-    """Return mean ± half of its interval in percent; the mean alone where that is not known."""
+    """Return mean ± half its interval in percent; the mean alone where no interval is known."""
     half = 50 * float(interval.sel(bound="high") - interval.sel(bound="low"))
     shown = f"{100 * float(mean):.1f}".replace("-", "−")
     return f"{shown} ± {half:.1f}" if np.isfinite(half) else shown

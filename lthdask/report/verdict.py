@@ -38,32 +38,32 @@ def verdicts(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Data
     ========== =============================== ==============================================
 
     A question is asked once per cell of the map, so its p-values are adjusted together, by
-    Benjamini and Hochberg [3]_: of the cells it is affirmed for, a share of `level` is
-    expected to be affirmed wrongly, at most. That holds for tests that depend on each other
+    Benjamini and Hochberg [3]_: of the cells it is affirmed for, at most a share of `level` is
+    expected to be affirmed wrongly. That holds for tests that depend on each other
     positively, which Benjamini and Yekutieli [4]_ show to include many treatments compared
     with one control; here all cells of a replicate are compared with one dense run. Their own
     method, for any dependence, would raise the p-values of 16 cells another 3.4 times.
 
-    The scratch controls are `SCRATCH`, those the study has. ``verdict`` is
+    The scratch controls are those of `SCRATCH` that the study has. ``verdict`` is
 
     - ``winning ticket``: matching, and winning;
     - ``no better than control``: matching and not winning, but no better than one, so that
       its mask, or its weights, bought nothing;
     - ``matching``: matching otherwise;
-    - ``worse``: shown to be;
-    - ``undecided (n too small)``: nothing is shown, or there are less than two replicates.
+    - ``worse``: shown to be worse;
+    - ``undecided (n too small)``: nothing is shown, or there are fewer than two replicates.
 
-    A standard deviation is at least one image, the smallest step between test accuracies
-    that is seen: replicates that are equal by chance are no certainty.
+    A standard deviation is at least one image, the smallest step that is seen between test
+    accuracies: replicates that are equal by chance prove nothing.
 
     Parameters
     ----------
     results : Dataset
-        As :func:`lthdask.open_results` opens it. Its status decides what counts.
+        What :func:`lthdask.open_results` opens. Its status decides what counts.
     margin : float
         The study's ``matching_margin``: how far below the dense accuracy still matches.
     level : float
-        Of the false discoveries per question, and of the intervals, in (0, 1).
+        Level of the false discoveries per question, and of the intervals, in (0, 1).
 
     Returns
     -------
@@ -124,8 +124,8 @@ def verdicts(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Data
 def frontier(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Dataset:
     """Return how sparse tickets can be and still match the dense run, per rewind epoch.
 
-    Denser tickets need not match as well: one of them that falls short by chance would else
-    hide all that follow. So the estimate lies within its interval, always.
+    Denser tickets need not match as well: otherwise, one that falls short by chance would
+    hide all that follow. So the estimate always lies within its interval.
 
     Returns
     -------
@@ -160,19 +160,19 @@ def replicates_to_settle(
     differences : array_like, (n,)
         Differences paired by replicate.
     level : float
-        Of the two-sided paired t-test.
+        Level of the two-sided paired t-test.
     power : float
-        Probability to show it, in its direction, if mean and standard deviation are truly
+        Probability of showing it, in its direction, if mean and standard deviation are truly
         those observed (Cohen, "Statistical Power Analysis", 1988, chapter 2; exact, by the
-        noncentral t-distribution). From three replicates both are rough, and so is this.
+        noncentral t-distribution). From three replicates both are rough, and so is the result.
     least : float
-        The standard deviation is taken to be this at least, as in :func:`verdicts`.
+        The least standard deviation that is assumed, as in :func:`verdicts`.
 
     Returns
     -------
     int or None
-        2 or more; None where no mean or spread is known, there is no difference to be
-        shown, or 10,000 replicates would not do.
+        2 or more; None if no mean or spread is known, there is no difference to show, or
+        10,000 replicates would not be enough.
     """
     observed = np.asarray(differences, dtype=float)
     if len(observed) < 2:
@@ -197,8 +197,8 @@ def replicates_to_settle(
 def chosen_rewind_epochs(results: xr.Dataset) -> xr.DataArray:
     """Return, per threshold, the k of the tickets' best mean accuracy on the validation images.
 
-    Chosen there, a test accuracy at k is not the best of many. Of the k's, those with the most
-    replicates done are eligible; thresholds of which no ticket is done are left out.
+    Because k is chosen there, its test accuracy is not the best of many. The k's with the most
+    replicates done are eligible; thresholds without a ticket that is done are left out.
     """
     values, counts = values_of(results.sel(arm=["ticket"]), "validation_accuracy")
     count = counts.sum(("arm", "replicate"))
@@ -216,7 +216,7 @@ def control_differences(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
     Dataset
         Over (threshold, control): ``replicates``; ``minus_control`` and
         ``minus_control_interval`` as in :func:`verdicts`; ``replicates_to_settle``, NaN where
-        none would do. ``rewind_epoch``, over threshold, is the k that was chosen. The
+        none are enough. ``rewind_epoch``, over threshold, is the k that was chosen. The
         intervals are of confidence 1 − `level` each, not all at once.
     """
     chosen = chosen_rewind_epochs(results)

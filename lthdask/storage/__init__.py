@@ -1,4 +1,4 @@
 """The only place that touches a study's folder: cube, checkpoints, manifest, attempts.
 
-Used by driver, workers and readers. Does not know Dask, nor how anything is trained.
+Driver, workers and readers use it. It knows neither Dask nor how anything is trained.
 """

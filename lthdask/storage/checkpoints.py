@@ -67,7 +67,7 @@ def load(path: Path, digest: str) -> Checkpoint:
     Raises
     ------
     InputError
-        If the file is missing, is not what was written, or is no checkpoint.
+        If the file is missing, is not what was written, or is not a valid checkpoint.
     """
     with _opened(path) as file:
         content = file.read()
@@ -76,12 +76,12 @@ def load(path: Path, digest: str) -> Checkpoint:
 
 
 def require(path: Path, digest: str) -> None:
-    """Refuse a checkpoint that is not as :func:`save` wrote it, in little memory.
+    """Refuse a checkpoint that is not as :func:`save` wrote it, using little memory.
 
     Raises
     ------
     InputError
-        As :func:`load`.
+        As for :func:`load`.
     """
     with _opened(path) as file:
         found = hashlib.file_digest(file, "sha256")
@@ -99,7 +99,9 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
 
 def _require_digest(path: Path, found: Any, digest: str) -> None:
     if found.hexdigest() != digest:
-        raise InputError(f"the checkpoint {path} is damaged: its digest is not the manifest's")
+        raise InputError(
+            f"the checkpoint {path} is damaged: its digest differs from the manifest's"
+        )
 
 
 def load_state(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
@@ -108,12 +110,12 @@ def load_state(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     Raises
     ------
     InputError
-        If the file is not what was written, or is no checkpoint.
+        If the file is not what was written, or is not a valid checkpoint.
     """
     whole = path.read_bytes()
     digest, content = whole[:32], whole[32:]
     if hashlib.sha256(content).digest() != digest:
-        raise InputError(f"the state {path} is damaged: its digest is not that of its content")
+        raise InputError(f"the state {path} is damaged: its digest does not match its content")
     return _decoded(path, content)
 
 
@@ -131,7 +133,7 @@ def load_ticket(path: Path) -> Ticket:
     Raises
     ------
     InputError
-        If the file is missing, is not what was written, or is no ticket.
+        If the file is missing, is not what was written, or is not a valid ticket.
     """
     try:
         found, _ = load_state(path)
@@ -139,12 +141,12 @@ def load_ticket(path: Path) -> Ticket:
     except FileNotFoundError:
         raise InputError(f"cannot read the ticket {path}: it is missing") from None
     except KeyError:
-        raise InputError(f"{path} is no ticket: it has no mask") from None
+        raise InputError(f"{path} is not a valid ticket: it has no mask") from None
     return Ticket(replace(found, buffers={}), mask, {})
 
 
 def holds_ticket(path: Path) -> bool:
-    """Return whether there is a ticket at `path`, and it is whole."""
+    """Return whether there is a ticket at `path` that is whole."""
     try:
         load_ticket(path)
     except InputError:
@@ -155,14 +157,14 @@ def holds_ticket(path: Path) -> bool:
 class State:
     """The newest state of an unfinished run: two files, written in turn.
 
-    So that there is always a whole one: a file that is damaged costs one interval.
+    One of them is always whole: a damaged file costs one interval.
 
     Parameters
     ----------
     folder : Path
         Where they lie; need not exist yet.
     warn : callable
-        Told of a file that is damaged, which is set aside.
+        Told of each damaged file; it is set aside.
     """
 
     def __init__(self, folder: Path, warn: Callable[[str], None] = log.warning) -> None:
@@ -200,7 +202,7 @@ class State:
         aside = file.with_suffix(".damaged")
         with suppress(FileNotFoundError):
             os.replace(file, aside)
-        self._warn(f"{file} is damaged, and set aside as {aside.name}")
+        self._warn(f"{file} is damaged; it was set aside as {aside.name}")
         return None
 
 
@@ -214,15 +216,15 @@ def _encoded(checkpoint: Checkpoint, notes: dict[str, Any]) -> bytes:
         tensors.update({f"buffers/{weight}/{name}": tensor for name, tensor in buffers.items()})
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     progress = {"epoch": checkpoint.epoch, "step": checkpoint.step, "loss": checkpoint.loss}
-    # One text only: safetensors writes several in a random order.
+    # All notes are one text: safetensors writes several texts in a random order.
     return safetensors.torch.save(tensors, {"progress": json.dumps(progress | {"notes": notes})})
 
 
 def _decoded(path: Path, content: bytes) -> tuple[Checkpoint, dict[str, Any]]:
     try:
         return _parsed(content)
-    except Exception as error:  # hostile content is wrong in any way
-        raise InputError(f"{path} is no checkpoint: {error}") from None
+    except Exception as error:  # hostile content can be wrong in any way
+        raise InputError(f"{path} is not a valid checkpoint: {error}") from None
 
 
 def _parsed(content: bytes) -> tuple[Checkpoint, dict[str, Any]]:

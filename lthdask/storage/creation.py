@@ -16,7 +16,7 @@ from lthdask.storage.manifest import FORMAT
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, Array, Extent, Status
 
 AXIS_CHUNK = 256
-"""Values in a file of an axis of cells; fixed, so that a grown cube is as one made at once."""
+"""Values in one file of an axis of cells; fixed, so that a grown cube equals one made at once."""
 
 
 def create_cube(path: Path, extent: Extent, attributes: Mapping[str, Any]) -> None:
@@ -27,9 +27,9 @@ def create_cube(path: Path, extent: Extent, attributes: Mapping[str, Any]) -> No
     path : Path
     extent : Extent
     attributes : mapping
-        Kept with the cube beside its format: the study, and how it is computed.
+        What is kept with the cube, besides its format: the study, and how it is computed.
     """
-    # Built aside, so that a crash leaves no half of a cube.
+    # Built aside, so that a crash leaves no half-made cube.
     aside = path.with_name(f".{path.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     group = zarr.create_group(aside, zarr_format=3, attributes=with_format(attributes))
@@ -43,7 +43,7 @@ def create_cube(path: Path, extent: Extent, attributes: Mapping[str, Any]) -> No
 
 
 def with_format(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is kept with a cube, with the format of what is written today."""
+    """Return what is kept with a cube, with today's format."""
     return {**attributes, "format": FORMAT}
 
 
@@ -99,7 +99,7 @@ def array_attributes(name: str, array: Array) -> dict[str, Any]:
 
 
 def consolidate(path: Path) -> None:
-    """Keep the metadata of all arrays in one file, too, which readers open at once."""
+    """Also keep the metadata of all arrays in one file, which readers open at once."""
     with warnings.catch_warnings():
         # Zarr warns that other implementations may not read it; they need not.
         warnings.filterwarnings("ignore", message="Consolidated metadata")

@@ -39,12 +39,12 @@ class Cube:
     ----------
     path : Path
         The cube, made by :func:`lthdask.storage.creation.create_cube`. One of an earlier format
-        can be read; it is written after it has grown to this one.
+        can be read. It can be written once it has grown to this format.
 
     Attributes
     ----------
     format : int
-        Of what lies on disk.
+        Format of what lies on disk.
 
     Raises
     ------
@@ -77,8 +77,8 @@ class Cube:
         """Return every cell with its status."""
         axes, status = [self.axis(name) for name in CELL], self._array("status")
         with readable(self.path):
-            # A row at a time, and only where there is a file: to look for 100,000 files that
-            # are not there takes Zarr half a minute, and 200 MB.
+            # A row at a time, and only where there is a file: Zarr takes half a minute and
+            # 200 MB to look for 100,000 files that are not there.
             codes = np.zeros([len(axis) for axis in axes], "u1")
             for row in self.path.glob("status/c/*/*/*"):
                 if all(part.isdigit() for part in row.parts[-3:]):
@@ -125,7 +125,7 @@ class Cube:
         learning : mapping of int to mapping of str to float, optional
             Iteration → `LEARNING`.
         line : sequence of float
-            Of a child: the test errors on the way to its sibling.
+            Only for a child: the test errors on the way to its sibling.
         """
         index = self._index(cell)
         self._array("metrics")[index] = _row(metrics, METRICS)
@@ -138,7 +138,7 @@ class Cube:
         self._array("status")[index] = int(status)
 
     def write_record(self, cell: Cell, record: Mapping[str, float], place: str) -> None:
-        """Write nothing but how a cell was computed; as :meth:`write`."""
+        """Write nothing but how a cell was computed; see :meth:`write`."""
         index = self._index(cell)
         self._array("record")[index] = _row(record, RECORD)
         self._array("place")[index] = place
@@ -153,7 +153,7 @@ class Cube:
         curves: Mapping[int, Mapping[str, float]],
         learning: Mapping[int, Mapping[str, float]] | None = None,
     ) -> None:
-        """Write the curves of a replicate's dense run; as :meth:`write`."""
+        """Write the curves of a replicate's dense run; see :meth:`write`."""
         index = (self.axis("replicate").index(replicate),)
         self._write_rows("dense_curves", index, "epoch", curves, CURVES)
         self._write_rows("dense_learning", index, "iteration", learning or {}, LEARNING)
@@ -176,16 +176,16 @@ class Cube:
         return float(row[list(CURVES).index("validation_accuracy")])
 
     def read(self, cell: Cell) -> tuple[dict[str, Any], dict[str, Path]]:
-        """Return what is stored of a cell, by array, and the chunks that are damaged."""
+        """Return what is stored for a cell, by array, and the chunks that are damaged."""
         return self._read(OF_CELLS, self._index(cell))
 
     def read_dense(self, replicate: int) -> tuple[dict[str, Any], dict[str, Path]]:
-        """Return what is stored of a replicate's dense run, likewise."""
+        """Return the same for a replicate's dense run."""
         index = (self.axis("replicate").index(replicate),)
         return self._read(["dense_curves", "dense_learning"], index)
 
     def erase(self, cell: Cell) -> None:
-        """Remove all that is stored of a cell: it is pending."""
+        """Remove all that is stored for a cell, so that it is pending."""
         for name in OF_CELLS:  # the status first
             self._chunk(name, self._index(cell)).unlink(missing_ok=True)
 
@@ -199,7 +199,7 @@ class Cube:
         Returns
         -------
         dict of Path to bytes or None
-            The files of metadata and axes that are not as they are here → what they should
+            The files of metadata and axes that differ from those here → what they should
             hold; None where there should be no file.
         """
         ours = {
@@ -261,8 +261,8 @@ def readable(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"the results at {cube} cannot be read: {reason}; lthdask check {folder} "
-            f"says what is damaged, and with --repair marks it to be computed again"
+            f"the results at {cube} cannot be read: {reason}; `lthdask check {folder}` says "
+            f"what is damaged, and `lthdask check {folder} --repair` marks it to be trained again"
         ) from None
 
 
@@ -275,7 +275,7 @@ def attributes(path: Path) -> dict[str, Any]:
 
 
 def _holds(file: Path, content: bytes | None) -> bool:
-    """Return whether a file holds this, in JSON by its meaning; None: whether it is missing."""
+    """Return whether a file holds this; JSON counts by its meaning. None: it should be missing."""
     try:
         found = file.read_bytes()
         if content is not None and file.suffix == ".json":

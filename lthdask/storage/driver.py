@@ -16,10 +16,10 @@ from lthdask.storage.files import read_json, write_whole
 
 @contextmanager
 def driving(folder: Path) -> Iterator[None]:
-    """Keep other drivers off the study in a folder meanwhile.
+    """Keep other drivers off the study in a folder for as long as the context is open.
 
-    The operating system gives the lock back when its holder dies. On shared file
-    systems it holds between machines as far as they support ``flock``.
+    The operating system releases the lock when its holder dies. On shared file
+    systems, the lock holds between machines as far as they support ``flock``.
 
     Raises
     ------
@@ -28,7 +28,9 @@ def driving(folder: Path) -> Iterator[None]:
     """
     with _lock(folder, patience=1) as acquired:
         if not acquired:
-            raise _driven_by(folder, driver_of(folder) or "another driver, until just now")
+            raise _driven_by(
+                folder, driver_of(folder) or "another driver, which may just have ended"
+            )
         me = {
             "host": platform.node(),
             "pid": os.getpid(),
@@ -42,7 +44,7 @@ def driving(folder: Path) -> Iterator[None]:
 
 
 def driver_of(folder: Path) -> str | None:
-    """Return who runs the study in a folder now, if somebody does."""
+    """Return who runs the study in a folder now, or None."""
     if not (folder / ".driver.lock").exists():
         return None
     with _lock(folder) as acquired:
@@ -60,8 +62,8 @@ def refuse_if_driven(folder: Path) -> None:
 
 def _driven_by(folder: Path, driver: str) -> InputError:
     return InputError(
-        f"the study in {folder} is being run by {driver}; wait for it, stop it, or give "
-        f"another folder with --out"
+        f"the study in {folder} is being run by {driver}; wait for it, stop it, or choose "
+        f"another folder with `out`"
     )
 
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Return what a small file holds; nothing if it was not written to its end."""
+    """Return what a small file holds; nothing if it was not written completely."""
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError):

@@ -30,7 +30,7 @@ class Folder:
     Parameters
     ----------
     path : Path
-        Need not exist yet.
+        The folder; it need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,16 +50,16 @@ class Folder:
         """
         there = next(p for p in (self.path, *self.path.parents) if p.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            reason = "may not be written" if there.is_dir() else "is not a folder"
+            reason = "is not writable" if there.is_dir() else "is not a folder"
             raise InputError(
                 f"cannot write to the folder {self.path}: {there} {reason}; "
-                f"give another one with --out"
+                f"choose another folder with `out`"
             )
         holds = [p for p in self.path.iterdir() if p.name[0] != "."] if there == self.path else []
         if holds and self.study() is None:
             raise InputError(
-                f"the folder {self.path} holds something else than a study, such as "
-                f"{holds[0].name}; give another one with --out"
+                f"the folder {self.path} contains something other than a study, such as "
+                f"{holds[0].name}; choose another folder with `out`"
             )
 
     def make(self) -> None:
@@ -77,7 +77,7 @@ class Folder:
         except OSError as error:
             raise InputError(
                 f"cannot write to the folder {self.path}: {error.strerror}; "
-                f"give another one with --out"
+                f"choose another folder with `out`"
             ) from None
 
     @contextmanager
@@ -90,7 +90,7 @@ class Folder:
             file.unlink(missing_ok=True)
 
     def sees(self, name: str) -> bool:
-        """Return whether the file is seen from here; another worker may have to look again."""
+        """Return whether the file is visible from here; it may take a second look."""
         return (self.path / name).exists()
 
     def _leave_probe(self) -> Path:
@@ -117,7 +117,7 @@ class Folder:
         Raises
         ------
         InputError
-            As :meth:`Manifest.read`.
+            As for :meth:`Manifest.read`.
         """
         return Manifest.read(self._manifest)
 
@@ -126,11 +126,11 @@ class Folder:
         manifest.write(self._manifest)
 
     def of_run(self, name: object) -> Path:
-        """Return where a run, of a cell or a dense one, keeps its attempts and its state."""
+        """Return where the run of a cell, or a dense run, keeps its attempts and its state."""
         return self.path / "cells" / str(name)
 
     def final(self, cell: object) -> Path:
-        """Return where a cell's final weights lie as long as others need them."""
+        """Return where a cell's final weights lie for as long as others need them."""
         return self.of_run(cell) / "final.safetensors"
 
     def remove_finals(self, needed: Iterable[object]) -> None:
@@ -143,7 +143,7 @@ class Folder:
     def remove_states(self, done: Iterable[object]) -> None:
         """Remove the states of runs that are done.
 
-        A worker that dies between a cell's results and the removal of its state leaves it.
+        A worker that dies after writing a cell's results may leave its state behind.
         """
         names = set(map(str, done))
         for file in self.path.glob("cells/*/state-*"):
@@ -160,7 +160,7 @@ class Folder:
         Parameters
         ----------
         name : object
-            Of the run.
+            What names the run.
         about : mapping
             What is recorded: ``started``, ``place``, ``pid``; ``driver``, the run of the
             command; ``epoch`` and ``step``, where the attempt starts; and ``beside``, how many
@@ -172,7 +172,7 @@ class Folder:
         Raises
         ------
         ExhaustedError
-            If so many have.
+            If that many attempts have.
         """
         place = self.of_run(name)
         place.mkdir(parents=True, exist_ok=True)
@@ -180,13 +180,13 @@ class Folder:
         ours = [attempt for attempt in before if attempt.get("driver") == about["driver"]]
         start = (about["epoch"], about["step"])
         fruitless = takewhile(lambda a: (a["epoch"], a["step"]) >= start, reversed(ours))
-        # The end of many at once may be the doing of one of them.
+        # If many runs end at once, one of them may have caused it.
         beside = about.get("beside", 1)
         if (count := sum(a.get("beside", 1) <= beside for a in fruitless)) >= most:
             raise ExhaustedError(
-                f"{count} attempts ended without getting further than epoch {start[0]}, step "
-                f"{start[1]}; the last on {ours[-1]['place']}: its process may have been "
-                f"killed, for want of memory for example"
+                f"{count} attempt{'s' * (count != 1)} ended without getting further than epoch "
+                f"{start[0]}, step {start[1]}; the last one ran on {ours[-1]['place']}, and its "
+                f"process may have been killed, for example because it ran out of memory"
             )
         number = len(before)
         while True:
@@ -202,7 +202,7 @@ class Folder:
         return number
 
     def begun(self, name: object) -> bool:
-        """Return whether an attempt at a run was recorded: quicker to see than in the cube."""
+        """Return whether an attempt at a run was recorded; this is quicker than asking the cube."""
         return (self.of_run(name) / "attempt-1.json").exists()
 
     def attempts(self, name: object) -> list[dict[str, Any]]:
@@ -233,12 +233,12 @@ class Folder:
         return (self.of_run(name) / "traceback.txt").exists()
 
     def remove_traceback(self, name: object) -> None:
-        """Forget it: the run is tried again."""
+        """Forget the reason: the run is tried again."""
         if self.has_traceback(name):
             (self.of_run(name) / "traceback.txt").unlink(missing_ok=True)
 
     def reason(self, name: object) -> str:
-        """Return the last line of the traceback of a run that failed; empty without one."""
+        """Return the last line of the traceback of a failed run; empty if there is none."""
         try:
             text = (self.of_run(name) / "traceback.txt").read_text(errors="replace")
         except OSError:

@@ -1,7 +1,7 @@
 """A cube that grows: along its axes, and to the arrays and metrics that are declared today.
 
-What is written stays as it is. Each step is found out from what lies on disk, so a growth that
-was killed is finished by the next one.
+What is written stays as it is. Each step follows from what lies on disk, so a growth that was
+killed is finished by the next one.
 """
 
 import json
@@ -38,16 +38,16 @@ from lthdask.storage.schema import (
 
 
 def grow(path: Path, extent: Extent, attributes: Mapping[str, Any]) -> bool:
-    """Bring a cube to an extent, to the arrays that are declared, and to these attributes.
+    """Bring a cube up to an extent, to the declared arrays, and to these attributes.
 
     Parameters
     ----------
     path : Path
         The cube, of this format or an earlier one.
     extent : Extent
-        Along each axis of cells the values that are there, in their order, and then new ones.
+        Along each axis of cells, first the existing values in their order, then new ones.
     attributes : mapping
-        In place of what is kept with the cube.
+        They replace what is kept with the cube.
 
     Returns
     -------
@@ -57,12 +57,12 @@ def grow(path: Path, extent: Extent, attributes: Mapping[str, Any]) -> bool:
     Raises
     ------
     InputError
-        If a newer version of lthdask made the cube, or one with other arms or metrics.
+        If the cube was made by a newer version of lthdask, or one with other arms or metrics.
     """
     _undo_half_a_swap(path)
     group = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
     sizes = sizes_of(extent)
-    arrays: Any = group  # zarr knows not which of its members are arrays
+    arrays: Any = group  # zarr's types do not tell arrays apart
     if require_known(arrays.attrs.get("format", 1), path) == FORMAT:
         _require_whole(group)
     before = {axis: arrays[axis][:].tolist() if axis in group else [] for axis in NAMES}
@@ -74,7 +74,7 @@ def grow(path: Path, extent: Extent, attributes: Mapping[str, Any]) -> bool:
     about = with_format(attributes)
     if any(changed) or dict(group.attrs) != about or not _is_consolidated(path):
         consolidate(path)
-        # Last, in one write that keeps what is consolidated: the growth is done.
+        # Written last, at once, and with the consolidated metadata: now the growth is done.
         zarr.open_group(path, mode="r+", zarr_format=3).attrs.put(about)
     return any(changed)
 
@@ -84,11 +84,11 @@ def _require_whole(group: Group) -> None:
     for name, array in ARRAYS.items():
         found: Any = group.get(name)
         if found is None or (array.names and found.shape[-1] != len(array.names)):
-            raise ValueError(f"the array {name} is {'missing' if found is None else 'cut'}")
+            raise ValueError(f"the array {name} is {'missing' if found is None else 'cut short'}")
 
 
 def _undo_half_a_swap(path: Path) -> None:
-    """Put back what a killed growth had taken out of a cube, and remove what it left behind."""
+    """Put back what a killed growth took out of a cube, and remove what it left behind."""
     aside = _aside(path)
     for old in aside.glob("*.old"):
         if not (path / old.stem).exists():
@@ -99,7 +99,7 @@ def _undo_half_a_swap(path: Path) -> None:
 
 
 def _is_consolidated(path: Path) -> bool:
-    """Return whether the metadata that readers open at once are those of the arrays."""
+    """Return whether the consolidated metadata are those of the arrays."""
     about = json.loads((path / "zarr.json").read_bytes()).get("consolidated_metadata") or {}
     one_by_one = {
         name: json.loads((path / name / "zarr.json").read_bytes())
@@ -131,7 +131,7 @@ def _grow_array(
 def _take_over(
     path: Path, new: Group, name: str, array: Array, sizes: Mapping[str, int], places: list[int]
 ) -> None:
-    """Write an array anew with more named values, and the old ones at their `places`."""
+    """Rewrite an array with more named values, and the old ones at their `places`."""
     old: Any = zarr.open_array(path / name, mode="r", zarr_format=3)
     add_array(new, name, array, sizes)
     wide: Any = new[name]
@@ -173,7 +173,7 @@ def _describe(found: Any, attributes: Mapping[str, Any]) -> bool:
 
 
 def _exchange(path: Path, name: str, build: Callable[[Group], None]) -> None:
-    """Exchange an array of the cube for one that is built aside."""
+    """Exchange an array of the cube for one that was built aside."""
     aside = _aside(path)
     shutil.rmtree(aside, ignore_errors=True)
     build(zarr.create_group(aside, zarr_format=3))

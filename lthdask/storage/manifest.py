@@ -15,8 +15,8 @@ from lthdask.storage.files import write_whole
 from lthdask.training.engine import Engine
 
 FORMAT = 2
-"""Of manifest and cube: it rises with every change of what lies on disk. The files of format 1
-have no number."""
+"""Format of manifest and cube: it rises with every change of what lies on disk. The files of
+format 1 have no number."""
 NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 
 
@@ -31,7 +31,7 @@ class Manifest:
     host : str
         Where the study was begun.
     engine : Engine
-        With nothing left on ``auto``.
+        The engine, with nothing left on ``auto``.
     engine_reason : str
         Why its precision was chosen.
     study_digest : str
@@ -41,14 +41,14 @@ class Manifest:
     steps : int
         Batches in an epoch.
     majority : float, optional
-        Share of the validation images that are of the most frequent class.
+        Share of the validation images that belong to the most frequent class.
     shape : tuple of int, optional
         Shape of one input of the network.
     classes : int, optional
         Number of classes. These three are unknown where an earlier version wrote the manifest.
     checkpoints : mapping of int to mapping of int to str
-        Replicate → epoch → SHA-256 of the checkpoint's file. A replicate is there once its dense
-        run is trained.
+        Replicate → epoch → SHA-256 of the checkpoint's file. A replicate is listed once its
+        dense run is trained.
     earlier_versions : tuple of mapping
         `versions` of earlier runs, where they differ.
     format, first_format : int
@@ -87,12 +87,12 @@ class Manifest:
             found = None
         values = found if isinstance(found, dict) else {}
         if values.pop("digest", None) != _digest(values):
-            raise InputError(f"{path} is damaged: its digest is not that of its content")
+            raise InputError(f"{path} is damaged: its digest does not match its content")
         values.setdefault("first_format", require_known(values.setdefault("format", 1), path))
         if not _names_epochs(values.get("checkpoints")):
             raise InputError(
-                f"{path} is not one that lthdask wrote: its checkpoints are not by the numbers of "
-                f"replicate and epoch"
+                f"{path} was not written by lthdask: its checkpoints are not listed by the "
+                f"numbers of replicate and epoch"
             )
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
@@ -112,7 +112,7 @@ class Manifest:
         return replace(self, checkpoints={**self.checkpoints, replicate: digests})
 
     def without_dense_run(self, replicate: int) -> "Manifest":
-        """Return the manifest with a replicate's dense run to be trained again."""
+        """Return the manifest as it was before a replicate's dense run was trained."""
         kept = {r: digests for r, digests in self.checkpoints.items() if r != replicate}
         return replace(self, checkpoints=kept)
 
@@ -127,7 +127,7 @@ class Manifest:
 
 
 def require_known(found: Any, path: Path) -> int:
-    """Return the format of a file, and refuse one that is not known yet.
+    """Return the format of a file, and refuse a newer one.
 
     Raises
     ------
@@ -137,8 +137,8 @@ def require_known(found: Any, path: Path) -> int:
     if type(found) is int and 1 <= found <= FORMAT:
         return found
     raise InputError(
-        f"{path} has format {found!r}, and this version of lthdask knows 1 to {FORMAT}; "
-        f"update lthdask to go on with this study"
+        f"{path} has format {found!r}, but this version of lthdask knows only 1 to {FORMAT}; "
+        f"update lthdask to continue this study"
     )
 
 

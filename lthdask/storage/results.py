@@ -1,4 +1,4 @@
-"""The results of a study as a labelled dataset: one named variable per metric."""
+"""The results of a study as a labelled dataset, with one named variable per metric."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, Array, Stat
 
 
 def open_results(path: str | Path) -> xr.Dataset:
-    """Open the results of a study, also of one that is still running.
+    """Open the results of a study, even while it is still running.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def open_results(path: str | Path) -> xr.Dataset:
     Raises
     ------
     InputError
-        If there are no results at `path`, they are damaged, or another version made them.
+        If there are no results at `path`, or they are damaged or were made by another version.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def open_results(path: str | Path) -> xr.Dataset:
     if path.name != "results.zarr":
         path = path / "results.zarr"
     with readable(path):
-        # Not of format 2 of Zarr, in which an array can be a pickle.
+        # Format 2 of Zarr is refused: in it, an array can be a pickle.
         cube = xr.open_zarr(path, chunks=None, zarr_format=3)
         older = require_known(cube.attrs.get("format", 1), path) < FORMAT
         axes = {
@@ -60,12 +60,12 @@ def read_results(path: str | Path) -> xr.Dataset:
     Raises
     ------
     InputError
-        As there; also where only values are damaged.
+        As for :func:`open_results`; also where only values are damaged.
     """
     results = open_results(path)
     with readable(Path(path)):
         if unknown := set(results.load().status.values.flat) - set(Status):
-            raise ValueError(f"{min(unknown)} is no status")
+            raise ValueError(f"{min(unknown)} is not a valid status")
         return results
 
 
@@ -93,7 +93,7 @@ def _named(cube: xr.Dataset) -> xr.Dataset:
 
 
 def _missing(cube: xr.Dataset, dimensions: tuple[str, ...], array: Array) -> xr.DataArray:
-    """Return what is read of an array that an older cube does not have."""
+    """Return what stands for an array that an older cube does not have."""
     shape = [cube.sizes.get(dimension, 0) for dimension in dimensions]
     along = {name: cube[name] for name in dimensions if name in cube.coords}
     found = xr.DataArray(np.full(shape, EMPTY[array.dtype]), along, dimensions)

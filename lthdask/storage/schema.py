@@ -37,7 +37,7 @@ METRICS = {
     "barrier": ("1", "rise of the test error between a child and its sibling; else NaN"),
 }
 MAY_LACK = {"test_loss", "iterations_to_dense", "barrier"}
-"""Metrics that a cell which is done may not have: a test loss may overflow."""
+"""Metrics that may be missing in a cell that is done: a test loss can overflow."""
 CURVES = {
     "train_loss": ("nat", "mean training loss of the epoch"),
     "validation_loss": ("nat", "mean cross-entropy on the validation images after the epoch"),
@@ -84,12 +84,12 @@ class Array:
     cell : tuple of str
         Dimensions with one chunk per value, so that writers never meet.
     dtype : {"f8", "u1", "text"}
-        What is not written is NaN, 0 or empty.
+        Type of the values; what is not written is NaN, 0 or empty.
     names : mapping, optional
-        What the last dimension holds, where that is named values: each of them is read as a
+        The named values along the last dimension, if it has any: each of them is read as a
         variable of its own.
     variable : str
-        What such a variable is called, with ``{}`` for the name.
+        How such a variable is called, with ``{}`` for the name.
     units : str
     """
 
@@ -144,8 +144,8 @@ ARRAYS = {
 }
 """The arrays of the cube: name → what it holds."""
 ADDED: dict[str, int] = {}
-"""Arrays and metrics that came after format 1: name → the first format that has them. What was
-trained before may lack them."""
+"""Arrays and metrics that came after format 1: name → the first format that has them. Cells that
+were trained before may lack them."""
 NAMES = {array.rest[-1]: array.names for array in ARRAYS.values() if array.names}
 """Axes of named values: axis → what they are."""
 OF_CELLS = tuple(name for name, array in ARRAYS.items() if array.cell == CELL)
@@ -169,7 +169,7 @@ class Extent:
     steps : int
         Batches in an epoch.
     iterations : sequence of int
-        At which the study measures inside its epochs, counted from epoch 0 on.
+        Iterations at which the study measures inside its epochs, counted from epoch 0.
     """
 
     axes: Mapping[str, Sequence[Any]]
@@ -189,10 +189,10 @@ class Coordinate:
     description : str
     dtype : {"f8", "i8", "text"}
     values : callable
-        What they are in a cube of some `Extent`.
+        Returns the values in a cube of a given `Extent`.
     units : str
     along : str
-        The axis, where it is not the coordinate's own.
+        The axis that the coordinate lies along, where that has another name.
     """
 
     description: str
@@ -238,11 +238,11 @@ COORDINATES = {
 }
 """The coordinates of the cube: name → what lies along it."""
 EMPTY: dict[str, Any] = {"f8": np.nan, "u1": 0, "text": ""}
-"""What is read where nothing was written, by type."""
+"""What is read where nothing was written: type → value."""
 
 
 def check_axes(axes: Mapping[str, Sequence[Any]], path: Path, older: bool = False) -> None:
-    """Refuse axes with values missing or of a wrong type, or of arms or metrics that there are not.
+    """Refuse axes with missing values, values of a wrong type, or unknown arms or metrics.
 
     Those of an `older` format may lack some of the named values.
 
@@ -274,11 +274,11 @@ def require_known_names(
     Raises
     ------
     InputError
-        If it does not hold the known ones, in their order; one of an `older` format may lack some.
+        If it does not hold the known values in their order; an `older` one may lack some.
     """
     if found != [name for name in known if name in found or not older]:
         raise InputError(
             f"the results at {path} were made by another version of lthdask: the axis {axis} "
-            f"is {', '.join(found)} there, and {', '.join(known) or 'unknown'} here; go "
-            f"on with that version, or choose another folder with `out`"
+            f"is {', '.join(found)} there, but {', '.join(known) or 'unknown'} here; continue "
+            f"with that version, or choose another folder with `out`"
         )

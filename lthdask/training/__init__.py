@@ -1,4 +1,4 @@
 """The training loop, for one model or a cohort; recipe, engine, evaluation, checkpoint.
 
-Knows neither tickets nor Dask nor the disk.
+This room knows neither tickets nor Dask nor the disk.
 """

@@ -1,8 +1,8 @@
 """Checkpoints: the complete state of a training run, as a value that nothing changes.
 
-Checkpoint k is everything that is needed to go on after k epochs as if nothing had
-happened, as Renda, Frankle & Carbin 2020 restore it: with batch-norm statistics and
-momentum. Training lays a mask over its own copy.
+Checkpoint k is everything that training needs to continue after k epochs as if nothing had
+happened, batch-norm statistics and momentum included, as Renda, Frankle & Carbin 2020 restore
+it. Training lays a mask over its own copy.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ class Checkpoint:
     Attributes
     ----------
     epoch : int
-        Epochs that are done; 0 is before the first step.
+        Number of finished epochs; 0 is before the first step.
     weights : dict of str to Tensor
         The state of the network, batch-norm statistics included.
     buffers : dict of str to dict of str to Tensor
         The optimizer's buffers: name of weight → name of buffer → tensor. Empty where the
         optimizer starts afresh.
     step : int
-        Steps that are done of the epoch after `epoch`; 0 at an epoch's end. The order of
-        the data needs no saving, it is a function of (seed, replicate, epoch).
+        Number of finished steps in the epoch after `epoch`; 0 at an epoch's end. The order of
+        the data need not be saved: it is a function of (seed, replicate, epoch).
     loss : float
         Sum of the training losses of those steps, in nats.
     """
@@ -43,8 +43,8 @@ class Checkpoint:
     def __getstate__(self) -> dict[str, Any]:
         """Return what travels to a worker: arrays, which are sent from where they lie.
 
-        A tensor is written into a file in memory and read from it again: sending one
-        checkpoint of MobileNetV2 took five times as long.
+        A tensor would be written into a file in memory and read from it again: that way, one
+        checkpoint of MobileNetV2 took five times as long to send.
         """
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.weights.items()}
         buffers = {
@@ -62,7 +62,7 @@ class Checkpoint:
         vars(self).update(state | {"weights": weights, "buffers": buffers})
 
     def copy(self) -> "Checkpoint":
-        """Return a copy, which nothing changes: of a state of a network in training, say."""
+        """Return a copy that nothing changes, for example of a network still in training."""
         buffers = {
             name: {buffer: tensor.clone() for buffer, tensor in of_weight.items()}
             for name, of_weight in self.buffers.items()
@@ -81,5 +81,5 @@ class Checkpoint:
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    # torch takes no array that may not be written to, as one from a message may be.
+    # torch refuses read-only arrays, and one from a message can be read-only.
     return torch.from_numpy(array if array.flags.writeable else array.copy())

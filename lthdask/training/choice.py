@@ -1,7 +1,7 @@
 """The choice of an engine: by what is there, and by a short measurement.
 
 bfloat16 on a CPU took 2.7 times as long with MobileNetV2's strides, and half as long with
-ResNet-20: no rule tells, so a few steps of the study's own training do.
+ResNet-20. No rule predicts that, so a few steps of the study's own training are timed.
 """
 
 import platform
@@ -16,23 +16,23 @@ from torch import nn
 from lthdask.training.engine import Engine, Precision
 
 CLEARLY = 1.3
-"""How many times as fast bfloat16 must be. Well above what a busy machine adds to a median, so
-that the same study on the same machine takes the same engine each time."""
+"""How many times as fast bfloat16 must be. This is well above what a busy machine adds to a
+median, so that the same study on the same machine takes the same engine each time."""
 ROUNDS = 5
 SECONDS = 2.0
-"""After which no further round begins."""
+"""Seconds after which no further round begins."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was taken, and why.
+    """The engine that was chosen, and why.
 
     Attributes
     ----------
     engine : Engine
         With nothing left on ``auto``.
     reason : str
-        Of its precision, in a few words.
+        Why it has its precision, in a few words.
     """
 
     engine: Engine
@@ -42,7 +42,7 @@ class Choice:
 def choose(
     asked: Engine, network: nn.Module, steps: Callable[[Engine], Iterator[object]]
 ) -> Choice:
-    """Return `asked` with its precision decided, by a measurement where that could pay.
+    """Return `asked` with its precision decided, measuring where that can pay off.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def cpu_has_bfloat16() -> bool:
 def measured(steps: Mapping[Precision, Iterator[object]]) -> dict[Precision, float]:
     """Return the median seconds of a step, from rounds in which each takes one.
 
-    The first round warms up. It counts only where it alone takes longer than a measurement
-    may, beside which the warming up is nothing.
+    The first round warms up. It counts only where it alone takes longer than a whole
+    measurement may; warming up takes little time beside that.
     """
     times: dict[Precision, list[float]] = {precision: [] for precision in steps}
     began = time.perf_counter()

@@ -52,20 +52,20 @@ def train_cohort(
     Parameters
     ----------
     network : Module
-        The network of them all, on the device; not changed.
+        The network of all models, on the device; it is not changed.
     starts : sequence of Checkpoint
         Where each model starts, all after the same epochs and steps.
     masks : sequence of mapping of str to Tensor
-        What stays pruned of each model, as many as there are starts; empty for nothing.
+        What stays pruned in each model, one mask per start; an empty one prunes nothing.
     data, recipe, seed, replicate, engine, due, child
-        As of :func:`lthdask.training.loop.train`.
+        As for :func:`lthdask.training.loop.train`.
 
     Yields
     ------
     Progress
-        When `train` would, with what it would for each model; for one whose loss is no longer
-        finite `Diverged`, from then on. It changes no bit of the others. The last yield is at
-        the end of training, or where every model has diverged.
+        When `train` would, and for each model what `train` would. A model whose loss is no
+        longer finite is `Diverged` from then on, and changes no bit of the others. The last
+        yield is at the end of training, or where every model has diverged.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def train_cohort(
 def largest_cohort(network: nn.Module, data: Data, recipe: Recipe, engine: Engine) -> int:
     """Return how many models fit on the device; on a CPU 1, which is fastest there.
 
-    Measured: what training and evaluating 1 and 2 models takes at most, and what is free.
+    The peak memory of training and evaluating 1 and 2 models is measured, and what is free.
     """
     device = next(network.parameters()).device
     if device.type != "cuda":
@@ -143,7 +143,7 @@ def largest_cohort(network: nn.Module, data: Data, recipe: Recipe, engine: Engin
 
 
 def models_within(free: int, one: int, two: int) -> int:
-    """Return how many models fit in nine tenths of `free` bytes, by what 1 and 2 take."""
+    """Return how many models fit in nine tenths of `free` bytes, given what 1 and 2 take."""
     each = max(two - one, 1)
     return max(1, 1 + int(0.9 * free - one) // each)
 
@@ -171,14 +171,14 @@ def _train_once(
 
 def _require_together(starts: Sequence[Checkpoint], masks: Sequence[Mask]) -> None:
     if len(starts) != len(masks):
-        raise ValueError(f"each start has a mask; got {len(starts)} and {len(masks)}")
+        raise ValueError(f"each start needs a mask; got {len(starts)} and {len(masks)}")
     points = sorted({(start.epoch, start.step) for start in starts})
     if len(points) != 1:
-        raise ValueError(f"a cohort starts after the same (epoch, step); got {points}")
+        raise ValueError(f"a cohort must start after the same (epoch, step); got {points}")
 
 
 def _buffers(starts: Sequence[Checkpoint]) -> dict[str, dict[str, Tensor]]:
-    """Return the optimizers' buffers side by side; one that has not begun has zeros.
+    """Return the optimizers' buffers side by side; one that has made no step has zeros.
 
     Adam counts its steps, and one count is kept for the cohort.
     """
@@ -190,7 +190,7 @@ def _buffers(starts: Sequence[Checkpoint]) -> dict[str, dict[str, Tensor]]:
             tensors = [bs.get(buffer, torch.zeros_like(like)) for bs in of_models]
             if like.dim() == 0 and len({float(tensor) for tensor in tensors}) > 1:
                 raise ValueError(
-                    f"optimizers of a cohort have done the same steps; "
+                    f"the optimizers of a cohort must have done as many steps; "
                     f"got {sorted({int(tensor) for tensor in tensors})}"
                 )
             found[name][buffer] = stacked(tensors) if like.dim() else like
@@ -230,7 +230,7 @@ def _losses(
 
 
 def _evaluate(models: Stack, data: Data, split: Split, engine: Engine) -> list[tuple[float, float]]:
-    """Return the mean loss and the accuracy of each model, as `evaluate` does of one."""
+    """Return the mean loss and the accuracy of each model, as `evaluate` does for one."""
     models.network.eval()
     loss = correct = torch.zeros(models.models, dtype=torch.float64, device=data.mean.device)
     with torch.inference_mode():
@@ -244,7 +244,7 @@ def _evaluate(models: Stack, data: Data, split: Split, engine: Engine) -> list[t
 def _measurements(
     models: Stack, data: Data, engine: Engine, iteration: int
 ) -> Iterator[Measurement]:
-    """Measure the models inside an epoch, which goes on as if nothing had happened."""
+    """Measure the models inside an epoch, which continues as if nothing had happened."""
     validation = _evaluate(models, data, data.validation, engine)
     test = _evaluate(models, data, data.test, engine)
     models.network.train()

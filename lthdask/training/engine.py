@@ -18,19 +18,19 @@ class Engine:
     device : {"auto", "cpu", "cuda"}
         Kind of device; ``auto`` is a GPU where there is one.
     precision : {"auto", "float32", "bfloat16"}
-        Of activations and convolutions; weights, gradients and updates are float32.
-        ``auto`` is bfloat16 on a GPU that has it; on a CPU, a measurement decides.
+        Precision of activations and convolutions; weights, gradients and updates are float32.
+        ``auto`` is bfloat16 on a GPU that supports it; on a CPU, a measurement decides.
     threads : int
         CPU threads of a cell, at least 1.
     dense_threads : int
         CPU threads of a dense run, at least 1.
     cohort : int or "auto"
-        Cells that are trained side by side at most, at least 1. ``auto`` is 1 on a CPU, where
-        more are slower, and on a GPU what fits into its memory.
+        The most cells to train side by side, at least 1. ``auto`` is 1 on a CPU, where more
+        are slower, and as many as fit into memory on a GPU.
     graphs : bool
-        On a GPU, record a training step and replay it, where that does what the step does.
+        On a GPU, record a training step and replay it, where that gives the same result.
     kernels : bool
-        On a GPU, train cohorts with `lthdask.networks.kernels`, where they do what PyTorch's do.
+        On a GPU, train cohorts with `lthdask.networks.kernels`, where they match PyTorch's.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -50,20 +50,20 @@ class Engine:
     def chosen(self) -> "Engine":
         """Return this engine with every ``auto`` decided that needs no measurement.
 
-        A CPU computes in float32 then; how many cells fit on a GPU is left open.
+        A CPU then computes in float32; how many cells fit on a GPU is left open.
 
         Raises
         ------
         InputError
             If the device is not there.
         """
-        import torch  # here: who only reads how a study was computed needs it not
+        import torch  # here, because reading how a study was computed does not need it
 
         there = torch.cuda.is_available()
         if self.device == "cuda" and not there:
             raise InputError(
                 f"no CUDA device on {platform.node()}, where the cells would train; "
-                f"use --device cpu, or workers that have one"
+                f"set `device` to cpu, or use workers that have a GPU"
             )
         device: Literal["cpu", "cuda"] = "cuda" if there and self.device != "cpu" else "cpu"
         precision = self.precision

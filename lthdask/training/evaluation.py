@@ -23,8 +23,8 @@ def evaluate(network: nn.Module, data: Data, split: Split, engine: Engine) -> tu
 def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None:
     """Replace batch-norm statistics by those of the training images under these weights.
 
-    Without them, a network whose weights were not trained as they are now (masked, or
-    between two others) is judged by the statistics of another one.
+    A network whose weights were not trained as they are now (masked, or between two others)
+    would otherwise be judged with the statistics of another network.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
@@ -45,7 +45,7 @@ def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """Return logits in a precision that a loss can be computed in."""
+    """Return logits in a precision in which a loss can be computed."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

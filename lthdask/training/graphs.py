@@ -4,8 +4,8 @@ A step of a small network is some 400 kernels, and a GPU is done with each befor
 launched the next. A recorded step is one launch. A recording reads and writes the same
 memory each time, so a batch is copied to where it reads, and the learning rate is a tensor.
 
-A recording is only used where one step of it did, on this device, what the plain step does;
-where not, training goes on with plain steps, and says so.
+A recording is only used where one step of it did, on this device, what the plain step does.
+Otherwise training continues with plain steps, and says so.
 """
 
 import warnings
@@ -19,13 +19,13 @@ Step = Callable[[Tensor, Tensor], None]
 Advance = Callable[[Tensor, Tensor, float], None]
 
 WARM_UP = 3
-"""Plain steps before a recording, for what libraries choose and allocate at first use."""
+"""Plain steps before a recording: libraries choose and allocate at first use."""
 
 ROUNDING = 0.05
-"""Of a tensor's change in a step: as much may differ by the order of sums in bfloat16.
+"""Share of a tensor's change in a step that may differ, by the order of sums in bfloat16.
 
-Beside four times what two plain steps differ by: of a bias between two batch norms, which
-has no gradient but rounding, Adam makes a whole step in any direction.
+Four times the difference of two plain steps is allowed on top: a bias between two batch norms
+has no gradient but rounding errors, of which Adam makes a whole step in any direction.
 """
 
 
@@ -75,7 +75,7 @@ def _recorded(
     before: list[Tensor],
     example: tuple[Tensor, Tensor, float],
 ) -> Advance:
-    """Record the step; the state is not what it was `before`, afterwards."""
+    """Record the step; afterwards, the state is no longer what it was `before`."""
     advance, (images, labels, rate) = plain(step, optimizer, state), example
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -90,7 +90,7 @@ def _recorded(
                 advance(*example)
                 wanted.append(_snapshot(state, optimizer))
                 _restore(state, optimizer, start)
-    finally:  # also if it raised: the state is restored, and trained from, after all of this
+    finally:  # also if it raised: training goes on from the restored state
         torch.cuda.current_stream().wait_stream(side)
 
     its_images, its_labels = torch.zeros_like(images), torch.zeros_like(labels)
@@ -112,14 +112,14 @@ def _recorded(
 
     replay(*example)
     if not same_step(start, wanted[0], wanted[1], _snapshot(state, optimizer)):
-        raise RuntimeError("a recorded step did not do what a plain one does")
+        raise RuntimeError("a recorded step did not do what a plain step does")
     return replay
 
 
 def same_step(
     before: list[Tensor], plain: list[Tensor], again: list[Tensor], recorded: list[Tensor]
 ) -> bool:
-    """Whether a recorded step changed every tensor as a plain one did, twice, but for rounding."""
+    """Whether a recorded step twice changed every tensor as a plain one did, within rounding."""
 
     def excess(start: Tensor, one: Tensor, again: Tensor, other: Tensor) -> Tensor:
         start, one, again, other = (t.double() for t in (start, one, again, other))

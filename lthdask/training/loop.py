@@ -1,8 +1,8 @@
 """Training: one loop for the dense run and for every ticket.
 
 :func:`train` is a generator: it yields after each epoch, and its caller saves the state, logs
-what was measured, or stops. A run that starts from any state that was saved ends, on a CPU, in
-the same bits as one that was never stopped.
+what was measured, or stops. On a CPU, a run that starts from any saved state ends in the same
+bits as one that was never stopped.
 """
 
 import math
@@ -42,7 +42,7 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured inside an epoch, after so many steps of the run from epoch 0 on."""
+    """What was measured inside an epoch, after some number of steps, counted from epoch 0."""
 
     iteration: int
     validation_loss: float
@@ -60,12 +60,12 @@ class Progress:
     Attributes
     ----------
     epoch, step : int
-        As of a `Checkpoint`.
+        As in a `Checkpoint`.
     outcomes : sequence of EpochMetrics, Measurement, Diverged or None
-        Of each model that is trained; there are several in a cohort.
+        One for each model that is trained; a cohort has several.
     states : callable
-        Returns the complete state of each. It is the network's own, and changes when training
-        goes on: who keeps it longer keeps a :meth:`Checkpoint.copy`.
+        Returns the complete state of each model. It is the network's own, and changes as
+        training continues: to keep it longer, keep a :meth:`Checkpoint.copy`.
     """
 
     epoch: int
@@ -75,7 +75,7 @@ class Progress:
 
     @classmethod
     def at(cls, state: Checkpoint, outcome: Outcome) -> "Progress":
-        """Return what was found of one model, with its state."""
+        """Return what was measured for one model, with its state."""
         return cls(state.epoch, state.step, [outcome], lambda: [state])
 
 
@@ -97,31 +97,31 @@ def train(
     Parameters
     ----------
     network : Module
-        On the device it is to be trained on; its weights are replaced by those of `start`.
+        The network, on the device to train on; its weights are replaced by those of `start`.
     data : Data
-        On the same device.
+        The data, on the same device.
     recipe : Recipe
-        Its schedule is a function of the absolute epoch: from checkpoint k, training goes
-        on at the rates of epochs k + 1..T.
+        Its schedule is a function of the absolute epoch: from checkpoint k, training
+        continues at the rates of epochs k + 1..T.
     start : Checkpoint
-        Where to start; not changed.
+        Where to start; it is not changed.
     seed, replicate : int
         What the order of the data and its augmentation are drawn from.
     mask : mapping of str to Tensor, optional
-        What stays pruned. Weights and buffers are set to zero there and their gradients are
-        held at zero, so that nothing can revive them: momentum and weight decay included.
+        What stays pruned. Weights and buffers are set to zero there, and their gradients are
+        held at zero, so that nothing can revive them, not even momentum or weight decay.
     engine : Engine
         Precision of the computation.
     due : callable
-        Asked after each step inside an epoch; where it says so, there is a yield, too.
+        Asked after each step inside an epoch; where it returns true, there is a yield, too.
     child : int
         Not 0 for a run that sees the same data in another order.
 
     Yields
     ------
     Progress
-        Of one model: `EpochMetrics` at the end of an epoch; inside one, a `Measurement` at each
-        `Recipe.measure_every` steps; None elsewhere.
+        For one model: `EpochMetrics` at the end of an epoch; inside one, a `Measurement` at
+        each `Recipe.measure_every` steps; None elsewhere.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def train(
     loss_sum = torch.tensor(start.loss, dtype=torch.float64, device=device)
     losses = partial(_loss, network, engine=engine, smoothing=recipe.label_smoothing)
     advance = advancing(network, losses, optimizer, kept, loss_sum, engine)
-    # Once: to go through the modules of MobileNetV2 takes 2 ms.
+    # Looked up once: going through the modules of MobileNetV2 takes 2 ms.
     states = partial(_states, dict(network.state_dict()), optimizer, weights, loss_sum)
     for epoch in range(start.epoch, recipe.epochs):
         first = start.step if epoch == start.epoch else 0
@@ -165,7 +165,7 @@ def train(
 
 
 def _measurement(network: nn.Module, data: Data, engine: Engine, iteration: int) -> Measurement:
-    """Measure the network inside an epoch, which goes on as if nothing had happened."""
+    """Measure the network inside an epoch, which continues as if nothing had happened."""
     loss, accuracy = evaluate(network, data, data.validation, engine)
     test = evaluate(network, data, data.test, engine)[1]
     network.train()
@@ -178,7 +178,7 @@ def lay_over(
 ) -> None:
     """Set what is pruned to zero, in place, in weights and in their optimizer's buffers.
 
-    A weight at zero whose momentum is not would come back to life at the next step.
+    Momentum left in place would revive a weight at the next step.
     """
     for name, mask in kept.items():
         weight = weights[name]
@@ -203,7 +203,7 @@ def advancing(
     losses : callable
         (images, labels) → the loss, or those of several models, in the shape of `loss_sum`.
     optimizer : Optimizer
-        Of the network's parameters.
+        The optimizer of the network's parameters.
     kept : dict of str to Tensor
         Name of parameter → 1 where its gradient counts, 0 where it is held at zero.
     loss_sum : Tensor
@@ -215,7 +215,7 @@ def advancing(
     def step(images: Tensor, labels: Tensor) -> None:
         loss = losses(images, labels)
         optimizer.zero_grad()
-        loss.sum().backward()  # of several models, each has the gradient of its own loss
+        loss.sum().backward()  # each of several models has the gradient of its own loss
         if kept:
             gradients: Any = [weights[name].grad for name in kept]
             torch._foreach_mul_(gradients, masks)

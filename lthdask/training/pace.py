@@ -24,12 +24,12 @@ def epoch_seconds(
     Parameters
     ----------
     network : Module
-        On the engine's device; its weights are replaced.
+        The network, on the engine's device; its weights are replaced.
     data : Data
-        On the same device, with a batch of training images at least.
+        The data, on the same device, with at least one batch of training images.
     recipe : Recipe
     start : Checkpoint
-        Where to start; not changed.
+        Where to start; it is not changed.
     seed : int
         What the order of the data is drawn from.
     engine : Engine

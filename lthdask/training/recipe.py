@@ -15,9 +15,9 @@ class Optimizer:
     ----------
     name : {"sgd", "adam"}
     rate : float
-        Learning rate at its height, more than 0.
+        Highest learning rate, more than 0.
     momentum : float
-        Of SGD, in [0, 1).
+        SGD momentum, in [0, 1).
     weight_decay : float
         Added to the gradient as ``weight_decay * w``, at least 0.
     """
@@ -40,19 +40,19 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate over the epochs, on the absolute epoch.
+    """The learning rate as a function of the absolute epoch.
 
     Parameters
     ----------
     name : {"constant", "step", "cosine", "linear"}
-        After the warm-up: the height throughout; times `factor` at each milestone; half a
-        cosine down to 0 at the last epoch; a straight line down to 0 there.
+        What follows the warm-up: the highest rate throughout; that rate times `factor` at each
+        milestone; half a cosine down to 0 at the last epoch; a straight line down to 0 there.
     warmup_epochs : int
         Epochs over which the rate rises from 0, step by step.
     milestones : tuple of int
-        Of ``step``: the epochs after which the rate drops.
+        Epochs after which the rate of ``step`` drops.
     factor : float
-        Of ``step``: what the rate is multiplied by, in (0, 1).
+        What the rate of ``step`` is multiplied by, in (0, 1).
     """
 
     name: Literal["constant", "step", "cosine", "linear"] = "constant"
@@ -87,12 +87,12 @@ class Recipe:
     optimizer : Optimizer
     schedule : Schedule
     label_smoothing : float
-        In [0, 1) (Szegedy et al. 2016).
+        Strength of label smoothing, in [0, 1) (Szegedy et al. 2016).
     fine_tune_rate : float, optional
         Learning rate of the arm ``fine_tune``; by default the last level of the schedule
-        (Renda et al. 2020, section 3), which one that falls to 0 does not have.
+        (Renda et al. 2020, section 3). A schedule that falls to 0 has no such level.
     measure_every : int
-        Steps between two measurements inside an epoch; 0 is at the ends of epochs only.
+        Steps between two measurements inside an epoch; with 0, only epochs' ends are measured.
     """
 
     epochs: int
@@ -116,8 +116,7 @@ class Recipe:
         late = [m for m in self.schedule.milestones if not 0 < m < self.epochs]
         if late:
             raise ValueError(
-                f"schedule.milestones must lie between 0 and the {self.epochs} epochs; "
-                f"got {late[0]}"
+                f"schedule.milestones must lie between 0 and {self.epochs} epochs; got {late[0]}"
             )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
@@ -154,9 +153,9 @@ class Recipe:
         Parameters
         ----------
         epoch : int
-            Epochs that are done, 0..T - 1.
+            Number of finished epochs, 0..T - 1.
         step : int
-            Steps that are done of the current one, 0..steps - 1.
+            Number of finished steps in the current epoch, 0..steps - 1.
         steps : int
             Steps in an epoch.
         """

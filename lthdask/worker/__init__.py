@@ -1,4 +1,4 @@
 """What a worker does: train the dense run, train cells, compare masks; save their states.
 
-The bodies of the tasks, which run in the worker processes. They do not know Dask.
+These are the bodies of the tasks, which run in the worker processes. They do not know Dask.
 """

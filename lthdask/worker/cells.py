@@ -36,24 +36,24 @@ def train_cells(
     ----------
     work : Work
     cells : sequence of Cell
-        Of one `Cell.cohort`.
+        Cells of one `Cell.cohort`.
     here : TaskContext
     *dense : Checkpoint
-        Of the dense run: those of :meth:`lthdask.study.Study.checkpoints_for`.
+        The checkpoints of the dense run that :meth:`lthdask.study.Study.checkpoints_for` names.
 
     Returns
     -------
     list of str or Exception
         What became of each: ``done``, ``diverged``, or what it raised while the others went on.
-        One that was done already, by a worker that died before it could say so, is left as it
-        is, unless others wait for final weights of it that are lost.
+        A cell may be done already, by a worker that died before it could say so. It is left as
+        it is, unless its final weights are lost and others wait for them.
 
     Raises
     ------
     Stopped
         If the worker has to go; the states are saved.
     Exception
-        What training itself raised, of whichever cell.
+        Whatever training itself raised, for any of the cells.
     """
     cube, by_epoch = cube_of(work), {state.epoch: state for state in dense}
     outcomes = dict[Cell, str | Exception]()
@@ -81,13 +81,13 @@ def train_cells(
 
 
 def _is_lost(work: Work, cell: Cell) -> bool:
-    """Return whether others wait for final weights of a cell that are not there."""
+    """Return whether others wait for final weights of a cell that are missing."""
     return work.study.awaited(cell) and not checkpoints.holds_ticket(work.folder.final(cell))
 
 
 @functools.lru_cache(maxsize=64)
 def _dense_accuracy(cube: Cube, replicate: int) -> float:
-    """Return what it is while cells are trained, when no dense run of theirs changes."""
+    """Return what stays the same while cells are trained: their dense runs do not change."""
     return cube.dense_accuracy(replicate)
 
 
@@ -123,7 +123,7 @@ class _Run:
 
 
 def _train(work: Work, together: list[_Run], dense: drawing.Dense) -> dict[Cell, str | Exception]:
-    """Train runs that go on from the same point; fewer at a time if they do not fit."""
+    """Train runs that start at the same point; fewer at a time if they do not fit."""
     if not together:
         return {}
     outcomes = dict[Cell, str | Exception]()
@@ -138,10 +138,10 @@ def _train(work: Work, together: list[_Run], dense: drawing.Dense) -> dict[Cell,
                     if run.status is Status.DONE:
                         outcomes[run.cell] = _written(work, run, dense, end)
         return outcomes | _all_diverged(work, together, dense)
-    except RuntimeError as problem:  # too little memory; or more elements than a kernel counts
+    except RuntimeError as problem:  # too little memory, or more elements than a kernel counts
         if len(together) == 1:
             raise
-        reason = f"{len(together)} cells cannot be trained side by side, fewer are tried: {problem}"
+        reason = f"{len(together)} cells cannot be trained side by side; trying fewer: {problem}"
     torch.cuda.empty_cache()
     together[0].training.here.tell(Event("warning", "cohort", reason))
     outcomes |= _all_diverged(work, together, dense)
@@ -180,7 +180,7 @@ def _written(
 
 
 def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) -> None:
-    """Write the results of a cell, which has no `end` if it diverged; it needs no state then."""
+    """Write the results of a cell. One that diverged has no `end`, and needs no state."""
     study, folder, cube, experiment = work.study, work.folder, cube_of(work), work.experiment()
     training, cell, drawn = run.training, run.cell, run.drawn
     metrics, line = dict[str, float](), list[float]()

@@ -1,6 +1,6 @@
-"""Resuming: training runs that save their state, may be stopped at any step, and are gone on with.
+"""Resuming: training runs save their state, can be stopped at any step, and are picked up again.
 
-On whichever worker comes next; a run that stops getting further is not begun for ever.
+Any worker may pick a run up. A run that gets no further is not tried for ever.
 """
 
 import math
@@ -19,18 +19,18 @@ from lthdask.training.loop import Diverged, EpochMetrics, Measurement, Outcome, 
 from lthdask.worker.work import Work
 
 BETWEEN_TELLING = 1.0
-"""Seconds, at least, between two of a run's events. Each takes a millisecond from training, whose
-thread shares its process with Dask's; and of a thousand workers, all pass through one driver."""
+"""Least number of seconds between two events of a run. Each takes a millisecond from training,
+whose thread shares its process with Dask's; and a thousand workers tell theirs to one driver."""
 
 
 class ResumableRun:
-    """A training run that may be stopped at any step, and goes on from there.
+    """A training run that can be stopped at any step, and picks up where it left off.
 
     Parameters
     ----------
     work : Work
     name : object
-        Of the run: a cell, or the name of a dense run.
+        What names the run: a cell, or the name of a dense run.
     here : TaskContext
 
     Attributes
@@ -42,7 +42,7 @@ class ResumableRun:
     learning : dict of int to dict of str to float
         `Measurement` at the iterations inside epochs.
     digests : dict of int to str
-        Of a dense run: epoch → digest of its checkpoint.
+        Only for a dense run: epoch → digest of its checkpoint.
 
     Raises
     ------
@@ -87,7 +87,7 @@ class ResumableRun:
         self.attempt = self.work.folder.begin_attempt(self.name, about, most)
 
     def restart(self, reason: str) -> None:
-        """Forget the state, which cannot be gone on with."""
+        """Forget the state, which cannot be continued."""
         self._warn(f"{self.name} starts anew: {reason}")
         self._state.remove()
         self.start, self.curves, self.learning, self.digests = None, {}, {}, {}
@@ -126,7 +126,7 @@ class ResumableRun:
         self.saved_at = time.monotonic()
 
     def seconds(self) -> float:
-        """Return how long the run has taken, in all attempts that went on from one another."""
+        """Return how long the run has taken, over all attempts that continued one another."""
         return self._seconds_before + (time.monotonic() - self._clock) / self._beside
 
     def end(self) -> None:
@@ -142,7 +142,7 @@ class ResumableRun:
         if lifetime and epoch > lifetime:
             sentence = (
                 f"an epoch takes {epoch:.0f} s, longer than the {lifetime:.0f} s that a worker "
-                f"has: it goes on inside an epoch, but a longer wall-time would start less often"
+                f"has; training resumes inside an epoch, but a longer wall-time saves restarts"
             )
             self.here.tell(Event("warning", "lifetime", sentence))
 
@@ -157,9 +157,9 @@ def follow(
     Parameters
     ----------
     trainings : sequence of Training
-        Of runs that are trained side by side.
+        The runs, which are trained side by side.
     epochs : iterator of Progress
-        What was found of them.
+        Their progress.
     experiment : Experiment
 
     Raises

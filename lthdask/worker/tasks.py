@@ -1,7 +1,7 @@
 """What a worker does: look around, train a dense network, compare masks; cells are in cells.py.
 
-The bodies of the tasks. Each takes small values, and leaves its results on disk, because
-results that only live on a worker are lost with it.
+These are the bodies of the tasks. Each takes small values, and leaves its results on disk,
+because results that live only on a worker are lost with it.
 """
 
 import itertools
@@ -36,7 +36,7 @@ class Surroundings:
     steps : int
         Batches in an epoch.
     majority : float
-        Share of the validation images that are of the most frequent class.
+        Share of the validation images that belong to the most frequent class.
     shape : tuple of int
         Shape of one input of the network.
     classes : int
@@ -63,7 +63,7 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
     if not work.folder.sees(probe):
         raise InputError(
             f"the worker on {host} does not see the folder {work.folder.path}; "
-            f"give one on a shared file system with --out"
+            f"choose a folder on a shared file system with `out`"
         )
     experiment = replace(work, engine=work.engine.chosen()).experiment()
     train, batch = len(experiment.data.train), work.study.recipe.batch_size

@@ -25,9 +25,9 @@ class Work:
     ----------
     study : Study
     engine : Engine
-        With nothing left on ``auto``, once a worker has looked around.
+        Once a worker has looked around, nothing in it is left on ``auto``.
     folder : Folder
-        Of the study.
+        The study's folder.
     data : path, optional
         Folder of the data set.
     options : Options
