@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lthdask.cluster.client import open_client
 from lthdask.data.batches import Data
 from lthdask.data.readers import load
-from lthdask.driver.opening import epochs_to_train
+from lthdask.driver.remaining import epochs_to_train
 from lthdask.flow import run
 from lthdask.grid import Grid
 from lthdask.study import Study

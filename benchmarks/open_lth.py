@@ -22,7 +22,7 @@ from torch import nn
 
 from lthdask.data.batches import Data
 from lthdask.data.readers import DataSource, load
-from lthdask.driver.opening import epochs_to_train
+from lthdask.driver.remaining import epochs_to_train
 from lthdask.grid import Grid
 from lthdask.lottery import runs
 from lthdask.lottery.experiment import Experiment

@@ -15,6 +15,7 @@ from typing import Any
 from lthdask.cluster.queue import Task
 from lthdask.cluster.window import Window
 from lthdask.driver.opening import extent_of, open_study
+from lthdask.driver.remaining import remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
@@ -112,7 +113,7 @@ def main() -> None:
         folder.write_manifest(manifest)
         create_cube(folder.cube, extent_of(study, manifest, ["1.weight"]), {})
         meter.say("cube")
-        left = open_study(study, out).remaining()
+        left = remaining(open_study(study, out))
         meter.say("remaining")
         queue = Instant()
         work = Work(study, engine, folder)

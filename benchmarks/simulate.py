@@ -18,7 +18,7 @@ from typing import Any
 
 from lthdask.cluster.queue import Task
 from lthdask.cluster.window import Window
-from lthdask.driver.opening import Remaining
+from lthdask.driver.remaining import Remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.grid import Cell
 from lthdask.storage.folder import Folder

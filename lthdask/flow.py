@@ -16,6 +16,7 @@ import xarray as xr
 from lthdask.cluster.queue import Queue
 from lthdask.driver.opening import Opened, driving_study
 from lthdask.driver.preparing import surroundings, write_down
+from lthdask.driver.remaining import remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.events import Event
 from lthdask.options import Options
@@ -80,7 +81,7 @@ def train(
     work = Work(opened.study, opened.engine, opened.folder, data, opened.options)
     around = surroundings(queue, work)
     manifest, cube = write_down(opened, around)
-    work, left = replace(work, engine=manifest.engine), opened.remaining()
+    work, left = replace(work, engine=manifest.engine), remaining(opened)
     sweep = Sweep(work, manifest, cube, left, queue, watch)
     trained = sweep.begin()
     for replicate in left.replicates:

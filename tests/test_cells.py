@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lthdask.driver.opening import Remaining
+from lthdask.driver.remaining import Remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.errors import ExhaustedError
 from lthdask.events import Stopped

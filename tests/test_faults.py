@@ -490,7 +490,7 @@ def test_a_signal_to_the_whole_group_ends_in_order_and_loses_no_step(
             each.send_signal(signal.SIGTERM)  # as a batch system does
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from here" in output
+    assert "the same command picks up where it left off" in output
     assert "Traceback" not in output + errors
     assert driver_of(folder) is None
     again = command()
@@ -574,7 +574,7 @@ def test_an_exception_in_one_cell_is_tried_again_and_then_kept_with_its_tracebac
     assert (results.status.where(broken, Status.FAILED) == Status.FAILED).all()
     assert int((results.status == Status.DONE).sum()) == 8
     assert_others_equal(results, undisturbed, broken & (results.status == Status.FAILED))
-    place = Folder(tmp_path).run("ticket-r0-t0.95-k0")
+    place = Folder(tmp_path).of_run("ticket-r0-t0.95-k0")
     assert len(Folder(tmp_path).attempts("ticket-r0-t0.95-k0")) == 2
     assert "NotADirectoryError" in (place / "traceback.txt").read_text()
     chunk.unlink()

@@ -24,6 +24,7 @@ from lthdask.events import Event
 from lthdask.flow import run
 from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
+from lthdask.lottery.density import densities
 from lthdask.lottery.experiment import Experiment
 from lthdask.options import Options
 from lthdask.report.summary import cells_with, reasons
@@ -113,7 +114,7 @@ def test_the_grid_on_two_workers_equals_plain_serial_loops(small):
                 curve = cell.train_loss_curve.values
                 assert curve[k:].tolist() == [m.train_loss for m in measured]
                 assert np.isnan(curve[:k]).all()
-                left, layers = runs.densities(experiment, trained[-1])
+                left, layers = densities(experiment, trained[-1])
                 assert cell.density == left["density"] == pytest.approx(1 - threshold, abs=1e-4)
                 assert cell.parameters_left == left["parameters_left"]
                 for name in ("density", "dead_channels"):

@@ -12,6 +12,7 @@ from torch import nn
 from lthdask.data.batches import Data, Images
 from lthdask.grid import ARMS, Arm, Cell
 from lthdask.lottery import drawing, runs
+from lthdask.lottery.density import densities
 from lthdask.pruning.rule import Pruning
 from lthdask.streams import Purpose, permutation, stream
 from lthdask.training.evaluation import evaluate, recompute_batch_norm
@@ -155,7 +156,7 @@ def test_a_random_mask_is_laid_over_the_weights_as_they_were(experiment, dense):
     for name, kept in drawn.mask.items():
         assert int(kept.sum()) == int(ticket.mask[name].sum())
         torch.testing.assert_close(drawn.start.weights[name], dense[K].weights[name] * kept)
-    density = runs.densities(experiment, drawn.start)[0]["density"]
+    density = densities(experiment, drawn.start)[0]["density"]
     assert density == pytest.approx(0.2, abs=1e-3)
 
 
@@ -303,7 +304,7 @@ def test_optimizers_with_more_buffers_start_every_arm(dense):
     adam = small_experiment(recipe=recipe)
     for arm in ("ticket", "random_mask", "reinit", "lr_rewind", "fine_tune"):
         _, states_of_arm, _ = trained(adam, Cell(arm, 0, 0.8, 1), states)
-        density = runs.densities(adam, states_of_arm[-1])[0]["density"]
+        density = densities(adam, states_of_arm[-1])[0]["density"]
         assert density == pytest.approx(0.2, abs=1e-3)
 
 
@@ -372,7 +373,7 @@ def test_inputs_may_be_any_numbers_not_only_images_of_bytes():
     assert metrics.test_accuracy > 0.9
     drawn = drawing.ticket(made, dense, next(runs.train_dense(made, 0))[0], 0.5)
     *_, (alone, _) = runs.train_ticket(made, 0, drawn)
-    assert runs.densities(made, alone)[0]["density"] == pytest.approx(0.5, abs=1e-4)
+    assert densities(made, alone)[0]["density"] == pytest.approx(0.5, abs=1e-4)
     *_, found = runs.train_tickets(made, 0, [drawn.origin] * 2, [drawn.mask] * 2)
     for end in found.states():
         assert torch.allclose(end.weights["1.weight"], alone.weights["1.weight"], atol=1e-5)

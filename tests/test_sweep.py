@@ -7,7 +7,7 @@ import pytest
 
 from lthdask.checks.folder import check
 from lthdask.driver.adaptive import Search
-from lthdask.driver.opening import Remaining
+from lthdask.driver.remaining import Remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.errors import InputError
 from lthdask.flow import run

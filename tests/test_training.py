@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lthdask.errors import InputError
 from lthdask.lottery import drawing, runs
+from lthdask.lottery.density import densities
 from lthdask.pruning.rule import prunable_weights
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.engine import Engine
@@ -86,7 +87,7 @@ def test_pruned_weights_and_their_buffers_are_zero_at_every_yield(optimizer, k):
             for tensor in tensors:
                 if tensor.shape == kept.shape:
                     assert not tensor[~kept].any()
-    density = runs.densities(experiment, checkpoint)[0]["density"]
+    density = densities(experiment, checkpoint)[0]["density"]
     assert density == pytest.approx(0.2, abs=1e-5)
 
 
@@ -94,13 +95,13 @@ def test_density_is_what_is_counted_after_training_and_not_what_was_asked(dense_
     experiment, checkpoints, _ = dense_run
     ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[1], 0.8)
     *_, (last, _) = runs.train_ticket(experiment, 0, ticket)
-    network, layers = runs.densities(experiment, last)
+    network, layers = densities(experiment, last)
     assert network["density"] == pytest.approx(0.2, abs=1e-5)
     stem = last.weights["features.0.0.weight"]
     assert layers["features.0.0.weight"]["density"] == int(stem.count_nonzero()) / stem.numel()
     # A network that was trained without its mask is dense again, and is said to be.
     *_, (revived, _) = run(experiment, ticket.start)
-    assert runs.densities(experiment, revived)[0]["density"] > 0.8
+    assert densities(experiment, revived)[0]["density"] > 0.8
 
 
 def test_what_is_left_is_counted_among_all_parameters_and_by_channel():
@@ -111,7 +112,7 @@ def test_what_is_left_is_counted_among_all_parameters_and_by_channel():
     hidden[:7] = 0.0  # 7 dead channels, and an eighth that has one weight
     hidden[7, 1:] = 0.0
     trained.weights["1.weight"][:, 5] = 0.0  # one weight of every channel
-    network, layers = runs.densities(experiment, trained)
+    network, layers = densities(experiment, trained)
     assert {name: layer["dead_channels"] for name, layer in layers.items()} == {
         "1.weight": 0,
         "3.weight": 7,

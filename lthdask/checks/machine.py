@@ -18,6 +18,7 @@ from torch import Tensor
 from lthdask.data.readers import load
 from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
+from lthdask.lottery.density import densities
 from lthdask.lottery.drawing import Dense
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
@@ -132,7 +133,7 @@ def density_is_what_was_asked(trained: Trained) -> str:
     left = sum(int(weight.count_nonzero()) for weight in weights.values())
     asked = total - int(Fraction(str(THRESHOLD)) * total)
     _require(left == asked, f"{left:,} of {total:,} weights are left; {asked:,} were asked for")
-    said = runs.densities(trained.experiment, last)[0]["density"]
+    said = densities(trained.experiment, last)[0]["density"]
     _require(
         said == left / total, f"the reported density is {said}, but the true one is {left / total}"
     )
@@ -259,7 +260,7 @@ def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
     for threshold, ticket, found in zip(COHORT, drawn, together, strict=True):
         run = runs.train_ticket(experiment, REPLICATE, ticket, due=lambda: True)
         alone, beside_others = _on_cpu(next(run)[0]), _on_cpu(found)
-        said, counted = (runs.densities(experiment, at) for at in (found, beside_others))
+        said, counted = (densities(experiment, at) for at in (found, beside_others))
         _require(said == counted, "densities on the device are not those on the CPU")
         for name, kept in ticket.mask.items():
             alive = int(beside_others.weights[name][~kept].count_nonzero())

@@ -1,4 +1,5 @@
 """The only place that knows Dask: open a client; share, submit, collect and recover.
 
-It knows neither what a ticket is, nor Zarr.
+`queue` notices what a dead worker took with it, and submits it again. Does not know what a ticket
+is, nor Zarr.
 """

@@ -15,7 +15,8 @@ from lthdask.options import Options
 
 if TYPE_CHECKING:
     from lthdask.cluster.settings import Settings
-    from lthdask.driver.opening import Opened, Remaining
+    from lthdask.driver.opening import Opened
+    from lthdask.driver.remaining import Remaining
     from lthdask.study import Study
 
 # Everything else is imported when it is needed: --help must not wait for torch.
@@ -60,12 +61,13 @@ def train(
     from lthdask import flow
     from lthdask.cluster.settings import Settings
     from lthdask.driver.opening import driving_study
+    from lthdask.driver.remaining import remaining
     from lthdask.report.progress import shown
 
     settings = Settings.read(where.cluster)
     options = replace(options, checkpoint_interval=settings.checkpoint_interval)
     with driving_study(study, out, options) as opened:
-        left = opened.remaining()
+        left = remaining(opened)
         if not left.replicates:
             _say_that_all_is_done(console, opened)
         else:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from lthdask.driver.opening import epochs_to_train
+from lthdask.driver.remaining import epochs_to_train
 from lthdask.grid import ARMS, Cell, longest_first
 from lthdask.lottery.matching import matches
 from lthdask.storage.cube import Cube

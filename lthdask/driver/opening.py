@@ -1,7 +1,7 @@
 """Opening a study: what its folder holds, whether it can be continued, and what is left."""
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -11,11 +11,10 @@ from typing import Any
 
 from lthdask.driver.full_disk import said_when_full
 from lthdask.errors import InputError
-from lthdask.grid import Cell, is_applicable, longest_first
+from lthdask.grid import Cell, is_applicable
 from lthdask.options import Options
 from lthdask.pruning.rule import prunable_weights
 from lthdask.reading import yaml_mapping
-from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube, attributes, readable
 from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
@@ -26,28 +25,6 @@ from lthdask.study import Study
 from lthdask.training.engine import Engine
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Remaining:
-    """What a run of a study would train.
-
-    Attributes
-    ----------
-    cells : list of Cell
-        Longest first.
-    replicates : list of int
-        Replicates that have something to train.
-    dense_runs : set of int
-        Replicates whose dense run is to be trained.
-    every : collection of Cell
-        Every cell of the study.
-    """
-
-    cells: list[Cell]
-    replicates: list[int]
-    dense_runs: set[int]
-    every: Collection[Cell] = ()
 
 
 @dataclass(frozen=True)
@@ -77,36 +54,6 @@ class Opened:
     axes: Mapping[str, list[Any]]
     cells: Mapping[Cell, Status]
     engine: Engine
-
-    def remaining(self) -> Remaining:
-        """Return what is left to train.
-
-        This includes cells that are done, but whose final weights are lost and still needed.
-        """
-        wanted = {Status.PENDING, Status.SKIPPED}
-        if self.options.retry_failed:
-            wanted.add(Status.FAILED)
-        unfinished = {cell for cell, status in self.cells.items() if status in wanted}
-        for cell in list(unfinished):
-            awaited = self.study.waits_for(cell)
-            while (
-                awaited
-                and awaited not in unfinished
-                and not checkpoints.holds_ticket(self.folder.final(awaited))
-            ):
-                unfinished.add(awaited)
-                awaited = self.study.waits_for(awaited)
-        trained = self.manifest.checkpoints.keys() if self.manifest else set()
-        # Failed cells do not call for a dense run: theirs may be what failed.
-        needing = wanted | {Status.DONE, Status.DIVERGED}
-        dense_runs = {c.replicate for c, status in self.cells.items() if status in needing}
-        dense_runs -= trained
-        if self.options.masks_only:
-            every = range(self.study.grid.replicates)
-            return Remaining([], list(every), dense_runs, self.cells)
-        replicates = {cell.replicate for cell in unfinished} | dense_runs
-        cells = longest_first(unfinished)
-        return Remaining(cells, sorted(replicates), dense_runs, self.cells)
 
 
 @contextmanager
@@ -162,12 +109,6 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     cells = {cell: status for cell, status in cells.items() if is_applicable(cell, axes)}
     engine = _engine(study, folder, manifest)
     return Opened(study, options, folder, manifest, axes, cells, engine)
-
-
-def epochs_to_train(study: Study, cells: Iterable[Cell], dense_runs: int) -> int:
-    """Return how many epochs it takes to train this many dense runs and these cells."""
-    epochs = study.recipe.epochs
-    return dense_runs * epochs + sum(epochs - cell.first_epoch for cell in cells)
 
 
 def extent_of(study: Study, manifest: Manifest, layers: list[str]) -> Extent:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lthdask.driver.opening import Opened, epochs_to_train, open_study
+from lthdask.driver.opening import Opened, open_study
+from lthdask.driver.remaining import epochs_to_train, remaining
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.lottery import runs
@@ -75,7 +76,7 @@ def plan(
     train `here`, on this machine.
     """
     opened = open_study(study, out, options)
-    left = opened.remaining()
+    left = remaining(opened)
     cells, dense_runs = left.cells, len(left.dense_runs)
     epochs = epochs_to_train(study, cells, dense_runs)
     if options.adaptive is not None:  # what it spends at most, dense runs aside

@@ -19,7 +19,7 @@ from typing import Any
 from lthdask.cluster.queue import Queue, Task
 from lthdask.driver.adaptive import Exploration
 from lthdask.driver.full_disk import NO_ROOM, raise_if_full
-from lthdask.driver.opening import Remaining, epochs_to_train
+from lthdask.driver.remaining import Remaining, epochs_to_train
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Event
 from lthdask.grid import Cell, cohorts

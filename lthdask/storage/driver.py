@@ -54,12 +54,6 @@ def driver_of(folder: Path) -> str | None:
     return "process {pid} on {host}, since {since}".format_map(found)
 
 
-def refuse_if_driven(folder: Path) -> None:
-    """Raise InputError if a driver is at work."""
-    if driver := driver_of(folder):
-        raise _driven_by(folder, driver)
-
-
 def _driven_by(folder: Path, driver: str) -> InputError:
     return InputError(
         f"the study in {folder} is being run by {driver}; wait for it, stop it, or choose "

@@ -15,6 +15,7 @@ import torch
 from lthdask.events import Event, TaskContext
 from lthdask.grid import ARMS, Cell
 from lthdask.lottery import drawing, runs
+from lthdask.lottery.density import densities
 from lthdask.lottery.learning_speed import learning_speed
 from lthdask.lottery.stability import barrier
 from lthdask.lottery.ticket import Ticket
@@ -196,7 +197,7 @@ def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) 
         if study.awaited(cell):
             final = Ticket(replace(end, buffers={}), drawn.mask, {})
             checkpoints.save_ticket(folder.final(cell), final)
-    left, layers = runs.densities(experiment, end or drawn.start)
+    left, layers = densities(experiment, end or drawn.start)
     cube.write(
         cell,
         run.status,

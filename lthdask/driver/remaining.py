@@ -1,0 +1,69 @@
+"""What is left to train of a study, and how long that is."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from lthdask.driver.opening import Opened
+from lthdask.grid import Cell, longest_first
+from lthdask.storage import checkpoints
+from lthdask.storage.schema import Status
+from lthdask.study import Study
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What a run of a study would train.
+
+    Attributes
+    ----------
+    cells : list of Cell
+        Longest first.
+    replicates : list of int
+        Replicates that have something to train.
+    dense_runs : set of int
+        Replicates whose dense run is to be trained.
+    every : collection of Cell
+        Every cell of the study.
+    """
+
+    cells: list[Cell]
+    replicates: list[int]
+    dense_runs: set[int]
+    every: Collection[Cell] = ()
+
+
+def remaining(opened: Opened) -> Remaining:
+    """Return what is left to train.
+
+    This includes cells that are done, but whose final weights are lost and still needed.
+    """
+    wanted = {Status.PENDING, Status.SKIPPED}
+    if opened.options.retry_failed:
+        wanted.add(Status.FAILED)
+    unfinished = {cell for cell, status in opened.cells.items() if status in wanted}
+    for cell in list(unfinished):
+        awaited = opened.study.waits_for(cell)
+        while (
+            awaited
+            and awaited not in unfinished
+            and not checkpoints.holds_ticket(opened.folder.final(awaited))
+        ):
+            unfinished.add(awaited)
+            awaited = opened.study.waits_for(awaited)
+    trained = opened.manifest.checkpoints.keys() if opened.manifest else set()
+    # Failed cells do not call for a dense run: theirs may be what failed.
+    needing = wanted | {Status.DONE, Status.DIVERGED}
+    dense_runs = {c.replicate for c, status in opened.cells.items() if status in needing}
+    dense_runs -= trained
+    if opened.options.masks_only:
+        every = range(opened.study.grid.replicates)
+        return Remaining([], list(every), dense_runs, opened.cells)
+    replicates = {cell.replicate for cell in unfinished} | dense_runs
+    cells = longest_first(unfinished)
+    return Remaining(cells, sorted(replicates), dense_runs, opened.cells)
+
+
+def epochs_to_train(study: Study, cells: Iterable[Cell], dense_runs: int) -> int:
+    """Return how many epochs it takes to train this many dense runs and these cells."""
+    epochs = study.recipe.epochs
+    return dense_runs * epochs + sum(epochs - cell.first_epoch for cell in cells)
