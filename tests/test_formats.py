@@ -113,7 +113,7 @@ def test_an_old_study_grows_and_what_it_had_is_kept(old, local_client):
 def test_an_old_study_is_brought_up_to_date_by_its_own_command_though_all_is_done(old, caplog):
     manifest = Folder(old).manifest()
     if manifest.format < FORMAT:
-        with pytest.raises(InputError, match="earlier version .* lthdask run --study"):
+        with pytest.raises(InputError, match="earlier version .* `lthdask run --study"):
             check(old)
     arguments = ["run", "--study", str(old / "study.yaml"), "--out", str(old), "--deploy", "local"]
     done = CliRunner().invoke(main, arguments)
