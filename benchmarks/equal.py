@@ -212,7 +212,7 @@ def a_step_with_kernels_is_one_without(case: Case) -> tuple[float, float, str]:
     at, off = Trained(case, torch.float32), 0.0
     fused = stack(at.network(), 3).fused
     if case.device.type == "cuda" and not fused:
-        raise AssertionError("kernels of ours are not used")
+        raise AssertionError("our own kernels are not used")
     ends, _ = next(at.together(each_step=True))
     for model, end in enumerate(ends):
         alone = next(at.alone(model, each_step=True, graphs=False))
@@ -223,7 +223,7 @@ def a_step_with_kernels_is_one_without(case: Case) -> tuple[float, float, str]:
         require_told_apart(distance(elsewhere, alone) / step, OF_A_STEP)
         off = largest(off, distance(end, alone) / step)
     how = "with" if fused else "without"
-    return off, OF_A_STEP, f"in float32, of a step's length, {how} kernels of ours"
+    return off, OF_A_STEP, f"in float32, of a step's length, {how} our own kernels"
 
 
 Check = Callable[[Case], tuple[float, float, str]]

@@ -5,6 +5,7 @@ it reads in Python. `on_command_line` turns parameters into options: ``--out``.
 """
 
 import re
+from collections.abc import Iterable
 
 OPTIONS = {
     "adaptive": "--adaptive",
@@ -51,3 +52,8 @@ def on_command_line(text: str) -> str:
 def one_of(what: str, given: str, known: "list[str] | tuple[str, ...]") -> InputError:
     """Return the error for a name that is not among the known ones."""
     return InputError(f"unknown {what} {given!r}; known: {', '.join(sorted(known))}")
+
+
+def listed(values: Iterable[object]) -> str:
+    """Return values as a message lists them."""
+    return ", ".join(str(value) for value in values)

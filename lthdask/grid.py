@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
+from lthdask.errors import listed
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -170,11 +172,11 @@ class Grid:
             if not values:
                 raise ValueError(f"{name} must hold at least one value")
             if len(set(values)) < len(values):
-                raise ValueError(f"{name} holds a value twice: {_listed(values)}")
+                raise ValueError(f"{name} holds a value twice: {listed(values)}")
         for name in ("thresholds", "rewind_epochs"):
             values = getattr(self, name)
             if list(values) != sorted(values):
-                raise ValueError(f"{name} must increase; got {_listed(values)}")
+                raise ValueError(f"{name} must increase; got {listed(values)}")
         if min(self.rewind_epochs) < 0:
             raise ValueError(f"rewind_epochs must be 0 or more; got {self.rewind_epochs[0]}")
         if unknown := set(self.arms) - set(ARMS):
@@ -239,7 +241,3 @@ def longest_first(cells: Iterable[Cell]) -> list[Cell]:
     most 4/3 of the shortest possible makespan).
     """
     return sorted(cells, key=lambda cell: (cell.first_epoch, cell))
-
-
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(str(value) for value in values)

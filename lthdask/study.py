@@ -6,7 +6,7 @@ checks itself the same way whether it is read from a file or built in Python.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from importlib import resources
@@ -18,7 +18,7 @@ import yaml
 from torch import nn
 
 from lthdask.data.readers import DataSource
-from lthdask.errors import InputError
+from lthdask.errors import InputError, listed
 from lthdask.grid import ARMS, Cell, Grid
 from lthdask.networks.build import Network, on_meta
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
@@ -269,7 +269,7 @@ class Study:
                 if axis == "replicates" and given < value:
                     lines.append(f"{key}: {value} in the folder, {given} given (it can only grow)")
                 elif axis != "replicates" and (gone := [v for v in value if v not in given]):
-                    lines.append(f"{key}: {_listed(gone)} in the folder, but not given")
+                    lines.append(f"{key}: {listed(gone)} in the folder, but not given")
             elif value != given:
                 lines.append(f"{key}: {shown(value)} in the folder, {shown(given)} given")
         return lines
@@ -290,7 +290,7 @@ def _with_rounds(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if grid["thresholds"] != rounds:
         raise InputError(
             f"thresholds follow from the rate and the rounds of iterative pruning "
-            f"({_listed(rounds)}); leave them out"
+            f"({listed(rounds)}); leave them out"
         )
     return {**values, "grid": grid}
 
@@ -299,7 +299,3 @@ def names() -> list[str]:
     """Return the names of the studies that are shipped with the package."""
     folder = resources.files("lthdask") / "studies"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
-
-
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(str(value) for value in values)

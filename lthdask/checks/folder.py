@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from lthdask.checks.completeness import is_complete
 from lthdask.driver.opening import extent_of
 from lthdask.errors import InputError
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import Cell
 from lthdask.pruning.rule import prunable_weights
 from lthdask.reading import yaml_mapping
 from lthdask.storage import checkpoints
@@ -27,7 +28,7 @@ from lthdask.storage.driver import driving
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
 from lthdask.storage.manifest import FORMAT, Manifest
-from lthdask.storage.schema import ADDED, CELL, LAYERS, MAY_LACK, METRICS, RECORD, Status
+from lthdask.storage.schema import ADDED, CELL, Status
 from lthdask.study import Study
 
 
@@ -200,7 +201,7 @@ def _damaged_cell(
         wrong["status"] = f"its status is {status}, which is not a valid status"
     if status == Status.DONE:
         for array, values in found.items():
-            if not _is_complete(array, values, cell, epochs, lacking):
+            if not is_complete(array, values, cell, epochs, lacking):
                 wrong[array] = (
                     f"it is done, but some of its values are missing in results.zarr/{array}"
                 )
@@ -212,28 +213,6 @@ def _damaged_cell(
     else:
         remedy, mend = "the cell is trained again", partial(_erase, folder, cell)
     yield Damage(str(cell), "; ".join(wrong.values()), remedy, mend)
-
-
-def _is_complete(array: str, values: Any, cell: Cell, epochs: int, lacking: set[str]) -> bool:
-    """Return whether an array holds all that it should of a cell that is done."""
-    if array in lacking:
-        return True
-    if array == "metrics":
-        row = dict(zip(METRICS, values.tolist(), strict=True))
-        right = row["epochs_trained"] == epochs - cell.first_epoch
-        needed = METRICS.keys() - MAY_LACK - lacking
-        return bool(right and np.isfinite([row[name] for name in needed]).all())
-    if array == "curves":
-        trained = np.arange(epochs) >= cell.first_epoch
-        return bool((np.isfinite(values) == trained[:, np.newaxis]).all())
-    if array == "line":
-        return ARMS[cell.arm].reordered == bool(np.isfinite(values).all())
-    if array == "layers":  # a spared one has no cutoff
-        counted = [name != "cutoff" for name in LAYERS]
-        return bool(np.isfinite(values[:, counted]).all())
-    if array == "record":
-        return bool(np.isfinite(values[list(RECORD).index("attempts")]))
-    return array != "place" or bool(str(values))
 
 
 def _damaged_dense_run(

@@ -18,6 +18,7 @@ from typing import Any
 
 from lthdask.cluster.queue import Queue, Task
 from lthdask.driver.adaptive import Exploration
+from lthdask.driver.chains import Chains
 from lthdask.driver.full_disk import NO_ROOM, raise_if_full
 from lthdask.driver.remaining import Remaining, epochs_to_train
 from lthdask.errors import ExhaustedError, InputError
@@ -60,16 +61,11 @@ class Sweep:
     queue: Queue
     watch: Callable[[Event], None] = lambda event: None
     raised: Counter[str] = field(default_factory=Counter)
-    followers: dict[Cell, list[Cell]] = field(default_factory=dict)
-    awaiting: Counter[Cell] = field(default_factory=Counter)
     exploration: Exploration | None = None
 
     def __post_init__(self) -> None:
         self.cells = self.remaining.cells
-        for cell in self.cells:
-            if awaited := self.work.study.waits_for(cell):
-                self.followers.setdefault(awaited, []).append(cell)
-        self.awaiting.update({cell: len(after) for cell, after in self.followers.items()})
+        self.chains = Chains(self.work.study, self.cells)
         self.without_dense = {cell.replicate for cell in self.cells}
         if (share := self.work.options.adaptive) is not None:
             every = self.remaining.every
@@ -167,25 +163,10 @@ class Sweep:
                 train_cells,
                 arguments=(self.work, cohort),
                 shared=tuple((first.replicate, epoch) for epoch in self._epochs_for(cohort)),
-                length=max(map(self.way_to_the_end, cohort)),
+                length=max(map(self.chains.way_to_the_end, cohort)),
                 then=functools.partial(self._landed, cohort),
             )
         )
-
-    def way_to_the_end(self, cell: Cell) -> int:
-        """Return how many epochs lie between a cell's begin and the end of all that waits for it.
-
-        A chain of rounds is as long as its critical path, not as its first round: Hu's rule,
-        which is the longest first (LPT) where nothing waits (Hu 1961, "Parallel sequencing and
-        assembly line problems", Operations Research 9).
-        """
-        longest, reached = 0, [(cell, 0)]
-        while reached:  # not by recursion: a chain may have more rounds than Python has frames
-            at, before = reached.pop()
-            way = before + self.work.study.recipe.epochs - at.first_epoch
-            longest = max(longest, way)
-            reached += [(follower, way) for follower in self.followers.get(at, ())]
-        return longest
 
     def cells_of(self, replicate: int) -> list[Cell]:
         """Return the cells of a replicate."""
@@ -240,7 +221,7 @@ class Sweep:
         if not isinstance(outcome, Exception):
             self.work.folder.remove_traceback(cell)
             self.watch(Event("cell", str(cell), outcome))
-            followers = self.followers.get(cell, [])
+            followers = self.chains.after(cell)
             if outcome != "done":
                 for follower in followers:
                     self._fail(follower, RuntimeError(f"{cell}, which it starts from, {outcome}"))
@@ -272,7 +253,7 @@ class Sweep:
             self.cube.mark(lost, Status.FAILED)
             self.watch(Event("cell", str(lost), "failed"))
             why = RuntimeError(f"{lost}, which it starts from, failed")
-            failed += [(follower, why) for follower in self.followers.get(lost, ())]
+            failed += [(follower, why) for follower in self.chains.after(lost)]
         for lost, _ in reversed(failed):
             self._ended(lost)
 
@@ -281,10 +262,8 @@ class Sweep:
         if self.exploration:
             self.exploration.ended(cell)
             self._explore()
-        if awaited := self.work.study.waits_for(cell):
-            self.awaiting[awaited] -= 1
-            if not self.awaiting[awaited]:
-                self.work.folder.final(awaited).unlink(missing_ok=True)
+        if released := self.chains.release(cell):
+            self.work.folder.final(released).unlink(missing_ok=True)
 
     def _keep_reason(self, name: str, outcome: Exception) -> None:
         folder = self.work.folder
