@@ -243,7 +243,7 @@ def test_an_impossible_recipe_is_refused_with_what_was_given(make, problem):
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="no CUDA device on .*use --device cpu"):
+    with pytest.raises(InputError, match="no CUDA device on .*set .device. to cpu"):
         Engine(device="cuda").chosen()
     assert Engine().chosen() == Engine("cpu", "float32", cohort=1)
 
