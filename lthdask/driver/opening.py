@@ -1,4 +1,4 @@
-"""Opening a study: what its folder holds, whether it can be continued, and what is left."""
+"""Opening a study: what its folder holds, and whether it can be continued."""
 
 import logging
 from collections.abc import Iterator, Mapping

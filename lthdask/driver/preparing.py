@@ -14,7 +14,7 @@ from lthdask.grid import is_applicable
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.growth import grow
-from lthdask.storage.manifest import FORMAT, Manifest
+from lthdask.storage.manifest import Manifest
 from lthdask.storage.schema import Status
 from lthdask.worker.tasks import Surroundings, look_around
 from lthdask.worker.work import Work
@@ -62,31 +62,36 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
 
 def _manifest(opened: Opened, around: Surroundings) -> Manifest:
     """Return the manifest of this run, which continues the one before."""
-    versions = _versions()
-    before = opened.manifest or Manifest(
-        versions, platform.node(), around.choice.engine, around.choice.reason, "", {}, 0
-    )
-    if (earlier := dict(before.versions)) != versions:
-        changes = (
-            f"{n} {earlier.get(n)} → {v}" for n, v in versions.items() if earlier.get(n) != v
-        )
-        log.warning(
-            "part of the study was computed with other versions, so bits may differ: %s",
-            ", ".join(changes),
-        )
-        before = replace(before, earlier_versions=(*before.earlier_versions, earlier))
-    return replace(
-        before,
+    before, versions = opened.manifest, _versions()
+    manifest = Manifest(
         versions=versions,
+        host=platform.node(),
         engine=around.choice.engine,
-        engine_reason=before.engine_reason or around.choice.reason,
+        engine_reason=around.choice.reason,
         study_digest=sha256(opened.study.to_yaml().encode()).hexdigest(),
         axes=opened.axes,
         steps=around.steps,
         majority=around.majority,
         shape=around.shape,
         classes=around.classes,
-        format=FORMAT,
+    )
+    if before is None:
+        return manifest
+    earlier = before.earlier_versions
+    if (then := dict(before.versions)) != versions:
+        changed = [name for name, version in versions.items() if then.get(name) != version]
+        log.warning(
+            "part of the study was computed with other versions, so bits may differ: %s",
+            ", ".join(f"{name} {then.get(name)} → {versions[name]}" for name in changed),
+        )
+        earlier = (*earlier, then)
+    return replace(
+        manifest,
+        host=before.host,
+        engine_reason=before.engine_reason or manifest.engine_reason,
+        checkpoints=before.checkpoints,
+        earlier_versions=earlier,
+        first_format=before.first_format,
     )
 
 
