@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lthdask.checks import machine
+from lthdask.checks import machine, small_study
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.ticket import Ticket, masked
 from lthdask.pruning.masks import draw_mask
@@ -24,7 +24,7 @@ EXPERIMENT = small_experiment("mobilenet_v2")
 
 @pytest.fixture(scope="module")
 def sound():
-    return machine.train_dense(EXPERIMENT)
+    return small_study.train_dense(EXPERIMENT)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_ticket_that_is_cut_out_of_its_checkpoint_is_found(trained, monkeypatc
 
 def test_checkpoints_that_alias_the_network_are_found(monkeypatch):
     monkeypatch.setattr(Checkpoint, "copy", lambda checkpoint: checkpoint)
-    fails(machine.train_dense(EXPERIMENT), "checkpoints", "checkpoint 1 has changed")
+    fails(small_study.train_dense(EXPERIMENT), "checkpoints", "checkpoint 1 has changed")
 
 
 def test_a_schedule_that_begins_afresh_is_found(trained, monkeypatch):
@@ -225,8 +225,8 @@ sys.argv = ['selfcheck.py', '--device=cpu']
 sys.modules.update(dict.fromkeys(['dask', 'distributed', 'zarr', 'xarray', 'safetensors']))
 from lthdask.lottery import drawing
 from lthdask.lottery import runs
-from lthdask.checks import machine
-machine.SMALL |= {{'data.image_size': '8', 'recipe.batch_size': '256'}}
+from lthdask.checks import machine, small_study
+small_study.SMALL |= {{'data.image_size': '8', 'recipe.batch_size': '256'}}
 {spoil}
 runpy.run_path({str(SCRIPT)!r}, run_name='__main__')
 """

@@ -7,34 +7,32 @@ with what the engine says about itself.
 
 import platform
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 
 import torch
-from torch import Tensor
 
-from lthdask.data.readers import load
-from lthdask.grid import Cell
+from lthdask.checks.small_study import (
+    REPLICATE,
+    THRESHOLD,
+    Epochs,
+    K,
+    Trained,
+    draw,
+    in_float32,
+    on_cpu,
+    prunable,
+    train,
+    train_dense,
+    unpruned,
+)
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.density import densities
-from lthdask.lottery.drawing import Dense
 from lthdask.lottery.experiment import Experiment
-from lthdask.lottery.ticket import Ticket
 from lthdask.pruning.masks import Mask
-from lthdask.study import Study
 from lthdask.training.checkpoint import Checkpoint
-from lthdask.training.loop import EpochMetrics
 
-SMALL = {
-    "network.width": "0.25",
-    "data.image_size": "16",
-    "recipe.epochs": "3",
-    "grid.rewind_epochs": "0,1,2",
-}
-"""Changes that shrink the study of digits to seconds."""
-THRESHOLD, K, REPLICATE = 0.8, 1, 0
 COHORT = (0.5, 0.8, 0.95)
 """Thresholds of the tickets that are trained side by side."""
 TOLERANCE = 0.1
@@ -42,36 +40,6 @@ TOLERANCE = 0.1
 in another order, as on a GPU. Only single steps in float32 can be told apart: another order of
 sums moved a step by 0.003 of its length, or 0.23 in bfloat16, and another order of the data by
 0.42; over two whole epochs, it moved it as far as that does."""
-
-Epochs = list[tuple[Checkpoint, EpochMetrics]]
-"""The state and what was measured after each epoch that was trained."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A dense run whose checkpoints the checks use.
-
-    Attributes
-    ----------
-    experiment : Experiment
-    dense : mapping of int to Checkpoint
-        The checkpoint of every epoch, 0 included.
-    digests : mapping of int to str
-        The digest of each when it was new.
-    first_steps : mapping of int to Checkpoint
-        Number of finished epochs → the state one step later.
-    """
-
-    experiment: Experiment
-    dense: Dense
-    digests: Mapping[int, str]
-    first_steps: Mapping[int, Checkpoint]
-
-    @cached_property
-    def ticket(self) -> tuple[Ticket, Epochs]:
-        """The ticket of checkpoint `K`, and its epochs."""
-        drawn = _draw(self, "ticket")
-        return drawn, _train(self, drawn)
 
 
 @dataclass(frozen=True)
@@ -83,52 +51,16 @@ class Finding:
     text: str
 
 
-def small_experiment(device: str = "auto") -> Experiment:
-    """Return the experiment that is checked, on ``auto``, ``cpu`` or ``cuda``.
-
-    Raises
-    ------
-    InputError
-        If the device is not there.
-    """
-    study = Study.read("digits").changed(SMALL | {"engine.device": device})
-    engine = study.engine.chosen()
-    return Experiment(
-        network=study.network,
-        data=load(study.data, None).to(torch.device(engine.device)),
-        recipe=study.recipe,
-        pruning=study.pruning,
-        seed=study.seed,
-        engine=engine,
-    )
-
-
 def device_name(device: str) -> str:
     """Return what a device is called, such as ``cpu (x86_64)``."""
     name = platform.machine() if device == "cpu" else torch.cuda.get_device_name()
     return f"{device} ({name})"
 
 
-def train_dense(experiment: Experiment) -> Trained:
-    """Train the dense run; its checkpoints are held as they are read from disk, by the CPU."""
-    dense: dict[int, Checkpoint] = {}
-    digests: dict[int, str] = {}
-    first_steps: dict[int, Checkpoint] = {}
-    for checkpoint, _ in runs.train_dense(experiment, REPLICATE, due=lambda: True):
-        if checkpoint.step == 0:
-            dense[checkpoint.epoch] = checkpoint
-            digests[checkpoint.epoch] = checkpoint.digest()
-        elif checkpoint.step == 1:
-            first_steps[checkpoint.epoch] = _on_cpu(checkpoint)
-    # Not copied before the end: a copy would hide that a checkpoint still changes.
-    held = {epoch: _on_cpu(checkpoint) for epoch, checkpoint in dense.items()}
-    return Trained(experiment, held, digests, first_steps)
-
-
 def density_is_what_was_asked(trained: Trained) -> str:
     """Count the weights of a trained ticket that are not zero: N − ⌊threshold · N⌋."""
     last = trained.ticket[1][-1][0]
-    weights = _prunable(trained, last)
+    weights = prunable(trained, last)
     total = sum(weight.numel() for weight in weights.values())
     left = sum(int(weight.count_nonzero()) for weight in weights.values())
     asked = total - int(Fraction(str(THRESHOLD)) * total)
@@ -157,7 +89,7 @@ def pruned_weights_stay_zero(trained: Trained) -> str:
 
 def checkpoints_are_not_changed(trained: Trained) -> str:
     """Compare the digests of checkpoints before and after cells have used them."""
-    cells = [trained.ticket[1], _train(trained, _draw(trained, "lr_rewind"), "lr_rewind")]
+    cells = [trained.ticket[1], train(trained, draw(trained, "lr_rewind"), "lr_rewind")]
     for epoch, digest in trained.digests.items():
         same = trained.dense[epoch].digest() == digest
         _require(same, f"checkpoint {epoch} has changed since it was made")
@@ -171,24 +103,24 @@ def tickets_go_on_from_their_epoch(trained: Trained) -> str:
 
     Then they see the batches of epochs k + 1..T, at their rates, from the complete state.
     """
-    exact = _in_float32(trained.experiment)
+    exact = in_float32(trained.experiment)
     if exact.engine != trained.experiment.engine:
         trained = train_dense(exact)
     last = trained.experiment.recipe.epochs
     _require_epochs(trained.ticket[1], K + 1, last)
     apart = 0.0
     for k in range(K, last):
-        start, there = _unpruned(trained, k), trained.first_steps[k]
+        start, there = unpruned(trained, k), trained.first_steps[k]
         run = runs.train_ticket(trained.experiment, REPLICATE, start, due=lambda: True)
         step = _distance(start.start, there)
-        here = _distance(_on_cpu(next(run)[0]), there) / step
+        here = _distance(on_cpu(next(run)[0]), there) / step
         found = f"the first step of epoch {k + 1} ends {here:.1%} of a step off the dense run's"
         _require(here <= TOLERANCE, found)
         apart = max(apart, here)
     found = f"epochs {K + 1}..{last} begin at most {apart:.1%} of a step off the dense run's"
     if trained.experiment.engine.device != "cpu":
         return found
-    end = _train(trained, _unpruned(trained, K))[-1][0]
+    end = train(trained, unpruned(trained, K))[-1][0]
     same = end.digest() == trained.dense[last].digest()
     _require(same, f"epochs {K + 1}..{last} do not end in the dense run's bits")
     return f"epochs {K + 1}..{last} end in the dense run's bits"
@@ -197,11 +129,11 @@ def tickets_go_on_from_their_epoch(trained: Trained) -> str:
 def the_mask_is_of_the_final_weights(trained: Trained) -> str:
     """Compare the masks of all k with one another, and with the order of the final weights."""
     epochs = range(trained.experiment.recipe.epochs)
-    mask, *others = [_draw(trained, "ticket", k).mask for k in epochs]
+    mask, *others = [draw(trained, "ticket", k).mask for k in epochs]
     for k, other in enumerate(others, 1):
         _require(_differing(mask, other) == 0, f"the mask of k={k} is not that of k=0")
     outranked = 0
-    for name, weight in _prunable(trained, trained.dense[len(epochs)]).items():
+    for name, weight in prunable(trained, trained.dense[len(epochs)]).items():
         pruned, kept = weight[~mask[name]].abs(), weight[mask[name]].abs()
         if len(pruned) and len(kept):
             outranked += int((pruned > kept.min()).sum())
@@ -217,7 +149,7 @@ def the_mask_is_of_the_final_weights(trained: Trained) -> str:
 
 def random_masks_are_over_unpruned_weights(trained: Trained) -> str:
     """Compare a random mask's counts with the ticket's, and its weights with checkpoint k."""
-    ticket, drawn = trained.ticket[0].mask, _draw(trained, "random_mask")
+    ticket, drawn = trained.ticket[0].mask, draw(trained, "random_mask")
     _require(drawn.start.epoch == K, f"it starts at epoch {drawn.start.epoch}, not at {K}")
     zeroed = 0
     for name, kept in drawn.mask.items():
@@ -233,7 +165,7 @@ def random_masks_are_over_unpruned_weights(trained: Trained) -> str:
 
 def reinit_is_new_and_trained_for_all_epochs(trained: Trained) -> str:
     """Compare a reinitialisation with the dense run's start, and count its epochs."""
-    ticket, drawn = trained.ticket[0].mask, _draw(trained, "reinit")
+    ticket, drawn = trained.ticket[0].mask, draw(trained, "reinit")
     _require(_differing(drawn.mask, ticket) == 0, "its mask is not the ticket's")
     _require(not drawn.origin.buffers, "its optimizer does not start afresh")
     kept = {name: drawn.start.weights[name][mask] for name, mask in drawn.mask.items()}
@@ -244,14 +176,14 @@ def reinit_is_new_and_trained_for_all_epochs(trained: Trained) -> str:
     total = sum(len(weight) for weight in kept.values())
     _require(old <= total // 1000, f"{old:,} of {total:,} weights are the dense run's initial ones")
     last = trained.experiment.recipe.epochs
-    _require_epochs(_train(trained, drawn, "reinit"), 1, last)
+    _require_epochs(train(trained, drawn, "reinit"), 1, last)
     return f"{total - old:,} of {total:,} weights are new, trained for epochs 1..{last}"
 
 
 def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
     """Train one step of several tickets side by side, and one of each alone."""
-    experiment = _in_float32(trained.experiment)
-    drawn = [_draw(trained, "ticket", threshold=threshold) for threshold in COHORT]
+    experiment = in_float32(trained.experiment)
+    drawn = [draw(trained, "ticket", threshold=threshold) for threshold in COHORT]
     starts, masks = [ticket.origin for ticket in drawn], [ticket.mask for ticket in drawn]
     cohort = runs.train_tickets(experiment, REPLICATE, starts, masks, due=lambda: True)
     with warnings.catch_warnings(action="error"):  # on a GPU without graphs or our own kernels
@@ -259,7 +191,7 @@ def a_cohort_trains_each_ticket_as_alone(trained: Trained) -> str:
     apart = 0.0
     for threshold, ticket, found in zip(COHORT, drawn, together, strict=True):
         run = runs.train_ticket(experiment, REPLICATE, ticket, due=lambda: True)
-        alone, beside_others = _on_cpu(next(run)[0]), _on_cpu(found)
+        alone, beside_others = on_cpu(next(run)[0]), on_cpu(found)
         said, counted = (densities(experiment, at) for at in (found, beside_others))
         _require(said == counted, "densities on the device are not those on the CPU")
         for name, kept in ticket.mask.items():
@@ -312,42 +244,6 @@ def _require_epochs(epochs: Epochs, first: int, last: int) -> None:
     trained = [metrics.epoch for _, metrics in epochs]
     wanted = list(range(first, last + 1))
     _require(trained == wanted, f"epochs {trained} were trained, not {wanted}")
-
-
-def _in_float32(experiment: Experiment) -> Experiment:
-    return replace(experiment, engine=replace(experiment.engine, precision="float32"))
-
-
-def _draw(trained: Trained, arm: str, k: int = K, threshold: float = THRESHOLD) -> Ticket:
-    cell = Cell(arm, REPLICATE, threshold, k)
-    return drawing.draw(trained.experiment, cell, trained.dense)
-
-
-def _train(trained: Trained, drawn: Ticket, arm: str = "ticket") -> Epochs:
-    epochs = runs.train_ticket(trained.experiment, REPLICATE, drawn, arm=arm)
-    return [(_on_cpu(at), found) for at, found in epochs if isinstance(found, EpochMetrics)]
-
-
-def _on_cpu(checkpoint: Checkpoint) -> Checkpoint:
-    return replace(
-        checkpoint,
-        weights={name: tensor.cpu() for name, tensor in checkpoint.weights.items()},
-        buffers={
-            name: {buffer: tensor.cpu() for buffer, tensor in of_weight.items()}
-            for name, of_weight in checkpoint.buffers.items()
-        },
-    )
-
-
-def _unpruned(trained: Trained, k: int) -> Ticket:
-    """Return checkpoint `k` under a mask that prunes nothing."""
-    weights = _prunable(trained, trained.dense[k])
-    mask = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-    return Ticket(trained.dense[k], mask, {})
-
-
-def _prunable(trained: Trained, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    return {name: checkpoint.weights[name] for name in trained.experiment.prunable()}
 
 
 def _differing(one: Mask, other: Mask) -> float:

@@ -34,7 +34,8 @@ def command(device: str) -> None:
 def _check(console: Console, device: str) -> int:
     from importlib.metadata import version
 
-    from lthdask.checks.machine import device_name, findings, small_experiment
+    from lthdask.checks.machine import device_name, findings
+    from lthdask.checks.small_study import small_experiment
 
     began = time.monotonic()
     experiment = small_experiment(device)
