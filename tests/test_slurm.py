@@ -195,7 +195,7 @@ def test_the_end_of_patience_is_a_clear_error_and_the_job_is_cancelled(cluster_f
     )
     said = []
     opened = open_client(1, cluster=path, deployment="slurm", say=said.append)
-    problem = r"no worker has started after .*\(1 PENDING \(BeginTime\)\)"
+    problem = r"no worker has started within .*\(1 PENDING \(BeginTime\)\)"
     with pytest.raises(InputError, match=problem), opened:
         pass
     assert any("waiting for the queue: 1 PENDING" in line for line in said)
