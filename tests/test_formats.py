@@ -125,6 +125,7 @@ def test_an_old_study_is_brought_up_to_date_by_its_own_command_though_all_is_don
     assert open_results(old).test_accuracy.sel(arm="ticket").values[0].tolist() == ACCURACY
 
 
+@pytest.mark.parametrize("old", [1], indirect=True)
 def test_a_folder_of_another_study_is_refused_and_left_as_it_is(old):
     before = {file: file.read_bytes() for file in old.rglob("*") if file.is_file()}
     other = study_of(old).changed({"recipe.batch_size": "64"})
@@ -150,6 +151,7 @@ def test_a_metric_and_an_array_that_an_older_cube_lacks_read_as_nan_and_are_adde
     assert not list(old.glob(".results.zarr*"))
 
 
+@pytest.mark.parametrize("old", [1], indirect=True)
 def test_what_came_after_a_study_was_begun_is_no_damage_of_it(old, monkeypatch):
     lessened(old)
     with driving_study(study_of(old), old):
@@ -160,6 +162,7 @@ def test_what_came_after_a_study_was_begun_is_no_damage_of_it(old, monkeypatch):
     assert [d.what for d in check(old) if not d.what.startswith("checkpoints/")] == []
 
 
+@pytest.mark.parametrize("old", [1], indirect=True)
 def test_a_key_that_studies_got_later_is_no_damage_of_an_older_one(old, monkeypatch):
     text = (old / "study.yaml").read_text()
     older = text.replace("fresh_buffers: false\n", "")
@@ -176,6 +179,7 @@ def test_a_key_that_studies_got_later_is_no_damage_of_an_older_one(old, monkeypa
     assert [d for d in check(old) if not d.what.startswith("checkpoints/")] == []
 
 
+@pytest.mark.parametrize("old", [1], indirect=True)
 def test_a_study_that_was_written_before_its_manifest_leaves_the_cube_to_the_next_run(old):
     """Killed between the two, and then no worker came: the folder is whole after the next run."""
     study = study_of(old)
@@ -189,6 +193,7 @@ def test_a_study_that_was_written_before_its_manifest_leaves_the_cube_to_the_nex
     assert [(d.what, d.mend is None) for d in damages] == [("study.yaml", False)]
 
 
+@pytest.mark.parametrize("old", [1], indirect=True)
 def test_a_newer_format_is_refused_with_the_step_to_take(old):
     change_manifest(old, format=FORMAT + 1)
     with pytest.raises(InputError, match=rf"has format {FORMAT + 1}, .* update lthdask"):
