@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 
+from lthdask.driver.plan import plan
 from lthdask.errors import InputError
 from lthdask.options import Options
+from tests.test_flow import TINY
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,13 @@ def test_an_impossible_option_is_refused(given, problem):
 def test_options_are_a_frozen_value():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Options().max_attempts = 5
+
+
+def test_a_plan_is_of_the_run_with_the_same_options(tmp_path):
+    whole, masks, search = (
+        plan(TINY, tmp_path / "new", options=options, here=False)
+        for options in (Options(), Options(masks_only=True), Options(adaptive=0.5))
+    )
+    dense = TINY.recipe.epochs * TINY.grid.replicates
+    assert (len(masks.cells), masks.done, masks.epochs) == (0, 0, dense)
+    assert search.epochs == dense + (whole.epochs - dense) // 2
