@@ -7,6 +7,7 @@ a subset of what a lower one keeps. So does a later round of iterative pruning, 
 leaves out what is pruned already.
 """
 
+import functools
 import math
 from fractions import Fraction
 from typing import Any
@@ -177,10 +178,16 @@ def random_mask(mask: Mask, spared: frozenset[str], seed: int, replicate: int) -
     """
     shuffled = {}
     for index, (name, kept) in enumerate(mask.items()):
-        bits = stream(seed, replicate, Purpose.RANDOM_MASK, index)
-        order = torch.from_numpy(permutation(bits, kept.numel())).to(kept.device)
+        order = _order(seed, replicate, index, kept.numel()).to(kept.device)
         count = kept.numel() if name in spared else int(kept.sum())
         drawn = torch.zeros(kept.numel(), dtype=torch.bool, device=kept.device)
         drawn[order[:count]] = True
         shuffled[name] = drawn.view(kept.shape)
     return shuffled
+
+
+@functools.lru_cache(maxsize=64)
+def _order(seed: int, replicate: int, layer: int, count: int) -> Tensor:
+    """Return the random order of a layer's weights; kept, as the sort is most of a random mask."""
+    bits = stream(seed, replicate, Purpose.RANDOM_MASK, layer)
+    return torch.from_numpy(permutation(bits, count))
