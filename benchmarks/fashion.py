@@ -170,7 +170,7 @@ def main() -> int:
         whole_grid = False
         signal.alarm(given.seconds)
         try:
-            with open_client(workers=given.workers) as client:
+            with open_client(given.workers, deployment="local") as client:
                 run(study, client, folder, data, watch=watch)
                 whole_grid = True
         except KeyboardInterrupt:

@@ -243,7 +243,7 @@ def show_grid(epochs: int, rewind_epochs: list[int]) -> None:
                 spent = time.perf_counter() - began
                 print(f"{spent:6.1f} s {event.kind} {event.name} {event.status}", flush=True)
 
-        with open_client(workers=1) as client:
+        with open_client(1, deployment="local") as client:
             results = run(study, client, Path(folder) / "run", folder, watch=watch)
         took = time.perf_counter() - began
         cells = len(thresholds) * len(rewind_epochs)
