@@ -3,11 +3,11 @@
 import hashlib
 import io
 import json
+import math
 import pickle
 import subprocess
 import sys
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import xarray as xr
 import yaml
 from click.testing import CliRunner
 from rich.console import Console
+from scipy import stats
 from torch import nn
 
 from lthdask.commands.reproduce import command
@@ -100,15 +101,28 @@ def test_the_card_is_the_grid_of_its_study():
 
 def test_the_noise_is_that_of_the_66_cells_of_the_card():
     """The card stated 0.34 once, which pooled an arm that is not in its grid."""
-    card = yaml.safe_load(
-        resources.files("lthdask.published").joinpath(f"{STUDY.name}.yaml").read_text()
-    )
+    card = yaml.safe_load((ROOT / "lthdask" / "published" / f"{STUDY.name}.yaml").read_text())
     deviations = np.array([column["deviation"] for column in card["one_shot"]])
     assert deviations.shape == (11, 6)
     assert CARD.deviation == pytest.approx(np.sqrt(np.mean(deviations**2)))
     assert f"{CARD.deviation:.3f}" == "0.277"
-    page = (ROOT / "docs" / "reproduction.md").read_text()
-    assert f"**{CARD.deviation:.3f}**" in page
+
+
+def test_the_pages_quote_the_noise_of_the_card_and_what_follows_from_it():
+    cell, paired = CARD.deviation, math.hypot(CARD.deviation, CARD.dense_deviation)
+
+    def shows_a_match(n):
+        return stats.nct.sf(stats.t.isf(0.05, n - 1), n - 1, 0.2 / paired * n**0.5) >= 0.8
+
+    replicates = next(filter(shows_a_match, range(2, 100)))
+    method, page = (
+        " ".join((ROOT / "docs" / f"{name}.md").read_text().split())
+        for name in ("method", "reproduction")
+    )
+    assert f"one run of a cell is **{cell:.3f}** points" in page
+    assert f"a cell of the map {cell:.3f} (" in method
+    assert f"s would be {paired:.2f} points" in method
+    assert f"that takes {replicates};" in method
 
 
 def test_the_known_differences_are_true_of_our_code():
@@ -203,6 +217,9 @@ def of_runs(numbers, runs):
 def test_fewer_runs_are_noisier_so_it_takes_more_to_break_a_signature():
     planted = changed(CARD.one_shot, PLANTED["one epoch falls out of the plateau"][1])
     assert [signatures(of_runs(planted, n), CARD)[2].holds for n in (1, 3)] == [True, False]
+    low = changed(CARD.one_shot, {Place("ticket", k, 51.2): 91.2 for k in PLATEAU})
+    dense = [replace(low, dense=Accuracy(91.71, n)) for n in (1, 246)]
+    assert [signatures(numbers, CARD)[4].holds for numbers in dense] == [True, False]
 
 
 @pytest.mark.parametrize("runs", [1, 3, 30, 10_000])
