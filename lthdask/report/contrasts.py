@@ -45,7 +45,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Contrast:
-    """The mean of `upper` minus that of `lower`, over rows; without `lower`, minus dense."""
+    """The mean of some cells minus that of others.
+
+    Parameters
+    ----------
+    rows : sequence of float
+        What remains, in percent. The columns are averaged over these rows.
+    upper, lower : sequence of Column
+        The columns that are compared; without `lower`, the dense network takes its place.
+    """
 
     rows: Sequence[float]
     upper: Sequence[Column]
@@ -71,7 +79,10 @@ Limits = Callable[[float], tuple[float, float, float]]
 
 
 def check(contrast: Contrast, numbers: Numbers, card: Published, limits: Limits) -> Check:
-    """Return a contrast of some numbers, beside its limits."""
+    """Return a contrast of some numbers beside its limits, in points.
+
+    The noise of a cell is that of the card, for as many runs as `numbers` have of it.
+    """
     cells, dense, weights = numbers.cells, numbers.dense, contrast.weights
     missing = [str(place) for place in weights if place not in cells]
     missing += ["dense"] * (not contrast.lower and dense is None)
