@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -12,18 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 from click.testing import CliRunner
 from rich.console import Console
+from scipy import stats
+from torch import nn
 
 from lthdask.commands.reproduce import command
 from lthdask.errors import InputError
+from lthdask.networks.build import build
+from lthdask.report.contrasts import deviation_of_median
 from lthdask.report.published import Accuracy, Numbers, Place, medians, protocol, published
 from lthdask.report.reproduction import outcome, print_reproduction, reproduction, verdict
-from lthdask.report.signatures import deviation_of_median, signatures
+from lthdask.report.signatures import RULES, signatures
 from lthdask.storage.schema import Status
 from lthdask.study import Study
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce.py"
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "scripts" / "reproduce.py"
 CARD = published("cifar10-resnet20")
 STUDY = Study.read("cifar10-resnet20")
 DONE, PENDING, NOT_APPLICABLE = Status.DONE, Status.PENDING, Status.NOT_APPLICABLE
@@ -92,12 +99,51 @@ def test_the_card_is_the_grid_of_its_study():
     assert protocol(CARD) == {"grid.arms": "ticket,fine_tune,lr_rewind,reinit"}
 
 
+def test_the_noise_is_that_of_the_66_cells_of_the_card():
+    """The card stated 0.34 once, which pooled an arm that is not in its grid."""
+    card = yaml.safe_load((ROOT / "lthdask" / "published" / f"{STUDY.name}.yaml").read_text())
+    deviations = np.array([column["deviation"] for column in card["one_shot"]])
+    assert deviations.shape == (11, 6)
+    assert CARD.deviation == pytest.approx(np.sqrt(np.mean(deviations**2)))
+    assert f"{CARD.deviation:.3f}" == "0.277"
+
+
+def test_the_pages_quote_the_noise_of_the_card_and_what_follows_from_it():
+    cell, paired = CARD.deviation, math.hypot(CARD.deviation, CARD.dense_deviation)
+
+    def shows_a_match(n):
+        return stats.nct.sf(stats.t.isf(0.05, n - 1), n - 1, 0.2 / paired * n**0.5) >= 0.8
+
+    replicates = next(filter(shows_a_match, range(2, 100)))
+    method, page = (
+        " ".join((ROOT / "docs" / f"{name}.md").read_text().split())
+        for name in ("method", "reproduction")
+    )
+    assert f"one run of a cell is **{cell:.3f}** points" in page
+    assert f"a cell of the map {cell:.3f} (" in method
+    assert f"s would be {paired:.2f} points" in method
+    assert f"that takes {replicates};" in method
+
+
+def test_the_known_differences_are_true_of_our_code():
+    layers = list(build(STUDY.network, (3, 32, 32), 10).modules())
+    assert sum(getattr(layer, "kernel_size", 0) == (1, 1) for layer in layers) == 2
+    assert {layer.momentum for layer in layers if isinstance(layer, nn.BatchNorm2d)} == {0.1}
+    weight = [layer for layer in layers if isinstance(layer, nn.Conv2d)][-1].weight
+    deviation = (2 / weight[0].numel()) ** 0.5
+    assert weight.std().item() == pytest.approx(deviation, rel=0.05)
+    assert weight.abs().max() > 3 * deviation  # not truncated at two deviations
+    steps = (50_000 - STUDY.data.validation) // STUDY.recipe.batch_size
+    shown = " ".join(printed(reproduction(results(), CARD), width=1000).split())
+    for told in ("(ours there is the identity)", "(ours 0.9)", "2/fan-in", f"{steps} steps"):
+        assert told in shown
+    assert outcome(reproduction(results(), CARD))["known_differences"] == list(CARD.their_code)
+
+
 @pytest.mark.parametrize("iterative", [None, CARD.iterative])
-def test_the_published_grid_keeps_all_six_signatures(iterative):
+def test_the_published_grid_keeps_all_signatures(iterative):
     found = signatures(CARD.one_shot, CARD, iterative)
-    assert [(s.number, s.holds) for s in found] == [
-        (number, True) for number in ("i", "ii", "iii", "iv", "v", "vi")
-    ]
+    assert [(s.number, s.holds) for s in found] == [(number, True) for number in RULES]
     assert all(check.value is not None for s in found for check in s.checks)
     assert [s.number for s in found if s.note] == ([] if iterative else ["v"])
 
@@ -115,11 +161,17 @@ PLANTED = {
         "ii",
         {Place("ticket", 0, 10.7): 85.0, Place("reinit", None, 10.7): 85.0},
     ),
-    "one epoch falls out of the plateau": ("iii", {Place("ticket", 52, 10.7): 87.9}),
+    "one epoch falls out of the plateau": ("iii", {Place("ticket", 52, 10.7): 86.9}),
     "no cliff": ("iv", {Place("ticket", 172, 21.0): 91.0}),
     "tickets match no longer at 51.2 %": ("v", {Place("ticket", k, 51.2): 90.9 for k in PLATEAU}),
     "tickets match at 21 %": ("v", {Place("ticket", k, 21.0): 91.6 for k in PLATEAU}),
-    "k=0 matches at 80 %": ("vi", {Place("ticket", 0, 80.0): 91.6}),
+    "k=0 is better than reinit at every density": (
+        "i",
+        {
+            Place("reinit", None, r): CARD.one_shot.cells[Place("ticket", 0, r)].percent - 1.6
+            for r in CARD.remaining
+        },
+    ),
 }
 
 
@@ -151,18 +203,41 @@ def test_a_signature_names_the_cells_that_it_lacks_and_is_broken_by_those_it_has
     lacking[Place("reinit", None, 80.0)] = 85.0
     assert signatures(changed(CARD.one_shot, lacking), CARD)[0].holds is False
     found = signatures(replace(CARD.one_shot, dense=None), CARD)
-    assert [s.number for s in found if s.holds is None] == ["v", "vi"]
-    assert {*found[4].missing, *found[5].missing} == {"dense"}
-    assert [s.holds for s in signatures(Numbers({}, None), CARD)] == [None] * 6
+    assert [s.number for s in found if s.holds is None] == ["v"]
+    assert found[4].missing == ["dense"]
+    assert [s.holds for s in signatures(Numbers({}, None), CARD)] == [None] * 5
+
+
+def of_runs(numbers, runs):
+    return replace(
+        numbers, cells={place: a._replace(runs=runs) for place, a in numbers.cells.items()}
+    )
 
 
 def test_fewer_runs_are_noisier_so_it_takes_more_to_break_a_signature():
     planted = changed(CARD.one_shot, PLANTED["one epoch falls out of the plateau"][1])
-    single = {place: a._replace(runs=1) for place, a in planted.cells.items()}
-    assert signatures(replace(planted, cells=single), CARD)[2].holds
-    many = {place: a._replace(runs=100) for place, a in CARD.one_shot.cells.items()}
-    found = signatures(replace(CARD.one_shot, cells=many), CARD)
-    assert [s.number for s in found if not s.holds] == ["i", "iii"]
+    assert [signatures(of_runs(planted, n), CARD)[2].holds for n in (1, 3)] == [True, False]
+    low = changed(CARD.one_shot, {Place("ticket", k, 51.2): 91.2 for k in PLATEAU})
+    dense = [replace(low, dense=Accuracy(91.71, n)) for n in (1, 246)]
+    assert [signatures(numbers, CARD)[4].holds for numbers in dense] == [True, False]
+
+
+@pytest.mark.parametrize("runs", [1, 3, 30, 10_000])
+def test_no_number_of_runs_of_the_published_medians_breaks_a_signature(runs):
+    """Not to show a difference was taken for closeness once; (i) and (iii) fell at 30 runs."""
+    found = signatures(of_runs(CARD.one_shot, runs), CARD, CARD.iterative)
+    assert [s.number for s in found if not s.holds] == []
+
+
+@pytest.mark.parametrize(("offset", "holds"), [(0.5, True), (0.9, None), (1.1, None), (1.6, False)])
+def test_closeness_is_shown_or_refuted_or_left_open(offset, holds):
+    cells = {
+        Place("reinit", None, r): CARD.one_shot.cells[Place("ticket", 0, r)].percent - offset
+        for r in CARD.remaining
+    }
+    found = signatures(changed(CARD.one_shot, cells), CARD)[0]
+    assert found.holds is holds
+    assert found.missing == []
 
 
 @pytest.mark.parametrize("runs", [1, 3, 5, 101])
@@ -205,15 +280,15 @@ def test_arms_replicates_and_thresholds_that_were_not_trained_are_missing():
 
 
 def test_a_difference_counts_from_two_standard_deviations_on():
-    # 2 · 0.34 · √2 · 0.663 for two medians of three; 2 · 0.23 · √(1/3 + 1/246) dense.
-    for offset, cells, dense in ((0.6, 0, 1), (-0.65, 66, 1), (0.25, 0, 0)):
+    # 2 · 0.277 · √2 · 0.663 for two medians of three; 2 · 0.23 · √(1/3 + 1/246) dense.
+    for offset, cells, dense in ((0.5, 0, 1), (-0.53, 66, 1), (0.25, 0, 0)):
         found = reproduction(results(offset=offset), CARD).comparisons
-        assert found[0].noise == pytest.approx(0.638, abs=1e-3)
+        assert found[0].noise == pytest.approx(0.519, abs=1e-3)
         assert found[-1].noise == pytest.approx(0.267, abs=1e-3)
         assert sum(not c.within for c in found[:-1]) == cells
         assert (not found[-1].within) == dense
     assert reproduction(results(replicates=1), CARD).comparisons[0].noise == pytest.approx(
-        0.816, abs=1e-3
+        0.664, abs=1e-3
     )
 
 
@@ -227,11 +302,11 @@ def test_the_table_stands_beside_the_published_one_and_loses_no_digit():
     assert len(rows[at]) == 2 + 1 + 11
     text = printed(found)
     assert (
-        "* 67 of 67 differ from the published ones by more than the noise (± 0.64; dense ±" in text
+        "* 67 of 67 differ from the published ones by more than the noise (± 0.52; dense ±" in text
     )
     assert CARD.source in text
-    assert text.count(": holds") == 6
-    assert "    k=0 − reinit at 21 %: +0.69 (≥ -0.84, ≤ +0.84)" in text
+    assert text.count(": holds") == 5
+    assert "    k=0 − reinit on average: +0.26 (≥ -0.83, ≤ +0.83)" in text
 
 
 @pytest.mark.parametrize("key", ["recipe.batch_size", "seed", "grid.replicates"])
@@ -240,7 +315,7 @@ def test_numbers_of_another_recipe_are_not_compared(key):
     other = key == "recipe.batch_size"
     assert found.differences == [key] * other
     assert ("the numbers are not comparable" in printed(found)) == other
-    assert ("difference" in printed(found)) == (not other)
+    assert any(line.split()[:1] == ["difference"] for line in printed(found).splitlines()) != other
     assert outcome(found)["comparable"] == (not other)
 
 
@@ -368,7 +443,7 @@ def test_the_command_trains_a_fraction_of_the_protocol_and_compares_it(tmp_path)
     assert "2/2 cells" in done.stdout
     assert "the numbers are not comparable" in done.stdout
     assert "the study has 11 epochs, and the protocol 182" in done.stdout
-    assert "(i) k=0 is close to reinit: cannot be judged" in done.stdout
+    assert "(i) k=0 is close to reinit, within 1.0 points: cannot be judged" in done.stdout
     again = CliRunner().invoke(command, ["cifar10-resnet20", "--results", str(out), "--json"])
     values = json.loads(again.stdout)
     assert again.exit_code == 1
@@ -376,4 +451,4 @@ def test_the_command_trains_a_fraction_of_the_protocol_and_compares_it(tmp_path)
     trained = {(c["rewind_epoch"], c["remaining"]): c for c in values["cells"] if c["runs"]}
     assert trained.keys() == {(132, 80.0), (172, 80.0)}
     assert all(0 <= cell["ours"] <= 100 for cell in trained.values())
-    assert len(values["signatures"]) == 6
+    assert len(values["signatures"]) == 5

@@ -60,8 +60,9 @@ CARDS = completion.shipped("published")
 def command(**given: Any) -> None:
     """Train the grid of CARD as it was published, and compare.
 
-    Prints the accuracies beside the published ones, with the noise. Also says which of the
-    six signatures of late rewinding hold. The same command picks up where it left off.
+    Prints the accuracies beside the published ones, with the noise. Also says in what their
+    code differs from ours, and which of the five signatures of late rewinding hold. The same
+    command picks up where it left off.
 
     Exit codes: 0 if every signature holds, 1 if one does not or cannot be judged, 2 for
     invalid input.

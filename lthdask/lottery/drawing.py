@@ -57,7 +57,7 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
     The mask is that of the ticket for every arm. A random mask keeps as many weights of
     each layer and is laid over checkpoint k as it was, not over what the ticket's mask has
     left of it. The controls ``lr_rewind`` and ``fine_tune`` keep the weights, and the
-    optimizer's state, of the dense run's end (Renda, Frankle & Carbin 2020, section 3).
+    optimizer's state, of the dense run's end (Renda, Frankle & Carbin 2020, section 2.3).
     """
     arm = ARMS[cell.arm]
     mask, cutoffs = MASKS[arm.mask](experiment, cell, dense, before)

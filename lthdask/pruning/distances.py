@@ -1,8 +1,10 @@
 """Mask distances: how much the masks of two dense epochs differ, before any cell is trained.
 
 This is the early-bird diagram (You et al., "Drawing Early-Bird Tickets", ICLR 2020, section
-3): once the mask that an epoch's weights would give hardly changes any more, the ticket is
-known. Here it is drawn for single weights, and for every pair of epochs.
+3.4): once the mask that an epoch's weights would give hardly changes any more, the ticket is
+known. They prune channels, and stop where the masks of consecutive epochs differ by less than
+0.1. Here it is drawn for single weights and every pair of epochs, and when a mask has settled
+is judged by its distance to the last one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 from lthdask.pruning.masks import Mask
 
 SETTLED = 0.1
-"""Below it, the mask of an epoch is as good as the last one (You et al. 2020, section 3.1)."""
+"""Below it, the mask of an epoch is as good as the last one: the bound of You et al., as a share
+of what two random masks differ in."""
 
 
 def distances(masks: Iterable[Mask]) -> NDArray[np.float64]:

@@ -22,10 +22,12 @@ class Pruning:
     score : str
         What weights are ranked by. These use the final weights: ``global``, ``|w|`` over the
         whole network; ``layerwise``, ``|w|`` within each layer; ``lamp``, the layer-adaptive
-        score of Lee et al. (ICLR 2021). These use the final and the initial weights (Zhou et
-        al., NeurIPS 2019): ``magnitude_increase``, ``movement``. These use the initial weights
-        and their gradients: ``snip`` (Lee et al., ICLR 2019), ``synflow`` (Tanaka et al.,
-        NeurIPS 2020). All but ``layerwise`` rank over the whole network.
+        score of Lee et al. (ICLR 2021). These use the final and the initial weights:
+        ``magnitude_increase`` and ``movement``, after Zhou et al. (NeurIPS 2019), who rank them
+        within each layer; ``movement`` is not the movement pruning of Sanh et al. (NeurIPS
+        2020). These use the initial weights and their gradients: ``snip`` (Lee et al., ICLR
+        2019), ``synflow`` (Tanaka et al., NeurIPS 2020). All but ``layerwise`` rank over the
+        whole network.
     by : {"share", "cutoff"}
         Whether a threshold is the share of weights to prune, in (0, 1), or the cutoff
         itself: the lowest score that survives, more than 0.

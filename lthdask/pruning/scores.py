@@ -48,7 +48,7 @@ def layer_adaptive_magnitude(layer: Evidence) -> Tensor:
 
     It is the weight's square over the sum of squares of all weights of the layer that are at
     least as large, so the largest of every layer scores 1 (Lee et al., "Layer-adaptive sparsity
-    for the magnitude-based pruning", ICLR 2021, equation 4).
+    for the magnitude-based pruning", ICLR 2021, equation 1).
     """
     # In NumPy: torch's sort took three times as long, 0.4 s of MobileNetV2.
     magnitudes = layer.final.abs().flatten().cpu().numpy()
@@ -63,19 +63,28 @@ def layer_adaptive_magnitude(layer: Evidence) -> Tensor:
 
 
 def magnitude_increase(layer: Evidence) -> Tensor:
-    """Return ``|final| − |initial|`` (Zhou et al., NeurIPS 2019, section 2)."""
+    """Return ``|final| − |initial|``.
+
+    A criterion of Zhou et al. (NeurIPS 2019, section 2), who rank it within each layer; here it
+    ranks over the whole network.
+    """
     return layer.final.abs() - layer.initial.abs()
 
 
 def movement(layer: Evidence) -> Tensor:
-    """Return ``|final − initial|`` (Zhou et al., NeurIPS 2019, section 2)."""
+    """Return ``|final − initial|``, how far a weight has moved in either direction.
+
+    A criterion of Zhou et al., as :func:`magnitude_increase` is. It is not the movement pruning
+    of Sanh et al. (NeurIPS 2020), which adds up ``−w · ∂loss/∂w`` during training and so keeps
+    the weights that move away from zero.
+    """
     return (layer.final - layer.initial).abs()
 
 
 def saliency(layer: Evidence) -> Tensor:
     """Return ``|initial · gradient|``: how much of the loss or the flow hangs on each weight.
 
-    SNIP (Lee et al., ICLR 2019, equation 4, without its normalisation, which changes no
+    SNIP (Lee et al., ICLR 2019, section 4.1, without its normalisation, which changes no
     rank) and SynFlow (Tanaka et al., NeurIPS 2020, equation 2) differ in the gradient.
     """
     return (layer.initial * layer.gradient).abs()

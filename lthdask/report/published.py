@@ -1,5 +1,6 @@
 """Published grids, and the same numbers of a study's own results."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -68,7 +69,10 @@ class Published:
     one_shot, iterative : Numbers
         All weights pruned at once, and in rounds.
     deviation, dense_deviation : float
-        Standard deviations of one run of a cell and of one dense run, in points.
+        Standard deviations of one run of a cell and of one dense run, in points. That of a
+        cell is pooled over the cells of one-shot pruning, which all have as many runs.
+    their_code : tuple of str
+        In what the authors' code differs from ours, and their data from the study's.
     remaining : tuple of float
         The rows, in percent.
     columns : tuple of (str, int or None)
@@ -84,6 +88,7 @@ class Published:
     iterative: Numbers
     deviation: float
     dense_deviation: float
+    their_code: tuple[str, ...]
     remaining: tuple[float, ...]
     columns: tuple[tuple[str, int | None], ...]
     signature: Mapping[str, Any]
@@ -131,8 +136,9 @@ def published(name: str) -> Published:
         values["epochs"],
         Numbers(_cells(values["one_shot"], remaining, runs), whole),
         Numbers(_cells(values["iterative"], remaining, runs), whole),
-        values["deviation"],
+        _pooled(values["one_shot"]),
         dense["deviation"],
+        tuple(values["their_code"]),
         tuple(remaining),
         tuple((column["arm"], column["rewind_epoch"]) for column in values["one_shot"]),
         values["signature"],
@@ -232,6 +238,11 @@ def _cells(
         for share, percent in zip(remaining, column["accuracy"], strict=True)
         if percent is not None
     }
+
+
+def _pooled(columns: Sequence[Mapping[str, Any]]) -> float:
+    variances = [deviation**2 for column in columns for deviation in column["deviation"]]
+    return math.sqrt(math.fsum(variances) / len(variances))
 
 
 def _apart(card: Published, epochs: int, milestones: Sequence[int]) -> bool:

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lthdask.errors import on_command_line
+from lthdask.report.contrasts import deviation_of_median
 from lthdask.report.published import Accuracy, Numbers, Place, Published, column, medians
-from lthdask.report.signatures import Signature, deviation_of_median, signatures
+from lthdask.report.signatures import Signature, signatures
 from lthdask.study import Study
 
 OWN = ("name", "seed", "keep_until", "matching_margin", "grid.")
@@ -183,11 +184,15 @@ def sentences(found: Reproduction) -> list[str]:
         said.append(
             f"{missing} of {len(found.comparisons)} published accuracies have no counterpart here"
         )
+    said += ["known differences between their protocol and ours:"]
+    said += [f"    {difference}" for difference in card.their_code]
     for signature in found.signatures:
         said += [f"({signature.number}) {signature.claim}: {verdict(signature)}"]
         said += [f"    {check}" for check in signature.deciding[:5]]
-        if signature.holds is None:
+        if signature.holds is None and signature.missing:
             said.append(f"    missing: {_first(signature.missing)}")
+        elif signature.holds is None:
+            said.append("    too few runs to tell: add replicates")
         said += [f"    {signature.note}"] * bool(signature.note)
     return said
 
@@ -204,6 +209,7 @@ def outcome(found: Reproduction) -> dict[str, Any]:
         "study": found.card.study,
         "source": found.card.source,
         "epochs": found.epochs,
+        "known_differences": list(found.card.their_code),
         "comparable": not found.differences,
         "differences": found.differences,
         "cells": [c.place._asdict() | _values(c) for c in found.comparisons if c.place],
@@ -219,6 +225,7 @@ def outcome(found: Reproduction) -> dict[str, Any]:
                         "points": check.value,
                         "least": check.least if math.isfinite(check.least) else None,
                         "most": check.most if math.isfinite(check.most) else None,
+                        "leeway": check.leeway,
                         "missing": list(check.missing),
                     }
                     for check in signature.checks

@@ -90,7 +90,7 @@ class Recipe:
         Strength of label smoothing, in [0, 1) (Szegedy et al. 2016).
     fine_tune_rate : float, optional
         Learning rate of the arm ``fine_tune``; by default the last level of the schedule
-        (Renda et al. 2020, section 3). A schedule that falls to 0 has no such level.
+        (Renda et al. 2020, section 2.3). A schedule that falls to 0 has no such level.
     measure_every : int
         Steps between two measurements inside an epoch; with 0, only epochs' ends are measured.
     """
