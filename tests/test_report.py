@@ -95,12 +95,15 @@ def test_the_sparsest_matching_cell_is_marked_when_it_is_one_replicate(tmp_path)
         "test_accuracy": 0.945,
         "dense_test_accuracy": 0.95,
         "replicates": 1,
+        "cells": 5,
+        "minus_dense": pytest.approx(-0.005),
+        "minus_dense_interval": {"low": None, "high": None},
     }
     said = sentences(found, 0.01)
     assert said[-1] == (
-        "sparsest within 1 point of the dense accuracy, chosen on the validation images: "
-        "10.00 % of the weights (threshold 0.9, k=2), test accuracy 94.50 %, dense 95.00 %, "
-        "one replicate"
+        "sparsest within 1 point of the dense accuracy on the validation images: "
+        "10.00 % of the weights (threshold 0.9, k=2), test accuracy 94.50 %, dense 95.00 %; "
+        "one replicate: this is one draw, and has no interval"
     )
     assert sentences(found, 0.001)[-1].startswith("sparsest within 0.1 points")
     assert "threshold 0.5" in sentences(found, 0.001)[-1]
@@ -302,8 +305,8 @@ def test_the_verdict_map_says_the_verdicts_in_short_and_the_frontier_below():
         "0.5 0.5000 winning winning",
         "0.6 0.4000 undecided (2/3) undecided",
         "0.7 0.3000 skipped –",
-        "frontier % 50.00 40.00",
-        "interval % 40.00 to 50.00 40.00 to 50.00",
+        "frontier % 50.00 ≤ 40.00",
+        "interval % ≤ 50.00 ≤ 50.00",
     ]
 
 
@@ -313,11 +316,11 @@ def test_the_table_of_arms_compares_them_at_the_k_chosen_on_the_validation_image
     shown = rows(arms_table(found))
     # Ticket − reinit is 2.2, 2.0, 2.4 points: 4.303 · 0.2 / √3 = 0.5 to each side.
     assert shown[1:7] == [
-        "threshold k arm n accuracy ticket − arm to settle epochs + dense",
+        "threshold k arm n accuracy ticket − arm to settle epochs + mask",
         "0.5 1 ticket 3 95.3 ± 0.2 1 3",
-        "fine_tune 3 93.3 ± 0.2 2.0 ± 0.2 2 1 3",
-        "random_mask 2 93.3 ± 0.9 2.0 ± 0.9 2 1 3",
-        "reinit 3 93.1 ± 0.4 2.2 ± 0.5 3 2 4",
+        "fine_tune 3 93.3 ± 0.2 2.0 ± 0.2 ~2 1 3",
+        "random_mask 2 93.3 ± 0.9 2.0 ± 0.9 ~2 1 3",
+        "reinit 3 93.1 ± 0.4 2.2 ± 0.5 ~3 2 4",
         "ticket_child 3 93.3 ± 0.2 1 3",
     ]
     assert shown[7].startswith("0.6 1 ticket 3 95.1 ± 2.6")
@@ -342,11 +345,12 @@ def test_the_outcome_for_scripts_has_verdicts_frontier_and_controls():
     assert first["minus_control"]["random_mask"] == pytest.approx(0.02)
     assert first["minus_dense_interval"]["high"] == pytest.approx(0.00248, abs=1e-5)
     assert values["verdicts"][4]["minus_dense"] is None
-    assert values["verdicts"][4]["verdict"] == "undecided (n too small)"
+    assert values["verdicts"][4]["verdict"] == "undecided"
     assert values["frontier"][0] == {
         "rewind_epoch": 0,
         "density": 0.5,
-        "density_interval": {"low": 0.4, "high": 0.5},
+        "at_edge": False,
+        "density_interval": {"low": 0.0, "high": 0.5},
     }
     control = values["controls"][0]
     assert (control["threshold"], control["rewind_epoch"]) == (0.5, 1)

@@ -20,6 +20,11 @@ from lthdask.storage.schema import Status
 WITHOUT_REWINDING = tuple(name for name, arm in ARMS.items() if not arm.has_k)
 """Arms without a k: trained once, stored at one position of the axis, and valid for every k."""
 
+COLLAPSE = 10.0
+"""Standard deviations below the others at which a replicate has collapsed."""
+MAD_TO_DEVIATION = 1.4826
+"""Standard deviation of normal values over their median absolute deviation."""
+
 
 def values_of(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArray]:
     """Return a variable of the cells, and which of its values count.
@@ -50,6 +55,32 @@ def one_image(results: xr.Dataset) -> float:
     values = np.concatenate([of.values.ravel() for of in known])
     steps = np.diff(np.sort(values[np.isfinite(values)]))
     return float(np.min(steps, where=steps > ROUNDING, initial=np.inf))
+
+
+def collapsed(results: xr.Dataset, name: str) -> xr.DataArray:
+    """Return which replicates fell so far below the others of their cell that no mean may hide it.
+
+    Those whose difference to the dense run is more than `COLLAPSE` standard deviations below the
+    cell's median. The deviation is estimated from the median absolute one, which a collapsed
+    replicate does not raise, and is at least what is usual for the arm, the median of its
+    cells, and one image. So it takes three replicates, of which most agree.
+
+    Parameters
+    ----------
+    results : Dataset
+    name : {"test_accuracy", "validation_accuracy"}
+
+    Returns
+    -------
+    DataArray of bool, (arm, replicate, threshold, rewind_epoch)
+    """
+    values, counts = values_of(results, name)
+    differences = values.where(counts) - results[f"dense_{name}"]
+    below = differences.median("replicate") - differences
+    spread = abs(below).median("replicate") * MAD_TO_DEVIATION
+    usual = spread.median(("threshold", "rewind_epoch"))
+    limit = COLLAPSE * np.maximum(spread, usual).clip(min=one_image(results))
+    return (below > limit + ROUNDING).transpose(*results.status.dims)
 
 
 @dataclass(frozen=True)
