@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lthdask.grid import ARMS
 from lthdask.report.layers import emptied_layers
 from lthdask.report.paired import Means, collapsed, one_image
 from lthdask.report.summary import flags, of_done, points
@@ -96,7 +97,7 @@ def verdict_map(results: xr.Dataset, margin: float) -> Table:
     table.add_section()
     estimates = zip(found.density.values, found.at_edge.values, strict=True)
     table.add_row("frontier", "%", *(("≤ " if edge else "") + _density(d) for d, edge in estimates))
-    table.add_row("interval", "%", *(_between(*ends) for ends in found.density_interval.values))
+    table.add_row("interval", "%", *(between(*ends) for ends in found.density_interval.values))
     return table
 
 
@@ -119,7 +120,6 @@ def arms_table(results: xr.Dataset) -> Table:
     means = Means.over_replicates(*at_chosen(results, "test_accuracy", chosen), one_image(results))
     lengths, counts = at_chosen(results, "epochs_trained", chosen)
     epochs = lengths.where(counts).mean("replicate")
-    of_mask = _epochs_of_masks(results, chosen)
     interval, minus = means.interval(0.05), control_differences(results)
     for threshold in chosen.threshold.values:
         head = [f"{threshold:g}", f"{chosen.sel(threshold=threshold).item():g}"]
@@ -135,6 +135,7 @@ def arms_table(results: xr.Dataset) -> Table:
                     _about(row.replicates_to_settle),
                 ]
             trained = epochs.sel(at)
+            k = chosen.sel(threshold=threshold) if ARMS[arm].has_k else results.rewind_epoch[0]
             table.add_row(
                 *head,
                 arm,
@@ -142,19 +143,19 @@ def arms_table(results: xr.Dataset) -> Table:
                 _points(means.mean.sel(at), interval.sel(at)),
                 *compared,
                 _whole(trained),
-                _whole(trained + of_mask.sel(threshold=threshold)),
+                _whole(trained + _epochs_of_mask(results, threshold, float(k))),
             )
             head = ["", ""]
         table.add_section()
     return table
 
 
-def _epochs_of_masks(results: xr.Dataset, chosen: xr.DataArray) -> xr.DataArray:
-    """Return how many epochs the mask of each threshold took, for the k that was chosen."""
+def _epochs_of_mask(results: xr.Dataset, threshold: float, k: float) -> float:
+    """Return how many epochs a mask took: the dense run, and the rounds before it."""
     dense = results.sizes["epoch"]
     iterative = results.attrs["study"]["pruning"]["schedule"] == "iterative"
-    rounds_before = iterative * np.searchsorted(results.threshold, chosen.threshold)
-    return chosen.copy(data=dense + rounds_before * (dense - chosen.values))
+    rounds = int((results.threshold < threshold).sum()) if iterative else 0
+    return dense + rounds * (dense - k)
 
 
 def _map(title: str, results: xr.Dataset) -> Table:
@@ -205,7 +206,7 @@ def _density(density: float) -> str:
     return f"{100 * density:.2f}" if np.isfinite(density) else "?"
 
 
-def _between(low: float, high: float) -> str:
+def between(low: float, high: float) -> str:
     """Return the interval of a frontier: an end that no ticket gives is open."""
     if low > 0 and high < 1:
         return f"{_density(low)} to {_density(high)}"
