@@ -173,12 +173,14 @@ def main() -> None:
     parser.add_argument("--maps", type=int, default=4000, help="of each kind")
     parser.add_argument("--noise", type=float, default=0.25, help="of one run, in points")
     parser.add_argument("--margin", type=float, default=1.0, help="in points")
+    parts = {part.__name__: part for part in (errors, power, collapses)}
+    parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     given = parser.parse_args()
     how = {"count": given.maps, "noise": given.noise}
     print(f"{given.maps} maps of each kind; one run ± {given.noise:g}, m = {given.margin:g} points")
     print("columns: thresholds x rewind epochs, replicates")
-    for part in (errors, power, collapses):
-        part(given.margin, how)
+    for name in given.parts:
+        parts[name](given.margin, how)
 
 
 if __name__ == "__main__":

@@ -144,8 +144,10 @@ def test_the_sparsest_has_an_interval_that_allows_for_the_choice():
     assert sentences(found, 0.01)[-1] == (
         "sparsest within 1 point of the dense accuracy on the validation images: 40.00 % of the "
         "weights (threshold 0.6, k=0), test accuracy 95.00 %, dense 95.10 %; ticket − dense "
-        "−0.10 ± 0.51 points (95 % interval that allows for the choice from 4 cells)"
+        "−0.10 ± 0.51 points, a 95 % interval that allows for the choice from 4 cells and lies "
+        "within the margin"
     )
+    assert sentences(found, 0.005)[-1].endswith("4 cells and reaches beyond the margin")
 
 
 def test_a_replicate_that_collapsed_is_named_and_marked():
@@ -394,6 +396,7 @@ def test_the_table_of_arms_compares_them_at_the_k_chosen_on_the_validation_image
 def test_one_replicate_has_no_interval_and_no_verdict_map(tmp_path):
     found = with_arms().isel(replicate=[0])
     assert "0.5 1 ticket 1 95.2 1 3" in rows(arms_table(found))
+    assert rows(arms_table(found))[0].endswith("validation images: test accuracy, %")
     assert len(tables(found, 0.01)) == 2
     assert len(tables(found.sel(arm=["ticket"]), 0.01)) == 1
     assert len(tables(with_arms(), 0.01)) == 3

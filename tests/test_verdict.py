@@ -411,6 +411,14 @@ def test_a_replicate_far_below_those_that_agree_has_collapsed(points, fell):
     assert found[0, 3, 0, 2] == fell
 
 
+def test_a_collapsed_reinit_is_found_once_where_it_is_stored():
+    usual = [[minus(0, 0.1, -0.1)] * 2] * 2
+    reinit = np.array(usual)
+    reinit[1, 0, 2] -= 0.5
+    found = collapsed(results({"ticket": usual, "reinit": reinit}), "test_accuracy")
+    assert np.argwhere(found.values).tolist() == [[1, 2, 1, 0]]
+
+
 def test_a_claim_that_says_more_is_never_easier_to_make():
     """One cell has a control: alone, its question would need no adjusting."""
     ticket = [[minus(0, 0.5, -0.5)], [minus(0, 3, -3)], [minus(0, 3, -3)]]

@@ -19,8 +19,9 @@ from lthdask.storage.schema import Status
 
 WITHOUT_REWINDING = tuple(name for name, arm in ARMS.items() if not arm.has_k)
 """Arms without a k: trained once, stored at one position of the axis, and valid for every k."""
-
-COLLAPSE = 10.0
+MAP = ["threshold", "rewind_epoch"]
+"""The dimensions of a map of cells."""
+COLLAPSE = 7.0
 """Standard deviations below the others at which a replicate has collapsed."""
 MAD_TO_DEVIATION = 1.4826
 """Standard deviation of normal values over their median absolute deviation."""
@@ -78,9 +79,10 @@ def collapsed(results: xr.Dataset, name: str) -> xr.DataArray:
     differences = values.where(counts) - results[f"dense_{name}"]
     below = differences.median("replicate") - differences
     spread = abs(below).median("replicate") * MAD_TO_DEVIATION
-    usual = spread.median(("threshold", "rewind_epoch"))
+    usual = spread.median(MAP)
     limit = COLLAPSE * np.maximum(spread, usual).clip(min=one_image(results))
-    return (below > limit + ROUNDING).transpose(*results.status.dims)
+    found: xr.DataArray = (below > limit + ROUNDING) & (results.status == int(Status.DONE))
+    return found.transpose(*results.status.dims)
 
 
 @dataclass(frozen=True)
@@ -142,3 +144,21 @@ class Means:
     def _tail(self, tail: Callable[..., Any], bound: float) -> xr.DataArray:
         p: xr.DataArray = xr.apply_ufunc(tail, (self.mean - bound) / self.error, self.count - 1)
         return p
+
+
+def adjusted(p: xr.DataArray, asked: xr.DataArray) -> xr.DataArray:
+    """Adjust the p-values of a claim for all cells of a map of which it could be made.
+
+    By Benjamini and Hochberg. One that is not known there, because a control is missing,
+    counts as 1, and stays NaN: a claim that says more is never easier to make.
+    """
+
+    def of_map(p: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        found = np.full(p.shape, np.nan)
+        found[asked] = stats.false_discovery_control(np.nan_to_num(p[asked], nan=1.0))
+        return found
+
+    found: xr.DataArray = xr.apply_ufunc(
+        of_map, p, asked, input_core_dims=[MAP, MAP], output_core_dims=[MAP], vectorize=True
+    )
+    return found.where(p.notnull())

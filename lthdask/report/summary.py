@@ -144,27 +144,28 @@ def sentences(results: xr.Dataset, margin: float) -> list[str]:
             f"train for more epochs, or set a smaller matching_margin"
         )
     elif best := sparsest_matching(results, margin):
-        said.append(headline(best, near))
+        said.append(headline(best, margin))
     else:
         said.append(f"no cell is {near} on the validation images")
     return said
 
 
-def headline(best: Mapping[str, Any], near: str) -> str:
-    """Return in words what `sparsest_matching` found; `near` says what it is within."""
-    cells, interval = best["cells"], best["minus_dense_interval"]
-    if interval["low"] is not None:
-        half = 50 * (interval["high"] - interval["low"])
+def headline(best: Mapping[str, Any], margin: float) -> str:
+    """Return in words what `sparsest_matching` found."""
+    low, high = best["minus_dense_interval"].values()
+    if low is not None:
+        where = "lies within" if matches(low, margin) else "reaches beyond"
         certainty = (
-            f"ticket − dense {100 * best['minus_dense']:.2f} ± {half:.2f} points "
-            f"(95 % interval that allows for the choice from {cells} cells)"
+            f"ticket − dense {100 * best['minus_dense']:.2f} ± {50 * (high - low):.2f} points, a "
+            f"95 % interval that allows for the choice from {best['cells']} cells and {where} "
+            f"the margin"
         ).replace("-", "−")
     elif best["replicates"] == 1:
         certainty = "one replicate: this is one draw, and has no interval"
     else:
         certainty = "no interval is known"
     return (
-        f"sparsest {near} on the validation images: "
+        f"sparsest within {points(margin)} of the dense accuracy on the validation images: "
         f"{100 * best['density']:.2f} % of the weights "
         f"(threshold {best['threshold']:g}, k={best['rewind_epoch']}), "
         f"test accuracy {100 * best['test_accuracy']:.2f} %, "

@@ -109,9 +109,8 @@ def arms_table(results: xr.Dataset) -> Table:
     are shown without and with what the mask took: the dense run and, in iterative pruning, the
     tickets of the rounds before. Late rewinding, fine-tuning and starting anew spend unequally.
     """
-    title = (
-        "arms, at the k chosen on the validation images: test accuracy, % ± half its 95 % interval"
-    )
+    spread = " ± half its 95 % interval" if results.sizes["replicate"] > 1 else ""
+    title = f"arms, at the k chosen on the validation images: test accuracy, %{spread}"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
     heads = ("threshold", "k", "arm", "n", "accuracy", "ticket − arm", "to settle", "epochs")
     for name in (*heads, "+ mask"):

@@ -13,7 +13,7 @@ from scipy import stats
 
 from lthdask.grid import CONTROLS, SCRATCH
 from lthdask.lottery.matching import matches
-from lthdask.report.paired import Means, collapsed, one_image, values_of
+from lthdask.report.paired import MAP, Means, adjusted, collapsed, one_image, values_of
 from lthdask.storage.schema import Status
 
 WINNING, MATCHING, NO_BETTER = "winning ticket", "matching", "no better than control"
@@ -21,7 +21,6 @@ WORSE, UNDECIDED = "worse", "undecided"
 VERDICTS = (WINNING, MATCHING, NO_BETTER, UNDECIDED, WORSE)
 """From best to worst: a ticket that gets less accurate never moves up."""
 
-MAP = ["threshold", "rewind_epoch"]
 MOST_REPLICATES = 10_000
 
 
@@ -42,15 +41,14 @@ def verdicts(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Data
     p-values (intersection-union test, Berger 1982 [2]_); "some" control, the smallest, times
     the number of controls (Bonferroni). Each claim is made once per cell of the map, so its
     p-values are adjusted together, by Benjamini and Hochberg [3]_: of the cells that get a
-    verdict, at most a share of `level` is expected to get it wrongly. So the whole claim is
-    adjusted, never its parts: cells in which each part holds elsewhere would slip through.
-    The method holds for tests that depend on each other positively, which Benjamini and
-    Yekutieli [4]_ show to include many treatments compared with one control; here all cells
-    of a replicate are compared with one dense run. docs/method.md has the error rates.
+    verdict, at most a share of `level` is expected to get it wrongly. The whole claim is
+    adjusted, never its parts, because that says nothing of their conjunction. The method holds
+    for tests that depend on each other positively [4]_, as those of many tickets that are
+    compared with one dense run. docs/method.md has the error rates.
 
     The scratch controls are those of `SCRATCH` that the study has. A cell that wins, or is no
-    better, also matches, and has the verdict that says more. ``undecided`` is what nothing is
-    shown of. So is, unless it is worse, a cell of which a replicate diverged or collapsed
+    better, also matches, and has the verdict that says more. ``undecided`` is a cell of which
+    nothing is shown, and, unless it is worse, one of which a replicate diverged or collapsed
     (:func:`lthdask.report.paired.collapsed`): the mean of the others does not speak for it.
 
     A standard deviation is at least one image, the smallest step that is seen between test
@@ -94,23 +92,11 @@ def verdicts(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Data
     scratch = Means.over_replicates(*_minus_controls(values, counts, SCRATCH), least)
     fallen = collapsed(results, "test_accuracy") | (results.status == int(Status.DIVERGED))
     stable = ~fallen.sel(arm="ticket", drop=True).any("replicate")
-    matching = to_dense.p_above(-margin).where(stable, 1.0)
-    winning = no_better = xr.full_like(matching, np.nan)
-    if scratch.mean.sizes["control"]:
-        above, below = scratch.p_above(margin), scratch.p_below(margin)
-        winning = xr.ufuncs.maximum(matching, above.max("control", skipna=False))
-        some = (below * below.count("control")).min("control").clip(max=1.0)
-        no_better = xr.ufuncs.maximum(matching, some)
-    asked = to_dense.count > 1
-    p = {
-        WORSE: _adjusted(to_dense.p_below(-margin), asked),
-        MATCHING: _adjusted(matching, asked),
-        NO_BETTER: _adjusted(no_better, asked),
-        WINNING: _adjusted(winning, asked),
-    }
-    verdict = xr.full_like(matching, UNDECIDED, dtype=object)
-    for claim, adjusted in p.items():
-        verdict = xr.where(adjusted <= level, claim, verdict)
+    claims = _claims(to_dense, scratch, stable, margin)
+    p = {claim: adjusted(of, to_dense.count > 1) for claim, of in claims.items()}
+    verdict = xr.full_like(to_dense.mean, UNDECIDED, dtype=object)
+    for claim, of in p.items():
+        verdict = xr.where(of <= level, claim, verdict)
     judged = xr.Dataset(
         {
             "replicates": to_dense.count,
@@ -129,6 +115,21 @@ def verdicts(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Data
         }
     )
     return judged.transpose("control", *MAP, "bound", ...)
+
+
+def _claims(
+    to_dense: Means, scratch: Means, stable: xr.DataArray, margin: float
+) -> dict[str, xr.DataArray]:
+    """Return the p-value of each claim as a whole, those that say more last."""
+    matching = to_dense.p_above(-margin).where(stable, 1.0)
+    winning = no_better = xr.full_like(matching, np.nan)
+    if scratch.mean.sizes["control"]:
+        every = scratch.p_above(margin).max("control", skipna=False)
+        below = scratch.p_below(margin)
+        some = (below * below.count("control")).min("control").clip(max=1.0)
+        winning, no_better = (xr.ufuncs.maximum(matching, p) for p in (every, some))
+    worse = to_dense.p_below(-margin)
+    return {WORSE: worse, MATCHING: matching, NO_BETTER: no_better, WINNING: winning}
 
 
 def frontier(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Dataset:
@@ -215,8 +216,8 @@ def replicates_to_settle(
 def chosen_rewind_epochs(results: xr.Dataset) -> xr.DataArray:
     """Return, per threshold, the k of the tickets' best mean accuracy on the validation images.
 
-    Because k is chosen there, its test accuracy is not the best of many. The k's with the most
-    replicates done are eligible; thresholds without a ticket that is done are left out.
+    So the luck of the test images is not in their test accuracy. The k's with the most replicates
+    done are eligible; thresholds without a ticket that is done are left out.
     """
     values, counts = values_of(results.sel(arm=["ticket"]), "validation_accuracy")
     count = counts.sum(("arm", "replicate"))
@@ -283,21 +284,3 @@ def _minus_controls(
     paired = counts.sel(arm="ticket", drop=True) & others[1]
     order = ("control", "replicate", "threshold", ...)
     return differences.transpose(*order), paired.transpose(*order)
-
-
-def _adjusted(p: xr.DataArray, asked: xr.DataArray) -> xr.DataArray:
-    """Adjust the p-values of a claim for all cells of a map of which it could be made.
-
-    One that is not known there, because a control is missing, counts as 1, and stays NaN: a
-    claim that says more is never easier to make.
-    """
-
-    def of_map(p: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        adjusted = np.full(p.shape, np.nan)
-        adjusted[asked] = stats.false_discovery_control(np.nan_to_num(p[asked], nan=1.0))
-        return adjusted
-
-    adjusted: xr.DataArray = xr.apply_ufunc(
-        of_map, p, asked, input_core_dims=[MAP, MAP], output_core_dims=[MAP], vectorize=True
-    )
-    return adjusted.where(p.notnull())
