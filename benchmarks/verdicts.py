@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lthdask.report.verdict import MATCHING, NO_BETTER, WINNING, WORSE, verdicts
+from lthdask.report.verdict import MATCHING, NO_BETTER, WINNING, WORSE, frontier, verdicts
 from lthdask.storage.schema import CELL, Status
 
 DENSE, IMAGES = 90.0, 10_000
@@ -48,6 +48,7 @@ def maps(
     *,
     noise: float,
     collapse: float = 0.0,
+    kind: str = "normal",
     seed: int = 0,
 ) -> xr.Dataset:
     """Return the results of many studies, each a position of the dimension ``map``.
@@ -62,11 +63,18 @@ def maps(
         Standard deviation of one run's accuracy, in points.
     collapse : float
         Probability that a ticket ends 10 points below, in [0, 1].
+    kind : {"normal", "heavy tails", "skewed down"}
+        How tickets deviate: as t with 3 degrees of freedom, or as 1 − an exponential.
     seed : int
     """
     random = np.random.default_rng(seed)
     means = np.stack([_by_row(values, shape[0]) for values in truth])[:, None, :, :, None]
-    runs = means + noise * random.standard_normal((len(ARMS), replicates, *shape, count))
+    deviations = random.standard_normal((len(ARMS), replicates, *shape, count))
+    if kind == "heavy tails":
+        deviations[0] = random.standard_t(3, deviations[0].shape) / np.sqrt(3)
+    elif kind == "skewed down":
+        deviations[0] = 1 - random.standard_exponential(deviations[0].shape)
+    runs = means + noise * deviations
     runs[0] -= 10 * (random.random(runs.shape[1:]) < collapse)
     dense = noise * random.standard_normal((replicates, count))
     status = np.full(runs.shape, Status.DONE, "u1")
@@ -76,6 +84,7 @@ def maps(
         {
             "status": ((*CELL, "map"), status),
             "test_accuracy": ((*CELL, "map"), runs),
+            "density": ((*CELL, "map"), np.broadcast_to(_densities(shape[0]), runs.shape)),
             "dense_test_accuracy": (("replicate", "map"), dense),
             "dense_test_accuracy_curve": (("replicate", "epoch", "map"), dense[:, None]),
         },
@@ -104,6 +113,10 @@ def judged(results: xr.Dataset, margin: float) -> Any:
 
 def _by_row(values: tuple[float, float], thresholds: int) -> Any:
     return np.where(np.arange(thresholds) < thresholds // 2, *values)[:, None]
+
+
+def _densities(thresholds: int) -> Any:
+    return np.linspace(0.9, 0.1, thresholds)[:, None, None]
 
 
 def _table(name: str, columns: list[str], rows: dict[str, list[float]]) -> None:
@@ -168,12 +181,41 @@ def collapses(margin: float, how: dict[str, Any]) -> None:
     _table("cells, %", [f"4x4 {n}" for n in REPLICATES], rows)
 
 
+def tails(margin: float, how: dict[str, Any]) -> None:
+    """Print which share of maps holds a false win or worse where tickets are not normal."""
+    sizes = list(product(SHAPES, REPLICATES))
+    rows: dict[str, list[float]] = {}
+    truth: Truth = ((-margin, -margin), (-6, -6), (-6, -6))
+    for kind in ("normal", "heavy tails", "skewed down"):
+        for shape, n in sizes:
+            found = judged(maps(truth, shape, n, **how, kind=kind), margin)
+            for verdict in (WINNING, WORSE):
+                shares = rows.setdefault(f"{kind}: {verdict}", [])
+                shares.append((found == verdict).any((1, 2)).mean())
+    columns = [f"{rows}x{ks} {n}" for (rows, ks), n in sizes]
+    _table("maps of c with a false one, %", columns, rows)
+
+
+def frontiers(margin: float, how: dict[str, Any]) -> None:
+    """Print how many frontiers are too low, where the sparser half lies m below dense."""
+    sizes = list(product(SHAPES, REPLICATES))
+    rows: dict[str, list[float]] = {"estimate": [], "upper end": []}
+    for shape, n in sizes:
+        results = maps(((0, -margin), (-3, -3), (-3, -3)), shape, n, **how)
+        found = frontier(results, margin / 100)
+        true = _densities(shape[0])[shape[0] // 2 - 1].item() - 1e-9
+        rows["estimate"].append(float((found.density < true).mean()))
+        rows["upper end"].append(float((found.density_interval.sel(bound="high") < true).mean()))
+    columns = [f"{rows}x{ks} {n}" for (rows, ks), n in sizes]
+    _table("frontiers of a k too low, %", columns, rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--maps", type=int, default=4000, help="of each kind")
     parser.add_argument("--noise", type=float, default=0.25, help="of one run, in points")
     parser.add_argument("--margin", type=float, default=1.0, help="in points")
-    parts = {part.__name__: part for part in (errors, power, collapses)}
+    parts = {part.__name__: part for part in (errors, power, collapses, tails, frontiers)}
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     given = parser.parse_args()
     how = {"count": given.maps, "noise": given.noise}

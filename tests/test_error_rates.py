@@ -73,3 +73,9 @@ def test_only_a_collapse_that_was_seen_can_be_held_against_a_ticket():
     matches = np.isin(found, [WINNING, MATCHING, NO_BETTER])
     assert not matches[seen].any()
     assert matches[~seen].mean() > 0.9
+
+
+def test_maps_are_judged_each_for_itself():
+    results, found = made_up("a")
+    for i in (0, 7):
+        assert (judged(results.isel(map=[i]), MARGIN)[0] == found[i]).all()
