@@ -411,6 +411,13 @@ def test_a_replicate_far_below_those_that_agree_has_collapsed(points, fell):
     assert found[0, 3, 0, 2] == fell
 
 
+def test_replicates_that_agree_by_chance_make_no_collapse_where_others_differ_more():
+    dense = [0.9] * 4
+    usual, by_chance = minus(0, 2, -2, 1, dense=dense), minus(0, 0, 0, -3, dense=dense)
+    found = collapsed(results({"ticket": [[usual, usual, by_chance]]}, dense), "test_accuracy")
+    assert not found.any()
+
+
 def test_a_collapsed_reinit_is_found_once_where_it_is_stored():
     usual = [[minus(0, 0.1, -0.1)] * 2] * 2
     reinit = np.array(usual)
