@@ -49,7 +49,8 @@ class Study:
     seed : int
         What every random draw derives from, at least 0.
     matching_margin : float
-        How far below the dense accuracy a ticket still matches it, in [0, 1].
+        The smallest difference between accuracies that matters, in [0, 1]: how far below the
+        dense accuracy a ticket still matches it, and how far above its controls it must be to win.
     keep_until : int
         The last epoch of the dense run whose complete state is kept, so that the grid can
         grow to it; or the last rewind epoch, if that is later.

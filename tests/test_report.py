@@ -11,7 +11,14 @@ from lthdask.events import Event
 from lthdask.grid import Cell
 from lthdask.report.progress import duration, shown
 from lthdask.report.summary import outcome, points, sentences, sparsest_matching
-from lthdask.report.tables import accuracy_map, arms_table, print_table, tables, verdict_map
+from lthdask.report.tables import (
+    accuracy_map,
+    arms_table,
+    between,
+    print_table,
+    tables,
+    verdict_map,
+)
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.results import open_results
@@ -77,6 +84,20 @@ def test_replicates_are_shown_as_mean_and_standard_deviation(tmp_path):
     assert "90.5 ± 0.7" in shown
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.05, 0.5, "5.00 to 50.00"),
+        (0.05, 1.0, "≥ 5.00"),
+        (0.0, 0.5, "≤ 50.00"),
+        (0.0, 1.0, "?"),
+        (np.nan, np.nan, "?"),
+    ],
+)
+def test_an_end_of_a_frontier_that_no_ticket_gives_is_open(low, high, said):
+    assert between(low, high) == said
+
+
 @pytest.mark.parametrize("terminal", [False, True], ids=["log", "terminal"])
 def test_the_map_loses_no_digit_where_the_output_is_narrower(tmp_path, terminal):
     console = Console(width=20, file=io.StringIO(), force_terminal=terminal)
@@ -95,15 +116,63 @@ def test_the_sparsest_matching_cell_is_marked_when_it_is_one_replicate(tmp_path)
         "test_accuracy": 0.945,
         "dense_test_accuracy": 0.95,
         "replicates": 1,
+        "cells": 5,
+        "minus_dense": pytest.approx(-0.005),
+        "minus_dense_interval": {"low": None, "high": None},
     }
     said = sentences(found, 0.01)
     assert said[-1] == (
-        "sparsest within 1 point of the dense accuracy, chosen on the validation images: "
-        "10.00 % of the weights (threshold 0.9, k=2), test accuracy 94.50 %, dense 95.00 %, "
-        "one replicate"
+        "sparsest within 1 point of the dense accuracy on the validation images: "
+        "10.00 % of the weights (threshold 0.9, k=2), test accuracy 94.50 %, dense 95.00 %; "
+        "one replicate: this is one draw, and has no interval"
     )
     assert sentences(found, 0.001)[-1].startswith("sparsest within 0.1 points")
     assert "threshold 0.5" in sentences(found, 0.001)[-1]
+
+
+def test_the_sparsest_has_an_interval_that_allows_for_the_choice():
+    """Ticket − dense is −0.2, 0, −0.1 points, and it was chosen from four cells."""
+    cells = [[minus(0, 0, 0)] * 2, [minus(-0.2, 0, -0.1), minus(-9, -9, -9)]]
+    found = made_up({"ticket": cells})
+    best = sparsest_matching(found, 0.01)
+    assert (best["threshold"], best["cells"]) == (0.6, 4)
+    assert best["minus_dense"] == pytest.approx(-0.001)
+    # One of 1,000 images is the least deviation; t of two degrees of freedom at 0.05 / 8.
+    half = 8.860 * 0.001 / np.sqrt(3)
+    low, high = -0.001 - half, -0.001 + half
+    assert best["minus_dense_interval"] == pytest.approx({"low": low, "high": high}, rel=1e-3)
+    assert sentences(found, 0.01)[-1] == (
+        "sparsest within 1 point of the dense accuracy on the validation images: 40.00 % of the "
+        "weights (threshold 0.6, k=0), test accuracy 95.00 %, dense 95.10 %; ticket − dense "
+        "−0.10 ± 0.51 points, a 95 % interval that allows for the choice from 4 cells and lies "
+        "within the margin"
+    )
+    assert sentences(found, 0.005)[-1].endswith("4 cells and reaches beyond the margin")
+
+
+def test_a_replicate_that_collapsed_is_named_and_marked():
+    dense = [0.95] * 4
+    fine, fell = minus(0, 0.1, -0.1, 0, dense=dense), minus(0.1, 0, -0.1, -80, dense=dense)
+    found = made_up({"ticket": [[fine, fine], [fine, fell]]}, dense)
+    assert "0.6 0.4000 95.0 ± 0.1 75.0 ± 40.0†" in rows(accuracy_map(found))
+    assert "0.6 0.4000 matching undecided" in rows(verdict_map(found, 0.01))
+    said = sentences(found, 0.01)
+    assert said[0] == "1 far below the other replicates (†): threshold 0.6 k=1 replicate 3"
+    assert sparsest_matching(found, 0.9)["cells"] == 3  # nor is it chosen, whatever the margin
+
+
+def test_a_mask_of_iterative_pruning_costs_the_rounds_before_it_too():
+    """T = 2, k = 1 at the second round; reinit has the mask of the first k, 0."""
+    found = with_arms(("reinit",))
+    found["validation_accuracy"].loc[{"arm": "ticket", "rewind_epoch": 0}] = 0.1
+    assert "0.6 1 ticket 3 95.1 ± 2.6 1 3" in rows(arms_table(found))
+    found.attrs["study"] = found.attrs["study"] | {"pruning": {"schedule": "iterative"}}
+    shown = rows(arms_table(found))
+    assert "0.5 1 ticket 3 95.3 ± 0.2 1 3" in shown
+    assert "0.6 1 ticket 3 95.1 ± 2.6 1 4" in shown
+    second = shown[shown.index("0.6 1 ticket 3 95.1 ± 2.6 1 4") + 1]
+    assert second.startswith("reinit")
+    assert second.endswith("2 6")
 
 
 @pytest.mark.parametrize(
@@ -302,8 +371,8 @@ def test_the_verdict_map_says_the_verdicts_in_short_and_the_frontier_below():
         "0.5 0.5000 winning winning",
         "0.6 0.4000 undecided (2/3) undecided",
         "0.7 0.3000 skipped –",
-        "frontier % 50.00 40.00",
-        "interval % 40.00 to 50.00 40.00 to 50.00",
+        "frontier % 50.00 ≤ 40.00",
+        "interval % ≤ 50.00 ≤ 50.00",
     ]
 
 
@@ -313,11 +382,11 @@ def test_the_table_of_arms_compares_them_at_the_k_chosen_on_the_validation_image
     shown = rows(arms_table(found))
     # Ticket − reinit is 2.2, 2.0, 2.4 points: 4.303 · 0.2 / √3 = 0.5 to each side.
     assert shown[1:7] == [
-        "threshold k arm n accuracy ticket − arm to settle epochs + dense",
+        "threshold k arm n accuracy ticket − arm to settle epochs + mask",
         "0.5 1 ticket 3 95.3 ± 0.2 1 3",
-        "fine_tune 3 93.3 ± 0.2 2.0 ± 0.2 2 1 3",
-        "random_mask 2 93.3 ± 0.9 2.0 ± 0.9 2 1 3",
-        "reinit 3 93.1 ± 0.4 2.2 ± 0.5 3 2 4",
+        "fine_tune 3 93.3 ± 0.2 2.0 ± 0.2 ~2 1 3",
+        "random_mask 2 93.3 ± 0.9 2.0 ± 0.9 ~2 1 3",
+        "reinit 3 93.1 ± 0.4 2.2 ± 0.5 ~3 2 4",
         "ticket_child 3 93.3 ± 0.2 1 3",
     ]
     assert shown[7].startswith("0.6 1 ticket 3 95.1 ± 2.6")
@@ -327,6 +396,7 @@ def test_the_table_of_arms_compares_them_at_the_k_chosen_on_the_validation_image
 def test_one_replicate_has_no_interval_and_no_verdict_map(tmp_path):
     found = with_arms().isel(replicate=[0])
     assert "0.5 1 ticket 1 95.2 1 3" in rows(arms_table(found))
+    assert rows(arms_table(found))[0].endswith("validation images: test accuracy, %")
     assert len(tables(found, 0.01)) == 2
     assert len(tables(found.sel(arm=["ticket"]), 0.01)) == 1
     assert len(tables(with_arms(), 0.01)) == 3
@@ -342,11 +412,12 @@ def test_the_outcome_for_scripts_has_verdicts_frontier_and_controls():
     assert first["minus_control"]["random_mask"] == pytest.approx(0.02)
     assert first["minus_dense_interval"]["high"] == pytest.approx(0.00248, abs=1e-5)
     assert values["verdicts"][4]["minus_dense"] is None
-    assert values["verdicts"][4]["verdict"] == "undecided (n too small)"
+    assert values["verdicts"][4]["verdict"] == "undecided"
     assert values["frontier"][0] == {
         "rewind_epoch": 0,
         "density": 0.5,
-        "density_interval": {"low": 0.4, "high": 0.5},
+        "at_edge": False,
+        "density_interval": {"low": 0.0, "high": 0.5},
     }
     control = values["controls"][0]
     assert (control["threshold"], control["rewind_epoch"]) == (0.5, 1)

@@ -213,7 +213,7 @@ def test_an_adaptive_study_finds_the_frontier_of_the_full_grid(local_client, tmp
     assert found.epochs_trained.where(done).sum() <= 0.5 * whole.epochs_trained.sum()
     skipped = json.loads((tmp_path / "adaptive/skipped.json").read_text())
     assert len(skipped) == int((~done).sum())
-    assert all("match" in why or "budget" in why for why in skipped.values())
+    assert all("margin" in why or "budget" in why for why in skipped.values())
     assert check(tmp_path / "adaptive") == []
 
 

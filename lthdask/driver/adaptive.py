@@ -75,13 +75,13 @@ class Search:
         return self._allowed([p for k in self.rewind_epochs for p in self._middle(k)])
 
     def reason(self, point: Point) -> str:
-        """Return why a point was not trained."""
+        """Return why a point was not trained: by means of validation accuracies, untested."""
         threshold, k = point
         last, first = self.bracket(k)
         if last >= 0 and threshold < self.thresholds[last]:
-            return f"threshold {self.thresholds[last]:g} matches at k={k}"
+            return f"threshold {self.thresholds[last]:g} is within the margin at k={k}"
         if first < len(self.thresholds) and threshold > self.thresholds[first]:
-            return f"threshold {self.thresholds[first]:g} does not match at k={k}"
+            return f"threshold {self.thresholds[first]:g} is not within the margin at k={k}"
         return f"the budget of {self.budget:g} epochs was spent before k={k} was settled"
 
     def _middle(self, k: int) -> list[Point]:

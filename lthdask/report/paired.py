@@ -19,6 +19,12 @@ from lthdask.storage.schema import Status
 
 WITHOUT_REWINDING = tuple(name for name, arm in ARMS.items() if not arm.has_k)
 """Arms without a k: trained once, stored at one position of the axis, and valid for every k."""
+MAP = ["threshold", "rewind_epoch"]
+"""The dimensions of a map of cells."""
+COLLAPSE = 7.0
+"""Standard deviations below the others at which a replicate has collapsed."""
+MAD_TO_DEVIATION = 1.4826
+"""Standard deviation of normal values over their median absolute deviation."""
 
 
 def values_of(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArray]:
@@ -50,6 +56,33 @@ def one_image(results: xr.Dataset) -> float:
     values = np.concatenate([of.values.ravel() for of in known])
     steps = np.diff(np.sort(values[np.isfinite(values)]))
     return float(np.min(steps, where=steps > ROUNDING, initial=np.inf))
+
+
+def collapsed(results: xr.Dataset, name: str) -> xr.DataArray:
+    """Return which replicates fell so far below the others of their cell that no mean may hide it.
+
+    Those whose difference to the dense run is more than `COLLAPSE` standard deviations below the
+    cell's median. The deviation is estimated from the median absolute one, which a collapsed
+    replicate does not raise, and is at least what is usual for the arm, the median of its
+    cells, and one image. So it takes three replicates, of which most agree.
+
+    Parameters
+    ----------
+    results : Dataset
+    name : {"test_accuracy", "validation_accuracy"}
+
+    Returns
+    -------
+    DataArray of bool, (arm, replicate, threshold, rewind_epoch)
+    """
+    values, counts = values_of(results, name)
+    differences = values.where(counts) - results[f"dense_{name}"]
+    below = differences.median("replicate") - differences
+    spread = abs(below).median("replicate") * MAD_TO_DEVIATION
+    usual = spread.median(MAP)
+    limit = COLLAPSE * np.maximum(spread, usual).clip(min=one_image(results))
+    found: xr.DataArray = (below > limit + ROUNDING) & (results.status == int(Status.DONE))
+    return found.transpose(*results.status.dims)
 
 
 @dataclass(frozen=True)
@@ -111,3 +144,21 @@ class Means:
     def _tail(self, tail: Callable[..., Any], bound: float) -> xr.DataArray:
         p: xr.DataArray = xr.apply_ufunc(tail, (self.mean - bound) / self.error, self.count - 1)
         return p
+
+
+def adjusted(p: xr.DataArray, asked: xr.DataArray) -> xr.DataArray:
+    """Adjust the p-values of a claim for all cells of a map of which it could be made.
+
+    By Benjamini and Hochberg. One that is not known there, because a control is missing,
+    counts as 1, and stays NaN: a claim that says more is never easier to make.
+    """
+
+    def of_map(p: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        found = np.full(p.shape, np.nan)
+        found[asked] = stats.false_discovery_control(np.nan_to_num(p[asked], nan=1.0))
+        return found
+
+    found: xr.DataArray = xr.apply_ufunc(
+        of_map, p, asked, input_core_dims=[MAP, MAP], output_core_dims=[MAP], vectorize=True
+    )
+    return found.where(p.notnull())

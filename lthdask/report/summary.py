@@ -1,5 +1,6 @@
 """What came out, in sentences and as plain values."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import stats
 from lthdask.grid import Cell
 from lthdask.lottery.matching import matches
 from lthdask.report.layers import emptied_layers, limiting_layers
+from lthdask.report.paired import Means, collapsed, one_image
 from lthdask.report.verdict import control_differences, frontier, verdicts
 from lthdask.storage.folder import Folder
 
@@ -21,14 +23,7 @@ def flags(results: xr.Dataset) -> dict[str, int]:
 
 def cells_with(results: xr.Dataset, status: str) -> list[dict[str, Any]]:
     """Return the coordinates of the cells with a status."""
-    found = (results.status == flags(results)[status]).values
-    return [
-        {
-            str(name): _plain(results[name][i])
-            for name, i in zip(results.status.dims, index, strict=True)
-        }
-        for index in np.argwhere(found)
-    ]
+    return _coordinates(results.status == flags(results)[status])
 
 
 def counts(results: xr.Dataset) -> dict[str, int]:
@@ -46,11 +41,14 @@ def reasons(results: xr.Dataset, folder: Folder) -> dict[str, str]:
     return files
 
 
-def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | None:
+def sparsest_matching(
+    results: xr.Dataset, margin: float, level: float = 0.05
+) -> dict[str, Any] | None:
     """Return the sparsest ticket whose mean validation accuracy is within `margin` of the dense.
 
-    It is chosen on the validation images alone. So its test accuracy is not the best of many,
-    and can be compared with that of the dense run.
+    It is chosen on the validation images alone, so the luck of the test images is not in its
+    test accuracy. The luck of training is: it is the extreme of many cells. So its interval is
+    that of all of them at once (Bonferroni).
 
     Returns
     -------
@@ -58,12 +56,17 @@ def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | 
         None if there is no such ticket, or the dense runs have not learnt (`has_learnt`);
         ``threshold``, ``rewind_epoch``, ``density``, ``validation_accuracy``,
         ``test_accuracy``, ``dense_test_accuracy`` (means over replicates; the best on the
-        validation images where several are as sparse) and ``replicates``.
+        validation images where several are as sparse); ``replicates``; ``cells``, how many it
+        was chosen from: those of which all replicates are done, and none collapsed;
+        ``minus_dense``, ticket − dense on the test images, with ``minus_dense_interval``,
+        of confidence 1 − `level` for all these cells together.
     """
     if has_learnt(results, margin) is False:
         return None
-    tickets = results.sel(arm="ticket")
-    complete = (tickets.status == flags(results)["done"]).all("replicate")
+    tickets = results.sel(arm="ticket", drop=True)
+    fallen = collapsed(results, "validation_accuracy").sel(arm="ticket", drop=True)
+    done = tickets.status == flags(results)["done"]
+    complete = (done & ~fallen).all("replicate")
     means = tickets[["density", "validation_accuracy", "test_accuracy"]]
     means = means.mean("replicate", skipna=False)
     dense = float(results.dense_validation_accuracy.mean())
@@ -73,12 +76,18 @@ def sparsest_matching(results: xr.Dataset, margin: float) -> dict[str, float] | 
     density, accuracy = means.density.values, means.validation_accuracy.values
     candidates = np.argwhere(matching.values)
     i, j = min(candidates, key=lambda at: (density[*at], -accuracy[*at]))
+    at, cells = {"threshold": i, "rewind_epoch": j}, int(complete.sum())
+    differences = tickets.test_accuracy - results.dense_test_accuracy
+    to_dense = Means.over_replicates(differences, done, one_image(results))
     return {
         "threshold": float(tickets.threshold[i]),
         "rewind_epoch": _plain(tickets.rewind_epoch[j]),
         **{str(name): float(mean[i, j]) for name, mean in means.items()},
         "dense_test_accuracy": float(results.dense_test_accuracy.mean()),
         "replicates": int(results.sizes["replicate"]),
+        "cells": cells,
+        "minus_dense": _plain(to_dense.mean[at]),
+        "minus_dense_interval": _plain(to_dense.interval(level / cells)[at]),
     }
 
 
@@ -121,16 +130,10 @@ def sentences(results: xr.Dataset, margin: float) -> list[str]:
     for threshold, layers in emptied_layers(results).items():
         more = f" and {len(layers) - 5} more" if len(layers) > 5 else ""
         said.append(f"* threshold {threshold:g} empties {', '.join(layers[:5])}{more}")
-    for status in ("diverged", "failed", "skipped", "pending"):
-        if cells := cells_with(results, status):
-            listed = ", ".join(
-                f"{c['arm']} threshold {c['threshold']:g} k={c['rewind_epoch']} "
-                f"replicate {c['replicate']}".removeprefix("ticket ")
-                for c in cells[:5]
-            )
-            more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
-            said.append(f"{len(cells)} {status}: {listed}{more}")
-    best = sparsest_matching(results, margin)
+    names = ("diverged", "failed", "skipped", "pending")
+    lists = {name: cells_with(results, name) for name in names}
+    lists["far below the other replicates (†)"] = _coordinates(collapsed(results, "test_accuracy"))
+    said += [f"{len(cells)} {what}: {_named(cells)}" for what, cells in lists.items() if cells]
     near = f"within {points(margin)} of the dense accuracy"
     if has_learnt(results, margin) is False:
         dense = 100 * float(results.dense_validation_accuracy.mean())
@@ -140,18 +143,34 @@ def sentences(results: xr.Dataset, margin: float) -> list[str]:
             f"{100 * results.attrs['majority']:.2f} %, and a ticket matches {near}; "
             f"train for more epochs, or set a smaller matching_margin"
         )
-    elif best:
-        one = ", one replicate" if best["replicates"] == 1 else ""
-        said.append(
-            f"sparsest {near}, chosen on the validation images: "
-            f"{100 * best['density']:.2f} % of the weights "
-            f"(threshold {best['threshold']:g}, k={best['rewind_epoch']}), "
-            f"test accuracy {100 * best['test_accuracy']:.2f} %, "
-            f"dense {100 * best['dense_test_accuracy']:.2f} %{one}"
-        )
+    elif best := sparsest_matching(results, margin):
+        said.append(headline(best, margin))
     else:
         said.append(f"no cell is {near} on the validation images")
     return said
+
+
+def headline(best: Mapping[str, Any], margin: float) -> str:
+    """Return in words what `sparsest_matching` found."""
+    low, high = best["minus_dense_interval"].values()
+    if low is not None:
+        where = "lies within" if matches(low, margin) else "reaches beyond"
+        certainty = (
+            f"ticket − dense {100 * best['minus_dense']:.2f} ± {50 * (high - low):.2f} points, a "
+            f"95 % interval that allows for the choice from {best['cells']} cells and {where} "
+            f"the margin"
+        ).replace("-", "−")
+    elif best["replicates"] == 1:
+        certainty = "one replicate: this is one draw, and has no interval"
+    else:
+        certainty = "no interval is known"
+    return (
+        f"sparsest within {points(margin)} of the dense accuracy on the validation images: "
+        f"{100 * best['density']:.2f} % of the weights "
+        f"(threshold {best['threshold']:g}, k={best['rewind_epoch']}), "
+        f"test accuracy {100 * best['test_accuracy']:.2f} %, "
+        f"dense {100 * best['dense_test_accuracy']:.2f} %; {certainty}"
+    )
 
 
 def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
@@ -204,6 +223,24 @@ def limits(results: xr.Dataset) -> str | None:
 def of_done(results: xr.Dataset, name: str) -> xr.DataArray:
     """Return a variable where its cell is done; the status decides, not what is written."""
     return results[name].where(results.status == flags(results)["done"])
+
+
+def _coordinates(found: xr.DataArray) -> list[dict[str, Any]]:
+    """Return the coordinates of the cells where `found` is true."""
+    return [
+        {str(name): _plain(found[name][i]) for name, i in zip(found.dims, index, strict=True)}
+        for index in np.argwhere(found.values)
+    ]
+
+
+def _named(cells: list[dict[str, Any]]) -> str:
+    """Return the names of the first few cells."""
+    listed = ", ".join(
+        f"{c['arm']} threshold {c['threshold']:g} k={c['rewind_epoch']} "
+        f"replicate {c['replicate']}".removeprefix("ticket ")
+        for c in cells[:5]
+    )
+    return listed + (f" and {len(cells) - 5} more" if len(cells) > 5 else "")
 
 
 def _records(found: xr.Dataset, *axes: str) -> list[dict[str, Any]]:

@@ -8,8 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lthdask.grid import ARMS
 from lthdask.report.layers import emptied_layers
-from lthdask.report.paired import Means, one_image
+from lthdask.report.paired import Means, collapsed, one_image
 from lthdask.report.summary import flags, of_done, points
 from lthdask.report.verdict import (
     MATCHING,
@@ -54,15 +55,18 @@ def accuracy_map(results: xr.Dataset) -> Table:
     """Return test accuracy in percent, thresholds by rewind epochs, the dense run below.
 
     With replicates, it shows mean ± standard deviation, and how many of them are done if not
-    all are. A cell of which none is done shows its status.
+    all are. A cell of which none is done shows its status; one of which a replicate lies far
+    below the others is marked.
     """
     table = _map("test accuracy, %", results)
     tickets = of_done(results, "test_accuracy").sel(arm="ticket")
+    fallen = collapsed(results, "test_accuracy").sel(arm="ticket").any("replicate")
     replicates = results.sizes["replicate"]
     for threshold in results.threshold.values:
         row = tickets.sel(threshold=threshold)
         shown = [
-            _percent(row.sel(rewind_epoch=k).values, replicates) or _status(results, threshold, k)
+            (_percent(row.sel(rewind_epoch=k).values, replicates) or _status(results, threshold, k))
+            + "†" * bool(fallen.sel(threshold=threshold, rewind_epoch=k))
             for k in results.rewind_epoch.values
         ]
         table.add_row(*_row_head(results, threshold), *shown)
@@ -91,10 +95,9 @@ def verdict_map(results: xr.Dataset, margin: float) -> Table:
         table.add_row(*_row_head(results, threshold), *shown)
     found = frontier(results, margin)
     table.add_section()
-    table.add_row("frontier", "%", *(_density(density) for density in found.density.values))
-    bounds = found.density_interval.values
-    shown = [f"{_density(a)} to {_density(b)}" if (a > 0) | (b > 0) else "?" for a, b in bounds]
-    table.add_row("interval", "%", *shown)
+    estimates = zip(found.density.values, found.at_edge.values, strict=True)
+    table.add_row("frontier", "%", *(("≤ " if edge else "") + _density(d) for d, edge in estimates))
+    table.add_row("interval", "%", *(between(*ends) for ends in found.density_interval.values))
     return table
 
 
@@ -102,15 +105,15 @@ def arms_table(results: xr.Dataset) -> Table:
     """Return every arm at the k chosen on the validation images, per threshold.
 
     Accuracies and their differences to the ticket's come with half their 95 % interval; "to
-    settle" is how many replicates such a difference needs. Epochs are shown without and with
-    those of the dense run, because late rewinding, fine-tuning and starting anew spend unequally.
+    settle" is roughly how many replicates such a difference needs to be told from 0. Epochs
+    are shown without and with what the mask took: the dense run and, in iterative pruning, the
+    tickets of the rounds before. Late rewinding, fine-tuning and starting anew spend unequally.
     """
-    title = (
-        "arms, at the k chosen on the validation images: test accuracy, % ± half its 95 % interval"
-    )
+    spread = " ± half its 95 % interval" if results.sizes["replicate"] > 1 else ""
+    title = f"arms, at the k chosen on the validation images: test accuracy, %{spread}"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
     heads = ("threshold", "k", "arm", "n", "accuracy", "ticket − arm", "to settle", "epochs")
-    for name in (*heads, "+ dense"):
+    for name in (*heads, "+ mask"):
         table.add_column(name, justify="left" if name == "arm" else "right")
     chosen = chosen_rewind_epochs(results)
     means = Means.over_replicates(*at_chosen(results, "test_accuracy", chosen), one_image(results))
@@ -128,9 +131,10 @@ def arms_table(results: xr.Dataset) -> Table:
                 row = minus.sel(threshold=threshold, control=arm)
                 compared = [
                     _points(row.minus_control, row.minus_control_interval),
-                    _whole(row.replicates_to_settle),
+                    _about(row.replicates_to_settle),
                 ]
             trained = epochs.sel(at)
+            k = chosen.sel(threshold=threshold) if ARMS[arm].has_k else results.rewind_epoch[0]
             table.add_row(
                 *head,
                 arm,
@@ -138,11 +142,19 @@ def arms_table(results: xr.Dataset) -> Table:
                 _points(means.mean.sel(at), interval.sel(at)),
                 *compared,
                 _whole(trained),
-                _whole(trained + results.sizes["epoch"]),
+                _whole(trained + _epochs_of_mask(results, threshold, float(k))),
             )
             head = ["", ""]
         table.add_section()
     return table
+
+
+def _epochs_of_mask(results: xr.Dataset, threshold: float, k: float) -> float:
+    """Return how many epochs a mask took: the dense run, and the rounds before it."""
+    dense = results.sizes["epoch"]
+    iterative = results.attrs["study"]["pruning"]["schedule"] == "iterative"
+    rounds = int((results.threshold < threshold).sum()) if iterative else 0
+    return dense + rounds * (dense - k)
 
 
 def _map(title: str, results: xr.Dataset) -> Table:
@@ -191,6 +203,20 @@ def _points(mean: xr.DataArray, interval: xr.DataArray) -> str:
 
 def _density(density: float) -> str:
     return f"{100 * density:.2f}" if np.isfinite(density) else "?"
+
+
+def between(low: float, high: float) -> str:
+    """Return the interval of a frontier: an end that no ticket gives is open."""
+    if low > 0 and high < 1:
+        return f"{_density(low)} to {_density(high)}"
+    if low > 0:
+        return f"≥ {_density(low)}"
+    return f"≤ {_density(high)}" if high < 1 else "?"
+
+
+def _about(count: xr.DataArray) -> str:
+    """Return a rough number of replicates, to one digit."""
+    return f"~{float(f'{float(count):.0e}'):.0f}" if np.isfinite(count) else ""
 
 
 def _whole(value: xr.DataArray) -> str:

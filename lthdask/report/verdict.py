@@ -13,10 +13,11 @@ from scipy import stats
 
 from lthdask.grid import CONTROLS, SCRATCH
 from lthdask.lottery.matching import matches
-from lthdask.report.paired import Means, one_image, values_of
+from lthdask.report.paired import MAP, Means, adjusted, collapsed, one_image, values_of
+from lthdask.storage.schema import Status
 
 WINNING, MATCHING, NO_BETTER = "winning ticket", "matching", "no better than control"
-WORSE, UNDECIDED = "worse", "undecided (n too small)"
+WORSE, UNDECIDED = "worse", "undecided"
 VERDICTS = (WINNING, MATCHING, NO_BETTER, UNDECIDED, WORSE)
 """From best to worst: a ticket that gets less accurate never moves up."""
 
@@ -26,32 +27,29 @@ MOST_REPLICATES = 10_000
 def verdicts(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Dataset:
     """Judge every ticket against the dense run and the controls, paired by replicate.
 
-    Four questions are asked of each cell, each answered by a one-sided paired t-test over
-    the replicates of which all runs it compares are done:
+    `margin` is the smallest difference that matters, everywhere. A verdict is a claim:
 
-    ========== =============================== ==============================================
-    matching   ticket − dense > −margin        non-inferiority (Schuirmann 1987 [1]_)
-    worse      ticket − dense < −margin
-    winning    ticket − control > 0            for every scratch control: the largest p
-                                               (intersection-union test, Berger 1982 [2]_)
-    no better  ticket − control < margin       for some scratch control
-    ========== =============================== ==============================================
+    ====================== ================================================================
+    matching               ticket − dense > −margin
+    worse                  ticket − dense < −margin
+    winning ticket         matching, and ticket − control > margin for every scratch control
+    no better than control matching, and ticket − control < margin for some scratch control
+    ====================== ================================================================
 
-    A question is asked once per cell of the map, so its p-values are adjusted together, by
-    Benjamini and Hochberg [3]_: of the cells it is affirmed for, at most a share of `level` is
-    expected to be affirmed wrongly. That holds for tests that depend on each other
-    positively, which Benjamini and Yekutieli [4]_ show to include many treatments compared
-    with one control; here all cells of a replicate are compared with one dense run. Their own
-    method, for any dependence, would raise the p-values of 16 cells another 3.4 times.
+    Each part of a claim has a one-sided paired t-test over the replicates of which all runs it
+    compares are done (Schuirmann 1987 [1]_). A claim of several parts has the largest of their
+    p-values (intersection-union test, Berger 1982 [2]_); "some" control, the smallest, times
+    the number of controls (Bonferroni). Each claim is made once per cell of the map, so its
+    p-values are adjusted together, by Benjamini and Hochberg [3]_: of the cells that get a
+    verdict, at most a share of `level` is expected to get it wrongly. The whole claim is
+    adjusted, never its parts, because that says nothing of their conjunction. The method holds
+    for tests that depend on each other positively [4]_, as those of many tickets that are
+    compared with one dense run. docs/method.md has the error rates.
 
-    The scratch controls are those of `SCRATCH` that the study has. ``verdict`` is
-
-    - ``winning ticket``: matching, and winning;
-    - ``no better than control``: matching and not winning, but no better than one, so that
-      its mask, or its weights, bought nothing;
-    - ``matching``: matching otherwise;
-    - ``worse``: shown to be worse;
-    - ``undecided (n too small)``: nothing is shown, or there are fewer than two replicates.
+    The scratch controls are those of `SCRATCH` that the study has. A cell that wins, or is no
+    better, also matches, and has the verdict that says more. ``undecided`` is a cell of which
+    nothing is shown, and, unless it is worse, one of which a replicate diverged or collapsed
+    (:func:`lthdask.report.paired.collapsed`): the mean of the others does not speak for it.
 
     A standard deviation is at least one image, the smallest step that is seen between test
     accuracies: replicates that are equal by chance prove nothing.
@@ -59,11 +57,12 @@ def verdicts(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Data
     Parameters
     ----------
     results : Dataset
-        What :func:`lthdask.open_results` opens. Its status decides what counts.
+        What :func:`lthdask.open_results` opens. Its status decides what counts. Along any
+        further dimension lie maps that are judged each for itself.
     margin : float
-        The study's ``matching_margin``: how far below the dense accuracy still matches.
+        The study's ``matching_margin``: the smallest difference that matters, in [0, 1].
     level : float
-        Level of the false discoveries per question, and of the intervals, in (0, 1).
+        Level of the false discoveries per verdict, and of the intervals, in (0, 1).
 
     Returns
     -------
@@ -72,8 +71,9 @@ def verdicts(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Data
         ``test_accuracy``; ``minus_dense``, the mean difference ticket − dense;
         ``minus_control``, over ``control`` too, likewise; each of the last three with
         ``…_interval``, two-sided and of confidence 1 − `level` for this one cell, along
-        ``bound`` (low, high); the adjusted ``p_matching``, ``p_worse``, ``p_winning`` and
-        ``p_no_better``; ``verdict``. NaN is what the replicates do not tell.
+        ``bound`` (low, high); ``stable``, false where a replicate diverged or collapsed; the
+        adjusted ``p_matching``, ``p_worse``, ``p_winning`` and ``p_no_better`` of the whole
+        claims; ``verdict``. NaN is what the replicates do not tell.
 
     References
     ----------
@@ -90,18 +90,13 @@ def verdicts(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Data
     to_dense = Means.over_replicates(ticket - dense, paired, least)
     to_control = Means.over_replicates(*_minus_controls(values, counts, CONTROLS), least)
     scratch = Means.over_replicates(*_minus_controls(values, counts, SCRATCH), least)
-    p_matching = _adjusted(to_dense.p_above(-margin))
-    p_worse = _adjusted(to_dense.p_below(-margin))
-    p_winning = xr.full_like(p_matching, np.nan)
-    p_no_better = xr.full_like(p_matching, np.nan)
-    if scratch.mean.sizes["control"]:
-        p_winning = _adjusted(scratch.p_above(0.0).max("control", skipna=False))
-        p_no_better = _adjusted(scratch.p_below(margin)).min("control")
-    matching = p_matching <= level
-    verdict = xr.where(p_worse <= level, WORSE, UNDECIDED)
-    verdict = xr.where(matching, MATCHING, verdict)
-    verdict = xr.where(matching & (p_no_better <= level), NO_BETTER, verdict)
-    verdict = xr.where(matching & (p_winning <= level), WINNING, verdict)
+    fallen = collapsed(results, "test_accuracy") | (results.status == int(Status.DIVERGED))
+    stable = ~fallen.sel(arm="ticket", drop=True).any("replicate")
+    claims = _claims(to_dense, scratch, stable, margin)
+    p = {claim: adjusted(of, to_dense.count > 1) for claim, of in claims.items()}
+    verdict = xr.full_like(to_dense.mean, UNDECIDED, dtype=object)
+    for claim, of in p.items():
+        verdict = xr.where(of <= level, claim, verdict)
     judged = xr.Dataset(
         {
             "replicates": to_dense.count,
@@ -111,29 +106,48 @@ def verdicts(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Data
             "minus_dense_interval": to_dense.interval(level),
             "minus_control": to_control.mean,
             "minus_control_interval": to_control.interval(level),
-            "p_matching": p_matching,
-            "p_worse": p_worse,
-            "p_winning": p_winning,
-            "p_no_better": p_no_better,
-            "verdict": verdict,
+            "stable": stable,
+            "p_matching": p[MATCHING],
+            "p_worse": p[WORSE],
+            "p_winning": p[WINNING],
+            "p_no_better": p[NO_BETTER],
+            "verdict": verdict.astype(str),
         }
     )
-    return judged.transpose("control", "threshold", "rewind_epoch", "bound")
+    return judged.transpose("control", *MAP, "bound", ...)
+
+
+def _claims(
+    to_dense: Means, scratch: Means, stable: xr.DataArray, margin: float
+) -> dict[str, xr.DataArray]:
+    """Return the p-value of each claim as a whole, those that say more last."""
+    matching = to_dense.p_above(-margin).where(stable, 1.0)
+    winning = no_better = xr.full_like(matching, np.nan)
+    if scratch.mean.sizes["control"]:
+        every = scratch.p_above(margin).max("control", skipna=False)
+        below = scratch.p_below(margin)
+        some = (below * below.count("control")).min("control").clip(max=1.0)
+        winning, no_better = (xr.ufuncs.maximum(matching, p) for p in (every, some))
+    worse = to_dense.p_below(-margin)
+    return {WORSE: worse, MATCHING: matching, NO_BETTER: no_better, WINNING: winning}
 
 
 def frontier(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Dataset:
     """Return how sparse tickets can be and still match the dense run, per rewind epoch.
 
     Denser tickets need not match as well: otherwise, one that falls short by chance would
-    hide all that follow. So the estimate always lies within its interval.
+    hide all that follow. So the estimate always lies within its interval. Cells of which a
+    replicate diverged or collapsed match no more than in :func:`verdicts`.
 
     Returns
     -------
     Dataset
         Over rewind_epoch: ``density``, the lowest whose mean difference to dense is −`margin`
-        or more; ``density_interval``, along ``bound``: low, the lowest that is not shown to be
-        worse though two replicates or more are done, and high, the lowest that is shown to
-        match (the tests of :func:`verdicts`, inverted). NaN where there is none.
+        or more, NaN where there is none; ``at_edge``, whether no sparser ticket was compared,
+        so that the true one may be lower; ``density_interval``, along ``bound``: low, the
+        lowest that is not shown to be worse, 0 where no sparser one was compared, and high, the
+        lowest that is shown to match, 1 (the dense network) where none is (the tests of
+        :func:`verdicts`, inverted); NaN where two replicates of no ticket are done.
     """
     judged = verdicts(results, margin, level)
     values, counts = values_of(results.sel(arm=["ticket"]), "density")
@@ -142,12 +156,17 @@ def frontier(results: xr.Dataset, margin: float, level: float = 0.05) -> xr.Data
     def lowest(where: xr.DataArray) -> xr.DataArray:
         return density.where(where).min("threshold")
 
-    estimate = lowest(matches(judged.minus_dense, margin))
+    estimate = lowest(matches(judged.minus_dense, margin) & judged.stable)
+    edge = lowest(judged.minus_dense.notnull())
+    tested = judged.p_worse.notnull()
     low, high = lowest(judged.p_worse > level), lowest(judged.p_matching <= level)
+    low = low.fillna(density.where(tested).max("threshold"))
+    low = low.where((low > lowest(tested)) | low.isnull(), 0.0)
+    high = high.fillna(1.0).where(tested.any("threshold"))
     bound = xr.DataArray(["low", "high"], dims="bound")
     interval = xr.where(bound == "low", low, high).assign_coords(bound=bound)
-    found = xr.Dataset({"density": estimate, "density_interval": interval})
-    return found.transpose("rewind_epoch", "bound")
+    found = {"density": estimate, "at_edge": estimate == edge, "density_interval": interval}
+    return xr.Dataset(found).transpose("rewind_epoch", "bound", ...)
 
 
 def replicates_to_settle(
@@ -197,8 +216,8 @@ def replicates_to_settle(
 def chosen_rewind_epochs(results: xr.Dataset) -> xr.DataArray:
     """Return, per threshold, the k of the tickets' best mean accuracy on the validation images.
 
-    Because k is chosen there, its test accuracy is not the best of many. The k's with the most
-    replicates done are eligible; thresholds without a ticket that is done are left out.
+    So the luck of the test images is not in their test accuracy. The k's with the most replicates
+    done are eligible; thresholds without a ticket that is done are left out.
     """
     values, counts = values_of(results.sel(arm=["ticket"]), "validation_accuracy")
     count = counts.sum(("arm", "replicate"))
@@ -265,10 +284,3 @@ def _minus_controls(
     paired = counts.sel(arm="ticket", drop=True) & others[1]
     order = ("control", "replicate", "threshold", ...)
     return differences.transpose(*order), paired.transpose(*order)
-
-
-def _adjusted(p: xr.DataArray) -> xr.DataArray:
-    """Adjust p-values for all questions that were asked; those that were not stay NaN."""
-    adjusted, asked = p.values.copy(), p.notnull().values
-    adjusted[asked] = stats.false_discovery_control(adjusted[asked], method="bh")
-    return p.copy(data=adjusted)
