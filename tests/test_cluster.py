@@ -211,12 +211,11 @@ def test_a_queue_without_a_section_is_refused(tmp_path):
         job_script(Settings.read(path), "slurm")
 
 
-def test_a_scheduler_that_runs_already_is_used_and_left_running(local_client, tmp_path):
+def test_a_scheduler_that_runs_already_is_used_and_left_running(local_client, running, tmp_path):
     from lthdask.flow import run
     from tests.test_flow import TINY
 
-    address = local_client.scheduler.address
-    with open_client(scheduler=address) as client:
+    with open_client(scheduler=running) as client:
         assert (run(TINY, client, tmp_path).status == 1).all()
     assert len(local_client.nthreads()) == 2
 

@@ -45,11 +45,11 @@ def start(*arguments, **kwargs):
 
 
 @pytest.fixture
-def again(command, local_client):
+def again(command, running):
     """The same command once more, with the workers of the tests: those take long to start."""
 
     def invoke(*arguments):
-        where = ["--scheduler", local_client.scheduler.address]
+        where = ["--scheduler", running]
         return CliRunner().invoke(command, [*map(str, arguments), *where])
 
     return invoke

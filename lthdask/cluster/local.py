@@ -4,15 +4,17 @@ import logging
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 
+from lthdask.cluster import security
 from lthdask.cluster.overrides import ALONE, SETTINGS
 from lthdask.cluster.workers import Say, Workers, dashboard_address, devices
 
@@ -32,14 +34,29 @@ def start_forkserver() -> None:
             os.environ.setdefault(name, str(value))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lthdask.cluster.forkserver"])
+    _make_folder_of_sockets()
     resource_tracker.ensure_running()  # or it would be started meanwhile, and unblock Ctrl-C
     with _interrupted_later():
         forkserver.ensure_running()
 
 
+def _make_folder_of_sockets() -> None:
+    """Have multiprocessing make its folder, of mode 0700, where paths are short.
+
+    The path of a Unix socket may have 107 bytes, of which a name in that folder takes 32.
+    """
+    usual = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > 75:
+        tempfile.tempdir = "/tmp"
+    try:
+        util.get_temp_dir()
+    finally:
+        tempfile.tempdir = usual
+
+
 @contextmanager
 def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
-    """Workers on this machine; scheduler and dashboard listen to nobody else."""
+    """Workers on this machine; nothing listens beyond it, and only this run may connect."""
     most = workers[1] if isinstance(workers, tuple) else workers
     count = min(most or local_workers(threads), local_workers(threads))
     with ExitStack() as stack:
@@ -56,6 +73,7 @@ def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
                     n_workers=count,
                     threads_per_worker=1,
                     host="127.0.0.1",
+                    security=security.of_this_run(),
                     dashboard_address=dashboard_address(),
                     silence_logs=logging.CRITICAL,  # tracebacks are kept in the study's folder
                 )
