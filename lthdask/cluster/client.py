@@ -36,8 +36,8 @@ def open_client(
     ----------
     workers : int or (int, int), optional
         Number of workers, one device each: local processes (default and most: one per GPU,
-        else per core) or queued jobs (default: 1). Two numbers are the least and the most of
-        an elastic number.
+        else per core, as far as there is memory: :class:`Room`) or queued jobs (default: 1).
+        Two numbers are the least and the most of an elastic number.
     threads : int
         CPU threads that a cell computes with.
     cluster : path, optional
