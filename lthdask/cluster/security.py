@@ -36,7 +36,7 @@ def configured_for(address: str) -> Security:
     """
     encrypted = normalize_address(address).startswith(("tls://", "wss://"))
     for key in ("ca-file", "client.cert", "client.key"):
-        file = dask.config.get(f"{TLS}.{key}")
+        file = str(dask.config.get(f"{TLS}.{key}") or "")
         if file and "\n" not in file and not Path(file).is_file():
             raise InputError(f"{TLS}.{key}: there is no file {file}")
     try:
