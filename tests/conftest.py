@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 
+import dask
 import numpy as np
 import pytest
 import torch
@@ -88,6 +89,19 @@ def local_client():
 
     with open_client(2, deployment="local") as client:
         yield client
+
+
+@pytest.fixture
+def running(local_client):
+    """The address of the scheduler of these workers, with what a second client needs to connect."""
+    security = local_client.security
+    tls = {
+        "ca-file": security.tls_ca_file,
+        "client.cert": security.tls_client_cert,
+        "client.key": security.tls_client_key,
+    }
+    with dask.config.set({f"distributed.comm.tls.{key}": value for key, value in tls.items()}):
+        yield local_client.scheduler.address
 
 
 def change_manifest(folder, **values):

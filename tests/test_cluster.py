@@ -17,7 +17,6 @@ import yaml
 from lthdask.cluster.client import collecting_rarely, open_client
 from lthdask.cluster.deployment import choose
 from lthdask.cluster.jobs import ask_for_workers, job_script, order_workers
-from lthdask.cluster.local import local_workers
 from lthdask.cluster.settings import Settings, seconds
 from lthdask.cluster.workers import Prepare
 from lthdask.errors import InputError
@@ -211,12 +210,11 @@ def test_a_queue_without_a_section_is_refused(tmp_path):
         job_script(Settings.read(path), "slurm")
 
 
-def test_a_scheduler_that_runs_already_is_used_and_left_running(local_client, tmp_path):
+def test_a_scheduler_that_runs_already_is_used_and_left_running(local_client, running, tmp_path):
     from lthdask.flow import run
     from tests.test_flow import TINY
 
-    address = local_client.scheduler.address
-    with open_client(scheduler=address) as client:
+    with open_client(scheduler=running) as client:
         assert (run(TINY, client, tmp_path).status == 1).all()
     assert len(local_client.nthreads()) == 2
 
@@ -228,14 +226,6 @@ def test_a_scheduler_that_does_not_answer_is_refused_after_the_patience_of_the_f
     code = f"import lthdask\nwith lthdask.open_client({where}): pass"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "InputError: no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr
-
-
-def test_one_worker_per_gpu_where_there_are_gpus_else_by_cores(monkeypatch):
-    monkeypatch.setattr("lthdask.cluster.local.CPU_COUNT", 6)
-    monkeypatch.setattr("lthdask.cluster.local.devices", lambda: [])
-    assert (local_workers(1), local_workers(4), local_workers(8)) == (6, 1, 1)
-    monkeypatch.setattr("lthdask.cluster.local.devices", lambda: ["0", "3"])
-    assert local_workers(1) == 2
 
 
 def test_garbage_is_collected_as_before_once_the_client_is_closed():

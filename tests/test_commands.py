@@ -123,10 +123,10 @@ def test_plan_does_what_a_dry_run_does_and_takes_what_describes_the_study(tiny_f
 
 
 def test_status_does_what_run_status_does_however_the_folder_is_given(
-    tiny_file, tmp_path, local_client, monkeypatch
+    tiny_file, tmp_path, running, monkeypatch
 ):
-    out, address = tmp_path / "runs" / TINY.name, local_client.scheduler.address
-    trained = invoked("run", "--study", tiny_file, "--out", out, "--scheduler", address)
+    out = tmp_path / "runs" / TINY.name
+    trained = invoked("run", "--study", tiny_file, "--out", out, "--scheduler", running)
     assert trained.exit_code == 0, trained.output
     shown = invoked("run", "--status", "--out", out)
     assert shown.exit_code == 0

@@ -45,11 +45,11 @@ def start(*arguments, **kwargs):
 
 
 @pytest.fixture
-def again(command, local_client):
+def again(command, running):
     """The same command once more, with the workers of the tests: those take long to start."""
 
     def invoke(*arguments):
-        where = ["--scheduler", local_client.scheduler.address]
+        where = ["--scheduler", running]
         return CliRunner().invoke(command, [*map(str, arguments), *where])
 
     return invoke
@@ -98,7 +98,7 @@ def test_the_command_fills_a_cube_and_prints_the_map(tiny_file, tmp_path, comman
     first = start("--study", tiny_file, "--out", out, "--workers", "64")
     output, errors = first.communicate(timeout=120)
     assert (first.returncode, errors) == (0, "")
-    assert "64 workers asked for; this machine has room for " in output
+    assert "64 workers are too many; this machine has room for " in output
     assert "dashboard: http://127.0.0.1:" in output
     assert "4/4 cells" in output
     assert "dense" in output

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from distributed import Client
 
+from lthdask.cluster import security
 from lthdask.cluster.deployment import choose
 from lthdask.cluster.jobs import queued
 from lthdask.cluster.local import local
@@ -35,8 +36,8 @@ def open_client(
     ----------
     workers : int or (int, int), optional
         Number of workers, one device each: local processes (default and most: one per GPU,
-        else per core) or queued jobs (default: 1). Two numbers are the least and the most of
-        an elastic number.
+        else per core, as far as there is memory: :class:`Room`) or queued jobs (default: 1).
+        Two numbers are the least and the most of an elastic number.
     threads : int
         CPU threads that a cell computes with.
     cluster : path, optional
@@ -60,11 +61,11 @@ def open_client(
     """
     settings = Settings.read(Path(cluster) if cluster else None)
     chosen = choose(settings, deployment, scheduler, say)
-    with settings.applied(), collecting_rarely():
-        if chosen == "local":
+    with settings.applied(), security.own_scratch(), collecting_rarely():
+        if chosen == "scheduler":
+            opened = _existing(str(scheduler or settings.scheduler))
+        elif chosen == "local":
             opened = local(workers, threads, say)
-        elif chosen == "scheduler":
-            opened = _existing(scheduler or settings.scheduler)
         else:
             opened = queued(chosen, settings, workers or 1, threads, say)
         with opened as client:
@@ -88,10 +89,11 @@ def collecting_rarely() -> Iterator[None]:
 
 
 @contextmanager
-def _existing(address: str | None) -> Iterator[Client]:
+def _existing(address: str) -> Iterator[Client]:
     """Workers of a scheduler that runs already; they stay when the client leaves."""
-    try:
-        client = Client(address)  # for distributed.comm.timeouts.connect
+    certificates = security.configured_for(address)
+    try:  # for distributed.comm.timeouts.connect
+        client = Client(address, security=certificates)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(f"no Dask scheduler answers at {address}: {error}") from None
     with client:

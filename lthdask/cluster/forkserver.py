@@ -3,7 +3,9 @@
 import ctypes
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
 PRELOADED = ("distributed", "lthdask.worker.tasks", "torch._dynamo")
 """Modules that workers are forked with; the last is what an optimizer imports."""
@@ -16,11 +18,21 @@ def end_with_the_command(ends: bool) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if ends else 0)
 
 
+def end_before_the_command() -> None:
+    """Have Linux end workers, and this process, before the command where memory is used up.
+
+    It says what has happened, and starts workers again.
+    """
+    with suppress(OSError):  # not Linux
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
 # A signal to every process of a job is meant for driver and workers, which save what they can;
 # were this one gone, the driver would take its workers for dead.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 # Meanwhile it does not see that a command has ended, whose output it would hold open.
 end_with_the_command(True)
+end_before_the_command()
 for module in PRELOADED:
     import_module(module)
 end_with_the_command(False)

@@ -20,6 +20,7 @@ from distributed import Client
 
 from lthdask.cluster.overrides import MEMORY, SAMPLING
 from lthdask.cluster.places import QUEUES
+from lthdask.cluster.security import own_scratch
 from lthdask.cluster.settings import Settings
 from lthdask.cluster.workers import Say, dashboard_address
 from lthdask.errors import InputError
@@ -39,7 +40,7 @@ _orders: WeakKeyDictionary[Any, _Order] = WeakKeyDictionary()
 
 def job_script(settings: Settings, queue: str, threads: int = 1) -> str:
     """Return the job script that would be submitted, even where there is no such queue."""
-    with settings.applied(), _queue_cluster(queue, settings, threads) as cluster:
+    with settings.applied(), own_scratch(), _queue_cluster(queue, settings, threads) as cluster:
         script: str = cluster.job_script()
         return script
 

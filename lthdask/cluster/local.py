@@ -4,22 +4,23 @@ import logging
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 
 import dask
-from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 
+from lthdask.cluster import security
 from lthdask.cluster.overrides import ALONE, SETTINGS
-from lthdask.cluster.workers import Say, Workers, dashboard_address, devices
+from lthdask.cluster.room import Room
+from lthdask.cluster.workers import Say, Workers, dashboard_address
+from lthdask.errors import InputError
 
-
-def local_workers(threads: int = 1) -> int:
-    """Return how many workers this machine has room for: one per GPU, or by its cores."""
-    return len(devices()) or max(1, int(CPU_COUNT) // threads)
+PATIENCE = "5 minutes"
+"""How long there may be no worker. One that has died is replaced within seconds."""
 
 
 def start_forkserver() -> None:
@@ -32,30 +33,55 @@ def start_forkserver() -> None:
             os.environ.setdefault(name, str(value))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lthdask.cluster.forkserver"])
+    _make_folder_of_sockets()
     resource_tracker.ensure_running()  # or it would be started meanwhile, and unblock Ctrl-C
     with _interrupted_later():
         forkserver.ensure_running()
 
 
+def _make_folder_of_sockets() -> None:
+    """Have multiprocessing make its folder, of mode 0700, where paths are short.
+
+    The path of a Unix socket may have 107 bytes, of which a name in that folder takes 32.
+    """
+    usual = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > 75:
+        tempfile.tempdir = "/tmp"
+    try:
+        util.get_temp_dir()
+    finally:
+        tempfile.tempdir = usual
+
+
 @contextmanager
 def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
-    """Workers on this machine; scheduler and dashboard listen to nobody else."""
+    """Workers on this machine; nothing listens beyond it, and only this run may connect."""
     most = workers[1] if isinstance(workers, tuple) else workers
-    count = min(most or local_workers(threads), local_workers(threads))
+    room = Room.here(threads)
+    count = min(most or room.places, room.workers)
+    if why := room.why(most or room.places):
+        say(why)
     with ExitStack() as stack:
         # A nanny starts its worker again. Dask would close it for good if, so long after one
         # death, the worker happened to be starting after another.
         stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1000 d"}))
+        # It does so again and again, also one that ends as it starts.
+        patience = "distributed.scheduler.no-workers-timeout"
+        stack.enter_context(dask.config.set({patience: dask.config.get(patience) or PATIENCE}))
         if count == 1 and all(dask.config.get(key) == SETTINGS[key] for key in ALONE):
             stack.enter_context(dask.config.set(ALONE))
         get_mp_context()  # says once what Dask would have it import; what we say comes after
         start_forkserver()
-        with _interrupted_later():
+        with _interrupted_later(), _in_words():
             cluster = stack.enter_context(
                 LocalCluster(
                     n_workers=count,
                     threads_per_worker=1,
                     host="127.0.0.1",
+                    security=security.of_this_run(),
+                    # Dask would pause a worker whose share is used up, and torch never gives
+                    # memory back: the run would wait for ever.
+                    memory_limit=0,
                     dashboard_address=dashboard_address(),
                     silence_logs=logging.CRITICAL,  # tracebacks are kept in the study's folder
                 )
@@ -63,6 +89,18 @@ def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
         client = stack.enter_context(Client(cluster))
         say(f"dashboard: {client.dashboard_link}")
         yield client
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Say in a sentence that no worker could be started."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(
+            f"the workers of this machine end as they start, for example because memory is short; "
+            f"choose fewer `workers`, or end what else runs here (Dask: {error})"
+        ) from None
 
 
 @contextmanager

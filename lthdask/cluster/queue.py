@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from functools import partial
 from typing import Any
@@ -17,14 +18,27 @@ from typing import Any
 import dask
 from distributed import Client, Future, Reschedule, as_completed, get_worker
 from distributed.comm import CommClosedError
+from distributed.scheduler import KilledWorker, NoWorkerError
 
 from lthdask.cluster.jobs import ask_for_workers, workers_asked_for
 from lthdask.cluster.window import FEWEST, Window
 from lthdask.cluster.workers import TOPIC, has_to_go
-from lthdask.errors import InputError
+from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Event, Stopped, TaskContext
 
 log = logging.getLogger(__name__)
+
+NO_WORKERS = (
+    "no worker is left, and none has started: they end as they start, for example because memory "
+    "is short; choose fewer `workers`, or end what else runs there. What is done is kept, and the "
+    "same command picks up where it left off"
+)
+REFUSALS = 20
+"""How often in a row no worker may take a shared value; each time takes up to half a minute."""
+
+
+class NoWorkersError(InputError):
+    """There are no workers any more, or none that does anything."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +104,30 @@ class Queue:
         """Return a shared value, scattered."""
         if name in self._futures:
             return self._futures[name]
-        if not self.client.nthreads():  # between two jobs of a queue, say
-            self.client.wait_for_workers(1)
         # In a list: the keys of a bare mapping would become keys of the whole cluster.
         value = self._loaders[name]()
-        while True:
+        for _ in range(REFUSALS):
+            self._wait_for_a_worker()
             try:
                 (self._futures[name],) = self.client.scatter([value], hash=False)
                 return self._futures[name]
             except (CommClosedError, TimeoutError):  # its worker has just died, or is leaving
                 log.warning("no worker was there to receive %s; sending it again", name)
                 time.sleep(1)
-                self.client.wait_for_workers(1)
+        raise NoWorkersError(
+            "the workers take no data, for example because their memory is full; what is done is "
+            "kept, and the same command picks up where it left off"
+        )
+
+    def _wait_for_a_worker(self) -> None:
+        """Wait if there is none, such as between two jobs of a queue."""
+        if self.client.nthreads():
+            return
+        try:
+            patience = dask.config.get("distributed.scheduler.no-workers-timeout")
+            self.client.wait_for_workers(1, timeout=patience)  # or for ever
+        except TimeoutError:
+            raise NoWorkersError(NO_WORKERS) from None
 
     def add(self, task: Task) -> None:
         """Add a task, even while others run."""
@@ -137,11 +163,27 @@ class Queue:
                         self._forget_what_was_lost(task)
                         self.add(task)
                     else:
-                        task.then(result[1] if status == "error" else result)
+                        task.then(_problem(result[1]) if status == "error" else result)
         finally:
             for _, future in running.values():  # of a run that has failed, or was stopped
                 future.release()
             self.client.unsubscribe_topic(TOPIC)
+
+    @contextmanager
+    def allowing(self, deaths: int) -> Iterator[None]:
+        """Have a task that has taken so many workers with it end with an `ExhaustedError`.
+
+        A scheduler that runs already keeps the number that its owner has set.
+        """
+        if self.client.cluster is None:
+            yield
+            return
+        usual = dask.config.get("distributed.scheduler.allowed-failures")
+        self.client.run_on_scheduler(_allow_deaths, deaths - 1)
+        try:
+            yield
+        finally:
+            self.client.run_on_scheduler(_allow_deaths, usual)
 
     def _submit_next(self, running: int) -> Iterator[tuple[Task, Future]]:
         """Submit what there is room for: one task per worker first, so that they begin."""
@@ -158,6 +200,8 @@ class Queue:
         for task in tasks:
             try:
                 values = [self._shared(name) for name in task.shared]
+            except NoWorkersError:
+                raise
             except (InputError, OSError) as problem:
                 task.then(problem)
                 continue
@@ -180,6 +224,20 @@ class Queue:
         for name in task.shared:
             if name in self._futures and self._futures[name].status != "finished":
                 del self._futures[name]
+
+
+def _allow_deaths(number: int, dask_scheduler: Any) -> None:
+    """Set how many workers may die with a task that is tried again."""
+    dask_scheduler.allowed_failures = number
+
+
+def _problem(raised: Exception) -> Exception:
+    """Return why a task has ended; what Dask itself raised, in our words."""
+    if isinstance(raised, NoWorkerError):
+        raise NoWorkersError(NO_WORKERS)
+    if isinstance(raised, KilledWorker):
+        return ExhaustedError("every worker that began it has died")
+    return raised
 
 
 def _call(function: Callable[..., Any], *shared: Any) -> Any:

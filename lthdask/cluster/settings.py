@@ -220,6 +220,8 @@ def _problem(name: str, value: Any, default: Any) -> str | None:
         return None
     if name == "deployment" and value not in DEPLOYMENTS:
         return f"must be one of {_listed(DEPLOYMENTS)}"
+    if name == "require-encryption" and not isinstance(value, bool):
+        return "must be true or false"
     if isinstance(default, list) and not isinstance(value, list):
         return "must be a list"
     if name in ("cores", "processes", "job-cpu") and not (type(value) is int and value > 0):

@@ -90,7 +90,14 @@ def devices() -> list[str]:
 
 
 def dashboard_address() -> str:
-    """Return where the dashboard listens: on this machine only, at 8787 if that is free."""
+    """Return where the dashboard listens: on this machine only, at 8787 if that is free.
+
+    Its one page that acts is taken out, as any user of the machine may open it: it writes to the
+    disk of every worker each time, to measure that.
+    """
+    from distributed.dashboard.scheduler import applications  # which workers need not import
+
+    applications.pop("/hardware", None)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

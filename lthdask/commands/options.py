@@ -151,7 +151,7 @@ where_to_train = together(
         "--workers",
         metavar="N|MIN..MAX",
         help="Number of workers, one device each: local processes (default: one per GPU, else "
-        "per core) or queued jobs (default: 1).",
+        "per core, as far as memory has room) or queued jobs (default: 1).",
         panel=WHERE,
     ),
     click.option(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -14,7 +14,6 @@ from lthdask.commands.shared import counted, say
 from lthdask.options import Options
 
 if TYPE_CHECKING:
-    from lthdask.cluster.settings import Settings
     from lthdask.driver.opening import Opened
     from lthdask.driver.remaining import Remaining
     from lthdask.study import Study
@@ -59,6 +58,7 @@ def train(
         If it was stopped; the workers have ended by then.
     """
     from lthdask import flow
+    from lthdask.cluster.client import open_client
     from lthdask.cluster.settings import Settings
     from lthdask.driver.opening import driving_study
     from lthdask.driver.remaining import remaining
@@ -71,36 +71,19 @@ def train(
         if not left.replicates:
             _say_that_all_is_done(console, opened)
         else:
-            with _client(console, study, where, settings) as client, _stopping_once(console):
+            opened_client = open_client(
+                where.workers,
+                threads=study.engine.threads,
+                cluster=where.cluster,
+                deployment=where.deploy,
+                scheduler=where.scheduler,
+                say=lambda line: say(console, line),
+            )
+            with opened_client as client, _stopping_once(console):
                 _say_what_is_left(console, study, left)
                 with shown(console) as watch:
                     flow.train(opened, client, data, watch)
     return opened.folder.path
-
-
-@contextmanager
-def _client(console: Console, study: "Study", where: Where, settings: "Settings") -> Iterator[Any]:
-    """Open a client where it was asked for, or where it can be."""
-    from lthdask.cluster.client import open_client
-    from lthdask.cluster.deployment import choose
-    from lthdask.cluster.local import local_workers
-
-    def tell(line: str) -> None:
-        say(console, line)
-
-    deployment = choose(settings, where.deploy, where.scheduler, tell)
-    room = local_workers(study.engine.threads)
-    if deployment == "local" and where.workers and where.workers[1] > room:
-        tell(f"{where.workers[1]} workers asked for; this machine has room for {room}")
-    with open_client(
-        where.workers,
-        threads=study.engine.threads,
-        cluster=where.cluster,
-        deployment=deployment,
-        scheduler=where.scheduler,
-        say=tell,
-    ) as client:
-        yield client
 
 
 def _say_that_all_is_done(console: Console, opened: "Opened") -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lthdask.cluster.queue import Queue, Task
 from lthdask.driver.opening import Opened, extent_of
+from lthdask.errors import ExhaustedError, InputError
 from lthdask.grid import is_applicable
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
@@ -30,12 +31,18 @@ def surroundings(queue: Queue, work: Work) -> Surroundings:
     Raises
     ------
     InputError
-        If the device, the study's folder or the data cannot be used from there.
+        If the device, the study's folder or the data cannot be used from there, or worker after
+        worker dies.
     """
     found = list[Any]()
-    with work.folder.probe() as probe:
+    with work.folder.probe() as probe, queue.allowing(work.options.max_attempts):
         queue.add(Task("look-around", look_around, (work, probe), then=found.append))
         queue.run()
+    if isinstance(found[0], ExhaustedError):
+        raise InputError(
+            "worker after worker died as it looked around, for example because memory is short; "
+            "choose fewer `workers`, or give them more memory"
+        )
     if isinstance(found[0], Exception):
         raise found[0]
     around: Surroundings = found[0]
