@@ -32,6 +32,10 @@ class InputError(ValueError):
     """Something that the user gave cannot be used; the message tells them in one sentence."""
 
 
+class OtherData(InputError):  # noqa: N818 - it names what was found
+    """Data that are read are not those that the study was computed on: the run stops."""
+
+
 class ExhaustedError(RuntimeError):
     """A run was started too often without getting any further."""
 
