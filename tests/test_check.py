@@ -110,7 +110,9 @@ def test_damage_is_named_and_just_that_is_marked_to_be_trained_again(folder, fil
     assert repair(folder) == found
     if what == "manifest.json":
         assert found[0].mend is None
-        assert f"--study {folder}/study.yaml --out {folder}-again" in str(found[0])
+        assert f"without it, `lthdask run --study {folder}/study.yaml --out {folder}`" in str(
+            found[0]
+        )
         assert check(folder) == found
         return
     assert ("trained again" in "".join(map(str, found))) == (

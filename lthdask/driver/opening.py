@@ -38,7 +38,8 @@ class Opened:
     options : Options
     folder : Folder
     manifest : Manifest or None
-        None if the study has not been started; what the cube tells of it, if it is lost.
+        None if the study has not been started; what the cube tells of it, if it is lost. It lists
+        the dense runs whose curves are there.
     axes : mapping of str to list
         The axes of the study's cells. New values come last, so that everything in the cube keeps
         its place.
@@ -105,7 +106,7 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     folder.check()
     _require_growth(study, folder)
     cube = Cube(folder.cube) if folder.cube.exists() else None
-    manifest = folder.manifest() or (_manifest_of(cube, folder) if cube else None)
+    manifest = _manifest(folder, cube)
     axes = {
         name: sorted(values, key=[*(cube.axis(name) if cube else []), *values].index)
         for name, values in study.grid.axes().items()
@@ -149,16 +150,24 @@ def _finish_growing(folder: Folder) -> None:
         log.warning("the axes of %s did not match its manifest; they do now", folder.cube)
 
 
-def _manifest_of(cube: Cube, folder: Folder) -> Manifest:
-    """Return what the cube tells of a manifest that is lost."""
-    axes = {name: cube.axis(name) for name in CELL}
-    manifest = Manifest.of_cube(attributes(folder.cube), axes)
+def _manifest(folder: Folder, cube: Cube | None) -> Manifest | None:
+    """Return how the study was computed, by the cube if the manifest is lost."""
+    if manifest := folder.manifest():
+        # With the cube, or a part of it, the curves of a dense run are lost.
+        kept = {
+            replicate: digests
+            for replicate, digests in manifest.checkpoints.items()
+            if cube and cube.dense_chunk(replicate).exists()
+        }
+        return replace(manifest, checkpoints=kept)
+    if cube is None:
+        return None
     log.warning(
-        "manifest.json of %s is missing; results.zarr tells the engine and the data, and the dense "
-        "runs are trained again, because nothing tells whether their checkpoints are whole",
+        "manifest.json of %s is missing: results.zarr tells the engine and the data, but not "
+        "whether checkpoints are whole, so the dense runs are trained again",
         folder.path,
     )
-    return manifest
+    return Manifest.of_cube(attributes(folder.cube), {name: cube.axis(name) for name in CELL})
 
 
 def _folder(study: Study, out: str | Path | None) -> Folder:

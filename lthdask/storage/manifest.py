@@ -114,8 +114,9 @@ class Manifest:
             If it does not tell how its numbers were computed.
         """
         unknown = {"host": "", "engine_reason": "", "study_digest": "", "steps": 0, "versions": {}}
+        told = {name: value for name, value in about.items() if name not in NOT_IN_CUBE}
         first = {"first_format": about.get("format", 1)}
-        return cls._of(unknown | first | dict(about) | {"axes": axes}, Path("results.zarr"))
+        return cls._of(unknown | first | told | {"axes": axes}, Path("results.zarr"))
 
     @classmethod
     def _of(cls, values: Mapping[str, Any], path: Path) -> "Manifest":
