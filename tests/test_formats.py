@@ -319,7 +319,7 @@ data, layers = load(study.data), ["1.weight", "3.weight", "5.weight"]
 def grow(out):
     with driving_study(study, out) as opened:
         if how in ("axes", "anew"):
-            around = Surroundings(Choice(study.engine.chosen(), ""), layers, 8, 0.12, data.digest)
+            around = Surroundings(Choice(study.engine.chosen(), ""), layers, 8, 0.14, data.digest)
             preparing.write_down(opened, around)
 
 def until_write(n, out):

@@ -167,7 +167,8 @@ def _manifest(folder: Folder, cube: Cube | None) -> Manifest | None:
         "whether checkpoints are whole, so the dense runs are trained again",
         folder.path,
     )
-    return Manifest.of_cube(attributes(folder.cube), {name: cube.axis(name) for name in CELL})
+    axes = {name: cube.axis(name) for name in CELL}
+    return Manifest.of_cube(folder.cube, attributes(folder.cube), axes)
 
 
 def _folder(study: Study, out: str | Path | None) -> Folder:

@@ -97,7 +97,7 @@ def _manifest(opened: Opened, around: Surroundings) -> Manifest:
         earlier = (*earlier, then)
     return replace(
         manifest,
-        host=before.host,
+        host=before.host or manifest.host,
         engine_reason=before.engine_reason or manifest.engine_reason,
         checkpoints=before.checkpoints,
         earlier_versions=earlier,

@@ -99,11 +99,15 @@ class Manifest:
         return cls._of(values, path)
 
     @classmethod
-    def of_cube(cls, about: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> "Manifest":
+    def of_cube(
+        cls, path: Path, about: Mapping[str, Any], axes: Mapping[str, list[Any]]
+    ) -> "Manifest":
         """Return what a cube still tells where the manifest is lost.
 
         Parameters
         ----------
+        path : Path
+            The cube.
         about : mapping
             What is kept with the cube, as :meth:`about` returned it; formats 1 and 2 kept less.
         axes : mapping of str to list
@@ -116,7 +120,7 @@ class Manifest:
         unknown = {"host": "", "engine_reason": "", "study_digest": "", "steps": 0, "versions": {}}
         told = {name: value for name, value in about.items() if name not in NOT_IN_CUBE}
         first = {"first_format": about.get("format", 1)}
-        return cls._of(unknown | first | told | {"axes": axes}, Path("results.zarr"))
+        return cls._of(unknown | first | told | {"axes": axes}, path)
 
     @classmethod
     def _of(cls, values: Mapping[str, Any], path: Path) -> "Manifest":
