@@ -32,12 +32,12 @@ class InputError(ValueError):
     """Something that the user gave cannot be used; the message tells them in one sentence."""
 
 
-class OtherData(InputError):  # noqa: N818 - it names what was found
-    """Data that are read are not those that the study was computed on: the run stops."""
-
-
 class ExhaustedError(RuntimeError):
     """A run was started too often without getting any further."""
+
+
+class OtherData(InputError):  # noqa: N818 - it names what was found
+    """The data that a worker reads are not those of the study: the run stops."""
 
 
 def on_command_line(text: str) -> str:

@@ -5,15 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lthdask.errors import InputError, OtherData
+from lthdask.errors import InputError
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def raise_if_full(outcome: Exception) -> None:
-    """Raise a task's error if the disk or the data are to blame, and not the task."""
-    full = isinstance(outcome, OSError) and outcome.errno in NO_ROOM
-    if full or isinstance(outcome, OtherData):
+    """Raise a task's error if the disk is to blame, and not the task."""
+    if isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
         raise outcome
 
 
