@@ -60,10 +60,10 @@ class Work:
         InputError
             If the data cannot be read here, or are not those that the study was begun with.
         """
-        study, data = self.study, self._data()
+        study = self.study
         return Experiment(
             network=study.network,
-            data=data,
+            data=self._data(),
             recipe=study.recipe,
             pruning=study.pruning,
             seed=study.seed,
@@ -75,7 +75,7 @@ class Work:
     def _data(self) -> Data:
         """Return the data, once they are known to be those of the study."""
         source, download = self.study.data, self.options.download
-        data = _data(source, self.data, download, self.engine.device, self.driver)
+        data = _read(source, self.data, download, self.engine.device, self.driver)
         if self.recorded and data.digest and (odd := self.recorded.differences(data.digest)):
             reader = f"the worker on {platform.node()}, from {self.data or source.name},"
             raise other_data(reader, self.folder.path, odd)
@@ -83,7 +83,7 @@ class Work:
 
 
 @functools.lru_cache(maxsize=1)
-def _data(
+def _read(
     source: DataSource, folder: str | Path | None, download: bool, device: str, driver: str
 ) -> Data:
     """Read data; each run of a command reads its own, because the files may have changed."""
