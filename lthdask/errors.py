@@ -36,6 +36,10 @@ class ExhaustedError(RuntimeError):
     """A run was started too often without getting any further."""
 
 
+class OtherData(InputError):  # noqa: N818 - it names what was found
+    """The data that a worker reads are not those of the study: the run stops."""
+
+
 def on_command_line(text: str) -> str:
     """Return a text for users with the command line's options in place of parameters.
 

@@ -78,10 +78,12 @@ def train(
 ) -> None:
     """Train what is left of an opened study; the arguments are those of :func:`run`."""
     queue = Queue(client, _Messages(watch))
-    work = Work(opened.study, opened.engine, opened.folder, data, opened.options)
+    work = Work(
+        opened.study, opened.engine, opened.folder, data, opened.options, recorded=opened.data
+    )
     around = surroundings(queue, work)
     manifest, cube = write_down(opened, around)
-    work, left = replace(work, engine=manifest.engine), remaining(opened)
+    work, left = replace(work, engine=manifest.engine, recorded=manifest.data), remaining(opened)
     sweep = Sweep(work, manifest, cube, left, queue, watch)
     trained = sweep.begin()
     for replicate in left.replicates:

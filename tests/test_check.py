@@ -18,7 +18,7 @@ from lthdask.storage.cube import Cube
 from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results, read_results
-from lthdask.storage.schema import METRICS, Status
+from lthdask.storage.schema import ARRAYS, METRICS, Status
 from tests.conftest import change_manifest
 from tests.test_flow import RESULTS, TINY, attempts
 from tests.test_storage import CHECKPOINT
@@ -110,7 +110,9 @@ def test_damage_is_named_and_just_that_is_marked_to_be_trained_again(folder, fil
     assert repair(folder) == found
     if what == "manifest.json":
         assert found[0].mend is None
-        assert f"--study {folder}/study.yaml --out {folder}-again" in str(found[0])
+        assert f"without it, `lthdask run --study {folder}/study.yaml --out {folder}`" in str(
+            found[0]
+        )
         assert check(folder) == found
         return
     assert ("trained again" in "".join(map(str, found))) == (
@@ -261,6 +263,29 @@ def test_damaged_results_are_one_sentence_that_names_the_check(folder, file, how
         done = CliRunner().invoke(script("run"), [*arguments, *way])
         assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1), done.output
         assert f"lthdask check {folder} --repair" in done.stderr
+
+
+@pytest.mark.faults
+def test_where_a_part_of_the_results_was_deleted_the_same_command_goes_on_or_names_the_check(
+    folder, local_client, tmp_path
+):
+    """With what the check marks, it ends as before."""
+    whole, named = read_results(folder), {}
+    for part in sorted(file.name for file in (folder / CUBE).iterdir()):
+        out = shutil.copytree(folder, tmp_path / f"without-{part}")
+        gone = out / CUBE / part
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+        try:
+            run(STUDY, local_client, out)
+        except InputError as error:
+            named[part] = f"lthdask check {out} --repair" in str(error)
+            repair(out)
+            run(STUDY, local_client, out)
+        again = read_results(out)
+        for name in RESULTS:
+            np.testing.assert_array_equal(again[name].values, whole[name].values, err_msg=part)
+        assert check(out) == []
+    assert named == dict.fromkeys(["zarr.json", *ARRAYS], True)
 
 
 AXES = ["threshold/c/0", "layer/c/0"]

@@ -5,6 +5,7 @@ On a real LocalCluster with two worker processes, and real Zarr on disk.
 
 import dataclasses
 import json
+import shutil
 import time
 import warnings
 from contextlib import nullcontext
@@ -556,6 +557,15 @@ def test_a_dense_run_that_was_lost_is_trained_again_where_no_cell_is_pending(
     assert events[0] == Event("plan", status=status, cells=0, epochs=3)
     assert Folder(tmp_path).manifest() == whole
     assert attempts(tmp_path) == cells
+
+
+def test_results_that_were_deleted_are_computed_again_and_are_the_same(local_client, tmp_path):
+    whole, manifest = run(TINY, local_client, tmp_path).load(), Folder(tmp_path).manifest()
+    shutil.rmtree(tmp_path / "results.zarr")
+    again = run(TINY, local_client, tmp_path).load()
+    for name in RESULTS:
+        np.testing.assert_array_equal(again[name].values, whole[name].values, err_msg=name)
+    assert Folder(tmp_path).manifest() == manifest
 
 
 @pytest.mark.parametrize(

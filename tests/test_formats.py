@@ -4,6 +4,7 @@
 lies on disk raises `FORMAT`, and adds one: ``python -m tests.test_formats FOLDER`` packs a study.
 """
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -19,17 +20,24 @@ from click.testing import CliRunner
 
 from lthdask.checks.folder import check
 from lthdask.commands.main import main
+from lthdask.data.digest import DataDigest, SplitDigest
+from lthdask.data.readers import load
 from lthdask.driver.opening import driving_study
-from lthdask.errors import InputError
+from lthdask.driver.preparing import write_down
+from lthdask.errors import InputError, OtherData
+from lthdask.events import TaskContext
 from lthdask.flow import run
 from lthdask.storage import schema
 from lthdask.storage.creation import consolidate
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
-from lthdask.storage.manifest import FORMAT
+from lthdask.storage.manifest import FORMAT, Manifest
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import Status
 from lthdask.study import Study
+from lthdask.training.engine import Engine
+from lthdask.worker.tasks import look_around
+from lthdask.worker.work import Work
 from tests.conftest import change_manifest
 
 FORMATS = Path(__file__).parent / "formats"
@@ -94,7 +102,8 @@ def test_an_old_study_is_reported(old):
     assert (json.loads(planned.stdout)["cells"], json.loads(planned.stdout)["done"]) == (0, 14)
 
 
-def test_an_old_study_grows_and_what_it_had_is_kept(old, local_client):
+def test_an_old_study_grows_and_what_it_had_is_kept(old, local_client, caplog):
+    known = Folder(old).manifest().format > 2
     study, folder = study_of(old), Folder(old)
     before = open_results(old).load()
     names = [place.name for place in (old / "cells").iterdir() if place.name != "dense-r0"]
@@ -108,6 +117,10 @@ def test_an_old_study_grows_and_what_it_had_is_kept(old, local_client):
     assert results.rewind_step.values.tolist() == [0, 8]
     assert {name: len(folder.attempts(name)) for name in names} == begun
     assert check(old) == []
+    recorded = load(study.data).digest
+    assert folder.manifest().data == recorded
+    assert results.attrs["data"] == json.loads(json.dumps(dataclasses.asdict(recorded)))
+    assert ("are recorded from now on" in caplog.text) != known
 
 
 def test_an_old_study_is_brought_up_to_date_by_its_own_command_though_all_is_done(old, caplog):
@@ -206,7 +219,69 @@ def test_a_newer_format_is_refused_with_the_step_to_take(old):
             read()
 
 
-DECLARED = {2: "d26e7df8080aba06"}
+def tried(study, folder):
+    """Open a study, and do what a run does before anything is queued, in this process."""
+    with driving_study(study, folder) as opened:
+        before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        work = Work(study, opened.engine, opened.folder, recorded=opened.data)
+        try:
+            with opened.folder.probe() as probe:
+                around = look_around(work, probe, TaskContext(print, lambda: False))
+            write_down(opened, around)
+        except InputError:
+            assert {file: file.read_bytes() for file in before} == before
+            raise
+
+
+@pytest.mark.parametrize("old", [2], indirect=True)
+@pytest.mark.parametrize(
+    ("recorded", "problem"),
+    [
+        ({"steps": 9}, "a worker reads other data .*: 8 batches in an epoch, not 9; give"),
+        ({"majority": 0.5}, "0.1400 of the validation images belong to .*, not 0.5000"),
+        ({"shape": [3, 8, 8]}, r"from digits, .*: inputs of shape \(1, 8, 8\), not \(3, 8, 8\)"),
+        ({"classes": 9}, "10 classes, not 9"),
+    ],
+)
+def test_other_data_than_an_old_study_recorded_are_refused_as_far_as_it_did(old, recorded, problem):
+    change_manifest(old, **recorded)
+    with pytest.raises(OtherData, match=problem):
+        tried(study_of(old), old)
+
+
+def test_a_lost_manifest_lets_neither_another_engine_nor_other_data_in(old, caplog):
+    study, lost = study_of(old), Folder(old).manifest()
+    (old / "manifest.json").unlink()
+    with pytest.raises(InputError, match="with engine.precision float32, but bfloat16 is asked"):
+        tried(study.changed({"engine.precision": "bfloat16"}), old)
+    assert "manifest.json of " in caplog.text
+    cube = zarr.open_group(old / "results.zarr", use_consolidated=False)
+    about = dict(cube.attrs)
+    other = {"data": {**about["data"], "classes": 9}} if "data" in about else {"majority": 0.5}
+    cube.attrs.put(about | other)
+    with pytest.raises(OtherData, match=r"10 classes, not 9|belong to .*, not 0.5000"):
+        tried(study, old)
+    cube.attrs.put(about)
+    tried(study, old)
+    found = Folder(old).manifest()
+    assert (found.engine, found.axes, found.majority) == (lost.engine, lost.axes, lost.majority)
+    assert found.first_format == lost.first_format
+    assert found.checkpoints == {}  # so that the dense runs are trained again
+
+
+def test_states_count_as_long_as_it_is_known_how_they_were_computed(old):
+    state = old / "cells" / "dense-r0" / "state-0.safetensors"
+    state.touch()
+    (old / "manifest.json").unlink()
+    tried(study_of(old), old)
+    assert state.exists()
+    (old / "manifest.json").unlink()
+    shutil.rmtree(old / "results.zarr")
+    tried(study_of(old), old)
+    assert not state.exists()
+
+
+DECLARED = {3: "278ad85fcb8e3f1a"}
 """Format → digest of what its version declares."""
 
 
@@ -218,13 +293,16 @@ def test_what_lies_on_disk_does_not_change_without_a_new_format():
             for n, of in schema.COORDINATES.items()
         ),
     ]
-    digest = hashlib.sha256(repr(declared).encode()).hexdigest()[:16]
+    of = (Manifest, DataDigest, SplitDigest, Engine)
+    fields = [field.name for kind in of for field in dataclasses.fields(kind)]
+    digest = hashlib.sha256(repr((declared, fields)).encode()).hexdigest()[:16]
     assert DECLARED[FORMAT] == digest, "raise FORMAT, and pack a study of it into tests/formats"
 
 
 KILLED = """
 import json, logging, os, shutil, sys
 from pathlib import Path
+from lthdask.data.readers import load
 from lthdask.driver import preparing
 from lthdask.driver.opening import driving_study
 from lthdask.study import Study
@@ -236,13 +314,12 @@ place, how = Path(sys.argv[1]), sys.argv[2]
 study = Study.parse((place / "study.yaml").read_text())
 if how == "axes":
     study = study.changed({"grid.thresholds": "0.5,0.7,0.9", "grid.replicates": "2"})
+data, layers = load(study.data), ["1.weight", "3.weight", "5.weight"]
 
 def grow(out):
     with driving_study(study, out) as opened:
-        if how == "axes":
-            m = opened.manifest
-            layers = ["1.weight", "3.weight", "5.weight"]
-            around = Surroundings(Choice(m.engine, ""), layers, m.steps, m.majority, (1, 8, 8), 10)
+        if how in ("axes", "anew"):
+            around = Surroundings(Choice(study.engine.chosen(), ""), layers, 8, 0.14, data.digest)
             preparing.write_down(opened, around)
 
 def until_write(n, out):
@@ -274,8 +351,9 @@ def in_a_child(body, *arguments):
 def files_of(out):
     cube = out / "results.zarr"
     files = [file for file in cube.rglob("*") if file.is_file() and file.suffix != ".partial"]
+    files += [out / "manifest.json", out / "study.yaml"]
     return {
-        str(file.relative_to(cube)): json.loads(file.read_bytes())
+        str(file.relative_to(out)): json.loads(file.read_bytes())
         if file.suffix == ".json"
         else file.read_bytes()
         for file in files
@@ -306,9 +384,11 @@ print(writes, "writes")
 
 @pytest.mark.faults
 @pytest.mark.parametrize("old", [1], indirect=True)
-@pytest.mark.parametrize("how", ["format", "metrics", "axes"])
+@pytest.mark.parametrize("how", ["format", "metrics", "axes", "anew"])
 def test_a_growth_that_is_killed_at_any_write_is_finished_by_the_same_command(old, how):
-    """Every file of the cube is then as if nothing had happened."""
+    """Every file of the cube, and the manifest, are then as if nothing had happened."""
+    if how == "anew":  # somebody deleted the cube
+        shutil.rmtree(old / "results.zarr")
     if how == "metrics":
         lessened(old)
     if how == "axes":

@@ -129,6 +129,13 @@ def test_what_was_written_stays_when_the_axes_grow(cube):
     assert Cube(cube.path).cells() == cube.cells()
 
 
+def test_a_cube_does_not_grow_to_a_network_with_other_weights(cube):
+    extent = Extent(AXES, 3, ["conv.weight", "head.weight"])
+    with pytest.raises(InputError, match="another version .* fc.weight there, but .*head.weight"):
+        grow(cube.path, extent, {"study": {"name": "small"}})
+    assert open_results(cube.path).layer.values.tolist() == ["conv.weight", "fc.weight"]
+
+
 def test_the_status_is_written_last(cube, monkeypatch):
     written = []
     array = Cube._array

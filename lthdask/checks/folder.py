@@ -119,7 +119,9 @@ def _damages(folder: Folder) -> Iterator[Damage]:
     if manifest is None:
         if problem != "it is missing" or folder.cube.exists():  # else it was not begun
             remedy = (
-                f"beyond repair, because only it tells sound checkpoints from damaged ones; {anew}"
+                f"beyond repair, because only it tells sound checkpoints from damaged ones; "
+                f"without it, `lthdask run --study {file} --out {folder.path}` trains the dense "
+                f"runs again, and keeps the cells"
             )
             yield Damage("manifest.json", problem, remedy)
         return

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lthdask.data.digest import DataDigest, SplitDigest, of_files, of_numbers
 from lthdask.streams import Purpose, below, permutation, stream
 
 EVALUATION_BATCH = 250
@@ -53,6 +54,11 @@ class Images:
         """Return the images at `indices`."""
         return Images(self.images[indices], self.labels[indices])
 
+    def digest(self) -> SplitDigest:
+        """Return what identifies these images, as they are."""
+        inputs = of_numbers(self.images.numpy(force=True))
+        return SplitDigest(len(self), of_numbers(self.labels.numpy(force=True)), inputs)
+
     def batches(
         self, batches: list[Tensor], device: torch.device, resized_crop: list[Tensor] | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -66,12 +72,21 @@ class ImageFiles:
 
     Threads decode the next batch while the current one is trained on. They are not processes,
     because a Dask worker under its nanny cannot have children.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Absolute, or relative as `root` is.
+    labels : Tensor of int64, (N,)
+    image_size : int
+    root : Path
+        Folder below which their names identify the files.
     """
 
     decoders = 8
 
-    def __init__(self, paths: list[Path], labels: Tensor, image_size: int) -> None:
-        self.paths, self.labels, self.image_size = paths, labels, image_size
+    def __init__(self, paths: list[Path], labels: Tensor, image_size: int, root: Path) -> None:
+        self.paths, self.labels, self.image_size, self.root = paths, labels, image_size, root
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -88,7 +103,12 @@ class ImageFiles:
     def subset(self, indices: Tensor) -> "ImageFiles":
         """Return the images at `indices`."""
         paths = [self.paths[i] for i in indices.tolist()]
-        return ImageFiles(paths, self.labels[indices], self.image_size)
+        return ImageFiles(paths, self.labels[indices], self.image_size, self.root)
+
+    def digest(self) -> SplitDigest:
+        """Return what identifies these images; see :func:`lthdask.data.digest.of_files`."""
+        labels = of_numbers(self.labels.numpy())
+        return SplitDigest(len(self), labels, of_files(self.paths, self.root))
 
     def batches(
         self, batches: list[Tensor], device: torch.device, resized_crop: list[Tensor] | None
@@ -146,6 +166,8 @@ class Data:
         channel, (C, 1, 1).
     augmentation : tuple of str
         As in `lthdask.data.readers.DataSource`.
+    digest : DataDigest, optional
+        What identifies them, where they were read from disk.
     """
 
     train: Split
@@ -155,6 +177,7 @@ class Data:
     mean: Tensor
     std: Tensor
     augmentation: tuple[str, ...] = ()
+    digest: DataDigest | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

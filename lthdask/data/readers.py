@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lthdask.data.batches import Data, ImageFiles, Images, Split
+from lthdask.data.digest import DataDigest
 from lthdask.errors import InputError, one_of
 from lthdask.streams import Purpose, permutation, stream
 
@@ -66,7 +67,7 @@ class DataSource:
 
 
 Reading = tuple[Split, Split, int]
-"""All training images, the test images, and the number of classes."""
+"""All training images and the test images, as they lie on disk, and the number of classes."""
 
 
 def load(source: DataSource, folder: Path | None = None, download: bool = False) -> Data:
@@ -101,10 +102,19 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         )
     # The study's seed plays no part: all replicates and seeds share one split.
     order = torch.from_numpy(permutation(stream(0, 0, Purpose.ORDER), len(everything)))
-    validation = everything.subset(order[: source.validation])
-    train = everything.subset(order[source.validation :])
+    splits = {
+        "training": everything.subset(order[source.validation :]),
+        "validation": everything.subset(order[: source.validation]),
+        "test": test,
+    }
+    try:  # before they are resized: one machine may round otherwise than another
+        digests = {name: split.digest() for name, split in splits.items()}
+    except OSError as error:
+        raise InputError(f"cannot read the data file {error.filename}: {error.strerror}") from None
+    train, validation, test = (_resized(split, source.image_size) for split in splits.values())
     mean, std = _statistics(train)
-    return Data(train, validation, test, classes, mean, std, source.augmentation)
+    digest = DataDigest(train.shape, classes, digests)
+    return Data(train, validation, test, classes, mean, std, source.augmentation, digest)
 
 
 def _statistics(train: Split) -> tuple[Tensor, Tensor]:
@@ -121,10 +131,13 @@ def _statistics(train: Split) -> tuple[Tensor, Tensor]:
     return torch.stack(means).float()[:, None, None], torch.stack(stds).float()[:, None, None]
 
 
-def _resized(images: Tensor, size: int) -> Tensor:
-    """Return byte images (N, C, H, W) at size × size pixels."""
+def _resized(split: Split, size: int) -> Split:
+    """Return byte images (N, C, H, W) at size × size pixels; files are resized as they are read."""
+    if isinstance(split, ImageFiles):
+        return split
+    images = split.images
     if images.shape[2:] == (size, size):
-        return images.contiguous()
+        return Images(images.contiguous(), split.labels)
     resized = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
     for part, whole in zip(
         resized.split(RESIZED_AT_ONCE), images.split(RESIZED_AT_ONCE), strict=True
@@ -133,7 +146,7 @@ def _resized(images: Tensor, size: int) -> Tensor:
             whole.float(), (size, size), mode="bilinear", align_corners=False, antialias=True
         )
         part.copy_(pixels.round().clamp(0, 255))
-    return resized
+    return Images(resized, split.labels)
 
 
 def _digits(source: DataSource, folder: Path, download: bool) -> Reading:
@@ -143,7 +156,6 @@ def _digits(source: DataSource, folder: Path, download: bool) -> Reading:
     digits = load_digits()
     images = torch.from_numpy(digits.images * (255 / 16)).round().byte()[:, None]
     labels = torch.from_numpy(digits.target).long()
-    images = _resized(images, source.image_size)
     order = torch.from_numpy(permutation(stream(0, 0, Purpose.ORDER), len(labels)))
     everything = Images(images, labels)
     return everything.subset(order[500:]), everything.subset(order[:500]), 10
@@ -177,7 +189,7 @@ def _torchvision(name: str, classes: int, by_split: bool) -> Callable[..., Readi
                     f"no usable {name} in {folder}: it has {len(images)} images and "
                     f"{len(labels)} labels, from {labels.min()} to {labels.max()}"
                 )
-            return Images(_resized(images, source.image_size), labels)
+            return Images(images, labels)
 
         return part(train=True), part(train=False), classes
 
@@ -202,7 +214,8 @@ def _folder(source: DataSource, folder: Path, download: bool) -> Reading:
                 f"{_first_sentence(error)}"
             ) from error
         paths = [Path(path) for path, _ in found.samples]
-        parts.append(ImageFiles(paths, torch.tensor(found.targets), source.image_size))
+        labels = torch.tensor(found.targets)
+        parts.append(ImageFiles(paths, labels, source.image_size, folder / part))
         names.append(found.classes)
     if names[0] != names[1]:
         odd = sorted(set(names[0]) ^ set(names[1]))

@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from lthdask.data.digest import DataDigest
 from lthdask.driver.full_disk import said_when_full
 from lthdask.errors import InputError
 from lthdask.grid import Cell, is_applicable
@@ -20,7 +21,7 @@ from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
 from lthdask.storage.growth import grow
 from lthdask.storage.manifest import FORMAT, Manifest
-from lthdask.storage.schema import Extent, Status
+from lthdask.storage.schema import CELL, Extent, Status
 from lthdask.study import Study
 from lthdask.training.engine import Engine
 
@@ -37,7 +38,8 @@ class Opened:
     options : Options
     folder : Folder
     manifest : Manifest or None
-        None if the study has not been started.
+        None if the study has not been started; what the cube tells of it, if it is lost. It lists
+        the dense runs whose curves are there.
     axes : mapping of str to list
         The axes of the study's cells. New values come last, so that everything in the cube keeps
         its place.
@@ -54,6 +56,11 @@ class Opened:
     axes: Mapping[str, list[Any]]
     cells: Mapping[Cell, Status]
     engine: Engine
+
+    @property
+    def data(self) -> DataDigest | None:
+        """What identifies the data it was computed on; None if that was not recorded."""
+        return self.manifest.data if self.manifest else None
 
 
 @contextmanager
@@ -98,8 +105,8 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     folder = _folder(study, out)
     folder.check()
     _require_growth(study, folder)
-    manifest = folder.manifest()
     cube = Cube(folder.cube) if folder.cube.exists() else None
+    manifest = _manifest(folder, cube)
     axes = {
         name: sorted(values, key=[*(cube.axis(name) if cube else []), *values].index)
         for name, values in study.grid.axes().items()
@@ -128,9 +135,10 @@ def _finish_growing(folder: Folder) -> None:
         return
     study, now = Study.parse(text), replace(manifest, format=FORMAT)
     extent = extent_of(study, now, list(prunable_weights(study.outline())))
-    about = now.about(yaml_mapping(text, "study"))
+    written: Mapping[str, Any] = yaml_mapping(text, "study")
     if sha256(text.encode()).hexdigest() != manifest.study_digest:  # killed before it was told
-        about = attributes(folder.cube)
+        written = attributes(folder.cube).get("study", written)
+    about = now.about(written)
     with readable(folder.cube):
         changed = grow(folder.cube, extent, about)
     if now != manifest:
@@ -140,6 +148,27 @@ def _finish_growing(folder: Folder) -> None:
         )
     elif changed:
         log.warning("the axes of %s did not match its manifest; they do now", folder.cube)
+
+
+def _manifest(folder: Folder, cube: Cube | None) -> Manifest | None:
+    """Return how the study was computed, by the cube if the manifest is lost."""
+    if manifest := folder.manifest():
+        # With the cube, or a part of it, the curves of a dense run are lost.
+        kept = {
+            replicate: digests
+            for replicate, digests in manifest.checkpoints.items()
+            if cube and cube.dense_chunk(replicate).exists()
+        }
+        return replace(manifest, checkpoints=kept)
+    if cube is None:
+        return None
+    log.warning(
+        "manifest.json of %s is missing: results.zarr tells the engine and the data, but not "
+        "whether checkpoints are whole, so the dense runs are trained again",
+        folder.path,
+    )
+    axes = {name: cube.axis(name) for name in CELL}
+    return Manifest.of_cube(folder.cube, attributes(folder.cube), axes)
 
 
 def _folder(study: Study, out: str | Path | None) -> Folder:

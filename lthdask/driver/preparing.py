@@ -9,18 +9,20 @@ from importlib.metadata import version
 from typing import Any
 
 from lthdask.cluster.queue import Queue, Task
+from lthdask.data.digest import other_data
 from lthdask.driver.opening import Opened, extent_of
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.grid import is_applicable
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
+from lthdask.storage.folder import Folder
 from lthdask.storage.growth import grow
 from lthdask.storage.manifest import Manifest
 from lthdask.storage.schema import Status
 from lthdask.worker.tasks import Surroundings, look_around
 from lthdask.worker.work import Work
 
-PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr")
+PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr", "pillow")
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +33,8 @@ def surroundings(queue: Queue, work: Work) -> Surroundings:
     Raises
     ------
     InputError
-        If the device, the study's folder or the data cannot be used from there, or worker after
-        worker dies.
+        If the device, the study's folder or the data cannot be used from there, the data are not
+        those that the study was begun with, or worker after worker dies.
     """
     found = list[Any]()
     with work.folder.probe() as probe, queue.allowing(work.options.max_attempts):
@@ -50,10 +52,18 @@ def surroundings(queue: Queue, work: Work) -> Surroundings:
 
 
 def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
-    """Write down what the study is and how it is computed, and make its cube or grow it."""
+    """Write down what the study is and how it is computed, and make its cube or grow it.
+
+    Raises
+    ------
+    OtherData
+        If the study was computed on other data. Nothing is written then.
+    """
     study, folder = opened.study, opened.folder
     manifest = _manifest(opened, around)
     folder.write_study(study.to_yaml())
+    if opened.manifest is None:
+        folder.remove_states(folder.unfinished())  # nobody knows how they were computed
     folder.write_manifest(manifest)
     extent, about = extent_of(study, manifest, around.layers), manifest.about(study.to_dict())
     if folder.cube.exists():
@@ -79,27 +89,49 @@ def _manifest(opened: Opened, around: Surroundings) -> Manifest:
         axes=opened.axes,
         steps=around.steps,
         majority=around.majority,
-        shape=around.shape,
-        classes=around.classes,
+        data=around.data,
     )
     if before is None:
         return manifest
-    earlier = before.earlier_versions
-    if (then := dict(before.versions)) != versions:
-        changed = [name for name, version in versions.items() if then.get(name) != version]
+    _require_same_data(before, manifest, opened.folder)
+    earlier, then = before.earlier_versions, dict(before.versions)
+    if changed := [name for name in then.keys() & versions if then[name] != versions[name]]:
         log.warning(
             "part of the study was computed with other versions, so bits may differ: %s",
-            ", ".join(f"{name} {then.get(name)} → {versions[name]}" for name in changed),
+            ", ".join(f"{name} {then[name]} → {versions[name]}" for name in sorted(changed)),
         )
         earlier = (*earlier, then)
     return replace(
         manifest,
-        host=before.host,
+        host=before.host or manifest.host,
         engine_reason=before.engine_reason or manifest.engine_reason,
         checkpoints=before.checkpoints,
         earlier_versions=earlier,
         first_format=before.first_format,
     )
+
+
+def _require_same_data(before: Manifest, now: Manifest, folder: Folder) -> None:
+    """Refuse other data by what formats 1 and 2 recorded, and say what is recorded from now on.
+
+    What later formats record, the worker has compared already.
+    """
+    odd = []
+    if before.steps not in (0, now.steps):
+        odd.append(f"{now.steps:,} batches in an epoch, not {before.steps:,}")
+    if before.majority not in (None, now.majority):
+        odd.append(
+            f"{now.majority:.4f} of the validation images belong to the most frequent class, not "
+            f"{before.majority:.4f}"
+        )
+    if odd:
+        raise other_data("a worker", folder.path, odd)
+    if not (before.data and before.data.splits):
+        log.warning(
+            "the data of %s are recorded from now on; an earlier version of lthdask began it, and "
+            "did not compare them between runs",
+            folder.path,
+        )
 
 
 def _versions() -> Mapping[str, str]:

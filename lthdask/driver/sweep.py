@@ -21,7 +21,7 @@ from lthdask.driver.adaptive import Exploration
 from lthdask.driver.chains import Chains
 from lthdask.driver.full_disk import NO_ROOM, raise_if_full
 from lthdask.driver.remaining import Remaining, epochs_to_train
-from lthdask.errors import ExhaustedError, InputError
+from lthdask.errors import ExhaustedError, InputError, OtherData
 from lthdask.events import Event
 from lthdask.grid import Cell, cohorts
 from lthdask.storage import checkpoints
@@ -178,6 +178,7 @@ class Sweep:
         return [c for c in self.cells_of(replicate) if study.waits_for(c) not in there]
 
     def _dense_run_landed(self, replicate: int, outcome: Any) -> None:
+        _raise_other_data([outcome])
         name, folder = dense_run_name(replicate), self.work.folder
         if isinstance(outcome, Exception):
             if self._tried_again(name, outcome):
@@ -207,6 +208,7 @@ class Sweep:
 
     def _landed(self, cohort: list[Cell], outcome: Any) -> None:
         outcomes = [outcome] * len(cohort) if isinstance(outcome, Exception) else outcome
+        _raise_other_data(outcomes)
         now = list[Cell]()
         for cell, of_cell in zip(cohort, outcomes, strict=True):
             if isinstance(of_cell, Exception) and len(cohort) > 1:
@@ -285,3 +287,10 @@ class Sweep:
 
     def _is_wanted(self, cell: Cell) -> bool:
         return self.exploration is None or cell in self.exploration.wanted
+
+
+def _raise_other_data(outcomes: list[Any]) -> None:
+    """Stop the run where a worker reads other data, for which no run is to blame."""
+    for outcome in outcomes:
+        if isinstance(outcome, OtherData):
+            raise outcome

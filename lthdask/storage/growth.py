@@ -57,7 +57,8 @@ def grow(path: Path, extent: Extent, attributes: Mapping[str, Any]) -> bool:
     Raises
     ------
     InputError
-        If the cube was made by a newer version of lthdask, or one with other arms or metrics.
+        If the cube was made by a newer version of lthdask, or one with other arms, metrics or
+        networks.
     """
     _undo_half_a_swap(path)
     group = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
@@ -68,6 +69,8 @@ def grow(path: Path, extent: Extent, attributes: Mapping[str, Any]) -> bool:
     before = {axis: arrays[axis][:].tolist() if axis in group else [] for axis in NAMES}
     for axis, names in before.items():
         require_known_names(axis, names, NAMES[axis], path, older=True)
+    if "layer" in group and all(layers := arrays["layer"][:].tolist()):  # else it is made again
+        require_known_names("layer", layers, extent.layers, path, older=False)
     changed = [_grow_array(path, group, name, sizes, before) for name in ARRAYS]
     # Arrays first: until the axes follow, nobody looks at what is beyond them.
     changed += [_grow_axis(path, group, name, extent) for name in COORDINATES]

@@ -10,13 +10,16 @@ from typing import Any
 
 import pydantic
 
+from lthdask.data.digest import DataDigest
 from lthdask.errors import InputError
 from lthdask.storage.files import write_whole
 from lthdask.training.engine import Engine
 
-FORMAT = 2
+FORMAT = 3
 """Format of manifest and cube: it rises with every change of what lies on disk. The files of
 format 1 have no number."""
+NOT_IN_CUBE = ("axes", "checkpoints", "study_digest", "format")
+"""What the cube says otherwise, or not at all."""
 NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 
 
@@ -39,13 +42,11 @@ class Manifest:
     axes : mapping of str to list
         The values along each axis of cells, in the order of the cube.
     steps : int
-        Batches in an epoch.
+        Batches in an epoch; 0 where that is unknown.
     majority : float, optional
         Share of the validation images that belong to the most frequent class.
-    shape : tuple of int, optional
-        Shape of one input of the network.
-    classes : int, optional
-        Number of classes. These three are unknown where an earlier version wrote the manifest.
+    data : DataDigest, optional
+        What identifies the data. Format 2 knew their shape and classes alone, format 1 nothing.
     checkpoints : mapping of int to mapping of int to str
         Replicate → epoch → SHA-256 of the checkpoint's file. A replicate is listed once its
         dense run is trained.
@@ -63,8 +64,7 @@ class Manifest:
     axes: Mapping[str, list[Any]]
     steps: int
     majority: float | None = None
-    shape: tuple[int, ...] | None = None
-    classes: int | None = None
+    data: DataDigest | None = None
     checkpoints: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
     earlier_versions: tuple[Mapping[str, str], ...] = ()
     format: int = FORMAT
@@ -94,6 +94,36 @@ class Manifest:
                 f"{path} was not written by lthdask: its checkpoints are not listed by the "
                 f"numbers of replicate and epoch"
             )
+        if shape := values.pop("shape", None):  # of format 2
+            values["data"] = {"shape": shape, "classes": values.pop("classes", None)}
+        return cls._of(values, path)
+
+    @classmethod
+    def of_cube(
+        cls, path: Path, about: Mapping[str, Any], axes: Mapping[str, list[Any]]
+    ) -> "Manifest":
+        """Return what a cube still tells where the manifest is lost.
+
+        Parameters
+        ----------
+        path : Path
+            The cube.
+        about : mapping
+            What is kept with the cube, as :meth:`about` returned it; formats 1 and 2 kept less.
+        axes : mapping of str to list
+
+        Raises
+        ------
+        InputError
+            If it does not tell how its numbers were computed.
+        """
+        unknown = {"host": "", "engine_reason": "", "study_digest": "", "steps": 0, "versions": {}}
+        told = {name: value for name, value in about.items() if name not in NOT_IN_CUBE}
+        first = {"first_format": about.get("format", 1)}
+        return cls._of(unknown | first | told | {"axes": axes}, path)
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any], path: Path) -> "Manifest":
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
         except pydantic.ValidationError as error:
@@ -103,7 +133,7 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write the manifest, with a digest of itself."""
-        values = json.loads(json.dumps(asdict(self)))  # the numbers of replicates become texts
+        values = self._plain()
         whole = values | {"digest": _digest(values)}
         write_whole(path, (json.dumps(whole, indent=2) + "\n").encode())
 
@@ -118,12 +148,13 @@ class Manifest:
 
     def about(self, study: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is kept with the cube of a study: how its numbers came about."""
-        return {
-            "study": study,
-            "versions": dict(self.versions),
-            "engine": asdict(self.engine),
-            "majority": self.majority,
-        }
+        kept = {name: value for name, value in self._plain().items() if name not in NOT_IN_CUBE}
+        return {"study": study, **kept}
+
+    def _plain(self) -> dict[str, Any]:
+        """Return it as JSON has it: the numbers of replicates are texts."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
 
 
 def require_known(found: Any, path: Path) -> int:

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from lthdask.data.digest import DataDigest
 from lthdask.errors import InputError
 from lthdask.events import TaskContext
 from lthdask.lottery import drawing, runs
@@ -37,18 +38,15 @@ class Surroundings:
         Batches in an epoch.
     majority : float
         Share of the validation images that belong to the most frequent class.
-    shape : tuple of int
-        Shape of one input of the network.
-    classes : int
-        Number of classes.
+    data : DataDigest or None
+        What identifies the data.
     """
 
     choice: Choice
     layers: list[str]
     steps: int
     majority: float
-    shape: tuple[int, ...]
-    classes: int
+    data: DataDigest | None
 
 
 def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
@@ -57,7 +55,8 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
     Raises
     ------
     InputError
-        If the device, the study's folder or the data cannot be used from this worker.
+        If the device, the study's folder or the data cannot be used from this worker, or the data
+        are not those that the study was begun with.
     """
     host = platform.node()
     if not work.folder.sees(probe):
@@ -73,8 +72,9 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
     choice = runs.choose_engine(work.engine, experiment)
     validation = experiment.data.validation.labels
     majority = int(validation.bincount().max()) / len(validation)
-    data = experiment.data
-    return Surroundings(choice, layers, data.steps(batch), majority, data.shape, data.classes)
+    return Surroundings(
+        choice, layers, experiment.data.steps(batch), majority, experiment.data.digest
+    )
 
 
 def dense_run_name(replicate: int) -> str:

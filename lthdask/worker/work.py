@@ -1,6 +1,7 @@
 """Work: what every task of a study needs to know, and what a worker opens once for all of them."""
 
 import functools
+import platform
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 
 from lthdask.data.batches import Data
+from lthdask.data.digest import DataDigest, other_data
 from lthdask.data.readers import DataSource, load
 from lthdask.lottery.experiment import Experiment
 from lthdask.options import Options
@@ -33,6 +35,9 @@ class Work:
     options : Options
     driver : str
         Names the run of the command that asks for the work.
+    recorded : DataDigest, optional
+        What identifies the data that the study was begun with; every worker compares it with what
+        it reads. None before a worker has read them.
     """
 
     study: Study
@@ -41,17 +46,24 @@ class Work:
     data: str | Path | None = None
     options: Options = Options()
     driver: str = field(default_factory=lambda: secrets.token_hex(8))
+    recorded: DataDigest | None = None
 
     def __post_init__(self) -> None:
         if self.data is not None:  # the worker's working directory may be another one
             object.__setattr__(self, "data", Path(self.data).absolute())
 
     def experiment(self) -> Experiment:
-        """Return the experiment; its data are read once per process."""
+        """Return the experiment; its data are read once per process and driver.
+
+        Raises
+        ------
+        InputError
+            If the data cannot be read here, or are not those that the study was begun with.
+        """
         study = self.study
         return Experiment(
             network=study.network,
-            data=_data(study.data, self.data, self.options.download, self.engine.device),
+            data=self._data(),
             recipe=study.recipe,
             pruning=study.pruning,
             seed=study.seed,
@@ -60,9 +72,21 @@ class Work:
             mask_epoch=study.mask_epoch,
         )
 
+    def _data(self) -> Data:
+        """Return the data, once they are known to be those of the study."""
+        source, download = self.study.data, self.options.download
+        data = _read(source, self.data, download, self.engine.device, self.driver)
+        if self.recorded and data.digest and (odd := self.recorded.differences(data.digest)):
+            reader = f"the worker on {platform.node()}, from {self.data or source.name},"
+            raise other_data(reader, self.folder.path, odd)
+        return data
+
 
 @functools.lru_cache(maxsize=1)
-def _data(source: DataSource, folder: str | Path | None, download: bool, device: str) -> Data:
+def _read(
+    source: DataSource, folder: str | Path | None, download: bool, device: str, driver: str
+) -> Data:
+    """Read data; each run of a command reads its own, because the files may have changed."""
     return load(source, Path(folder) if folder else None, download).to(torch.device(device))
 
 
