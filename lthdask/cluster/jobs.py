@@ -2,6 +2,7 @@
 
 import getpass
 import logging
+import math
 import os
 import shlex
 import signal
@@ -19,9 +20,8 @@ import dask
 from distributed import Client
 
 from lthdask.cluster.overrides import MEMORY, SAMPLING
-from lthdask.cluster.places import QUEUES
 from lthdask.cluster.settings import Settings
-from lthdask.cluster.workers import Say, dashboard_address
+from lthdask.cluster.workers import Say, dashboard_address, devices
 from lthdask.errors import InputError
 
 
@@ -33,6 +33,8 @@ class _Order:
     asked: tuple[int, int] = (0, 0)
 
 
+NAME = "lthdask"
+"""Of jobs, where the cluster file has none."""
 _orders: WeakKeyDictionary[Any, _Order] = WeakKeyDictionary()
 """By cluster."""
 
@@ -87,6 +89,7 @@ def queued(
         _queue_cluster(queue, settings, threads) as cluster,
         Client(cluster) as client,
     ):
+        _say_how_many_jobs(cluster.workers_of_a_job, workers, say)
         order_workers(cluster, workers)
         ask_for_workers(client, 1)
         port = cluster.scheduler.http_server.port
@@ -94,38 +97,76 @@ def queued(
         tunnel = f"ssh -N -L 8787:127.0.0.1:{port} {user}@{host}"
         say(f"dashboard: {tunnel}, then http://127.0.0.1:8787/status")
         _wait_for_a_worker(queue, client, settings.patience, say)
+        _compare_with_devices(client, say)
         yield client
+
+
+def _say_how_many_jobs(each: int, workers: int | tuple[int, int], say: Say) -> None:
+    """Say it where jobs of several workers cannot be as many as were asked for."""
+    most = workers[1] if isinstance(workers, tuple) else workers
+    if most % each:
+        workers = math.ceil(most / each) * each
+        say(f"{workers} workers in place of {most}, because a job has {each} (processes)")
+
+
+def _compare_with_devices(client: Client, say: Say) -> None:
+    """Say it where a job has more GPUs than workers, or fewer, before they share them out."""
+    each = client.cluster.workers_of_a_job
+    there = max(map(len, client.run(devices, on_error="ignore").values()), default=0)
+    if there and there != each:
+        what = "idle" if there > each else "shared by several workers"
+        say(f"some GPUs are {what}: a job has {there} of them, but processes is {each}")
 
 
 def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
     """Return the cluster of a queue by name, with no worker yet."""
     given = settings.queue(queue)
-    given.setdefault("cores", 1)
-    given.setdefault("processes", 1)
-    given["job_name"] = given.pop("name", None) or "lthdask"
+    processes = given["processes"] = given.get("processes") or 1
+    given["cores"] = given.get("cores") or processes
+    if given["cores"] < processes:
+        raise InputError(
+            f"{settings.file}: jobqueue.{queue}.cores is {given['cores']}, but each of its "
+            f"{processes} processes needs a thread; set cores: {processes}, or leave it out"
+        )
+    if queue == "slurm":
+        given["job_cpu"] = given.get("job_cpu") or processes * threads
     if given.get("memory") is None:
         raise InputError(
             f"{settings.file}: jobqueue.{queue}.memory is missing; set it, e.g. memory: 32GiB"
         )
-    shared = Path(given.pop("shared_temp_directory", None) or "~/.lthdask").expanduser()
+    if logs := given.pop("log_directory", None):
+        folder = Path(logs).expanduser().absolute()
+        if queue == "slurm":  # It reads its directives as a shell does.
+            folder.mkdir(parents=True, exist_ok=True)
+            file = shlex.quote(str(folder / f"{given.get('name') or NAME}-%J"))
+            extra = given.get("job_extra_directives") or []
+            given["job_extra_directives"] = [f"-o {file}.out", f"-e {file}.err", *extra]
+        else:
+            given["log_directory"] = str(folder)
+    return job_cluster(_cluster_class(queue), given, settings, settings.lifetime(queue))
+
+
+def job_cluster(
+    cls: Any, given: dict[str, Any], settings: Settings, lifetime: tuple[float, float] | None
+) -> Any:
+    """Return a cluster of dask-jobqueue, with no worker yet."""
+    given["job_name"] = given.pop("name", None) or NAME
+    shared = Path(given.pop("shared_temp_directory", None) or "~/.lthdask").expanduser().absolute()
     shared.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if logs := given.get("log_directory"):
-        given["log_directory"] = str(Path(logs).expanduser().absolute())
     # exec: Slurm's SIGTERM reaches the first process of a job only, and the time it then
     # leaves is that process's; a shell that waits for the worker would waste both.
-    given["python"] = f"exec {given.get('python') or sys.executable}"
+    given["python"] = f"exec {given.get('python') or shlex.quote(sys.executable)}"
     given["job_script_prologue"] = [
         *(given.get("job_script_prologue") or []),
         *(f"export {key}={value}" for key, value in MEMORY.items()),
         # Dask's settings stay with the driver, and the file may have others: those in force.
         *(f"export {_variable(key)}={shlex.quote(dask.config.get(key))}" for key in SAMPLING),
-        f"export DASK_CONFIG={shlex.quote(str(settings.file))}",
+        *([f"export DASK_CONFIG={shlex.quote(str(settings.file))}"] if settings.file else []),
     ]
     given["worker_extra_args"] = _worker_arguments(
-        list(given.get("worker_extra_args") or []), settings.lifetime(queue)
+        list(given.get("worker_extra_args") or []), lifetime
     )
-    return _cluster_class(queue)(
-        config_name=queue,
+    return cls(
         security=True,
         protocol="tls://",
         shared_temp_directory=str(shared),
@@ -146,11 +187,11 @@ def _cluster_class(queue: str) -> Any:
     It makes Ctrl-C end the process in silence, with exit code 0 (dask_jobqueue/runner.py).
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    import dask_jobqueue
+    from lthdask.cluster.jobqueue import cluster_class
 
     for number, handler in before.items():
         signal.signal(number, handler)
-    return getattr(dask_jobqueue, QUEUES[queue])
+    return cluster_class(queue)
 
 
 def _worker_arguments(given: list[str], lifetime: tuple[float, float] | None) -> list[str]:
