@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from lthdask.cluster.allocation import Allocation
 from lthdask.cluster.client import collecting_rarely, open_client
 from lthdask.cluster.deployment import choose
 from lthdask.cluster.jobs import ask_for_workers, job_script, order_workers
@@ -224,6 +225,40 @@ def test_the_deployment_is_what_is_given_then_what_the_file_says_then_what_is_th
     assert "no Slurm answers here; set `deployment` to slurm" in said[1]
     with pytest.raises(InputError, match="no address is given; give one with `scheduler`"):
         choose(Settings(), "scheduler", None)
+
+
+def test_inside_an_allocation_its_gpus_are_trained_on_and_outside_srun_is_refused(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(InputError, match="there is no SLURM_JOB_ID here, so srun has no"):
+        choose(Settings(), "srun", None)
+    said = []
+    monkeypatch.setattr("lthdask.cluster.deployment.slurm_answers", lambda: True)
+    for gpus, expected, hint in ((4, "srun", "to slurm to queue"), (0, "slurm", "to srun to")):
+        here = Allocation("17", ("a", "b"), cpus=64, gpus=gpus, ends=None)
+        monkeypatch.setattr("lthdask.cluster.deployment.allocation", lambda here=here: here)
+        assert choose(Settings(), None, None, said.append) == expected
+        assert hint in said[-1]
+    assert choose(Settings(), "local", None) == "local"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "threads", "asked", "nodes", "each"),
+    [
+        (4, 1, None, 2, 4),
+        (4, 8, None, 2, 4),
+        (4, 1, 1, 1, 1),
+        (4, 1, 2, 2, 1),
+        (4, 1, 5, 2, 3),
+        (4, 1, 99, 2, 4),
+        (0, 1, None, 2, 16),
+        (0, 4, None, 2, 4),
+        (0, 32, None, 2, 1),
+    ],
+)
+def test_workers_are_spread_over_the_nodes_of_an_allocation(gpus, threads, asked, nodes, each):
+    here = Allocation("17", ("a", "b"), cpus=16, gpus=gpus, ends=None)
+    assert here.spread(asked, threads) == (nodes, each)
+    assert here.room(threads) == 2 * here.spread(None, threads)[1]
 
 
 def test_a_queue_without_a_section_is_refused(tmp_path):

@@ -8,19 +8,28 @@ imported by `jobs` alone, which undoes that.
 import asyncio
 import copy
 import math
+import os
 import pickle
+import re
 import shlex
+import tempfile
 import weakref
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import dask
 import dask_jobqueue
 from dask.utils import parse_timedelta
-from dask_jobqueue.core import JobQueueCluster
+from dask_jobqueue.core import Job, JobQueueCluster
+from distributed.core import Status
 from distributed.deploy.adaptive import Adaptive
 
 from lthdask.cluster.places import QUEUES
 from lthdask.cluster.workers import WORKER_OF_A_JOB
+
+STEP = re.compile(r"^step (\d+)$", re.MULTILINE)
+"""What a step says of itself."""
 
 
 def job_of(worker: Any) -> str:
@@ -113,3 +122,72 @@ def cluster_class(queue: str) -> Any:
     """Return the class of a queue's clusters; workers are named after it."""
     theirs = getattr(dask_jobqueue, QUEUES[queue])
     return type(theirs.__name__, (_Cluster, theirs), {})
+
+
+class _Step(Job):  # type: ignore[misc]
+    """The workers of one node, as a step of the Slurm job that this process runs in."""
+
+    config_name = "slurm"
+
+    def __init__(self, scheduler: str, name: str, job: str, nodes: list[str], **given: Any) -> None:
+        super().__init__(scheduler, name, **given)
+        self.job_header, self.job, self.nodes = "", job, nodes
+        self.process: Any = None
+
+    async def start(self) -> None:
+        node = self.nodes[int(self.name.rpartition("-")[2]) % len(self.nodes)]
+        if self.log_directory:
+            file = Path(self.log_directory) / f"{self.job_name}-{self.job}-{node}.out"
+            self.output = file.open("ab+")
+        else:
+            self.output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the step
+        # The batch step has all that the job has, and so do steps that overlap it; options that
+        # srun would take from the variables of the job are meant for other steps.
+        self.process = await asyncio.create_subprocess_exec(
+            *("srun", f"--jobid={self.job}", f"--nodelist={node}", "--nodes=1", "--ntasks=1"),
+            *("--overlap", "--mpi=none", "--cpu-bind=none"),
+            *("bash", "-c", f"echo step $SLURM_STEP_ID\n{self.job_script()}"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=self.output,
+            stderr=self.output,
+            start_new_session=True,  # Ctrl-C in a terminal is for the driver
+            env={k: v for k, v in os.environ.items() if k == "SLURM_CONF" or k[:6] != "SLURM_"},
+        )
+        self.watched = asyncio.ensure_future(self._watch())
+        self.status = Status.running
+
+    async def _watch(self) -> None:
+        await self.process.wait()
+        if cluster := self._cluster():
+            cluster.replace_if_lost(self.name)
+
+    def why_it_ended(self) -> str:
+        """Return the last line of a step that has ended, and nothing before."""
+        if self.process.returncode is None:
+            return ""
+        lines = self._said().strip().splitlines()
+        return lines[-1] if lines else f"exit code {self.process.returncode}"
+
+    def _said(self) -> str:
+        self.output.seek(0)
+        return str(self.output.read(), errors="replace")
+
+    async def close(self) -> None:
+        self.watched.cancel()
+        found = STEP.findall(self._said())
+        if self.process.returncode is None and found:
+            # srun, when it is told to end, kills its tasks at once.
+            with suppress(RuntimeError, TimeoutError):
+                await self._call(["scancel", "--signal=TERM", f"{self.job}.{found[-1]}"])
+                await asyncio.wait_for(self.process.wait(), 20)
+        if self.process.returncode is None:
+            self.process.terminate()
+            await self.process.wait()
+        self.output.close()
+        self.status = Status.closed
+
+
+class StepCluster(_Cluster):
+    """Workers that are steps of the Slurm job that this process runs in."""
+
+    job_cls = _Step

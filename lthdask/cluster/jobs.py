@@ -92,13 +92,18 @@ def queued(
         _say_how_many_jobs(cluster.workers_of_a_job, workers, say)
         order_workers(cluster, workers)
         ask_for_workers(client, 1)
-        port = cluster.scheduler.http_server.port
-        host, user = os.uname().nodename, getpass.getuser()
-        tunnel = f"ssh -N -L 8787:127.0.0.1:{port} {user}@{host}"
-        say(f"dashboard: {tunnel}, then http://127.0.0.1:8787/status")
+        say_where_the_dashboard_is(cluster, say)
         _wait_for_a_worker(queue, client, settings.patience, say)
         _compare_with_devices(client, say)
         yield client
+
+
+def say_where_the_dashboard_is(cluster: Any, say: Say) -> None:
+    """Say the line that brings a dashboard of this machine to the user's own."""
+    port = cluster.scheduler.http_server.port
+    host, user = os.uname().nodename, getpass.getuser()
+    tunnel = f"ssh -N -L 8787:127.0.0.1:{port} {user}@{host}"
+    say(f"dashboard: {tunnel}, then http://127.0.0.1:8787/status")
 
 
 def _say_how_many_jobs(each: int, workers: int | tuple[int, int], say: Say) -> None:
@@ -182,16 +187,26 @@ def _variable(key: str) -> str:
 
 
 def _cluster_class(queue: str) -> Any:
-    """Return dask-jobqueue's class for a queue, and undo what its import does to signals.
+    """Return the class of a queue's clusters."""
+    return _jobqueue().cluster_class(queue)
+
+
+def step_class() -> Any:
+    """Return the class of clusters inside an allocation of Slurm."""
+    return _jobqueue().StepCluster
+
+
+def _jobqueue() -> Any:
+    """Import dask-jobqueue, and undo what that does to signals.
 
     It makes Ctrl-C end the process in silence, with exit code 0 (dask_jobqueue/runner.py).
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    from lthdask.cluster.jobqueue import cluster_class
+    from lthdask.cluster import jobqueue
 
     for number, handler in before.items():
         signal.signal(number, handler)
-    return cluster_class(queue)
+    return jobqueue
 
 
 def _worker_arguments(given: list[str], lifetime: tuple[float, float] | None) -> list[str]:

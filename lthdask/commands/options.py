@@ -150,8 +150,8 @@ where_to_train = together(
     click.option(
         "--workers",
         metavar="N|MIN..MAX",
-        help="Number of workers, one device each: local processes (default: one per GPU, else "
-        "per core) or queued jobs (default: 1).",
+        help="Number of workers, one device each: on this machine or in an allocation (default: "
+        "one per GPU, else per core), or in queued jobs (default: 1).",
         panel=WHERE,
     ),
     click.option(
