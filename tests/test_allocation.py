@@ -1,6 +1,6 @@
 """What a run promises inside an allocation of a real Slurm: bash tests/slurm.sh up first.
 
-Batch scripts of one node with two stand-in GPUs; the driver runs in the script.
+Batch scripts on one or two nodes with two stand-in GPUs each; the driver runs in the script.
 """
 
 import json
@@ -42,10 +42,11 @@ def test_an_allocation_is_what_slurm_says_of_it():
 def batch(tmp_path):
     """Return a function that submits a batch script, and waits for nothing."""
 
-    def submit(*command, minutes=10):
+    def submit(*command, minutes=10, nodes=1):
         script = tmp_path / "run.sh"
         script.write_text(
             f"#!/bin/bash\n#SBATCH --gres=gpu:2 --cpus-per-task=2 --mem=4G --time={minutes}\n"
+            f"#SBATCH --nodes={nodes} --ntasks-per-node=1\n"
             f"#SBATCH --job-name=lthdask-{os.getpid()}\n#SBATCH --output={tmp_path}/said\n"
             f"exec {' '.join(map(str, command))}\n"
         )
@@ -112,29 +113,33 @@ import lthdask
 def workers(client):
     ask = lambda dask_worker: (
         dask_worker.name,
-        [dask_worker.address[:6], os.environ["CUDA_VISIBLE_DEVICES"], os.environ["SLURM_STEP_ID"]],
+        [os.environ["SLURMD_NODENAME"], os.environ["CUDA_VISIBLE_DEVICES"]],
         os.getppid(),
     )
     return sorted(client.run(ask, on_error="ignore").values())
 
 with lthdask.open_client(say=print) as client:
-    client.wait_for_workers(2)
+    client.wait_for_workers(4)
     before = workers(client)
-    os.kill(before[0][2], signal.SIGKILL)
-    while client.nthreads():
+    assert all(address.startswith("tls://") for address in client.nthreads())
+    os.kill(before[-1][2], signal.SIGKILL)  # it has started all workers of the second node
+    while len(client.nthreads()) > 2:
         time.sleep(0.1)
-    client.wait_for_workers(2, timeout=90)
-    print(json.dumps([{name: of for name, of, _ in some} for some in (before, workers(client))]))
+    client.wait_for_workers(4, timeout=90)
+    after = workers(client)
+print(json.dumps([{name: of for name, of, _ in some} for some in (before, after)]))
+print(before[0][2] == after[0][2], before[-1][2] == after[-1][2])
 """
 
 
-def test_each_worker_has_a_gpu_and_a_step_that_dies_is_replaced(batch, tmp_path):
+def test_every_gpu_of_every_node_has_a_worker_and_a_step_that_dies_is_replaced(batch, tmp_path):
     (tmp_path / "driver.py").write_text(DRIVER)
-    assert batch(sys.executable, "driver.py").wait(180) == 0, said(tmp_path)
+    assert batch(sys.executable, "driver.py", nodes=2).wait(180) == 0, said(tmp_path)
     assert "training in this allocation, because the Slurm job" in said(tmp_path)  # auto
-    assert json.loads(said(tmp_path).splitlines()[-1]) == [
-        {f"StepCluster-0-{n}": ["tls://", str(n), str(step)] for n in (0, 1)} for step in (0, 1)
-    ]
+    each = {f"StepCluster-{i}-{j}": [f"n{i + 1}", str(j)] for i in (0, 1) for j in (0, 1)}
+    *_, seen, same = said(tmp_path).splitlines()
+    assert json.loads(seen) == [each, each]
+    assert same == "True False"
 
 
 def test_the_reason_why_srun_starts_nothing_is_told(batch, cluster_file, tmp_path):

@@ -89,7 +89,7 @@ def require_allocation() -> Allocation:
     found, job = allocation(), os.environ.get("SLURM_JOB_ID")
     if found:
         return found
-    lack = f"the Slurm job {job} does not run" if job else "there is no SLURM_JOB_ID here"
+    lack = f"scontrol shows no running job {job}" if job else "there is no SLURM_JOB_ID here"
     raise InputError(
         f"{lack}, so srun has no allocation to train in; run this in a batch script or in the "
         f"shell of `salloc`, or set `deployment` to slurm to queue jobs"
