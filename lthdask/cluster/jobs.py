@@ -139,15 +139,13 @@ def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
         raise InputError(
             f"{settings.file}: jobqueue.{queue}.memory is missing; set it, e.g. memory: 32GiB"
         )
-    if logs := given.pop("log_directory", None):
-        folder = Path(logs).expanduser().absolute()
-        if queue == "slurm":  # It reads its directives as a shell does.
-            folder.mkdir(parents=True, exist_ok=True)
-            file = shlex.quote(str(folder / f"{given.get('name') or NAME}-%J"))
-            extra = given.get("job_extra_directives") or []
-            given["job_extra_directives"] = [f"-o {file}.out", f"-e {file}.err", *extra]
-        else:
-            given["log_directory"] = str(folder)
+    if queue == "slurm" and (logs := given.pop("log_directory", None)):
+        folder = _absolute(logs)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Slurm reads its directives as a shell does.
+        file = shlex.quote(str(folder / f"{given.get('name') or NAME}-%J"))
+        extra = given.get("job_extra_directives") or []
+        given["job_extra_directives"] = [f"-o {file}.out", f"-e {file}.err", *extra]
     return job_cluster(_cluster_class(queue), given, settings, settings.lifetime(queue))
 
 
@@ -156,8 +154,10 @@ def job_cluster(
 ) -> Any:
     """Return a cluster of dask-jobqueue, with no worker yet."""
     given["job_name"] = given.pop("name", None) or NAME
-    shared = Path(given.pop("shared_temp_directory", None) or "~/.lthdask").expanduser().absolute()
+    shared = _absolute(given.pop("shared_temp_directory", None) or "~/.lthdask")
     shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if logs := given.get("log_directory"):
+        given["log_directory"] = str(_absolute(logs))
     # exec: Slurm's SIGTERM reaches the first process of a job only, and the time it then
     # leaves is that process's; a shell that waits for the worker would waste both.
     given["python"] = f"exec {given.get('python') or shlex.quote(sys.executable)}"
@@ -179,6 +179,10 @@ def job_cluster(
         silence_logs=logging.CRITICAL,
         **{key: value for key, value in given.items() if value is not None},
     )
+
+
+def _absolute(folder: str) -> Path:
+    return Path(folder).expanduser().absolute()
 
 
 def _variable(key: str) -> str:
