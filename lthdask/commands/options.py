@@ -159,7 +159,7 @@ where_to_train = together(
         metavar="WHERE",
         shell_complete=completion.one_of(DEPLOYMENTS),
         help=f"{', '.join(DEPLOYMENTS)}. The default is what the cluster file says, or auto: "
-        "Slurm if sbatch answers here, else this machine.",
+        "srun in a Slurm allocation with GPUs, slurm if sbatch answers here, else local.",
         panel=WHERE,
     ),
     click.option(
