@@ -14,9 +14,10 @@ import psutil
 import pytest
 import yaml
 
+from lthdask.cluster.allocation import Allocation
 from lthdask.cluster.client import collecting_rarely, open_client
 from lthdask.cluster.deployment import choose
-from lthdask.cluster.jobs import ask_for_workers, job_script, order_workers
+from lthdask.cluster.jobs import SCRATCH, ask_for_workers, job_script, order_workers
 from lthdask.cluster.settings import Settings, seconds
 from lthdask.cluster.workers import Prepare
 from lthdask.errors import InputError
@@ -132,6 +133,48 @@ def test_the_slurm_job_is_one_gpu_one_worker_one_thread_with_tls_and_a_lifetime(
     assert command.rindex("--memory-limit 0") > command.index("--memory-limit 32.00GiB")
 
 
+def test_a_whole_node_is_one_job_whose_cores_and_memory_its_workers_share(tmp_path):
+    path = tmp_path / "c.yaml"
+    section = f"processes: 4, memory: 128GiB, shared-temp-directory: {tmp_path}"
+    path.write_text(f"jobqueue: {{slurm: {{{section}}}}}")
+    script = job_script(Settings.read(path), "slurm", threads=8)
+    assert "#SBATCH --cpus-per-task=32\n#SBATCH --mem=128G" in script
+    assert "--nthreads 1 --memory-limit 32.00GiB --nworkers 4 " in script
+    path.write_text(f"jobqueue: {{slurm: {{cores: 1, {section}}}}}")
+    with pytest.raises(InputError, match="cores is 1, but each of its 4 .* set cores: 4, or leave"):
+        job_script(Settings.read(path), "slurm")
+
+
+def test_paths_are_quoted_for_the_shell_that_runs_a_job(tmp_path, monkeypatch):
+    strange = tmp_path / "b $(touch owned) c"
+    monkeypatch.setattr(sys, "executable", str(strange / "python"))
+    strange.mkdir()
+    (strange / "c.yaml").write_text(
+        f"jobqueue: {{slurm: {{memory: 1GB, log-directory: '{strange}/logs', "
+        f"shared-temp-directory: '{strange}/tls'}}}}"
+    )
+    script = job_script(Settings.read(strange / "c.yaml"), "slurm")
+    assert script.count(str(strange)) == script.count(f"'{strange}/") == 7
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a folder for another user")
+def test_a_job_uses_no_folder_that_another_user_has_made(tmp_path):
+    script = "\n".join([*SCRATCH, 'echo "$DASK_TEMPORARY_DIRECTORY"'])
+
+    def taken() -> Path:
+        environment = os.environ | {"TMPDIR": str(tmp_path)}
+        done = subprocess.run(["bash", "-c", script], env=environment, stdout=subprocess.PIPE)
+        return Path(done.stdout.decode().strip())
+
+    first = taken()
+    assert first.stat().st_mode & 0o777 == 0o700
+    assert taken() == first
+    os.chown(first, 65534, -1)
+    assert taken() != first
+    assert taken().stat().st_uid == 0
+    assert "DASK_TEMPORARY_DIRECTORY" in job_script(Settings.read(SHIPPED), "slurm")
+
+
 def test_what_the_file_says_of_sampling_reaches_the_workers_of_a_queue(tmp_path):
     path = tmp_path / "cluster.yaml"
     path.write_text(SHIPPED.read_text() + "\n  worker: {profile: {interval: 1 s}}\n")
@@ -172,7 +215,7 @@ def test_the_prologue_loads_what_the_documentation_says(tmp_path):
     """The examples of docs/how-to-run.md, as text."""
     page = (ROOT / "docs" / "how-to-run.md").read_text()
     examples = [block for block in page.split("```")[1::2] if block.startswith("yaml")]
-    assert len(examples) == 3  # a module, a conda environment, an Apptainer image
+    assert len(examples) == 4  # a whole node, a module, a conda environment, an Apptainer image
     for example in examples:
         path = tmp_path / "c.yaml"
         values = yaml.safe_load(example.removeprefix("yaml"))
@@ -199,6 +242,40 @@ def test_the_deployment_is_what_is_given_then_what_the_file_says_then_what_is_th
     assert "no Slurm answers here; set `deployment` to slurm" in said[1]
     with pytest.raises(InputError, match="no address is given; give one with `scheduler`"):
         choose(Settings(), "scheduler", None)
+
+
+def test_inside_an_allocation_its_gpus_are_trained_on_and_outside_srun_is_refused(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(InputError, match="there is no SLURM_JOB_ID here, so srun has no"):
+        choose(Settings(), "srun", None)
+    said = []
+    monkeypatch.setattr("lthdask.cluster.deployment.slurm_answers", lambda: True)
+    for gpus, expected, hint in ((4, "srun", "to slurm to queue"), (0, "slurm", "to srun to")):
+        here = Allocation("17", ("a", "b"), cpus=64, gpus=gpus, ends=None)
+        monkeypatch.setattr("lthdask.cluster.deployment.allocation", lambda here=here: here)
+        assert choose(Settings(), None, None, said.append) == expected
+        assert hint in said[-1]
+    assert choose(Settings(), "local", None) == "local"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "threads", "asked", "nodes", "each"),
+    [
+        (4, 1, None, 2, 4),
+        (4, 8, None, 2, 4),
+        (4, 1, 1, 1, 1),
+        (4, 1, 2, 2, 1),
+        (4, 1, 5, 2, 3),
+        (4, 1, 99, 2, 4),
+        (0, 1, None, 2, 16),
+        (0, 4, None, 2, 4),
+        (0, 32, None, 2, 1),
+    ],
+)
+def test_workers_are_spread_over_the_nodes_of_an_allocation(gpus, threads, asked, nodes, each):
+    here = Allocation("17", ("a", "b"), cpus=16, gpus=gpus, ends=None)
+    assert here.spread(asked, threads) == (nodes, each)
+    assert here.room(threads) == 2 * here.spread(None, threads)[1]
 
 
 def test_a_queue_without_a_section_is_refused(tmp_path):
@@ -235,19 +312,27 @@ def test_garbage_is_collected_as_before_once_the_client_is_closed():
     assert gc.get_threshold() == before
 
 
-def test_every_local_worker_takes_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+DEVICES = [
+    (1, "4,7", "7"),
+    (5, "GPU-aa,GPU-bb,GPU-cc", "GPU-cc"),
+    ("SLURMCluster-7-2", "0,1,2,3", "2"),
+    ("SLURMCluster-0-1", "MIG-5c89-aa,MIG-5c89-bb", "MIG-5c89-bb"),
+    ("PBSCluster-0-3", "0,1", "1"),  # more workers than devices share them
+    ("SLURMCluster-7", "0,1", "0,1"),  # the only worker of its job
+    ("SLURMCluster-0-1", "3", "3"),
+]
+
+
+@pytest.mark.parametrize(("name", "visible", "taken"), DEVICES)
+def test_every_worker_takes_a_gpu_of_its_own(monkeypatch, name, visible, taken):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
-    handler = signal.getsignal(2)
-
-    class Numbered:
-        name = 1
-
-    Prepare().setup(Numbered())
+    worker, handler = type("Worker", (), {"name": name})(), signal.getsignal(signal.SIGTERM)
     try:
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+        Prepare().setup(worker)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
     finally:
-        signal.signal(2, handler)
+        signal.signal(signal.SIGTERM, handler)
 
 
 def test_workers_are_asked_for_as_there_is_work_and_never_taken_back():

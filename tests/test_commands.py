@@ -174,7 +174,7 @@ def test_known_values_are_completed(tmp_path, monkeypatch):
         return [value for kind, value in completed(*words) if kind == "plain"]
 
     assert offered("ru") == ["run"]
-    assert offered("run", "--deploy", "s") == ["scheduler", "slurm", "sge"]
+    assert offered("run", "--deploy", "s") == ["srun", "scheduler", "slurm", "sge"]
     assert offered("plan", "--pruning", "") == ["one_shot", "iterative"]
     assert offered("run", "--device", "cu") == ["cuda"]
     assert offered("run", "--arms", "re") == ["reinit"]

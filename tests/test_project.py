@@ -74,6 +74,7 @@ def options(command):
 
 PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 OTHERS = {"--check", "--nv", "--bind"}  # of ruff and Apptainer
+OTHERS |= {"--gres", "--exclusive", "--no-requeue", "--dependency", "--overlap"}  # of Slurm
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -82,7 +83,7 @@ def test_every_option_that_a_page_names_is_one_of_our_commands(page):
     known = {name: options(command) for name, command in main.commands.items()}
     every = set().union(options(main), *known.values()) | OTHERS
     for line in (ROOT / page).read_text().splitlines():
-        named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", line)
+        named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", line.partition("#SBATCH")[0])
         command = re.search(r"(?:scripts/|\blthdask )([a-z-]+)(?:\.py)?", line)
         there = known[command[1]] if command and command[1] in known else every
         assert set(named) <= there, line

@@ -1,7 +1,7 @@
 """Open a Dask client, the same way for a script, a notebook and a test.
 
-Workers are processes of this machine, jobs of a queue, or those of a scheduler that runs
-already. One worker has one device.
+Workers are processes of this machine, jobs of a queue, steps of the allocation that the driver
+runs in, or those of a scheduler that runs already. One worker has one device.
 """
 
 import gc
@@ -16,6 +16,7 @@ from lthdask.cluster.deployment import choose
 from lthdask.cluster.jobs import queued
 from lthdask.cluster.local import local
 from lthdask.cluster.settings import Settings
+from lthdask.cluster.steps import allocated
 from lthdask.cluster.workers import Prepare, Say, Workers
 from lthdask.errors import InputError
 
@@ -35,9 +36,9 @@ def open_client(
     Parameters
     ----------
     workers : int or (int, int), optional
-        Number of workers, one device each: local processes (default and most: one per GPU,
-        else per core, as far as there is memory: :class:`Room`) or queued jobs (default: 1).
-        Two numbers are the least and the most of an elastic number.
+        Number of workers, one device each: on this machine or in an allocation (default and
+        most: one per GPU, else per core; on this machine, as far as there is memory), or in
+        queued jobs (default: 1). Two numbers are the least and the most of an elastic number.
     threads : int
         CPU threads that a cell computes with.
     cluster : path, optional
@@ -66,6 +67,8 @@ def open_client(
             opened = _existing(str(scheduler or settings.scheduler))
         elif chosen == "local":
             opened = local(workers, threads, say)
+        elif chosen == "srun":
+            opened = allocated(settings, workers, threads, say)
         else:
             opened = queued(chosen, settings, workers or 1, threads, say)
         with opened as client:

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from collections.abc import Callable
 
+from lthdask.cluster.allocation import allocation, require_allocation
+from lthdask.cluster.room import Room
 from lthdask.cluster.settings import Settings
 from lthdask.errors import InputError
 
@@ -21,19 +23,33 @@ def choose(
         raise InputError(
             "`deployment` is scheduler, but no address is given; give one with `scheduler`"
         )
+    if chosen == "srun":
+        require_allocation()
     if chosen != "auto":
         return chosen
-    if slurm_answers():
+    here = allocation()
+    if here and here.gpus:
         say(
-            "training on Slurm, because sbatch answers here; "
-            "set `deployment` to local to train on this machine"
+            f"training in this allocation, because the Slurm job {here.job} has GPUs; "
+            f"set `deployment` to slurm to queue jobs"
         )
+        return "srun"
+    if slurm_answers():
+        other = "srun to train in this allocation" if here else "local to train on this machine"
+        say(f"training on Slurm, because sbatch answers here; set `deployment` to {other}")
         return "slurm"
     say(
         "training on this machine, because no Slurm answers here; "
         "set `deployment` to slurm to insist"
     )
     return "local"
+
+
+def room(deployment: str, threads: int) -> int | None:
+    """Return how many workers there is room for; None where a queue or a scheduler decides."""
+    if deployment == "local":
+        return Room.here(threads).workers
+    return require_allocation().room(threads) if deployment == "srun" else None
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import getpass
 import logging
+import math
 import os
 import shlex
 import signal
@@ -19,10 +20,9 @@ import dask
 from distributed import Client
 
 from lthdask.cluster.overrides import MEMORY, SAMPLING
-from lthdask.cluster.places import QUEUES
 from lthdask.cluster.security import own_scratch
 from lthdask.cluster.settings import Settings
-from lthdask.cluster.workers import Say, dashboard_address
+from lthdask.cluster.workers import Say, dashboard_address, devices
 from lthdask.errors import InputError
 
 
@@ -34,6 +34,15 @@ class _Order:
     asked: tuple[int, int] = (0, 0)
 
 
+NAME = "lthdask"
+"""Of jobs, where the cluster file has none."""
+SCRATCH = (
+    'scratch="${TMPDIR:-/tmp}/lthdask-$(id -u)"',
+    'mkdir -m 700 "$scratch" 2>/dev/null',
+    '[ -O "$scratch" ] && [ ! -L "$scratch" ] || scratch=$(mktemp -d)',
+    'export DASK_TEMPORARY_DIRECTORY="${DASK_TEMPORARY_DIRECTORY:-$scratch}"',
+)
+"""Lines of a job that give its workers a folder that nobody else has made: Dask imports from it."""
 _orders: WeakKeyDictionary[Any, _Order] = WeakKeyDictionary()
 """By cluster."""
 
@@ -88,45 +97,90 @@ def queued(
         _queue_cluster(queue, settings, threads) as cluster,
         Client(cluster) as client,
     ):
+        _say_how_many_jobs(cluster.workers_of_a_job, workers, say)
         order_workers(cluster, workers)
         ask_for_workers(client, 1)
-        port = cluster.scheduler.http_server.port
-        host, user = os.uname().nodename, getpass.getuser()
-        tunnel = f"ssh -N -L 8787:127.0.0.1:{port} {user}@{host}"
-        say(f"dashboard: {tunnel}, then http://127.0.0.1:8787/status")
+        say_where_the_dashboard_is(cluster, say)
         _wait_for_a_worker(queue, client, settings.patience, say)
+        _compare_with_devices(client, say)
         yield client
+
+
+def say_where_the_dashboard_is(cluster: Any, say: Say) -> None:
+    """Say the line that brings a dashboard of this machine to the user's own."""
+    port = cluster.scheduler.http_server.port
+    host, user = os.uname().nodename, getpass.getuser()
+    tunnel = f"ssh -N -L 8787:127.0.0.1:{port} {user}@{host}"
+    say(f"dashboard: {tunnel}, then http://127.0.0.1:8787/status")
+
+
+def _say_how_many_jobs(each: int, workers: int | tuple[int, int], say: Say) -> None:
+    """Say it where jobs of several workers cannot be as many as were asked for."""
+    most = workers[1] if isinstance(workers, tuple) else workers
+    if most % each:
+        workers = math.ceil(most / each) * each
+        say(f"{workers} workers in place of {most}, because a job has {each} (processes)")
+
+
+def _compare_with_devices(client: Client, say: Say) -> None:
+    """Say it where a job has more GPUs than workers, or fewer, before they share them out."""
+    each = client.cluster.workers_of_a_job
+    there = max(map(len, client.run(devices, on_error="ignore").values()), default=0)
+    if there and there != each:
+        what = "idle" if there > each else "shared by several workers"
+        say(f"some GPUs are {what}: a job has {there} of them, but processes is {each}")
 
 
 def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
     """Return the cluster of a queue by name, with no worker yet."""
     given = settings.queue(queue)
-    given.setdefault("cores", 1)
-    given.setdefault("processes", 1)
-    given["job_name"] = given.pop("name", None) or "lthdask"
+    processes = given["processes"] = given.get("processes") or 1
+    given["cores"] = given.get("cores") or processes
+    if given["cores"] < processes:
+        raise InputError(
+            f"{settings.file}: jobqueue.{queue}.cores is {given['cores']}, but each of its "
+            f"{processes} processes needs a thread; set cores: {processes}, or leave it out"
+        )
+    if queue == "slurm":
+        given["job_cpu"] = given.get("job_cpu") or processes * threads
     if given.get("memory") is None:
         raise InputError(
             f"{settings.file}: jobqueue.{queue}.memory is missing; set it, e.g. memory: 32GiB"
         )
-    shared = Path(given.pop("shared_temp_directory", None) or "~/.lthdask").expanduser()
+    if queue == "slurm" and (logs := given.pop("log_directory", None)):
+        folder = _absolute(logs)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Slurm reads its directives as a shell does.
+        file = shlex.quote(str(folder / f"{given.get('name') or NAME}-%J"))
+        extra = given.get("job_extra_directives") or []
+        given["job_extra_directives"] = [f"-o {file}.out", f"-e {file}.err", *extra]
+    return job_cluster(_cluster_class(queue), given, settings, settings.lifetime(queue))
+
+
+def job_cluster(
+    cls: Any, given: dict[str, Any], settings: Settings, lifetime: tuple[float, float] | None
+) -> Any:
+    """Return a cluster of dask-jobqueue, with no worker yet."""
+    given["job_name"] = given.pop("name", None) or NAME
+    shared = _absolute(given.pop("shared_temp_directory", None) or "~/.lthdask")
     shared.mkdir(mode=0o700, parents=True, exist_ok=True)
     if logs := given.get("log_directory"):
-        given["log_directory"] = str(Path(logs).expanduser().absolute())
+        given["log_directory"] = str(_absolute(logs))
     # exec: Slurm's SIGTERM reaches the first process of a job only, and the time it then
     # leaves is that process's; a shell that waits for the worker would waste both.
-    given["python"] = f"exec {given.get('python') or sys.executable}"
+    given["python"] = f"exec {given.get('python') or shlex.quote(sys.executable)}"
     given["job_script_prologue"] = [
         *(given.get("job_script_prologue") or []),
         *(f"export {key}={value}" for key, value in MEMORY.items()),
         # Dask's settings stay with the driver, and the file may have others: those in force.
         *(f"export {_variable(key)}={shlex.quote(dask.config.get(key))}" for key in SAMPLING),
-        f"export DASK_CONFIG={shlex.quote(str(settings.file))}",
+        *([f"export DASK_CONFIG={shlex.quote(str(settings.file))}"] if settings.file else []),
+        *(() if settings.values.get("temporary-directory") else SCRATCH),
     ]
     given["worker_extra_args"] = _worker_arguments(
-        list(given.get("worker_extra_args") or []), settings.lifetime(queue)
+        list(given.get("worker_extra_args") or []), lifetime
     )
-    return _cluster_class(queue)(
-        config_name=queue,
+    return cls(
         security=True,
         protocol="tls://",
         shared_temp_directory=str(shared),
@@ -136,22 +190,36 @@ def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
     )
 
 
+def _absolute(folder: str) -> Path:
+    return Path(folder).expanduser().absolute()
+
+
 def _variable(key: str) -> str:
     """Return the environment variable from which Dask reads a setting."""
     return "DASK_" + key.upper().replace(".", "__")
 
 
 def _cluster_class(queue: str) -> Any:
-    """Return dask-jobqueue's class for a queue, and undo what its import does to signals.
+    """Return the class of a queue's clusters."""
+    return _jobqueue().cluster_class(queue)
+
+
+def step_class() -> Any:
+    """Return the class of clusters inside an allocation of Slurm."""
+    return _jobqueue().StepCluster
+
+
+def _jobqueue() -> Any:
+    """Import dask-jobqueue, and undo what that does to signals.
 
     It makes Ctrl-C end the process in silence, with exit code 0 (dask_jobqueue/runner.py).
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    import dask_jobqueue
+    from lthdask.cluster import jobqueue
 
     for number, handler in before.items():
         signal.signal(number, handler)
-    return getattr(dask_jobqueue, QUEUES[queue])
+    return jobqueue
 
 
 def _worker_arguments(given: list[str], lifetime: tuple[float, float] | None) -> list[str]:

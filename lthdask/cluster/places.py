@@ -8,4 +8,4 @@ QUEUES = {
     "htcondor": "HTCondorCluster",
 }
 """Queue → its class in dask-jobqueue."""
-DEPLOYMENTS = ("auto", "local", "scheduler", *QUEUES)
+DEPLOYMENTS = ("auto", "local", "srun", "scheduler", *QUEUES)

@@ -144,8 +144,7 @@ class Settings:
         walltime = self._walltime(queue)
         if walltime is None:
             return None
-        margin = min(walltime // 10, 600)
-        return walltime - margin, margin // 2
+        return walltime - margin(walltime), margin(walltime) // 2
 
     def _walltime(self, queue: str) -> int | None:
         walltime = self.queue(queue).get("walltime")
@@ -166,6 +165,11 @@ class Settings:
             f"{whole or f'{lifetime:g} s'} - {stagger:g} s of staggering); shorten the interval, "
             f"or lengthen the jobs"
         )
+
+
+def margin(walltime: float) -> float:
+    """Return how many seconds before the end of a job its workers leave."""
+    return min(walltime // 10, 600)
 
 
 def seconds(walltime: str) -> int:

@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -21,6 +22,8 @@ Workers = int | tuple[int, int] | None
 Say = Callable[[str], None]
 TOPIC = "lthdask"
 """Topic under which Dask keeps the events that tasks send."""
+WORKER_OF_A_JOB = re.compile(r"(?P<job>.*-\d+)-(?P<number>\d+)")
+"""Name of a worker whose job has several."""
 
 
 _told_to_go: WeakSet[Any] = WeakSet()
@@ -61,14 +64,28 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]
                 shown(message, category, file, line, *others)
 
         warnings.showwarning = cast(Any, tell)
-        there = devices()
-        if len(there) > 1 and isinstance(worker.name, int):
-            os.environ["CUDA_VISIBLE_DEVICES"] = there[worker.name % len(there)]
+        there, number = devices(), number_of(worker.name)
+        if len(there) > 1 and number is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = there[number % len(there)]
 
     def teardown(self, worker: Any) -> None:
         """Show warnings as before; Dask calls this before the next client prepares a worker."""
         if self.shown:
             warnings.showwarning = self.shown
+
+
+def number_of(name: object) -> int | None:
+    """Return a worker's number among those of its machine or job; None if it is the only one.
+
+    Examples
+    --------
+    >>> number_of(2), number_of("SLURMCluster-7-2"), number_of("SLURMCluster-7")
+    (2, 2, None)
+    """
+    if isinstance(name, int):
+        return name
+    found = WORKER_OF_A_JOB.fullmatch(str(name))
+    return int(found["number"]) if found else None
 
 
 def quiet_loops() -> None:

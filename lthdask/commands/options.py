@@ -150,8 +150,8 @@ where_to_train = together(
     click.option(
         "--workers",
         metavar="N|MIN..MAX",
-        help="Number of workers, one device each: local processes (default: one per GPU, else "
-        "per core, as far as memory has room) or queued jobs (default: 1).",
+        help="Number of workers, one device each: on this machine or in an allocation (default: "
+        "one per GPU, else per core, as far as memory has room), or in queued jobs (default: 1).",
         panel=WHERE,
     ),
     click.option(
@@ -159,7 +159,7 @@ where_to_train = together(
         metavar="WHERE",
         shell_complete=completion.one_of(DEPLOYMENTS),
         help=f"{', '.join(DEPLOYMENTS)}. The default is what the cluster file says, or auto: "
-        "Slurm if sbatch answers here, else this machine.",
+        "srun in a Slurm allocation with GPUs, slurm if sbatch answers here, else local.",
         panel=WHERE,
     ),
     click.option(

@@ -65,8 +65,7 @@ def print_plan(console: Console, study: "Study", where: Where, given: Given) -> 
 
 def _plan(study: "Study", where: Where, given: Given) -> dict[str, Any]:
     """Return what a run would do, as ``--json`` prints it."""
-    from lthdask.cluster.deployment import choose
-    from lthdask.cluster.room import Room
+    from lthdask.cluster.deployment import choose, room
     from lthdask.cluster.settings import Settings
     from lthdask.driver.plan import plan
 
@@ -74,9 +73,9 @@ def _plan(study: "Study", where: Where, given: Given) -> dict[str, Any]:
     deployment = choose(settings, where.deploy, where.scheduler, lambda line: None)
     here = deployment == "local"
     found = plan(study, given["out"], given["data"], how_to_train(given), here=here)
-    room = Room.here(study.engine.threads).workers
-    asked = where.workers[1] if where.workers else (room if here else 1)
-    workers = min(asked, room) if here else asked
+    most = room(deployment, study.engine.threads)
+    asked = where.workers[1] if where.workers else most or 1
+    workers = min(asked, most) if most else asked
     return {
         "study": study.name,
         "cells": len(found.cells),
