@@ -32,8 +32,20 @@ class InputError(ValueError):
     """Something that the user gave cannot be used; the message tells them in one sentence."""
 
 
-class ExhaustedError(RuntimeError):
-    """A run was started too often without getting any further."""
+class FinalError(RuntimeError):
+    """The end of a run, wherever it is trained: its place is not to blame."""
+
+
+class ExhaustedError(FinalError):
+    """A run was started too often without getting any further.
+
+    Attributes
+    ----------
+    places : tuple of str
+        Where these attempts were.
+    """
+
+    places: tuple[str, ...] = ()
 
 
 def on_command_line(text: str) -> str:

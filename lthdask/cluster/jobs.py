@@ -3,12 +3,13 @@
 import getpass
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from lthdask.cluster.places import QUEUES
 from lthdask.cluster.settings import Settings
 from lthdask.cluster.workers import Say, dashboard_address
 from lthdask.errors import InputError
+
+EXCLUDE = re.compile(r"(?:--exclude[= ]|-x) *(\S+)")
+"""How a job of Slurm is kept from nodes."""
 
 
 @dataclass
@@ -69,6 +73,36 @@ def workers_asked_for(client: Client) -> int:
     """Return the most workers that a queue was asked for; 0 where there is no queue."""
     order = _order_of(client)
     return order.limits[1] if order else 0
+
+
+def exclude_node(client: Client, node: str, workers: Collection[str]) -> bool:
+    """Have no job of Slurm start on a node from now on, and end the jobs of its workers, by name.
+
+    Return whether that is possible, which it is only with Slurm.
+    """
+    cluster = client.cluster
+    if _order_of(client) is None or cluster.job_cls.submit_command != "sbatch":
+        return False
+    options = cluster.new_spec["options"]  # of jobs to come
+    given = options.get("job_extra_directives")
+    if given is None:
+        given = dask.config.get("jobqueue.slurm.job-extra-directives")
+    options["job_extra_directives"] = excluding(given, node)
+    cluster.sync(cluster.scale_down, set(workers))
+    return True
+
+
+def excluding(directives: list[str], node: str) -> list[str]:
+    """Return Slurm's directives with one more node excluded: of several lists, the last counts.
+
+    Examples
+    --------
+    >>> excluding(["--gres=gpu:1", "-x node[1-4]"], "node7")
+    ['--gres=gpu:1', '--exclude=node[1-4],node7']
+    """
+    lists = [found[1] for line in directives if (found := EXCLUDE.fullmatch(line.strip()))]
+    others = [line for line in directives if not EXCLUDE.fullmatch(line.strip())]
+    return [*others, f"--exclude={','.join(dict.fromkeys([*lists, node]))}"]
 
 
 def _order_of(client: Client) -> _Order | None:

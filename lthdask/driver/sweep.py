@@ -12,23 +12,22 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lthdask.cluster.queue import Queue, Task
 from lthdask.driver.adaptive import Exploration
 from lthdask.driver.chains import Chains
-from lthdask.driver.full_disk import NO_ROOM, raise_if_full
+from lthdask.driver.full_disk import UNUSABLE, is_of, require_usable
 from lthdask.driver.remaining import Remaining, epochs_to_train
-from lthdask.errors import ExhaustedError, InputError
+from lthdask.errors import ExhaustedError, FinalError, InputError
 from lthdask.events import Event
 from lthdask.grid import Cell, cohorts
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.manifest import Manifest
 from lthdask.storage.schema import Status
-from lthdask.training.loop import Diverged
 from lthdask.worker.cells import train_cells
 from lthdask.worker.tasks import compare_masks, dense_run_name, train_dense
 from lthdask.worker.work import Work
@@ -61,6 +60,8 @@ class Sweep:
     queue: Queue
     watch: Callable[[Event], None] = lambda event: None
     raised: Counter[str] = field(default_factory=Counter)
+    allowed: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, Exception] = field(default_factory=dict)
     exploration: Exploration | None = None
 
     def __post_init__(self) -> None:
@@ -102,7 +103,8 @@ class Sweep:
     def add_dense_run(self, replicate: int) -> None:
         """Queue the dense run of a replicate, before all cells."""
         then = functools.partial(self._dense_run_landed, replicate)
-        name, arguments = dense_run_name(replicate), (self.work, replicate)
+        name = dense_run_name(replicate)
+        arguments = self._work_for(name), replicate
         self.queue.add(Task(name, train_dense, arguments, length=float("inf"), then=then))
 
     def is_trained(self, replicate: int) -> bool:
@@ -159,9 +161,9 @@ class Sweep:
         first = cohort[0]
         self.queue.add(
             Task(
-                f"cell-{first}" + (f"-and-{len(cohort) - 1}-more" if len(cohort) > 1 else ""),
+                str(first) + (f"-and-{len(cohort) - 1}-more" if len(cohort) > 1 else ""),
                 train_cells,
-                arguments=(self.work, cohort),
+                arguments=(self._work_for(*map(str, cohort)), cohort),
                 shared=tuple((first.replicate, epoch) for epoch in self._epochs_for(cohort)),
                 length=max(map(self.chains.way_to_the_end, cohort)),
                 then=functools.partial(self._landed, cohort),
@@ -184,11 +186,11 @@ class Sweep:
                 self.add_dense_run(replicate)
                 return
             if self.work.options.masks_only:
-                raise outcome
+                raise self.reasons[name]
             self.watch(Event("dense", f"dense run {replicate}", "failed"))
             self.without_dense.discard(replicate)
             for cell in self.first_of(replicate):
-                self._fail(cell, outcome)
+                self._fail(cell, self.reasons[name])
             return
         self.manifest = self.manifest.with_dense_run(replicate, outcome)
         folder.write_manifest(self.manifest)
@@ -210,7 +212,8 @@ class Sweep:
         now = list[Cell]()
         for cell, of_cell in zip(cohort, outcomes, strict=True):
             if isinstance(of_cell, Exception) and len(cohort) > 1:
-                raise_if_full(of_cell)
+                if is_of(self.work.folder.path, of_cell):
+                    require_usable(self.work.folder.path)
                 self._add([cell])  # alone, so that no cell is to blame for another
             else:
                 now += self._cell_landed(cell, of_cell)
@@ -233,17 +236,34 @@ class Sweep:
         return []
 
     def _tried_again(self, name: str, outcome: Exception) -> bool:
-        """Keep the reason why a run raised, and return whether to begin it again.
+        """Keep the reason why a run has failed, and return whether to begin it again.
 
-        Whether it has been begun too often is for the next attempt to say. One that raises
-        before it is even recorded is not begun again.
+        Whether it has been begun too often is for the next attempt to say, unless it raises
+        before it is even recorded. No run is failed for what is wrong with the folder.
         """
-        raise_if_full(outcome)
+        folder, most = self.work.folder, self.work.options.max_attempts
+        if is_of(folder.path, outcome):
+            require_usable(folder.path)
         self._keep_reason(name, outcome)
-        self.raised[name] += 1
-        attempts = self.work.folder.attempts(name)
-        begun = sum(attempt.get("driver") == self.work.driver for attempt in attempts)
-        return self.raised[name] <= begun and not isinstance(outcome, ExhaustedError | Diverged)
+        if isinstance(outcome, ExhaustedError):
+            self.queue.died(name, outcome.places)
+            again = most + self.queue.forgiven(name, most) > self.allowed[name]
+        elif isinstance(outcome, FinalError):
+            again = False
+        else:
+            self.raised[name] += 1
+            begun = sum(a.get("driver") == self.work.driver for a in folder.attempts(name))
+            again = self.raised[name] - begun < most + self.queue.forgiven(name, most)
+        if not again and is_of(folder.path, reason := self.reasons[name]):
+            raise reason
+        return again
+
+    def _work_for(self, *names: str) -> Work:
+        """Return the work for runs, with as many attempts as they may still be given."""
+        most = self.work.options.max_attempts
+        allowed = most + max(self.queue.forgiven(name, most) for name in names)
+        self.allowed.update(dict.fromkeys(names, allowed))
+        return replace(self.work, options=replace(self.work.options, max_attempts=allowed))
 
     def _fail(self, cell: Cell, outcome: Exception) -> None:
         """Mark a cell as failed, and those that wait for it."""
@@ -266,13 +286,14 @@ class Sweep:
             self.work.folder.final(released).unlink(missing_ok=True)
 
     def _keep_reason(self, name: str, outcome: Exception) -> None:
-        folder = self.work.folder
-        if isinstance(outcome, ExhaustedError) and folder.has_traceback(name):
-            return  # which says more
+        """Keep why a run failed; that it was begun too often says less than what it raised."""
+        if not isinstance(outcome, ExhaustedError) or name not in self.reasons:
+            self.reasons[name] = outcome
         try:
-            folder.write_traceback(name, "".join(traceback.format_exception(outcome)))
+            text = "".join(traceback.format_exception(self.reasons[name]))
+            self.work.folder.write_traceback(name, text)
         except OSError as error:
-            if error.errno in NO_ROOM:
+            if error.errno in UNUSABLE:
                 raise
             log.warning("cannot keep the reason why %s failed: %s", name, error)
 

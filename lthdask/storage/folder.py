@@ -182,12 +182,15 @@ class Folder:
         fruitless = takewhile(lambda a: (a["epoch"], a["step"]) >= start, reversed(ours))
         # If many runs end at once, one of them may have caused it.
         beside = about.get("beside", 1)
-        if (count := sum(a.get("beside", 1) <= beside for a in fruitless)) >= most:
-            raise ExhaustedError(
+        counted = [attempt for attempt in fruitless if attempt.get("beside", 1) <= beside]
+        if (count := len(counted)) >= most:
+            error = ExhaustedError(
                 f"{count} attempt{'s' * (count != 1)} ended without getting further than epoch "
                 f"{start[0]}, step {start[1]}; the last one ran on {ours[-1]['place']}, and its "
                 f"process may have been killed, for example because it ran out of memory"
             )
+            error.places = tuple(attempt.get("worker", "") for attempt in counted)
+            raise error
         number = len(before)
         while True:
             number += 1
