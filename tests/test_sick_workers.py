@@ -7,6 +7,7 @@ and are run by uv run pytest -m faults.
 import errno
 import os
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from distributed import WorkerPlugin
 from lthdask.cluster.client import open_client
 from lthdask.flow import run
 from lthdask.options import Options
+from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
 from tests.test_faults import INTERVAL, STUDY, begun
 from tests.test_flow import RESULTS
@@ -38,32 +40,35 @@ def assert_equal(results, undisturbed):
 
 
 class Sick(WorkerPlugin):
-    """Worker 1 cannot begin a cell, however often it is started anew.
+    """Worker 1 cannot train a cell, however often it is started anew.
 
     Worker 0 is well, but busy until 1 has failed three different cells.
     """
 
-    def __init__(self, problem, marks):
-        self.problem, self.marks = problem, Path(marks)
+    def __init__(self, problem, at, marks):
+        self.problem, self.at, self.marks = problem, at, Path(marks)
 
     def setup(self, worker):
         def hook(event, arguments):
-            run = Path(str(arguments[0])).parent.name if event == "open" else ""
-            if not run.startswith("ticket-") or "attempt-" not in str(arguments[0]):
+            path = Path(str(arguments[0])) if event == "open" else Path()
+            if not path.parent.name.startswith("ticket-"):
                 return
             if worker.name == 0:
                 while len(list(self.marks.iterdir())) < 3:
                     time.sleep(0.05)
-                return
-            (self.marks / run).touch()
-            raise self.problem
+            elif path.name.startswith(self.at):
+                (self.marks / path.parent.name).touch()
+                if isinstance(self.problem, int):
+                    os.kill(os.getpid(), self.problem)
+                raise self.problem
 
         sys.addaudithook(hook)
 
 
 PROBLEMS = {
-    "an error": RuntimeError("CUDA error: an illegal memory access was encountered"),
-    "a lost mount": OSError(errno.ESTALE, "Stale file handle"),
+    "an error": (RuntimeError("CUDA error: an illegal memory access"), "attempt-"),
+    "a lost mount": (OSError(errno.ESTALE, "Stale file handle"), "attempt-"),
+    "a death": (signal.SIGKILL, ".state-"),
 }
 
 
@@ -72,12 +77,45 @@ def test_a_sick_worker_is_left_out_and_costs_no_cell(tmp_path, undisturbed, prob
     marks = tmp_path / "marks"
     marks.mkdir()
     with open_client(2, deployment="local") as client:
-        client.register_plugin(Sick(PROBLEMS[problem], marks))
-        results = run(STUDY, client, tmp_path / "run").load()
+        client.register_plugin(Sick(*PROBLEMS[problem], marks))
+        options = Options(checkpoint_interval=INTERVAL)
+        results = run(STUDY, client, tmp_path / "run", options=options).load()
         assert [worker["name"] for worker in client.scheduler_info()["workers"].values()] == [0]
     assert_equal(results, undisturbed)
-    (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("lth")]
+    (said,) = [record.getMessage() for record in caplog.records if "left out" in record.msg]
     assert said.startswith("worker 1 is left out: ")
+
+
+class Broken(WorkerPlugin):
+    """No worker can save a state of an arm."""
+
+    def setup(self, worker):
+        def hook(event, arguments):
+            path = Path(str(arguments[0])) if event == "open" else Path()
+            if path.parent.name.startswith("reinit-") and path.name.startswith(".state-"):
+                raise RuntimeError("the arm is broken")
+
+        sys.addaudithook(hook)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_arm_that_is_broken_costs_no_cell_of_others_and_no_worker(tmp_path, caplog, workers):
+    study = STUDY.changed({"grid.arms": "ticket,reinit", "grid.rewind_epochs": "0"})
+    with open_client(workers, deployment="local") as client:
+        client.register_plugin(Broken())
+        results = run(study, client, tmp_path, options=Options(checkpoint_interval=0)).load()
+        client.wait_for_workers(workers, timeout=30)
+    assert (results.status.sel(arm="ticket") == Status.DONE).all()
+    assert (results.status.sel(arm="reinit") == Status.FAILED).all()
+    assert "left out" not in caplog.text
+    for threshold in study.grid.thresholds:
+        attempts = Folder(tmp_path).attempts(f"reinit-r0-t{threshold:g}-k0")
+        assert len({attempt["pid"] for attempt in attempts}) == len(attempts) == 3
+        assert {attempt["worker"] for attempt in attempts} == {
+            f"worker {number}" for number in range(workers)
+        }
+        reason = Folder(tmp_path).reason(f"reinit-r0-t{threshold:g}-k0")
+        assert reason == "RuntimeError: the arm is broken"
 
 
 def test_a_process_that_can_open_no_more_files_is_started_anew(tmp_path, undisturbed):

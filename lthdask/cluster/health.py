@@ -19,10 +19,13 @@ class Health:
 
     Attributes
     ----------
+    known : set of str
+        Places that there are, or were.
     left_out : set of str
-        Places that were found to be sick.
+        Those of them that were found to be sick.
     """
 
+    known: set[str] = field(default_factory=set)
     left_out: set[str] = field(default_factory=set)
     _failures: dict[str, list[str]] = field(default_factory=dict)
     _in_a_row: dict[str, set[str]] = field(default_factory=dict)
@@ -53,14 +56,14 @@ class Health:
         """Return where a task has failed, but for places that are left out."""
         return [place for place in self._failures.get(task, []) if place not in self.left_out]
 
-    def forgiven(self, task: str, there: Collection[str], most: int) -> int:
-        """Return how many failures of a task are not held against it, given the places there are.
+    def forgiven(self, task: str, most: int) -> int:
+        """Return how many failures of a task are not held against it.
 
-        These are all at places that are left out; and up to `most` at a single place, while
-        there are others to try.
+        These are all at places that are left out; and up to `most` at a single place, where
+        others are known.
         """
         every, counted = self._failures.get(task, []), self.failures(task)
-        alone = len(set(counted)) == 1 and not set(there) <= {*counted, *self.left_out}
+        alone = len(set(counted)) == 1 and not self.known <= {*counted, *self.left_out}
         return len(every) - len(counted) + (min(len(counted), most) if alone else 0)
 
     def preferred(self, task: str, there: Collection[str]) -> set[str]:

@@ -134,6 +134,8 @@ class Queue:
                     continue
                 for future, result in landed.next_batch(block=True):
                     (task, _), status = running.pop(future.key), future.status
+                    if status == "error":
+                        result = self._located(future.key, result[1])
                     future.release()
                     if status == "cancelled":
                         log.warning(
@@ -142,7 +144,7 @@ class Queue:
                         self._forget_what_was_lost(task)
                         self.add(task)
                     else:
-                        task.then(self._noted(task, result[1] if status == "error" else result))
+                        task.then(self._noted(task, result))
         finally:
             for _, future in running.values():  # of a run that has failed, or was stopped
                 future.release()
@@ -181,36 +183,44 @@ class Queue:
             calls[-1].dask[key]._data_producer = True
         return zip(sent, self.client.compute(calls), strict=True)
 
+    def _located(self, key: str, problem: Exception) -> Exception:
+        """Return what came of a task, with its place, also where it did not get as far as that."""
+        if isinstance(problem, _FailedError | FinalError):
+            return problem
+        name, address = self.client.run_on_scheduler(_erred_on, key)
+        place = place_of(name, address)
+        return _FailedError(problem, place, place)
+
     def _noted(self, task: Task, result: Any) -> Any:
         """Note where a task has succeeded or failed, and return its outcome."""
+        if isinstance(result, FinalError):
+            return result
         if isinstance(result, _FailedError):
             outcome, place, self._nodes[place] = result.args
+            self._places()  # where else it may be tried
             self.health.failed(task.name, place)
-            self._leave_out_sick_places()
-            return outcome
-        if isinstance(result, Exception):  # in Dask, or final
-            return result
-        outcome, place = result
-        self.health.succeeded(task.name, place)
+        else:
+            outcome, place = result
+            self.health.succeeded(task.name, place)
         self._leave_out_sick_places()
         return outcome
 
     def died(self, task: str, places: Sequence[str]) -> None:
         """Note where a task has failed in all, also by the death of its process."""
+        self._places()
         self.health.died(task, places)
         self._leave_out_sick_places()
 
     def forgiven(self, task: str, most: int) -> int:
         """Return how many failures of a task are not held against it; see :class:`Health`."""
-        if not self.health.has_failed(task):
-            return 0
-        return self.health.forgiven(task, self._places(), most)
+        return self.health.forgiven(task, most)
 
     def _places(self) -> dict[str, dict[str, str]]:
         """Return where workers are now: place → address → name."""
         found: dict[str, dict[str, str]] = {}
         for address, worker in self.client.scheduler_info()["workers"].items():
             found.setdefault(place_of(worker["name"], address), {})[address] = worker["name"]
+        self.health.known.update(found)
         return found
 
     def _preference(self, task: Task) -> dict[str, Any]:
@@ -242,6 +252,13 @@ class Queue:
                 del self._futures[name]
 
 
+def _erred_on(key: str, dask_scheduler: Any) -> tuple[object, str]:
+    """Return the name and the address of the worker on which a task raised."""
+    (address,) = dask_scheduler.tasks[key].erred_on
+    worker = dask_scheduler.workers.get(address)
+    return worker.name if worker else address, address
+
+
 def _call(function: Callable[..., Any], *shared: Any) -> tuple[Any, str]:
     """Run a task on a worker; return its outcome, and where that was."""
     worker = get_worker()
@@ -261,7 +278,7 @@ def _call(function: Callable[..., Any], *shared: Any) -> tuple[Any, str]:
         outcome = problem
     several = outcome if isinstance(outcome, list) else [outcome]
     problems = [one for one in several if isinstance(one, Exception)]
-    if not problems:
+    if all(isinstance(problem, FinalError) for problem in problems):
         return outcome, here.place
     if not all(isinstance(problem, FinalError | InputError) for problem in problems):
         start_anew(worker, worker.get_current_task())
