@@ -37,15 +37,7 @@ class FinalError(RuntimeError):
 
 
 class ExhaustedError(FinalError):
-    """A run was started too often without getting any further.
-
-    Attributes
-    ----------
-    places : tuple of str
-        Where these attempts were.
-    """
-
-    places: tuple[str, ...] = ()
+    """A run was started too often without getting any further."""
 
 
 def on_command_line(text: str) -> str:

@@ -29,13 +29,12 @@ class Health:
     left_out: set[str] = field(default_factory=set)
     _failures: dict[str, list[str]] = field(default_factory=dict)
     _in_a_row: dict[str, set[str]] = field(default_factory=dict)
-    _recovered: set[str] = field(default_factory=set)
+    _succeeded: set[str] = field(default_factory=set)
 
     def succeeded(self, task: str, place: str) -> None:
         """Note that a task has succeeded at a place."""
         self._in_a_row[place] = set()
-        if task in self._failures:
-            self._recovered.add(task)
+        self._succeeded.add(task)
 
     def failed(self, task: str, place: str) -> None:
         """Note that a task has failed at a place."""
@@ -78,4 +77,4 @@ class Health:
 
     def _is_sick(self, place: str) -> bool:
         only_here = {t for t in self._in_a_row[place] if set(self.failures(t)) <= {place}}
-        return len(only_here) >= IN_A_ROW and not only_here.isdisjoint(self._recovered)
+        return len(only_here) >= IN_A_ROW and not only_here.isdisjoint(self._succeeded)

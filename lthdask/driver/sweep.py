@@ -223,6 +223,9 @@ class Sweep:
         """Note what became of a cell, and return those that can be trained now."""
         if not isinstance(outcome, Exception):
             self.work.folder.remove_traceback(cell)
+            if self.work.folder.begun(cell, times=2):
+                *before, here = self.work.folder.fruitless(cell, self.work.driver) or [""]
+                self.queue.died(str(cell), [place for place in before if place != here])
             self.watch(Event("cell", str(cell), outcome))
             followers = self.chains.after(cell)
             if outcome != "done":
@@ -246,7 +249,7 @@ class Sweep:
             require_usable(folder.path)
         self._keep_reason(name, outcome)
         if isinstance(outcome, ExhaustedError):
-            self.queue.died(name, outcome.places)
+            self.queue.died(name, folder.fruitless(name, self.work.driver))
             again = most + self.queue.forgiven(name, most) > self.allowed[name]
         elif isinstance(outcome, FinalError):
             again = False

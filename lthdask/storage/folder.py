@@ -182,15 +182,12 @@ class Folder:
         fruitless = takewhile(lambda a: (a["epoch"], a["step"]) >= start, reversed(ours))
         # If many runs end at once, one of them may have caused it.
         beside = about.get("beside", 1)
-        counted = [attempt for attempt in fruitless if attempt.get("beside", 1) <= beside]
-        if (count := len(counted)) >= most:
-            error = ExhaustedError(
+        if (count := sum(a.get("beside", 1) <= beside for a in fruitless)) >= most:
+            raise ExhaustedError(
                 f"{count} attempt{'s' * (count != 1)} ended without getting further than epoch "
                 f"{start[0]}, step {start[1]}; the last one ran on {ours[-1]['place']}, and its "
                 f"process may have been killed, for example because it ran out of memory"
             )
-            error.places = tuple(attempt.get("worker", "") for attempt in counted)
-            raise error
         number = len(before)
         while True:
             number += 1
@@ -204,14 +201,25 @@ class Folder:
             json.dump(about, file)
         return number
 
-    def begun(self, name: object) -> bool:
-        """Return whether an attempt at a run was recorded; this is quicker than asking the cube."""
-        return (self.of_run(name) / "attempt-1.json").exists()
+    def begun(self, name: object, times: int = 1) -> bool:
+        """Return whether so many attempts were recorded; this is quicker than asking the cube."""
+        return (self.of_run(name) / f"attempt-{times}.json").exists()
 
     def attempts(self, name: object) -> list[dict[str, Any]]:
         """Return what is recorded of each attempt at a run, oldest first."""
         files = self.of_run(name).glob("attempt-*.json")
         return [read_json(file) for file in sorted(files, key=lambda file: (len(file.name), file))]
+
+    def fruitless(self, name: object, driver: str) -> list[str]:
+        """Return the places where a driver's attempts at a run got no further; the newest is last.
+
+        Those that were made beside others are left out: any of them may have ended them all.
+        """
+        ours = [a for a in self.attempts(name) if a.get("driver") == driver and a["beside"] == 1]
+        points = [(attempt["epoch"], attempt["step"]) for attempt in ours]
+        reached = [*points[1:], points[-1]] if points else []
+        ended = zip(ours, points, reached, strict=True)
+        return [attempt["worker"] for attempt, start, end in ended if end <= start]
 
     def unfinished(self) -> dict[str, str]:
         """Return the runs that have a saved state: name → its last attempt, in words."""
