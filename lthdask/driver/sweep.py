@@ -85,6 +85,8 @@ class Sweep:
         status = f"{engine.precision} on {engine.device}: {self.manifest.engine_reason}"
         epochs = epochs_to_train(study, self.cells, dense_runs=len(replicates) - len(trained))
         self.watch(Event("plan", status=status, cells=len(self.cells), epochs=epochs))
+        for cell, awaited in self.remaining.lost.items():
+            self._fail(cell, _broken_off(awaited, "failed"))
         return trained
 
     def end(self) -> None:
@@ -176,7 +178,7 @@ class Sweep:
 
     def first_of(self, replicate: int) -> list[Cell]:
         """Return those of them that wait for no other cell."""
-        there, study = set(self.cells), self.work.study
+        there, study = {*self.cells, *self.remaining.lost.values()}, self.work.study
         return [c for c in self.cells_of(replicate) if study.waits_for(c) not in there]
 
     def _dense_run_landed(self, replicate: int, outcome: Any) -> None:
@@ -230,7 +232,7 @@ class Sweep:
             followers = self.chains.after(cell)
             if outcome != "done":
                 for follower in followers:
-                    self._fail(follower, RuntimeError(f"{cell}, which it starts from, {outcome}"))
+                    self._fail(follower, _broken_off(cell, outcome))
             self._ended(cell)
             return [f for f in followers if outcome == "done" and self._is_wanted(f)]
         if self._tried_again(str(cell), outcome):
@@ -275,7 +277,7 @@ class Sweep:
             self._keep_reason(str(lost), reason)
             self.cube.mark(lost, Status.FAILED)
             self.watch(Event("cell", str(lost), "failed"))
-            why = RuntimeError(f"{lost}, which it starts from, failed")
+            why = _broken_off(lost, "failed")
             failed += [(follower, why) for follower in self.chains.after(lost)]
         for lost, _ in reversed(failed):
             self._ended(lost)
@@ -309,3 +311,7 @@ class Sweep:
 
     def _is_wanted(self, cell: Cell) -> bool:
         return self.exploration is None or cell in self.exploration.wanted
+
+
+def _broken_off(awaited: Cell, outcome: str) -> RuntimeError:
+    return RuntimeError(f"{awaited}, which it starts from, {outcome}")

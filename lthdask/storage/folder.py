@@ -249,12 +249,15 @@ class Folder:
             (self.of_run(name) / "traceback.txt").unlink(missing_ok=True)
 
     def reason(self, name: object) -> str:
-        """Return the last line of the traceback of a failed run; empty if there is none."""
+        """Return what a failed run raised, in one line, from its traceback; empty without one."""
         try:
             text = (self.of_run(name) / "traceback.txt").read_text(errors="replace")
         except OSError:
             return ""
-        return text.rstrip().rpartition("\n")[2].strip()
+        *_, last = text.rpartition("Traceback (most recent call last):\n")
+        lines = [line.strip() for line in last.splitlines() if line[:1].strip()]
+        # Several lines may be one message, whose first one says what was wrong.
+        return lines[0].removeprefix(f"{InputError.__module__}.InputError: ") if lines else ""
 
 
 def _moment(seconds: float) -> str:
