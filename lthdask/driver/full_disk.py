@@ -24,16 +24,21 @@ UNUSABLE = NO_ROOM | FORBIDDEN | LOST
 PROBE = bytes(2**20)
 
 
-def is_of(folder: Path, problem: BaseException) -> bool:
+def is_unusable(folder: Path, problem: Exception) -> bool:
     """Return whether an error says that a folder cannot be used; writing names no file."""
     if not isinstance(problem, OSError) or problem.errno not in UNUSABLE:
         return False
     name = problem.filename
-    return not isinstance(name, str | bytes) or Path(os.fsdecode(name)).is_relative_to(folder)
+    return name is None or Path(os.fsdecode(name)).is_relative_to(folder)
 
 
-def require_usable(folder: Path) -> None:
-    """Raise what the operating system says of a folder if this process cannot write to it."""
+def raise_if_full(folder: Path, outcome: Exception) -> None:
+    """Raise what the operating system says of a folder that this process cannot use either.
+
+    Where it can, only the worker has lost it, whose task ended with this outcome.
+    """
+    if not is_unusable(folder, outcome):
+        return
     probe = folder / ".probe"
     write_whole(probe, PROBE)
     probe.unlink()

@@ -19,7 +19,7 @@ from typing import Any
 from lthdask.cluster.queue import Queue, Task
 from lthdask.driver.adaptive import Exploration
 from lthdask.driver.chains import Chains
-from lthdask.driver.full_disk import UNUSABLE, is_of, require_usable
+from lthdask.driver.full_disk import UNUSABLE, is_unusable, raise_if_full
 from lthdask.driver.remaining import Remaining, epochs_to_train
 from lthdask.errors import ExhaustedError, FinalError, InputError
 from lthdask.events import Event
@@ -214,8 +214,7 @@ class Sweep:
         now = list[Cell]()
         for cell, of_cell in zip(cohort, outcomes, strict=True):
             if isinstance(of_cell, Exception) and len(cohort) > 1:
-                if is_of(self.work.folder.path, of_cell):
-                    require_usable(self.work.folder.path)
+                raise_if_full(self.work.folder.path, of_cell)
                 self._add([cell])  # alone, so that no cell is to blame for another
             else:
                 now += self._cell_landed(cell, of_cell)
@@ -244,11 +243,11 @@ class Sweep:
         """Keep the reason why a run has failed, and return whether to begin it again.
 
         Whether it has been begun too often is for the next attempt to say, unless it raises
-        before it is even recorded. No run is failed for what is wrong with the folder.
+        before it is even recorded. No run is failed because the study's folder, or the data's,
+        cannot be used.
         """
         folder, most = self.work.folder, self.work.options.max_attempts
-        if is_of(folder.path, outcome):
-            require_usable(folder.path)
+        raise_if_full(folder.path, outcome)
         self._keep_reason(name, outcome)
         if isinstance(outcome, ExhaustedError):
             self.queue.died(name, folder.fruitless(name, self.work.driver))
@@ -259,7 +258,8 @@ class Sweep:
             self.raised[name] += 1
             begun = sum(a.get("driver") == self.work.driver for a in folder.attempts(name))
             again = self.raised[name] - begun < most + self.queue.forgiven(name, most)
-        if not again and is_of(folder.path, reason := self.reasons[name]):
+        reason, folders = self.reasons[name], (folder.path, self.work.data or folder.path)
+        if not again and any(is_unusable(Path(place), reason) for place in folders):
             raise reason
         return again
 
