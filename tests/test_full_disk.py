@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from lthdask.driver.attempts import Attempts
 from lthdask.driver.full_disk import is_unusable, raise_if_full, said_when_full
-from lthdask.driver.remaining import Remaining
-from lthdask.driver.sweep import Sweep
 from lthdask.errors import InputError
 from lthdask.options import Options
 from lthdask.storage.folder import Folder
@@ -62,18 +61,18 @@ def test_a_folder_that_only_a_worker_has_lost_does_not_stop_the_run(tmp_path):
 )
 def test_no_cell_is_failed_because_workers_cannot_use_the_folder(tmp_path, outcome, ends):
     work = Work(STUDY, STUDY.engine.chosen(), Folder(tmp_path), options=Options(max_attempts=3))
-    sweep = Sweep(work, None, None, Remaining([], [0], set()), Written(1))
-    assert [sweep._tried_again("a-cell", outcome) for _ in range(2)] == [True, True]
+    attempts = Attempts(work, Written(1))
+    assert [attempts.again("a-cell", outcome) for _ in range(2)] == [True, True]
     if ends == "failed":
-        assert not sweep._tried_again("a-cell", outcome)
+        assert not attempts.again("a-cell", outcome)
     else:
         with pytest.raises(OSError, match="Stale file handle"):
-            sweep._tried_again("a-cell", outcome)
+            attempts.again("a-cell", outcome)
 
 
 def test_data_that_cannot_be_read_for_a_while_fail_no_cell_either(tmp_path):
     work = Work(STUDY, STUDY.engine.chosen(), Folder(tmp_path), data=tmp_path / "data")
     work = replace(work, options=Options(max_attempts=1))
-    sweep = Sweep(work, None, None, Remaining([], [0], set()), Written(1))
+    attempts = Attempts(work, Written(1))
     with pytest.raises(OSError, match="Input/output error"):
-        sweep._tried_again("a-cell", problem("EIO", tmp_path / "data" / "5.jpg"))
+        attempts.again("a-cell", problem("EIO", tmp_path / "data" / "5.jpg"))

@@ -184,21 +184,22 @@ class Queue:
         return zip(sent, self.client.compute(calls), strict=True)
 
     def _located(self, key: str, problem: Exception) -> Exception:
-        """Return what came of a task, with its place, also where it did not get as far as that."""
+        """Return what a task raised, with its place also where it could not even be called."""
         if isinstance(problem, _FailedError | FinalError):
             return problem
-        name, address = self.client.run_on_scheduler(_erred_on, key)
-        place = place_of(name, address)
+        if not (found := self.client.run_on_scheduler(_erred_on, key)):
+            return problem  # of the scheduler itself
+        place = place_of(*found)
         return _FailedError(problem, place, place)
 
     def _noted(self, task: Task, result: Any) -> Any:
         """Note where a task has succeeded or failed, and return its outcome."""
-        if isinstance(result, FinalError):
-            return result
         if isinstance(result, _FailedError):
             outcome, place, self._nodes[place] = result.args
             self._places()  # where else it may be tried
             self.health.failed(task.name, place)
+        elif isinstance(result, Exception):
+            return result
         else:
             outcome, place = result
             self.health.succeeded(task.name, place)
@@ -252,11 +253,12 @@ class Queue:
                 del self._futures[name]
 
 
-def _erred_on(key: str, dask_scheduler: Any) -> tuple[object, str]:
-    """Return the name and the address of the worker on which a task raised."""
-    (address,) = dask_scheduler.tasks[key].erred_on
-    worker = dask_scheduler.workers.get(address)
-    return worker.name if worker else address, address
+def _erred_on(key: str, dask_scheduler: Any) -> tuple[object, str] | None:
+    """Return the name and the address of a worker on which a task raised."""
+    for address in dask_scheduler.tasks[key].erred_on or ():
+        worker = dask_scheduler.workers.get(address)
+        return worker.name if worker else address, address
+    return None
 
 
 def _call(function: Callable[..., Any], *shared: Any) -> tuple[Any, str]:

@@ -8,20 +8,19 @@ broken is marked, with those that wait for it, and the rest goes on.
 import functools
 import logging
 import math
-import traceback
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lthdask.cluster.queue import Queue, Task
 from lthdask.driver.adaptive import Exploration
+from lthdask.driver.attempts import Attempts
 from lthdask.driver.chains import Chains
-from lthdask.driver.full_disk import UNUSABLE, is_unusable, raise_if_full
+from lthdask.driver.full_disk import raise_if_full
 from lthdask.driver.remaining import Remaining, epochs_to_train
-from lthdask.errors import ExhaustedError, FinalError, InputError
+from lthdask.errors import InputError
 from lthdask.events import Event
 from lthdask.grid import Cell, cohorts
 from lthdask.storage import checkpoints
@@ -59,13 +58,11 @@ class Sweep:
     remaining: Remaining
     queue: Queue
     watch: Callable[[Event], None] = lambda event: None
-    raised: Counter[str] = field(default_factory=Counter)
-    allowed: dict[str, int] = field(default_factory=dict)
-    reasons: dict[str, Exception] = field(default_factory=dict)
     exploration: Exploration | None = None
 
     def __post_init__(self) -> None:
         self.cells = self.remaining.cells
+        self.attempts = Attempts(self.work, self.queue)
         self.chains = Chains(self.work.study, self.cells)
         self.without_dense = {cell.replicate for cell in self.cells}
         if (share := self.work.options.adaptive) is not None:
@@ -106,7 +103,7 @@ class Sweep:
         """Queue the dense run of a replicate, before all cells."""
         then = functools.partial(self._dense_run_landed, replicate)
         name = dense_run_name(replicate)
-        arguments = self._work_for(name), replicate
+        arguments = self.attempts.work_for(name), replicate
         self.queue.add(Task(name, train_dense, arguments, length=float("inf"), then=then))
 
     def is_trained(self, replicate: int) -> bool:
@@ -165,7 +162,7 @@ class Sweep:
             Task(
                 str(first) + (f"-and-{len(cohort) - 1}-more" if len(cohort) > 1 else ""),
                 train_cells,
-                arguments=(self._work_for(*map(str, cohort)), cohort),
+                arguments=(self.attempts.work_for(*map(str, cohort)), cohort),
                 shared=tuple((first.replicate, epoch) for epoch in self._epochs_for(cohort)),
                 length=max(map(self.chains.way_to_the_end, cohort)),
                 then=functools.partial(self._landed, cohort),
@@ -184,15 +181,15 @@ class Sweep:
     def _dense_run_landed(self, replicate: int, outcome: Any) -> None:
         name, folder = dense_run_name(replicate), self.work.folder
         if isinstance(outcome, Exception):
-            if self._tried_again(name, outcome):
+            if self.attempts.again(name, outcome):
                 self.add_dense_run(replicate)
                 return
             if self.work.options.masks_only:
-                raise self.reasons[name]
+                raise self.attempts.reasons[name]
             self.watch(Event("dense", f"dense run {replicate}", "failed"))
             self.without_dense.discard(replicate)
             for cell in self.first_of(replicate):
-                self._fail(cell, self.reasons[name])
+                self._fail(cell, self.attempts.reasons[name])
             return
         self.manifest = self.manifest.with_dense_run(replicate, outcome)
         folder.write_manifest(self.manifest)
@@ -234,47 +231,16 @@ class Sweep:
                     self._fail(follower, _broken_off(cell, outcome))
             self._ended(cell)
             return [f for f in followers if outcome == "done" and self._is_wanted(f)]
-        if self._tried_again(str(cell), outcome):
+        if self.attempts.again(str(cell), outcome):
             return [cell]
         self._fail(cell, outcome)
         return []
-
-    def _tried_again(self, name: str, outcome: Exception) -> bool:
-        """Keep the reason why a run has failed, and return whether to begin it again.
-
-        Whether it has been begun too often is for the next attempt to say, unless it raises
-        before it is even recorded. No run is failed because the study's folder, or the data's,
-        cannot be used.
-        """
-        folder, most = self.work.folder, self.work.options.max_attempts
-        raise_if_full(folder.path, outcome)
-        self._keep_reason(name, outcome)
-        if isinstance(outcome, ExhaustedError):
-            self.queue.died(name, folder.fruitless(name, self.work.driver))
-            again = most + self.queue.forgiven(name, most) > self.allowed[name]
-        elif isinstance(outcome, FinalError):
-            again = False
-        else:
-            self.raised[name] += 1
-            begun = sum(a.get("driver") == self.work.driver for a in folder.attempts(name))
-            again = self.raised[name] - begun < most + self.queue.forgiven(name, most)
-        reason, folders = self.reasons[name], (folder.path, self.work.data or folder.path)
-        if not again and any(is_unusable(Path(place), reason) for place in folders):
-            raise reason
-        return again
-
-    def _work_for(self, *names: str) -> Work:
-        """Return the work for runs, with as many attempts as they may still be given."""
-        most = self.work.options.max_attempts
-        allowed = most + max(self.queue.forgiven(name, most) for name in names)
-        self.allowed.update(dict.fromkeys(names, allowed))
-        return replace(self.work, options=replace(self.work.options, max_attempts=allowed))
 
     def _fail(self, cell: Cell, outcome: Exception) -> None:
         """Mark a cell as failed, and those that wait for it."""
         failed = [(cell, outcome)]
         for lost, reason in failed:  # which grows meanwhile
-            self._keep_reason(str(lost), reason)
+            self.attempts.keep_reason(str(lost), reason)
             self.cube.mark(lost, Status.FAILED)
             self.watch(Event("cell", str(lost), "failed"))
             why = _broken_off(lost, "failed")
@@ -289,18 +255,6 @@ class Sweep:
             self._explore()
         if released := self.chains.release(cell):
             self.work.folder.final(released).unlink(missing_ok=True)
-
-    def _keep_reason(self, name: str, outcome: Exception) -> None:
-        """Keep why a run failed; that it was begun too often says less than what it raised."""
-        if not isinstance(outcome, ExhaustedError) or name not in self.reasons:
-            self.reasons[name] = outcome
-        try:
-            text = "".join(traceback.format_exception(self.reasons[name]))
-            self.work.folder.write_traceback(name, text)
-        except OSError as error:
-            if error.errno in UNUSABLE:
-                raise
-            log.warning("cannot keep the reason why %s failed: %s", name, error)
 
     def _explore(self) -> None:
         """Queue the cells that the search asks for."""
