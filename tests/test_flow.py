@@ -6,7 +6,6 @@ On a real LocalCluster with two worker processes, and real Zarr on disk.
 import dataclasses
 import itertools
 import json
-import os
 import time
 import warnings
 from contextlib import nullcontext
@@ -52,7 +51,6 @@ SMALL = Study.read("digits").changed(
         "keep_until": "2",
     }
 )
-DRIVER = os.getpid()
 RESULTS = (
     "status",
     "test_accuracy",
@@ -448,32 +446,6 @@ def test_a_shared_value_that_cannot_be_read_is_what_comes_of_the_tasks_that_need
     queue.add(Task("alone", _plus, (1,), ("damaged",), 2, landed.append))
     queue.run()
     assert [str(outcome) for outcome in landed[2:]] == ["the checkpoint is damaged"]
-
-
-class _Unreadable:
-    """What no worker can read."""
-
-    def __reduce__(self):
-        return _unread, ()
-
-
-def _unread():
-    if os.getpid() != DRIVER:
-        raise ModuleNotFoundError("the environment is lost")
-
-
-def test_a_task_that_a_worker_cannot_even_read_is_tried_elsewhere(local_client):
-    queue, seen = Queue(local_client), []
-
-    def again(outcome):
-        seen.append(str(outcome))
-        if len(seen) < 2:
-            queue.add(Task("unreadable", _plus, (_Unreadable(),), then=again))
-
-    queue.add(Task("unreadable", _plus, (_Unreadable(),), then=again))
-    queue.run()
-    assert seen == ["the environment is lost"] * 2
-    assert sorted(queue.health.failures("unreadable")) == ["worker 0", "worker 1"]
 
 
 def test_what_python_warns_of_on_a_worker_is_told_once(local_client):

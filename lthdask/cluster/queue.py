@@ -135,7 +135,7 @@ class Queue:
                 for future, result in landed.next_batch(block=True):
                     (task, _), status = running.pop(future.key), future.status
                     if status == "error":
-                        result = self._located(future.key, result[1])
+                        result = result[1]
                     future.release()
                     if status == "cancelled":
                         log.warning(
@@ -183,22 +183,13 @@ class Queue:
             calls[-1].dask[key]._data_producer = True
         return zip(sent, self.client.compute(calls), strict=True)
 
-    def _located(self, key: str, problem: Exception) -> Exception:
-        """Return what a task raised, with its place also where it could not even be called."""
-        if isinstance(problem, _FailedError | FinalError):
-            return problem
-        if not (found := self.client.run_on_scheduler(_erred_on, key)):
-            return problem  # of the scheduler itself
-        place = place_of(*found)
-        return _FailedError(problem, place, place)
-
     def _noted(self, task: Task, result: Any) -> Any:
         """Note where a task has succeeded or failed, and return its outcome."""
         if isinstance(result, _FailedError):
             outcome, place, self._nodes[place] = result.args
             self._places()  # where else it may be tried
             self.health.failed(task.name, place)
-        elif isinstance(result, Exception):
+        elif isinstance(result, Exception):  # final, or of Dask itself
             return result
         else:
             outcome, place = result
@@ -251,14 +242,6 @@ class Queue:
         for name in task.shared:
             if name in self._futures and self._futures[name].status != "finished":
                 del self._futures[name]
-
-
-def _erred_on(key: str, dask_scheduler: Any) -> tuple[object, str] | None:
-    """Return the name and the address of a worker on which a task raised."""
-    for address in dask_scheduler.tasks[key].erred_on or ():
-        worker = dask_scheduler.workers.get(address)
-        return worker.name if worker else address, address
-    return None
 
 
 def _call(function: Callable[..., Any], *shared: Any) -> tuple[Any, str]:
