@@ -191,6 +191,8 @@ def test_no_job_starts_on_a_node_that_was_left_out(tmp_path, submitted, given, e
         cluster.sync(cluster._correct_state)
         assert f"#SBATCH --exclude={excluded}\n" in submitted()[1]
         assert submitted()[1].count("--exclude") + submitted()[1].count("-x ") == 1
+        assert exclude_node(Holder, "node7", [])  # a job that was queued before has come there
+        assert f"--exclude={excluded}\n" in cluster.job_script()
 
 
 SITES = {

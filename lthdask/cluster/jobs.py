@@ -97,12 +97,15 @@ def excluding(directives: list[str], node: str) -> list[str]:
 
     Examples
     --------
-    >>> excluding(["--gres=gpu:1", "-x node[1-4]"], "node7")
-    ['--gres=gpu:1', '--exclude=node[1-4],node7']
+    >>> excluding(["--gres=gpu:1", "-x a[1,3],b[1,3]"], "node7")
+    ['--gres=gpu:1', '--exclude=a[1,3],b[1,3],node7']
     """
     lists = [found[1] for line in directives if (found := EXCLUDE.fullmatch(line.strip()))]
     others = [line for line in directives if not EXCLUDE.fullmatch(line.strip())]
-    return [*others, f"--exclude={','.join(dict.fromkeys([*lists, node]))}"]
+    nodes = ",".join(lists)
+    if node not in nodes.split(","):
+        nodes = f"{nodes},{node}" if nodes else node
+    return [*others, f"--exclude={nodes}"]
 
 
 def _order_of(client: Client) -> _Order | None:

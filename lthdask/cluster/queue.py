@@ -187,8 +187,10 @@ class Queue:
         """Note where a task has succeeded or failed, and return its outcome."""
         if isinstance(result, _FailedError):
             outcome, place, self._nodes[place] = result.args
-            self._places()  # where else it may be tried
+            workers = self._places().get(place, {})
             self.health.failed(task.name, place)
+            if place in self.health.left_out:  # in a job that was queued before
+                exclude_node(self.client, self._nodes[place], workers.values())
         elif isinstance(result, Exception):  # final, or of Dask itself
             return result
         else:
