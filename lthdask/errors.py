@@ -32,7 +32,11 @@ class InputError(ValueError):
     """Something that the user gave cannot be used; the message tells them in one sentence."""
 
 
-class ExhaustedError(RuntimeError):
+class FinalError(RuntimeError):
+    """The end of a run, wherever it is trained: its place is not to blame."""
+
+
+class ExhaustedError(FinalError):
     """A run was started too often without getting any further."""
 
 

@@ -47,8 +47,11 @@ class TaskContext:
         Returns whether the worker has to go: save, and raise `Stopped`.
     lifetime : float or None
         Seconds after which the worker leaves by itself.
+    place : str
+        Where the worker is: its node, or its own name where all are on one.
     """
 
     tell: Callable[[Event], None]
     should_stop: Callable[[], bool]
     lifetime: float | None = None
+    place: str = ""

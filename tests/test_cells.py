@@ -157,6 +157,9 @@ class Written:
     def workers(self):
         return self.count
 
+    def forgiven(self, task, most):
+        return 0
+
     def add(self, task):
         self.tasks.append(task)
 

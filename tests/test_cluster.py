@@ -17,7 +17,14 @@ import yaml
 from lthdask.cluster.allocation import Allocation
 from lthdask.cluster.client import collecting_rarely, open_client
 from lthdask.cluster.deployment import choose
-from lthdask.cluster.jobs import SCRATCH, ask_for_workers, job_script, order_workers
+from lthdask.cluster.excluding import exclude_node
+from lthdask.cluster.jobs import (
+    SCRATCH,
+    _queue_cluster,
+    ask_for_workers,
+    job_script,
+    order_workers,
+)
 from lthdask.cluster.settings import Settings, seconds
 from lthdask.cluster.workers import Prepare
 from lthdask.errors import InputError
@@ -185,6 +192,50 @@ def test_what_the_file_says_of_sampling_reaches_the_workers_of_a_queue(tmp_path)
 def test_local_workers_are_sampled_rarely(local_client):
     every = local_client.run(dask.config.get, "distributed.worker.profile.interval")
     assert set(every.values()) == {"100 ms"}
+
+
+@pytest.fixture
+def submitted(tmp_path, monkeypatch):
+    """Scripts in the order in which they are submitted, to a Slurm that starts none of them."""
+    for name, does in (
+        ("sbatch", f"cat $1 >> {tmp_path}/scripts; echo ------ >> {tmp_path}/scripts; echo job 7"),
+        ("scancel", f"echo $1 >> {tmp_path}/cancelled"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return lambda: (tmp_path / "scripts").read_text().split("------\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "excluded"),
+    [([], "node7"), (["-x node[1-4]"], "node[1-4],node7"), (["--exclude=a,b"], "a,b,node7")],
+)
+def test_no_job_starts_on_a_node_that_was_left_out(tmp_path, submitted, given, excluded):
+    path = tmp_path / "c.yaml"
+    section = {"memory": "1GB", "job-extra-directives": given, "interface": "lo"}
+    section["shared-temp-directory"] = str(tmp_path)
+    path.write_text(yaml.safe_dump({"jobqueue": {"slurm": section}}))
+    settings = Settings.read(path)
+    with settings.applied(), _queue_cluster("slurm", settings, 1) as cluster:
+        order_workers(cluster, 1)
+        cluster.scale(1)
+        cluster.sync(cluster._correct_state)
+        (first,) = submitted()
+        assert "node7" not in first
+
+        class Holder:
+            pass
+
+        Holder.cluster = cluster
+        assert exclude_node(Holder, "node7", list(cluster.workers))
+        assert (tmp_path / "cancelled").read_text() == "7\n"
+        cluster.scale(1)
+        cluster.sync(cluster._correct_state)
+        assert f"#SBATCH --exclude={excluded}\n" in submitted()[1]
+        assert submitted()[1].count("--exclude") + submitted()[1].count("-x ") == 1
+        assert exclude_node(Holder, "node7", [])  # a job that was queued before has come there
+        assert f"--exclude={excluded}\n" in cluster.job_script()
 
 
 SITES = {

@@ -5,9 +5,12 @@ The files are small and made here, in the formats in which the data sets are dis
 
 import gzip
 import hashlib
+import io
 import itertools
 import pickle
+import resource
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -227,6 +230,74 @@ def test_malformed_files_are_refused(tmp_path):
         (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, 5, 28, 28))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"")
     with pytest.raises(InputError, match="no usable MNIST"):
+        load(DataSource("mnist", 28, 1), tmp_path)
+
+
+def encoded(kind, size=64):
+    """The bytes of an image of noise."""
+    file = io.BytesIO()
+    Image.fromarray(pixels(size, size, 3)).save(file, kind)
+    return file.getvalue()
+
+
+def bomb():
+    """A small file whose header promises 40,000 by 40,000 pixels."""
+    content = encoded("png", 8)
+    header = b"IHDR" + struct.pack(">2I", 40_000, 40_000) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+
+
+DAMAGED = {
+    "nothing": (b"", "cannot identify image file"),
+    "noise": (RANDOM.bytes(500), "cannot identify image file"),
+    "a JPEG that is cut": (encoded("jpeg")[:-100], "image file is truncated .*"),
+    "a PNG that is cut": (encoded("png")[:-5000], "image file is truncated"),
+    "a PNG without pixels": (encoded("png")[:60], "image file is truncated"),
+    "a PNG with a broken part": (encoded("png").replace(b"IDAT", b"IDOT"), ".+"),
+    "a bomb": (bomb(), "Image size .* could be decompression bomb DOS attack."),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_an_image_that_cannot_be_decoded_is_named_before_anything_is_trained(folder, damage):
+    content, why = DAMAGED[damage]
+    path = min((folder / "train").rglob("*.*"))
+    path.write_bytes(content)
+    problem = rf"the image {path} cannot be decoded \({why}\); replace it, or take it out of the "
+    with pytest.raises(InputError, match=problem):
+        load(DataSource("folder", 16, 4), folder)
+
+
+def test_an_image_that_is_lost_or_damaged_later_is_named_as_it_is_needed(folder):
+    data = load(DataSource("folder", 16, 4), folder)
+    path = data.train.paths[3]
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=rf"the image {path} cannot be decoded"):
+        list(data.epoch(len(data.train), 0, 0, 1))
+    path.unlink()
+    with pytest.raises(InputError, match=rf"cannot read the image {path}: No such file"):
+        list(data.epoch(len(data.train), 0, 0, 1))
+
+
+def test_that_a_process_has_too_many_open_files_is_no_fault_of_an_image(folder):
+    files = load(DataSource("folder", 16, 4), folder).train
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            files._decode(0, [-1.0] * 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, 5, 28, 28))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 5) + bytes(5))
+    problem = "no usable MNIST in .*: its file MNIST/raw/train-images-idx3-ubyte cannot be read"
+    with pytest.raises(InputError, match=problem):
         load(DataSource("mnist", 28, 1), tmp_path)
 
 

@@ -4,6 +4,7 @@ On a real LocalCluster with two worker processes, and real Zarr on disk.
 """
 
 import dataclasses
+import itertools
 import json
 import shutil
 import time
@@ -14,6 +15,7 @@ import distributed
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lthdask.cluster.client import open_client
 from lthdask.cluster.queue import Queue, Task
@@ -489,7 +491,9 @@ def test_a_cell_that_raises_is_failed_with_its_traceback_and_blocks_no_other(
     run(TINY.changed({"grid.thresholds": "0.5"}), local_client, tmp_path)
     # A folder of the cell's name that is a file: the worker cannot record its attempt.
     (tmp_path / "cells" / "ticket-r0-t0.95-k0").write_text("in the way")
-    results = run(TINY, local_client, tmp_path)  # nor can the driver keep a traceback there
+    once = Options(max_attempts=1)
+    # Nor can the driver keep a traceback there.
+    results = run(TINY, local_client, tmp_path, options=once)
     assert results.status.sel(threshold=0.95, rewind_epoch=0) == 2
     assert (results.status == 1).sum() == 3
     (tmp_path / "cells" / "ticket-r0-t0.95-k0").unlink()
@@ -499,7 +503,7 @@ def test_a_cell_that_raises_is_failed_with_its_traceback_and_blocks_no_other(
     array = tmp_path / "results.zarr" / "curves" / "c" / "0" / "0" / "1" / "0"
     array.parent.mkdir(parents=True, exist_ok=True)
     array.write_text("in the way")
-    results = run(TINY, local_client, tmp_path).load()
+    results = run(TINY, local_client, tmp_path, options=once).load()
     cell = results.sel(threshold=0.95, rewind_epoch=0)
     assert cell.status == 2
     assert (results.status == 1).sum() == 3
@@ -541,6 +545,29 @@ def test_a_dense_run_that_diverges_fails_the_cells_of_its_replicate_with_that_re
     run(study, local_client, tmp_path)
     assert plan(study, tmp_path, here=False).dense_runs == 0
     assert len(Folder(tmp_path).attempts("dense-r0")) == 1
+
+
+def test_an_image_that_cannot_be_decoded_is_told_as_the_reason_of_all_that_need_it(
+    local_client, tmp_path
+):
+    for part, label, number in itertools.product(("train", "val"), "ab", range(80)):
+        (tmp_path / part / label).mkdir(parents=True, exist_ok=True)
+        pixels = np.full((8, 8, 3), number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / part / label / f"{number:02}.png")
+    broken = tmp_path / "train/a/01.png"  # only every other one is looked at ahead
+    broken.write_bytes(b"no image")
+    data = {"data.name": "folder", "data.validation": "20", "data.augmentation": ""}
+    study = TINY.changed(data | {"recipe.batch_size": "70"})  # two of 140, so that all are needed
+    results = run(study, local_client, tmp_path / "run", data=tmp_path)
+    assert (results.status == Status.FAILED).all()
+    why = reasons(results, Folder(tmp_path / "run"))
+    assert list(why) == [
+        f"the image {broken} cannot be decoded (cannot identify image file); replace it, or take "
+        f"it out of the data folder"
+    ]
+    # It was tried in several places.
+    attempts = Folder(tmp_path / "run").attempts("dense-r0")
+    assert {attempt["worker"] for attempt in attempts} == {"worker 0", "worker 1"}
 
 
 def test_a_dense_run_that_was_lost_is_trained_again_where_no_cell_is_pending(

@@ -225,11 +225,15 @@ def test_attempts_that_get_no_further_are_limited(tmp_path):
     assert [attempt.get("epoch") for attempt in folder.attempts(CELL)][5:] == [2, 2, None, 3]
 
 
-def test_the_reason_of_a_failed_cell_is_the_last_line_of_its_traceback(tmp_path):
-    folder = Folder(tmp_path)
+def test_the_reason_of_a_failed_cell_is_what_it_raised_last_in_one_line(tmp_path):
+    folder, raised = Folder(tmp_path), "Traceback (most recent call last):\n  line 3\n"
     assert folder.reason(CELL) == ""
     for text, reason in (
-        ("Traceback:\n  line 3\nOSError: full\n\n  \n", "OSError: full"),
+        (f"{raised}OSError: full\n\n  \n", "OSError: full"),
+        (f"{raised}KeyError: 1\n\nThe above exception\n\n{raised}OSError: full\n", "OSError: full"),
+        (f"{raised}RuntimeError: CUDA error\nCompile with DSA.\n", "RuntimeError: CUDA error"),
+        (f"{raised}lthdask.errors.InputError: no data\n", "no data"),
+        ("RuntimeError: a round before failed\n", "RuntimeError: a round before failed"),
         ("", ""),
     ):
         folder.write_traceback(CELL, text)

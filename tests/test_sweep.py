@@ -189,6 +189,25 @@ def test_a_round_that_fails_fails_those_that_follow_and_no_other(local_client, t
     assert "ticket-r0-t0.75-k0, which it starts from, failed" in reason
 
 
+def test_a_new_cell_that_starts_from_one_that_failed_fails_and_trains_it_no_more(
+    local_client, tmp_path
+):
+    run(SMALL, local_client, tmp_path)
+    failed, cube = Cell("ticket", 0, 0.95, 0), Cube(tmp_path / "results.zarr")
+    cube.mark(failed, Status.FAILED)
+    grown = SMALL.changed({"grid.arms": "ticket,ticket_child"})
+    status = run(grown, local_client, tmp_path).status.load()
+    child = {"arm": "ticket_child", "threshold": 0.95, "rewind_epoch": 0}
+    assert status.sel(child) == Status.FAILED
+    assert int((status == Status.FAILED).sum()) == 2
+    assert int((status == Status.DONE).sum()) == 6
+    assert len(Folder(tmp_path).attempts(failed)) == 1
+    reason = Folder(tmp_path).reason("ticket_child-r0-t0.95-k0")
+    assert reason == f"RuntimeError: {failed}, which it starts from, failed"
+    results = run(grown, local_client, tmp_path, options=Options(retry_failed=True))
+    assert (results.status == Status.DONE).all()
+
+
 def test_an_adaptive_study_finds_the_frontier_of_the_full_grid(local_client, tmp_path):
     thresholds = [0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99]
     study = SMALL.changed(

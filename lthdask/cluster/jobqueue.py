@@ -26,17 +26,10 @@ from distributed.core import Status
 from distributed.deploy.adaptive import Adaptive
 
 from lthdask.cluster.places import QUEUES
-from lthdask.cluster.workers import WORKER_OF_A_JOB
+from lthdask.cluster.workers import job_of
 
 STEP = re.compile(r"^step (\d+)$", re.MULTILINE)
 """What a step says of itself."""
-
-
-def job_of(worker: Any) -> str:
-    """Return the name of the job that a worker, or one of its name, belongs to."""
-    name = str(getattr(worker, "name", worker))
-    found = WORKER_OF_A_JOB.fullmatch(name)
-    return found["job"] if found else name
 
 
 class WholeJobs(Adaptive):  # type: ignore[misc]

@@ -4,27 +4,32 @@ The driver never holds more than a window of tasks, so that its memory does not 
 the grid. Values that many tasks need are scattered once and are futures from then on. A
 value whose last holder was lost is scattered again, and the tasks it took with it are
 submitted anew: Dask itself would cancel them (dask/distributed#3149).
+A worker where a task has failed is started anew, the task is tried elsewhere, and a place that
+turns out to be sick is left out.
 """
 
 import logging
 import secrets
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import dask
-from distributed import Client, Future, Reschedule, as_completed, get_worker
+from distributed import Client, Future, as_completed
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker, NoWorkerError
 
+from lthdask.cluster.calls import FailedError, call_on_worker
+from lthdask.cluster.excluding import exclude_node
+from lthdask.cluster.health import Health
 from lthdask.cluster.jobs import ask_for_workers, workers_asked_for
 from lthdask.cluster.window import FEWEST, Window
-from lthdask.cluster.workers import TOPIC, has_to_go
+from lthdask.cluster.workers import TOPIC, place_of
 from lthdask.errors import ExhaustedError, InputError
-from lthdask.events import Event, Stopped, TaskContext
+from lthdask.events import Event
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +53,7 @@ class Task:
     Attributes
     ----------
     name : str
-        Unique in the queue; seen in the dashboard.
+        Seen in the dashboard. One that has failed is added again under the same name.
     function : callable
         Called as ``function(*arguments, here, *values)``, with a `TaskContext` and the shared
         values. One that raises `Stopped` is called again elsewhere.
@@ -83,6 +88,8 @@ class Queue:
 
     client: Client
     watch: Callable[[Event], None] = lambda event: None
+    health: Health = field(default_factory=Health)
+    _nodes: dict[str, str] = field(default_factory=dict)
     _waiting: Window[Task] = field(default_factory=Window)
     _loaders: dict[Hashable, Callable[[], Any]] = field(default_factory=dict)
     _futures: dict[Hashable, Future] = field(default_factory=dict)
@@ -155,6 +162,8 @@ class Queue:
                     continue
                 for future, result in landed.next_batch(block=True):
                     (task, _), status = running.pop(future.key), future.status
+                    if status == "error":
+                        result = result[1]
                     future.release()
                     if status == "cancelled":
                         log.warning(
@@ -163,7 +172,7 @@ class Queue:
                         self._forget_what_was_lost(task)
                         self.add(task)
                     else:
-                        task.then(_problem(result[1]) if status == "error" else result)
+                        task.then(self._noted(task, result))
         finally:
             for _, future in running.values():  # of a run that has failed, or was stopped
                 future.release()
@@ -195,7 +204,7 @@ class Queue:
 
     def _submit(self, tasks: list[Task]) -> Iterator[tuple[Task, Future]]:
         """Submit tasks as one graph."""
-        call, calls = dask.delayed(_call, traverse=False, pure=False), []
+        call, calls = dask.delayed(call_on_worker, traverse=False, pure=False), []
         sent = list[Task]()
         for task in tasks:
             try:
@@ -212,13 +221,70 @@ class Queue:
             key = f"{task.name}-{self._name}-{self._submitted}"
             # As one value, that Dask does not search for collections: a fifth of a submission.
             function = partial(task.function, *task.arguments)
-            with dask.annotate(priority=task.length):
+            with dask.annotate(priority=task.length, **self._preference(task)):
                 calls.append(call(function, *values, dask_key_name=key))
             # So that the scheduler keeps it until a worker is free (one alone: overrides.ALONE),
             # also where a group is small for the workers. Dask would hand out such a one at
             # once, and a long task would wait behind another.
             calls[-1].dask[key]._data_producer = True
         return zip(sent, self.client.compute(calls), strict=True)
+
+    def _noted(self, task: Task, result: Any) -> Any:
+        """Note where a task has succeeded or failed, and return its outcome."""
+        if isinstance(result, FailedError):
+            outcome, place, self._nodes[place] = result.args
+            workers = self._places().get(place, {})
+            self.health.failed(task.name, place)
+            if place in self.health.left_out:  # in a job that was queued before
+                exclude_node(self.client, self._nodes[place], workers.values())
+        elif isinstance(result, Exception):  # final, or of Dask itself
+            return _problem(result)
+        else:
+            outcome, place = result
+            self.health.succeeded(task.name, place)
+        self._leave_out_sick_places()
+        return outcome
+
+    def died(self, task: str, places: Sequence[str]) -> None:
+        """Note where a task has failed in all, also by the death of its process."""
+        self._places()
+        self.health.died(task, places)
+        self._leave_out_sick_places()
+
+    def forgiven(self, task: str, most: int) -> int:
+        """Return how many failures of a task are not held against it; see :class:`Health`."""
+        return self.health.forgiven(task, most)
+
+    def _places(self) -> dict[str, dict[str, str]]:
+        """Return where workers are now: place → address → name."""
+        found: dict[str, dict[str, str]] = {}
+        for address, worker in self.client.scheduler_info()["workers"].items():
+            found.setdefault(place_of(worker["name"], address), {})[address] = worker["name"]
+        self.health.known.update(found)
+        return found
+
+    def _preference(self, task: Task) -> dict[str, Any]:
+        """Return where a task that has failed is to be tried again, as Dask's annotations."""
+        if not self.health.has_failed(task.name):
+            return {}
+        places = self._places()
+        preferred = self.health.preferred(task.name, places)
+        workers = [address for place in preferred for address in places[place]]
+        return {"workers": workers, "allow_other_workers": True} if workers else {}
+
+    def _leave_out_sick_places(self) -> None:
+        for place in self.health.sick():
+            places = self._places()
+            if places.keys() <= {place, *self.health.left_out}:
+                return  # there is no other one
+            self.health.left_out.add(place)
+            node = self._nodes.get(place, place)
+            log.warning(
+                "%s is left out: different cells failed there in a row, and succeed elsewhere", node
+            )
+            workers = places.get(place, {})
+            if not exclude_node(self.client, node, workers.values()):
+                self.client.retire_workers(list(workers), close_workers=True)
 
     def _forget_what_was_lost(self, task: Task) -> None:
         for name in task.shared:
@@ -238,17 +304,3 @@ def _problem(raised: Exception) -> Exception:
     if isinstance(raised, KilledWorker):
         return ExhaustedError("every worker that began it has died")
     return raised
-
-
-def _call(function: Callable[..., Any], *shared: Any) -> Any:
-    """Run a task on a worker."""
-    worker = get_worker()
-    here = TaskContext(
-        tell=lambda event: worker.log_event(TOPIC, astuple(event)),
-        should_stop=lambda: has_to_go(worker),
-        lifetime=worker.lifetime,
-    )
-    try:
-        return function(here, *shared)
-    except Stopped:
-        raise Reschedule from None

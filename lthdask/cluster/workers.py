@@ -1,8 +1,10 @@
 """Workers, wherever they are: one GPU each, what they pass on, and how they leave."""
 
+import asyncio
 import glob
 import logging
 import os
+import platform
 import re
 import signal
 import socket
@@ -14,7 +16,8 @@ from dataclasses import astuple
 from typing import Any, cast
 from weakref import WeakSet
 
-from distributed import WorkerPlugin
+from distributed import Status, WorkerPlugin
+from distributed.comm.addressing import get_address_host
 
 from lthdask.events import Event
 
@@ -24,6 +27,8 @@ TOPIC = "lthdask"
 """Topic under which Dask keeps the events that tasks send."""
 WORKER_OF_A_JOB = re.compile(r"(?P<job>.*-\d+)-(?P<number>\d+)")
 """Name of a worker whose job has several."""
+LEAVING = 30.0
+"""Seconds that a process has to leave in order after a task failed there."""
 
 
 _told_to_go: WeakSet[Any] = WeakSet()
@@ -33,6 +38,50 @@ _told_to_go: WeakSet[Any] = WeakSet()
 def has_to_go(worker: Any) -> bool:
     """Return whether a worker is about to close: its time is up, or it was told to."""
     return worker.status.name.startswith("clos") or worker in _told_to_go
+
+
+def start_anew(worker: Any, task: str) -> None:
+    """Have a worker's process replaced by its nanny, once its task has ended for everybody.
+
+    It begins nothing more. Without a nanny it stays, as nobody would start another one.
+    """
+    if worker.nanny:
+        _told_to_go.add(worker)
+        worker.loop.add_callback(_leave, worker, task)
+
+
+async def _leave(worker: Any, task: str) -> None:
+    """Leave in order, which a process that is sick may be unable to do."""
+    last = threading.Timer(LEAVING, os._exit, [1])
+    last.daemon = True
+    last.start()
+    worker.status = Status.paused
+    while task in worker.state.tasks:  # or its outcome would be lost
+        await asyncio.sleep(0.02)
+    await worker.close_gracefully(restart=True)
+    os._exit(0)  # what Python does at its end takes seconds
+
+
+def place_of(name: object, address: str) -> str:
+    """Return where a worker is: its node, or its own name where all are on this machine."""
+    if isinstance(name, int):
+        return f"worker {name}"
+    host: str = get_address_host(address)
+    return host
+
+
+def node_of(worker: Any) -> str:
+    """Return the name of a worker's place, as its queue knows it."""
+    if isinstance(worker.name, int):
+        return place_of(worker.name, worker.address)
+    return os.environ.get("SLURMD_NODENAME") or platform.node()
+
+
+def job_of(worker: Any) -> str:
+    """Return the name of the job that a worker, or one of its name, belongs to."""
+    name = str(getattr(worker, "name", worker))
+    found = WORKER_OF_A_JOB.fullmatch(name)
+    return found["job"] if found else name
 
 
 class Prepare(WorkerPlugin):  # type: ignore[misc]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lthdask.data.digest import DataDigest, SplitDigest, of_files, of_numbers
+from lthdask.errors import InputError
 from lthdask.streams import Purpose, below, permutation, stream
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 EVALUATION_BATCH = 250
 EVALUATION_BATCH_ON_A_GPU = 1000
@@ -126,12 +130,22 @@ class ImageFiles:
                 stacked = torch.stack(list(images)).to(device, non_blocking=True)
                 yield stacked, self.labels[indices].to(device)
 
+    def require_readable(self, most: int = 64) -> None:
+        """Decode some images, spread evenly.
+
+        Raises
+        ------
+        InputError
+            If one of them cannot be read.
+        """
+        with ThreadPoolExecutor(self.decoders) as pool:
+            list(pool.map(_decoded, self.paths[:: max(1, len(self) // most)]))
+
     def _decode(self, index: int, part: list[float]) -> Tensor:
         """Return one image as bytes, (3, H, W): its middle, or the `part` that was drawn."""
         from PIL import Image
 
-        with Image.open(self.paths[index]) as file:
-            image = file.convert("RGB")
+        image = _decoded(self.paths[index])
         width, height = image.size
         if part[0] < 0:
             # The middle 7/8 of the shorter side: the usual 224 pixels of 256.
@@ -146,6 +160,35 @@ class ImageFiles:
         size = (self.image_size, self.image_size)
         resized = image.resize(size, Image.Resampling.BILINEAR, box=box)
         return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1)
+
+
+def _decoded(path: Path) -> "Image":
+    """Return an image in RGB.
+
+    Raises
+    ------
+    InputError
+        If it is missing, may not be read, or is damaged. What else the operating system says, of a
+        process with too many open files for example, is no fault of the image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise InputError(
+            f"cannot read the image {path}: {error.strerror}; every image of the data folder "
+            f"must be there, and readable"
+        ) from error
+    except Exception as error:  # a damaged file can be wrong in any way
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):
+            raise
+        why = str(error).partition("\n")[0].partition(f" {str(path)!r}")[0] or type(error).__name__
+        raise InputError(
+            f"the image {path} cannot be decoded ({why}); replace it, or take it out of the data "
+            f"folder"
+        ) from error
 
 
 Split = Images | ImageFiles

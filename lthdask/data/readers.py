@@ -5,6 +5,8 @@ images, the same for every seed and replicate, so that accuracies of all runs ar
 on the same images.
 """
 
+import errno
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +176,13 @@ def _torchvision(name: str, classes: int, by_split: bool) -> Callable[..., Readi
             except (
                 Exception
             ) as error:  # torchvision asserts, unpickles and unzips, so any error can come of it
+                if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                    raise  # which is no fault of the files
+                if file := _file_of(error, folder):
+                    raise InputError(
+                        f"no usable {name} in {folder}: its file {file.relative_to(folder)} cannot "
+                        f"be read ({_first_sentence(error)}); replace it"
+                    ) from error
                 raise InputError(
                     f"no usable {name} in {folder} ({_first_sentence(error)}); "
                     f"put its files there, or set `download`"
@@ -196,8 +205,19 @@ def _torchvision(name: str, classes: int, by_split: bool) -> Callable[..., Readi
     return read
 
 
+def _file_of(error: Exception, folder: Path) -> Path | None:
+    """Return the file of a folder that was being read, which torchvision's errors do not tell."""
+    if "not found" in str(error) or isinstance(error, FileNotFoundError):
+        return None
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        for value in frame.f_locals.values():
+            if isinstance(value, str) and value.startswith(str(folder)) and Path(value).is_file():
+                return Path(value)
+    return None
+
+
 def _first_sentence(error: Exception) -> str:
-    return str(error).strip().split(". ")[0].splitlines()[0].rstrip(".") if str(error) else "empty"
+    return str(error).strip().split(". ")[0].partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _folder(source: DataSource, folder: Path, download: bool) -> Reading:
@@ -220,6 +240,8 @@ def _folder(source: DataSource, folder: Path, download: bool) -> Reading:
     if names[0] != names[1]:
         odd = sorted(set(names[0]) ^ set(names[1]))
         raise InputError(f"{folder}: train and val differ in their classes: {', '.join(odd[:5])}")
+    for files in parts:
+        files.require_readable()
     return parts[0], parts[1], len(names[0])
 
 

@@ -1,7 +1,7 @@
 """What is left to train of a study, and how long that is."""
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from lthdask.driver.opening import Opened
 from lthdask.grid import Cell, longest_first
@@ -24,32 +24,41 @@ class Remaining:
         Replicates whose dense run is to be trained.
     every : collection of Cell
         Every cell of the study.
+    lost : mapping of Cell to Cell
+        Those of `cells` that cannot be trained: each starts from a cell that has failed.
     """
 
     cells: list[Cell]
     replicates: list[int]
     dense_runs: set[int]
     every: Collection[Cell] = ()
+    lost: Mapping[Cell, Cell] = field(default_factory=dict)
 
 
 def remaining(opened: Opened) -> Remaining:
     """Return what is left to train.
 
-    This includes cells that are done, but whose final weights are lost and still needed.
+    This includes cells that are done, but whose final weights are lost and still needed. It
+    includes none that has failed, unless failed cells are asked for.
     """
     wanted = {Status.PENDING, Status.SKIPPED}
     if opened.options.retry_failed:
         wanted.add(Status.FAILED)
     unfinished = {cell for cell, status in opened.cells.items() if status in wanted}
+    lost = dict[Cell, Cell]()
     for cell in list(unfinished):
-        awaited = opened.study.waits_for(cell)
+        awaited, again = opened.study.waits_for(cell), list[Cell]()
         while (
             awaited
             and awaited not in unfinished
             and not checkpoints.holds_ticket(opened.folder.final(awaited))
         ):
-            unfinished.add(awaited)
+            if opened.cells.get(awaited) is Status.FAILED and Status.FAILED not in wanted:
+                lost[cell], again = awaited, []
+                break
+            again.append(awaited)
             awaited = opened.study.waits_for(awaited)
+        unfinished.update(again)
     trained = opened.manifest.checkpoints.keys() if opened.manifest else set()
     # Failed cells do not call for a dense run: theirs may be what failed.
     needing = wanted | {Status.DONE, Status.DIVERGED}
@@ -60,7 +69,7 @@ def remaining(opened: Opened) -> Remaining:
         return Remaining([], list(every), dense_runs, opened.cells)
     replicates = {cell.replicate for cell in unfinished} | dense_runs
     cells = longest_first(unfinished)
-    return Remaining(cells, sorted(replicates), dense_runs, opened.cells)
+    return Remaining(cells, sorted(replicates), dense_runs, opened.cells, lost)
 
 
 def epochs_to_train(study: Study, cells: Iterable[Cell], dense_runs: int) -> int:

@@ -8,27 +8,25 @@ broken is marked, with those that wait for it, and the rest goes on.
 import functools
 import logging
 import math
-import traceback
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lthdask.cluster.queue import Queue, Task
 from lthdask.driver.adaptive import Exploration
+from lthdask.driver.attempts import Attempts
 from lthdask.driver.chains import Chains
-from lthdask.driver.full_disk import NO_ROOM, raise_if_full
+from lthdask.driver.full_disk import raise_if_full
 from lthdask.driver.remaining import Remaining, epochs_to_train
-from lthdask.errors import ExhaustedError, InputError, OtherData
+from lthdask.errors import InputError, OtherData
 from lthdask.events import Event
 from lthdask.grid import Cell, cohorts
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.manifest import Manifest
 from lthdask.storage.schema import Status
-from lthdask.training.loop import Diverged
 from lthdask.worker.cells import train_cells
 from lthdask.worker.tasks import compare_masks, dense_run_name, train_dense
 from lthdask.worker.work import Work
@@ -60,11 +58,11 @@ class Sweep:
     remaining: Remaining
     queue: Queue
     watch: Callable[[Event], None] = lambda event: None
-    raised: Counter[str] = field(default_factory=Counter)
     exploration: Exploration | None = None
 
     def __post_init__(self) -> None:
         self.cells = self.remaining.cells
+        self.attempts = Attempts(self.work, self.queue)
         self.chains = Chains(self.work.study, self.cells)
         self.without_dense = {cell.replicate for cell in self.cells}
         if (share := self.work.options.adaptive) is not None:
@@ -84,6 +82,8 @@ class Sweep:
         status = f"{engine.precision} on {engine.device}: {self.manifest.engine_reason}"
         epochs = epochs_to_train(study, self.cells, dense_runs=len(replicates) - len(trained))
         self.watch(Event("plan", status=status, cells=len(self.cells), epochs=epochs))
+        for cell, awaited in self.remaining.lost.items():
+            self._fail(cell, _broken_off(awaited, "failed"))
         return trained
 
     def end(self) -> None:
@@ -102,7 +102,8 @@ class Sweep:
     def add_dense_run(self, replicate: int) -> None:
         """Queue the dense run of a replicate, before all cells."""
         then = functools.partial(self._dense_run_landed, replicate)
-        name, arguments = dense_run_name(replicate), (self.work, replicate)
+        name = dense_run_name(replicate)
+        arguments = self.attempts.work_for(name), replicate
         self.queue.add(Task(name, train_dense, arguments, length=float("inf"), then=then))
 
     def is_trained(self, replicate: int) -> bool:
@@ -159,9 +160,9 @@ class Sweep:
         first = cohort[0]
         self.queue.add(
             Task(
-                f"cell-{first}" + (f"-and-{len(cohort) - 1}-more" if len(cohort) > 1 else ""),
+                str(first) + (f"-and-{len(cohort) - 1}-more" if len(cohort) > 1 else ""),
                 train_cells,
-                arguments=(self.work, cohort),
+                arguments=(self.attempts.work_for(*map(str, cohort)), cohort),
                 shared=tuple((first.replicate, epoch) for epoch in self._epochs_for(cohort)),
                 length=max(map(self.chains.way_to_the_end, cohort)),
                 then=functools.partial(self._landed, cohort),
@@ -174,22 +175,22 @@ class Sweep:
 
     def first_of(self, replicate: int) -> list[Cell]:
         """Return those of them that wait for no other cell."""
-        there, study = set(self.cells), self.work.study
+        there, study = {*self.cells, *self.remaining.lost.values()}, self.work.study
         return [c for c in self.cells_of(replicate) if study.waits_for(c) not in there]
 
     def _dense_run_landed(self, replicate: int, outcome: Any) -> None:
         _raise_other_data([outcome])
         name, folder = dense_run_name(replicate), self.work.folder
         if isinstance(outcome, Exception):
-            if self._tried_again(name, outcome):
+            if self.attempts.again(name, outcome):
                 self.add_dense_run(replicate)
                 return
             if self.work.options.masks_only:
-                raise outcome
+                raise self.attempts.reasons[name]
             self.watch(Event("dense", f"dense run {replicate}", "failed"))
             self.without_dense.discard(replicate)
             for cell in self.first_of(replicate):
-                self._fail(cell, outcome)
+                self._fail(cell, self.attempts.reasons[name])
             return
         self.manifest = self.manifest.with_dense_run(replicate, outcome)
         folder.write_manifest(self.manifest)
@@ -212,7 +213,7 @@ class Sweep:
         now = list[Cell]()
         for cell, of_cell in zip(cohort, outcomes, strict=True):
             if isinstance(of_cell, Exception) and len(cohort) > 1:
-                raise_if_full(of_cell)
+                raise_if_full(self.work.folder.path, of_cell)
                 self._add([cell])  # alone, so that no cell is to blame for another
             else:
                 now += self._cell_landed(cell, of_cell)
@@ -222,39 +223,29 @@ class Sweep:
         """Note what became of a cell, and return those that can be trained now."""
         if not isinstance(outcome, Exception):
             self.work.folder.remove_traceback(cell)
+            if self.work.folder.begun(cell, times=2):
+                *before, here = self.work.folder.fruitless(cell, self.work.driver) or [""]
+                self.queue.died(str(cell), [place for place in before if place != here])
             self.watch(Event("cell", str(cell), outcome))
             followers = self.chains.after(cell)
             if outcome != "done":
                 for follower in followers:
-                    self._fail(follower, RuntimeError(f"{cell}, which it starts from, {outcome}"))
+                    self._fail(follower, _broken_off(cell, outcome))
             self._ended(cell)
             return [f for f in followers if outcome == "done" and self._is_wanted(f)]
-        if self._tried_again(str(cell), outcome):
+        if self.attempts.again(str(cell), outcome):
             return [cell]
         self._fail(cell, outcome)
         return []
-
-    def _tried_again(self, name: str, outcome: Exception) -> bool:
-        """Keep the reason why a run raised, and return whether to begin it again.
-
-        Whether it has been begun too often is for the next attempt to say. One that raises
-        before it is even recorded is not begun again.
-        """
-        raise_if_full(outcome)
-        self._keep_reason(name, outcome)
-        self.raised[name] += 1
-        attempts = self.work.folder.attempts(name)
-        begun = sum(attempt.get("driver") == self.work.driver for attempt in attempts)
-        return self.raised[name] <= begun and not isinstance(outcome, ExhaustedError | Diverged)
 
     def _fail(self, cell: Cell, outcome: Exception) -> None:
         """Mark a cell as failed, and those that wait for it."""
         failed = [(cell, outcome)]
         for lost, reason in failed:  # which grows meanwhile
-            self._keep_reason(str(lost), reason)
+            self.attempts.keep_reason(str(lost), reason)
             self.cube.mark(lost, Status.FAILED)
             self.watch(Event("cell", str(lost), "failed"))
-            why = RuntimeError(f"{lost}, which it starts from, failed")
+            why = _broken_off(lost, "failed")
             failed += [(follower, why) for follower in self.chains.after(lost)]
         for lost, _ in reversed(failed):
             self._ended(lost)
@@ -266,17 +257,6 @@ class Sweep:
             self._explore()
         if released := self.chains.release(cell):
             self.work.folder.final(released).unlink(missing_ok=True)
-
-    def _keep_reason(self, name: str, outcome: Exception) -> None:
-        folder = self.work.folder
-        if isinstance(outcome, ExhaustedError) and folder.has_traceback(name):
-            return  # which says more
-        try:
-            folder.write_traceback(name, "".join(traceback.format_exception(outcome)))
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise
-            log.warning("cannot keep the reason why %s failed: %s", name, error)
 
     def _explore(self) -> None:
         """Queue the cells that the search asks for."""
@@ -294,3 +274,7 @@ def _raise_other_data(outcomes: list[Any]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, OtherData):
             raise outcome
+
+
+def _broken_off(awaited: Cell, outcome: str) -> RuntimeError:
+    return RuntimeError(f"{awaited}, which it starts from, {outcome}")

@@ -201,14 +201,25 @@ class Folder:
             json.dump(about, file)
         return number
 
-    def begun(self, name: object) -> bool:
-        """Return whether an attempt at a run was recorded; this is quicker than asking the cube."""
-        return (self.of_run(name) / "attempt-1.json").exists()
+    def begun(self, name: object, times: int = 1) -> bool:
+        """Return whether so many attempts were recorded; this is quicker than asking the cube."""
+        return (self.of_run(name) / f"attempt-{times}.json").exists()
 
     def attempts(self, name: object) -> list[dict[str, Any]]:
         """Return what is recorded of each attempt at a run, oldest first."""
         files = self.of_run(name).glob("attempt-*.json")
         return [read_json(file) for file in sorted(files, key=lambda file: (len(file.name), file))]
+
+    def fruitless(self, name: object, driver: str) -> list[str]:
+        """Return the places where a driver's attempts at a run got no further; the newest is last.
+
+        Those that were made beside others are left out: any of them may have ended them all.
+        """
+        ours = [a for a in self.attempts(name) if a.get("driver") == driver and a["beside"] == 1]
+        points = [(attempt["epoch"], attempt["step"]) for attempt in ours]
+        reached = [*points[1:], points[-1]] if points else []
+        ended = zip(ours, points, reached, strict=True)
+        return [attempt["worker"] for attempt, start, end in ended if end <= start]
 
     def unfinished(self) -> dict[str, str]:
         """Return the runs that have a saved state: name → its last attempt, in words."""
@@ -238,12 +249,15 @@ class Folder:
             (self.of_run(name) / "traceback.txt").unlink(missing_ok=True)
 
     def reason(self, name: object) -> str:
-        """Return the last line of the traceback of a failed run; empty if there is none."""
+        """Return what a failed run raised, in one line, from its traceback; empty without one."""
         try:
             text = (self.of_run(name) / "traceback.txt").read_text(errors="replace")
         except OSError:
             return ""
-        return text.rstrip().rpartition("\n")[2].strip()
+        *_, last = text.rpartition("Traceback (most recent call last):\n")
+        lines = [line.strip() for line in last.splitlines() if line[:1].strip()]
+        # Several lines may be one message, whose first one says what was wrong.
+        return lines[0].removeprefix(f"{InputError.__module__}.InputError: ") if lines else ""
 
 
 def _moment(seconds: float) -> str:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthdask.data.batches import Data
+from lthdask.errors import FinalError
 from lthdask.pruning.masks import Mask
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.engine import Engine
@@ -24,7 +25,7 @@ from lthdask.training.graphs import Advance, graphed, plain
 from lthdask.training.recipe import ADAM_BETAS, Optimizer, Recipe
 
 
-class Diverged(ArithmeticError):  # noqa: N818 - an outcome of a run, as much as an error
+class Diverged(FinalError):  # noqa: N818 - an outcome of a run, as much as an error
     """A loss is no longer a finite number."""
 
 

@@ -77,6 +77,7 @@ class ResumableRun:
             "driver": self.work.driver,
             "started": self.began,
             "place": self.place,
+            "worker": self.here.place,
             "pid": os.getpid(),
             "epoch": self.position[0],
             "step": self.position[1],

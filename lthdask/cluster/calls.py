@@ -1,0 +1,48 @@
+"""A call of a task on a worker: what became of it, and where."""
+
+from collections.abc import Callable
+from dataclasses import astuple
+from typing import Any
+
+from distributed import Reschedule, get_worker
+
+from lthdask.cluster.workers import TOPIC, has_to_go, node_of, place_of, start_anew
+from lthdask.errors import FinalError, InputError
+from lthdask.events import Stopped, TaskContext
+
+
+def call_on_worker(function: Callable[..., Any], *shared: Any) -> tuple[Any, str]:
+    """Run a task on a worker; return its outcome, and where that was."""
+    worker = get_worker()
+    here = TaskContext(
+        tell=lambda event: worker.log_event(TOPIC, astuple(event)),
+        should_stop=lambda: has_to_go(worker),
+        lifetime=worker.lifetime,
+        place=place_of(worker.name, worker.address),
+    )
+    try:
+        outcome = function(here, *shared)
+    except Stopped:
+        raise Reschedule from None
+    except FinalError:
+        raise
+    except Exception as problem:
+        outcome = problem
+    several = outcome if isinstance(outcome, list) else [outcome]
+    problems = [one for one in several if isinstance(one, Exception)]
+    if all(isinstance(problem, FinalError) for problem in problems):
+        return outcome, here.place
+    if not all(isinstance(problem, FinalError | InputError) for problem in problems):
+        start_anew(worker, worker.get_current_task())
+    raise FailedError(outcome, here.place, node_of(worker)) from problems[0]
+
+
+class FailedError(Exception):
+    """What a task raised, and where.
+
+    It travels through the scheduler: results are fetched from workers, and this one may be
+    unable to answer, or gone.
+    """
+
+    def __str__(self) -> str:
+        return repr(self.__cause__)[:200]  # Dask replaces the arguments where this is long
