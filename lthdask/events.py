@@ -48,10 +48,13 @@ class TaskContext:
     lifetime : float or None
         Seconds after which the worker leaves by itself.
     place : str
-        Where the worker is: its node, or its own name where all are on one.
+        Where the worker is: its node's address, or its own name where all are on one node.
+    node : str
+        The same as a queue calls it.
     """
 
     tell: Callable[[Event], None]
     should_stop: Callable[[], bool]
     lifetime: float | None = None
     place: str = ""
+    node: str = ""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +14,10 @@ import dask
 import psutil
 import pytest
 import yaml
+from distributed import Client
 
 from lthdask.cluster.allocation import Allocation
+from lthdask.cluster.calls import FailedError
 from lthdask.cluster.client import collecting_rarely, open_client
 from lthdask.cluster.deployment import choose
 from lthdask.cluster.excluding import exclude_node
@@ -26,6 +29,7 @@ from lthdask.cluster.jobs import (
     order_workers,
 )
 from lthdask.cluster.settings import Settings, seconds
+from lthdask.cluster.sick_places import SickPlaces
 from lthdask.cluster.workers import Prepare
 from lthdask.errors import InputError
 
@@ -236,6 +240,39 @@ def test_no_job_starts_on_a_node_that_was_left_out(tmp_path, submitted, given, e
         assert submitted()[1].count("--exclude") + submitted()[1].count("-x ") == 1
         assert exclude_node(Holder, "node7", [])  # a job that was queued before has come there
         assert f"--exclude={excluded}\n" in cluster.job_script()
+
+
+def test_a_queue_replaces_the_only_node_there_is_but_once(tmp_path, submitted):
+    path = tmp_path / "c.yaml"
+    section = {"memory": "1GB", "interface": "lo", "shared-temp-directory": str(tmp_path)}
+    path.write_text(yaml.safe_dump({"jobqueue": {"slurm": section}}))
+    settings = Settings.read(path)
+    problem = RuntimeError("CUDA error")
+    with (
+        settings.applied(),
+        _queue_cluster("slurm", settings, 1) as cluster,
+        Client(cluster) as client,
+    ):
+        order_workers(cluster, 1)
+        ask_for_workers(client, 1)
+        places = SickPlaces(client)
+        for _ in range(3):
+            assert places.outcome("dense-r0", FailedError(problem, "10.0.0.7", "node7")) is problem
+        assert places.leave_out_the_only_one("dense-r0")
+        assert places.forgiven("dense-r0", most=3) == 3
+        (tmp_path / "scripts").touch()
+        while not any("--exclude=node7" in script for script in submitted()):
+            time.sleep(0.1)
+        for _ in range(3):
+            places.outcome("dense-r0", FailedError(problem, "10.0.0.8", "node8"))
+        assert not places.leave_out_the_only_one("dense-r0")
+        assert places.forgiven("dense-r0", most=3) == 3
+
+
+def test_the_only_worker_of_a_machine_is_never_left_out(local_client):
+    places = SickPlaces(local_client)
+    places.outcome("a", FailedError(RuntimeError(), "worker 0", "worker 0"))
+    assert not places.leave_out_the_only_one("a")
 
 
 SITES = {

@@ -146,7 +146,7 @@ def test_an_image_file_that_cannot_be_read_is_named(folder):
     shutil.copytree(folder / "train/dog", folder / "val/dog")
     (folder / "train/dog/1.png").unlink()
     (folder / "train/dog/1.png").symlink_to("nowhere")
-    with pytest.raises(InputError, match=r"cannot read the data file .*/dog/1.png: No such file"):
+    with pytest.raises(InputError, match=r"cannot read the .*/dog/1.png: No such file"):
         load(DataSource("folder", 8, validation=1), folder)
 
 

@@ -19,6 +19,7 @@ def call_on_worker(function: Callable[..., Any], *shared: Any) -> tuple[Any, str
         should_stop=lambda: has_to_go(worker),
         lifetime=worker.lifetime,
         place=place_of(worker.name, worker.address),
+        node=node_of(worker),
     )
     try:
         outcome = function(here, *shared)
@@ -34,7 +35,7 @@ def call_on_worker(function: Callable[..., Any], *shared: Any) -> tuple[Any, str
         return outcome, here.place
     if not all(isinstance(problem, FinalError | InputError) for problem in problems):
         start_anew(worker, worker.get_current_task())
-    raise FailedError(outcome, here.place, node_of(worker)) from problems[0]
+    raise FailedError(outcome, here.place, here.node) from problems[0]
 
 
 class FailedError(Exception):

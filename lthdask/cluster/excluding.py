@@ -21,8 +21,7 @@ def exclude_node(client: Client, node: str, workers: Collection[str]) -> bool:
     cluster, jobs = client.cluster, set(map(job_of, workers))
     options = getattr(cluster, "new_spec", {}).get("options", {})
     if "nodes" in options:  # steps of an allocation, one per node
-        _end_steps(cluster, jobs)
-        return True
+        return _end_steps(cluster, jobs)
     if getattr(getattr(cluster, "job_cls", None), "submit_command", None) != "sbatch":
         return False
     given = options.get("job_extra_directives")
@@ -49,10 +48,13 @@ def excluding(directives: list[str], node: str) -> list[str]:
     return [*others, f"--exclude={nodes}"]
 
 
-def _end_steps(cluster: Any, steps: set[str]) -> None:
-    """End steps for good: the others go on, and are replaced on their own nodes."""
-    for step in steps:
-        cluster.worker_spec.pop(step, None)
-    left = len(cluster.worker_spec) * cluster.workers_of_a_job
-    cluster.adapt(minimum=left, maximum=left)
+def _end_steps(cluster: Any, steps: set[str]) -> bool:
+    """End steps for good, but not the last: the others are replaced on their own nodes."""
+    left = {name: spec for name, spec in cluster.worker_spec.items() if name not in steps}
+    if not left:
+        return False
+    cluster.worker_spec = left
+    workers = len(left) * cluster.workers_of_a_job
+    cluster.adapt(minimum=workers, maximum=workers)
     cluster.sync(cluster._correct_state)
+    return True

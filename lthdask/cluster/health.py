@@ -38,6 +38,7 @@ class Health:
 
     def failed(self, task: str, place: str) -> None:
         """Note that a task has failed at a place."""
+        self.known.add(place)
         self._failures.setdefault(task, []).append(place)
         self._in_a_row.setdefault(place, set()).add(task)
 

@@ -11,7 +11,7 @@ turns out to be sick is left out.
 import logging
 import secrets
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,12 +22,11 @@ from distributed import Client, Future, as_completed
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker, NoWorkerError
 
-from lthdask.cluster.calls import FailedError, call_on_worker
-from lthdask.cluster.excluding import exclude_node
-from lthdask.cluster.health import Health
+from lthdask.cluster.calls import call_on_worker
 from lthdask.cluster.jobs import ask_for_workers, workers_asked_for
+from lthdask.cluster.sick_places import SickPlaces
 from lthdask.cluster.window import FEWEST, Window
-from lthdask.cluster.workers import TOPIC, place_of
+from lthdask.cluster.workers import TOPIC
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Event
 
@@ -88,8 +87,6 @@ class Queue:
 
     client: Client
     watch: Callable[[Event], None] = lambda event: None
-    health: Health = field(default_factory=Health)
-    _nodes: dict[str, str] = field(default_factory=dict)
     _waiting: Window[Task] = field(default_factory=Window)
     _loaders: dict[Hashable, Callable[[], Any]] = field(default_factory=dict)
     _futures: dict[Hashable, Future] = field(default_factory=dict)
@@ -97,6 +94,9 @@ class Queue:
     _counted: float = float("-inf")
     _submitted: int = 0
     _name: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    def __post_init__(self) -> None:
+        self.places = SickPlaces(self.client)
 
     def share(self, name: Hashable, load: Callable[[], Any]) -> None:
         """Share a value; `load` reads it, and reads it again if the workers lose it.
@@ -172,7 +172,7 @@ class Queue:
                         self._forget_what_was_lost(task)
                         self.add(task)
                     else:
-                        task.then(self._noted(task, result))
+                        task.then(self.places.outcome(task.name, _in_our_words(result)))
         finally:
             for _, future in running.values():  # of a run that has failed, or was stopped
                 future.release()
@@ -221,70 +221,13 @@ class Queue:
             key = f"{task.name}-{self._name}-{self._submitted}"
             # As one value, that Dask does not search for collections: a fifth of a submission.
             function = partial(task.function, *task.arguments)
-            with dask.annotate(priority=task.length, **self._preference(task)):
+            with dask.annotate(priority=task.length, **self.places.preference(task.name)):
                 calls.append(call(function, *values, dask_key_name=key))
             # So that the scheduler keeps it until a worker is free (one alone: overrides.ALONE),
             # also where a group is small for the workers. Dask would hand out such a one at
             # once, and a long task would wait behind another.
             calls[-1].dask[key]._data_producer = True
         return zip(sent, self.client.compute(calls), strict=True)
-
-    def _noted(self, task: Task, result: Any) -> Any:
-        """Note where a task has succeeded or failed, and return its outcome."""
-        if isinstance(result, FailedError):
-            outcome, place, self._nodes[place] = result.args
-            workers = self._places().get(place, {})
-            self.health.failed(task.name, place)
-            if place in self.health.left_out:  # in a job that was queued before
-                exclude_node(self.client, self._nodes[place], workers.values())
-        elif isinstance(result, Exception):  # final, or of Dask itself
-            return _problem(result)
-        else:
-            outcome, place = result
-            self.health.succeeded(task.name, place)
-        self._leave_out_sick_places()
-        return outcome
-
-    def died(self, task: str, places: Sequence[str]) -> None:
-        """Note where a task has failed in all, also by the death of its process."""
-        self._places()
-        self.health.died(task, places)
-        self._leave_out_sick_places()
-
-    def forgiven(self, task: str, most: int) -> int:
-        """Return how many failures of a task are not held against it; see :class:`Health`."""
-        return self.health.forgiven(task, most)
-
-    def _places(self) -> dict[str, dict[str, str]]:
-        """Return where workers are now: place → address → name."""
-        found: dict[str, dict[str, str]] = {}
-        for address, worker in self.client.scheduler_info()["workers"].items():
-            found.setdefault(place_of(worker["name"], address), {})[address] = worker["name"]
-        self.health.known.update(found)
-        return found
-
-    def _preference(self, task: Task) -> dict[str, Any]:
-        """Return where a task that has failed is to be tried again, as Dask's annotations."""
-        if not self.health.has_failed(task.name):
-            return {}
-        places = self._places()
-        preferred = self.health.preferred(task.name, places)
-        workers = [address for place in preferred for address in places[place]]
-        return {"workers": workers, "allow_other_workers": True} if workers else {}
-
-    def _leave_out_sick_places(self) -> None:
-        for place in self.health.sick():
-            places = self._places()
-            if places.keys() <= {place, *self.health.left_out}:
-                return  # there is no other one
-            self.health.left_out.add(place)
-            node = self._nodes.get(place, place)
-            log.warning(
-                "%s is left out: different cells failed there in a row, and succeed elsewhere", node
-            )
-            workers = places.get(place, {})
-            if not exclude_node(self.client, node, workers.values()):
-                self.client.retire_workers(list(workers), close_workers=True)
 
     def _forget_what_was_lost(self, task: Task) -> None:
         for name in task.shared:
@@ -297,10 +240,10 @@ def _allow_deaths(number: int, dask_scheduler: Any) -> None:
     dask_scheduler.allowed_failures = number
 
 
-def _problem(raised: Exception) -> Exception:
-    """Return why a task has ended; what Dask itself raised, in our words."""
-    if isinstance(raised, NoWorkerError):
+def _in_our_words(result: Any) -> Any:
+    """Return a result, or why a task has ended: what Dask itself raised says less."""
+    if isinstance(result, NoWorkerError):
         raise NoWorkersError(NO_WORKERS)
-    if isinstance(raised, KilledWorker):
+    if isinstance(result, KilledWorker):
         return ExhaustedError("every worker that began it has died")
-    return raised
+    return result

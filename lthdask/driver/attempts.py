@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lthdask.cluster.queue import Queue
 from lthdask.driver.full_disk import UNUSABLE, is_unusable, raise_if_full
-from lthdask.errors import ExhaustedError, FinalError
+from lthdask.errors import ExhaustedError, FinalError, InputError
+from lthdask.training.loop import Diverged
 from lthdask.worker.work import Work
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Attempts:
 
     def _most(self, name: str) -> int:
         most = self.work.options.max_attempts
-        return most + self.queue.forgiven(name, most)
+        return most + self.queue.places.forgiven(name, most)
 
     def again(self, name: str, outcome: Exception) -> bool:
         """Keep the reason why a run has failed, and return whether to begin it again.
@@ -56,7 +57,7 @@ class Attempts:
         raise_if_full(folder.path, outcome)
         self.keep_reason(name, outcome)
         if isinstance(outcome, ExhaustedError):
-            self.queue.died(name, folder.fruitless(name, self.work.driver))
+            self.queue.places.died(name, folder.fruitless(name, self.work.driver))
             again = self._most(name) > self._allowed[name]
         elif isinstance(outcome, FinalError):
             again = False
@@ -65,6 +66,8 @@ class Attempts:
             attempts = folder.attempts(name)
             begun = sum(attempt.get("driver") == self.work.driver for attempt in attempts)
             again = self._raised[name] - begun < self._most(name)
+        if not again and not isinstance(outcome, InputError | Diverged):
+            again = self.queue.places.leave_out_the_only_one(name)
         reason, folders = self.reasons[name], (folder.path, self.work.data or folder.path)
         if not again and any(is_unusable(Path(place), reason) for place in folders):
             raise reason

@@ -224,8 +224,9 @@ class Sweep:
         if not isinstance(outcome, Exception):
             self.work.folder.remove_traceback(cell)
             if self.work.folder.begun(cell, times=2):
-                *before, here = self.work.folder.fruitless(cell, self.work.driver) or [""]
-                self.queue.died(str(cell), [place for place in before if place != here])
+                *before, here = self.work.folder.fruitless(cell, self.work.driver) or [{}]
+                elsewhere = [at for at in before if at["worker"] != here["worker"]]
+                self.queue.places.died(str(cell), elsewhere)
             self.watch(Event("cell", str(cell), outcome))
             followers = self.chains.after(cell)
             if outcome != "done":

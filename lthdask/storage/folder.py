@@ -210,8 +210,8 @@ class Folder:
         files = self.of_run(name).glob("attempt-*.json")
         return [read_json(file) for file in sorted(files, key=lambda file: (len(file.name), file))]
 
-    def fruitless(self, name: object, driver: str) -> list[str]:
-        """Return the places where a driver's attempts at a run got no further; the newest is last.
+    def fruitless(self, name: object, driver: str) -> list[dict[str, Any]]:
+        """Return a driver's attempts at a run that got no further; the newest is last.
 
         Those that were made beside others are left out: any of them may have ended them all.
         """
@@ -219,7 +219,7 @@ class Folder:
         points = [(attempt["epoch"], attempt["step"]) for attempt in ours]
         reached = [*points[1:], points[-1]] if points else []
         ended = zip(ours, points, reached, strict=True)
-        return [attempt["worker"] for attempt, start, end in ended if end <= start]
+        return [attempt for attempt, start, end in ended if end <= start]
 
     def unfinished(self) -> dict[str, str]:
         """Return the runs that have a saved state: name → its last attempt, in words."""

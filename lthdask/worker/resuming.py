@@ -78,6 +78,7 @@ class ResumableRun:
             "started": self.began,
             "place": self.place,
             "worker": self.here.place,
+            "node": self.here.node,
             "pid": os.getpid(),
             "epoch": self.position[0],
             "step": self.position[1],
