@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lthdask.cluster.queue import Task
+from lthdask.cluster.sick_places import SickPlaces
 from lthdask.cluster.window import Window
 from lthdask.driver.opening import extent_of, open_study
 from lthdask.driver.remaining import remaining
@@ -49,6 +50,7 @@ class Instant:
 
     def __init__(self) -> None:
         self.window = Window[Task]()
+        self.places = SickPlaces(None)  # type: ignore[arg-type]  # nothing fails
 
     def workers(self) -> int:
         """Return how many workers there would be."""

@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from lthdask.cluster.queue import Task
+from lthdask.cluster.sick_places import SickPlaces
 from lthdask.cluster.window import Window
 from lthdask.driver.remaining import Remaining
 from lthdask.driver.sweep import Sweep
@@ -97,6 +98,9 @@ class Simulated:
     by_length: bool = True
     now: float = 0.0
     window: Window[Task] = field(default_factory=Window)
+
+    def __post_init__(self) -> None:
+        self.places = SickPlaces(None)  # type: ignore[arg-type]  # no task fails
 
     def workers(self) -> int:
         """Return how many workers there are, sooner or later."""

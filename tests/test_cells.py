@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lthdask.cluster.sick_places import SickPlaces
 from lthdask.driver.remaining import Remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.errors import ExhaustedError
@@ -152,13 +153,10 @@ class Written:
     """Where a queue stands: it keeps what is added."""
 
     def __init__(self, workers):
-        self.tasks, self.count = [], workers
+        self.tasks, self.count, self.places = [], workers, SickPlaces(None)
 
     def workers(self):
         return self.count
-
-    def forgiven(self, task, most):
-        return 0
 
     def add(self, task):
         self.tasks.append(task)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lthdask.data import digest
 from lthdask.data.batches import ImageFiles, Images
@@ -144,6 +145,8 @@ def test_of_many_large_files_some_are_read_evenly(tmp_path, monkeypatch):
 
 def test_an_image_file_that_cannot_be_read_is_named(folder):
     shutil.copytree(folder / "train/dog", folder / "val/dog")
+    for image in folder.rglob("*.png"):
+        Image.new("L", (2, 2)).save(image)
     (folder / "train/dog/1.png").unlink()
     (folder / "train/dog/1.png").symlink_to("nowhere")
     with pytest.raises(InputError, match=r"cannot read the .*/dog/1.png: No such file"):

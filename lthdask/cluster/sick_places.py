@@ -70,12 +70,11 @@ class SickPlaces:
 
         It is done once, because a task that is broken must not cost node after node.
         """
-        there = self._there()
-        places = self.health.known - self.health.left_out
+        places = set(self.health.failures(task))
         if self._has_given_up_the_only_one or len(places) != 1:
             return False
-        (place,) = places
-        if set(self.health.failures(task)) != places:
+        (place,), there = places, self._there()
+        if self.health.known - self.health.left_out != places:
             return False
         if not exclude_node(self.client, self._node(place), there.get(place, {}).values()):
             return False
