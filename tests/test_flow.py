@@ -268,6 +268,7 @@ def test_a_queue_begins_afresh_whatever_became_of_the_one_before(local_client):
 
 def test_no_task_waits_behind_another_on_a_busy_worker(local_client):
     """Also where there are only few: Dask would give each of the two workers two at once."""
+    local_client.wait_for_workers(2)  # one may be started anew after a task that failed
     places = _places_of_four(local_client)
     running = [key.split("-")[1] for key, place in places.items() if place != "queued"]
     assert sorted(running) == ["7", "9"]

@@ -267,11 +267,12 @@ def test_a_study_with_failed_cells_ends_with_1_and_says_why(command, again, tiny
     out = tmp_path / "run"
     assert again("--study", tiny_file, "--out", out).exit_code == 0
     cube = Cube(out / "results.zarr")
+    head = "Traceback (most recent call last):\n"
     reasons = "OSError: the disk is full", "OSError: the disk is full", "ValueError: [odd]", None
     for cell, reason in zip(cube.cells(), reasons, strict=True):
         cube.mark(cell, Status.FAILED)
         if reason:
-            Folder(out).write_traceback(cell, f"Traceback\n  File 'a.py'\n{reason}\n\n")
+            Folder(out).write_traceback(cell, f"{head}  File 'a.py'\n{reason}\n\n")
     arguments = ["--study", str(tiny_file), "--out", str(out)]
     done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 1
