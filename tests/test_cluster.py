@@ -151,6 +151,9 @@ def test_a_whole_node_is_one_job_whose_cores_and_memory_its_workers_share(tmp_pa
     script = job_script(Settings.read(path), "slurm", threads=8)
     assert "#SBATCH --cpus-per-task=32\n#SBATCH --mem=128G" in script
     assert "--nthreads 1 --memory-limit 32.00GiB --nworkers 4 " in script
+    path.write_text(f"jobqueue: {{slurm: {{cores: 64, {section}}}}}")
+    assert "--nworkers 4 " in (script := job_script(Settings.read(path), "slurm"))
+    assert script.split("--nthreads ")[-1].startswith("1 ")
     path.write_text(f"jobqueue: {{slurm: {{cores: 1, {section}}}}}")
     with pytest.raises(InputError, match="cores is 1, but each of its 4 .* set cores: 4, or leave"):
         job_script(Settings.read(path), "slurm")
@@ -202,7 +205,11 @@ def test_local_workers_are_sampled_rarely(local_client):
 def submitted(tmp_path, monkeypatch):
     """Scripts in the order in which they are submitted, to a Slurm that starts none of them."""
     for name, does in (
-        ("sbatch", f"cat $1 >> {tmp_path}/scripts; echo ------ >> {tmp_path}/scripts; echo job 7"),
+        (
+            "sbatch",
+            f'if [ "$1" = --test-only ]; then test ! -e {tmp_path}/refuses; exit; fi\n'
+            f"cat $1 >> {tmp_path}/scripts; echo ------ >> {tmp_path}/scripts; echo job 7",
+        ),
         ("scancel", f"echo $1 >> {tmp_path}/cancelled"),
     ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
@@ -258,6 +265,10 @@ def test_a_queue_replaces_the_only_node_there_is_but_once(tmp_path, submitted):
         places = SickPlaces(client)
         for _ in range(3):
             assert places.outcome("dense-r0", FailedError(problem, "10.0.0.7", "node7")) is problem
+        (tmp_path / "refuses").touch()  # Slurm has no other node
+        assert not places.leave_out_the_only_one("dense-r0")
+        assert "--exclude" not in cluster.job_script()
+        (tmp_path / "refuses").unlink()
         assert places.leave_out_the_only_one("dense-r0")
         assert places.forgiven("dense-r0", most=3) == 3
         (tmp_path / "scripts").touch()

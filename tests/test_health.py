@@ -1,7 +1,10 @@
 """What is decided of a task that fails, and of the place where it did, as tables."""
 
+import threading
+
 import pytest
 
+from lthdask.cluster.calls import _as_it_travels
 from lthdask.cluster.health import Health
 
 
@@ -86,3 +89,18 @@ def test_a_death_counts_as_a_failure_and_what_raised_counts_once():
     health = noted("a@A")
     health.died("a", ["A", "A", "B"])
     assert sorted(health.failures("a")) == ["A", "A", "B"]
+
+
+def test_what_pickle_cannot_send_travels_as_text_so_that_its_place_arrives():
+    plain, odd = ValueError("odd"), RuntimeError("locked")
+    odd.lock = threading.Lock()
+    assert _as_it_travels(plain) is plain
+    assert repr(_as_it_travels(odd)) == "RuntimeError(\"RuntimeError('locked')\")"
+
+
+def test_failures_at_places_that_are_left_out_are_forgiven_but_not_for_ever():
+    health = Health()
+    for _ in range(50):
+        health.failed("a", "A")
+    health.left_out.add("A")
+    assert health.forgiven("a", most=3) == 9

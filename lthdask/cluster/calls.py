@@ -1,5 +1,6 @@
 """A call of a task on a worker: what became of it, and where."""
 
+import pickle
 from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any
@@ -35,7 +36,18 @@ def call_on_worker(function: Callable[..., Any], *shared: Any) -> tuple[Any, str
         return outcome, here.place
     if not all(isinstance(problem, FinalError | InputError) for problem in problems):
         start_anew(worker, worker.get_current_task())
+    travels = [_as_it_travels(one) for one in several]
+    outcome = travels if isinstance(outcome, list) else travels[0]
     raise FailedError(outcome, here.place, here.node) from problems[0]
+
+
+def _as_it_travels(outcome: Any) -> Any:
+    """Return an outcome, or its text where pickle cannot send it: the place must arrive."""
+    try:
+        pickle.loads(pickle.dumps(outcome))
+    except Exception:
+        return RuntimeError(repr(outcome))
+    return outcome
 
 
 class FailedError(Exception):

@@ -1,6 +1,7 @@
 """Excluding a node of Slurm on which cells fail: its workers end, and no more start there."""
 
 import re
+import subprocess
 from collections.abc import Collection
 from typing import Any
 
@@ -28,8 +29,18 @@ def exclude_node(client: Client, node: str, workers: Collection[str]) -> bool:
     if given is None:
         given = dask.config.get("jobqueue.slurm.job-extra-directives")
     options["job_extra_directives"] = excluding(given, node)  # of jobs to come
+    if not _would_be_taken(cluster):
+        options["job_extra_directives"] = given
+        return False
     cluster.sync(cluster.scale_down, jobs)
     return True
+
+
+def _would_be_taken(cluster: Any) -> bool:
+    """Return whether Slurm has a node left for the jobs to come; none would ever start there."""
+    with cluster._dummy_job.job_file() as script:
+        asked = ["sbatch", "--test-only", script]
+        return subprocess.run(asked, capture_output=True).returncode == 0
 
 
 def excluding(directives: list[str], node: str) -> list[str]:
@@ -51,7 +62,7 @@ def excluding(directives: list[str], node: str) -> list[str]:
 def _end_steps(cluster: Any, steps: set[str]) -> bool:
     """End steps for good, but not the last: the others are replaced on their own nodes."""
     left = {name: spec for name, spec in cluster.worker_spec.items() if name not in steps}
-    if not left:
+    if not left or len(left) == len(cluster.worker_spec):
         return False
     cluster.worker_spec = left
     workers = len(left) * cluster.workers_of_a_job

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 IN_A_ROW = 3
 """Different tasks that fail in a row at a place that is sick."""
+OF_LEFT_OUT = 3
+"""How many times as often as elsewhere a task may fail at places that are left out: a queue may
+give them again and again, and no other."""
 
 
 @dataclass
@@ -64,7 +67,8 @@ class Health:
         """
         every, counted = self._failures.get(task, []), self.failures(task)
         alone = len(set(counted)) == 1 and not self.known <= {*counted, *self.left_out}
-        return len(every) - len(counted) + (min(len(counted), most) if alone else 0)
+        elsewhere = min(len(every) - len(counted), OF_LEFT_OUT * most)
+        return elsewhere + (min(len(counted), most) if alone else 0)
 
     def preferred(self, task: str, there: Collection[str]) -> set[str]:
         """Return those of the places that are best for a task that has failed before."""

@@ -126,6 +126,8 @@ class _Step(Job):  # type: ignore[misc]
         super().__init__(scheduler, name, **given)
         self.job_header, self.job, self.nodes = "", job, nodes
         self.process: Any = None
+        self.watched: Any = None
+        self.output: Any = None
 
     async def start(self) -> None:
         node = self.nodes[int(self.name.rpartition("-")[2]) % len(self.nodes)]
@@ -156,7 +158,7 @@ class _Step(Job):  # type: ignore[misc]
 
     def why_it_ended(self) -> str:
         """Return the last line of a step that has ended, and nothing before."""
-        if self.process.returncode is None:
+        if self.process is None or self.process.returncode is None or self.output.closed:
             return ""
         lines = self._said().strip().splitlines()
         return lines[-1] if lines else f"exit code {self.process.returncode}"
@@ -166,6 +168,9 @@ class _Step(Job):  # type: ignore[misc]
         return str(self.output.read(), errors="replace")
 
     async def close(self) -> None:
+        if self.process is None:  # it could not be started
+            self.status = Status.closed
+            return
         self.watched.cancel()
         found = STEP.findall(self._said())
         if self.process.returncode is None and found:

@@ -225,6 +225,8 @@ def _jobqueue() -> Any:
 def _worker_arguments(given: list[str], lifetime: tuple[float, float] | None) -> list[str]:
     """Return the worker's arguments, with those that make it leave before its job is killed."""
     arguments = [*given, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    if "--nthreads" not in given:
+        arguments += ["--nthreads", "1"]  # two cells never share a GPU, whatever `cores` says
     if "--memory-limit" not in given:
         arguments += ["--memory-limit", "0"]  # the queue fences memory already
     if lifetime and "--lifetime" not in given:

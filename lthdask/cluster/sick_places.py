@@ -33,10 +33,9 @@ class SickPlaces:
         """Note where a task has succeeded or failed, and return its outcome."""
         if isinstance(result, FailedError):
             outcome, place, self._nodes[place] = result.args
-            there = self._there()
             self.health.failed(task, place)
-            if place in self.health.left_out:  # in a job that was queued before
-                exclude_node(self.client, self._nodes[place], there.get(place, {}).values())
+            if place in self.health.left_out:  # by a job that was queued before, or a new process
+                self._end(place)
         elif isinstance(result, Exception):  # final, or of Dask itself
             return result
         else:
@@ -83,14 +82,19 @@ class SickPlaces:
         return True
 
     def _leave_out_sick(self) -> None:
+        if self.client.cluster is None:
+            return  # workers of somebody else, who may need them; what failed is tried elsewhere
         for place in self.health.sick():
-            there = self._there()
-            if there.keys() <= {place, *self.health.left_out}:
+            if self._there().keys() <= {place, *self.health.left_out}:
                 return  # there is no other one
-            self._note(place, "different cells failed there in a row, and succeed elsewhere")
-            workers = there.get(place, {})
-            if not exclude_node(self.client, self._node(place), workers.values()):
-                self.client.retire_workers(list(workers), close_workers=True)
+            self._note(place, "different runs failed there in a row, and one succeeded elsewhere")
+            self._end(place)
+
+    def _end(self, place: str) -> None:
+        """End the workers at a place."""
+        workers = self._there().get(place, {})
+        if not exclude_node(self.client, self._node(place), workers.values()):
+            self.client.retire_workers(list(workers), close_workers=True)
 
     def _note(self, place: str, why: str) -> None:
         self.health.left_out.add(place)

@@ -63,9 +63,9 @@ def _step_cluster(settings: Settings, here: Allocation, each: int, say: Say) -> 
 def _wait_for_a_worker(client: Client, patience: float) -> None:
     began = time.monotonic()
     while not client.nthreads():
-        for step in list(client.cluster.workers.values()):
-            if reason := step.why_it_ended():
-                raise InputError(f"srun has ended before a worker was there: {reason}")
+        reasons = [step.why_it_ended() for step in list(client.cluster.workers.values())]
+        if reasons and all(reasons):
+            raise InputError(f"srun has ended before a worker was there: {reasons[0]}")
         if time.monotonic() - began > patience:
             raise InputError(f"srun has started no worker within {patience:.0f} s")
         time.sleep(0.2)

@@ -5,7 +5,6 @@ images, the same for every seed and replicate, so that accuracies of all runs ar
 on the same images.
 """
 
-import errno
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +67,8 @@ class DataSource:
             raise ValueError("resized_crop is for folders of images; use crop for this data set")
 
 
+OF_FILES = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
+"""What is wrong with a file, or its place. Anything else is wrong with the process or the disk."""
 Reading = tuple[Split, Split, int]
 """All training images and the test images, as they lie on disk, and the number of classes."""
 
@@ -111,7 +112,7 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
     }
     try:  # before they are resized: one machine may round otherwise than another
         digests = {name: split.digest() for name, split in splits.items()}
-    except OSError as error:
+    except OF_FILES as error:
         raise InputError(f"cannot read the data file {error.filename}: {error.strerror}") from None
     train, validation, test = (_resized(split, source.image_size) for split in splits.values())
     mean, std = _statistics(train)
@@ -173,10 +174,8 @@ def _torchvision(name: str, classes: int, by_split: bool) -> Callable[..., Readi
             split = {"split": "train" if train else "test"} if by_split else {"train": train}
             try:
                 found = getattr(torchvision.datasets, name)(folder, download=download, **split)
-            except (
-                Exception
-            ) as error:  # torchvision asserts, unpickles and unzips, so any error can come of it
-                if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            except Exception as error:  # torchvision asserts, unpickles and unzips
+                if getattr(error, "errno", None) and not isinstance(error, OF_FILES):
                     raise  # which is no fault of the files
                 if file := _file_of(error, folder):
                     raise InputError(
@@ -211,7 +210,7 @@ def _file_of(error: Exception, folder: Path) -> Path | None:
         return None
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         for value in frame.f_locals.values():
-            if isinstance(value, str) and value.startswith(str(folder)) and Path(value).is_file():
+            if isinstance(value, str) and value.startswith(f"{folder}/") and Path(value).is_file():
                 return Path(value)
     return None
 
@@ -228,7 +227,7 @@ def _folder(source: DataSource, folder: Path, download: bool) -> Reading:
     for part in ("train", "val"):
         try:
             found = torchvision.datasets.ImageFolder(folder / part)
-        except (FileNotFoundError, OSError) as error:
+        except OF_FILES as error:
             raise InputError(
                 f"{folder} is not laid out as train/CLASS/* and val/CLASS/*: "
                 f"{_first_sentence(error)}"

@@ -66,9 +66,9 @@ class Attempts:
             attempts = folder.attempts(name)
             begun = sum(attempt.get("driver") == self.work.driver for attempt in attempts)
             again = self._raised[name] - begun < self._most(name)
-        if not again and not isinstance(outcome, InputError | Diverged):
-            again = self.queue.places.leave_out_the_only_one(name)
         reason, folders = self.reasons[name], (folder.path, self.work.data or folder.path)
+        if not again and not isinstance(reason, InputError | Diverged):
+            again = self.queue.places.leave_out_the_only_one(name)
         if not again and any(is_unusable(Path(place), reason) for place in folders):
             raise reason
         return again

@@ -23,6 +23,8 @@ from lthdask.worker.tasks import Surroundings, look_around
 from lthdask.worker.work import Work
 
 PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr", "pillow")
+KNOWN = InputError, ExhaustedError
+"""What a worker raises that another would raise, too."""
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +40,19 @@ def surroundings(queue: Queue, work: Work) -> Surroundings:
     """
     found = list[Any]()
     with work.folder.probe() as probe, queue.allowing(work.options.max_attempts):
-        queue.add(Task("look-around", look_around, (work, probe), then=found.append))
-        queue.run()
-    if isinstance(found[0], ExhaustedError):
+        for _ in range(work.options.max_attempts):  # the first worker may be sick
+            queue.add(Task("look-around", look_around, (work, probe), then=found.append))
+            queue.run()
+            if not isinstance(found[-1], Exception) or isinstance(found[-1], KNOWN):
+                break
+    if isinstance(found[-1], ExhaustedError):
         raise InputError(
             "worker after worker died as it looked around, for example because memory is short; "
             "choose fewer `workers`, or give them more memory"
         )
-    if isinstance(found[0], Exception):
-        raise found[0]
-    around: Surroundings = found[0]
+    if isinstance(found[-1], Exception):
+        raise found[-1]
+    around: Surroundings = found[-1]
     return around
 
 

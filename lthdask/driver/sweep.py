@@ -175,8 +175,10 @@ class Sweep:
 
     def first_of(self, replicate: int) -> list[Cell]:
         """Return those of them that wait for no other cell."""
-        there, study = {*self.cells, *self.remaining.lost.values()}, self.work.study
-        return [c for c in self.cells_of(replicate) if study.waits_for(c) not in there]
+        lost, study = self.remaining.lost, self.work.study
+        there = {*self.cells, *lost.values()}
+        cells = [cell for cell in self.cells_of(replicate) if cell not in lost]
+        return [cell for cell in cells if study.waits_for(cell) not in there]
 
     def _dense_run_landed(self, replicate: int, outcome: Any) -> None:
         _raise_other_data([outcome])
