@@ -6,6 +6,7 @@ On a real LocalCluster with two worker processes, and real Zarr on disk.
 import dataclasses
 import itertools
 import json
+import os
 import shutil
 import time
 import warnings
@@ -266,6 +267,23 @@ def test_a_queue_begins_afresh_whatever_became_of_the_one_before(local_client):
     assert held
 
 
+def test_a_task_that_failed_is_tried_again_once_its_only_worker_is_replaced(tmp_path):
+    """Dask would keep it for the process that is gone."""
+    pids = []
+
+    def again(outcome):
+        pids.append(outcome)
+        if isinstance(outcome, Exception):
+            queue.add(task)
+
+    with open_client(1, deployment="local", say=lambda line: None) as client:
+        queue, task = Queue(client), Task("task", _fail_once, (tmp_path / "failed",), then=again)
+        queue.add(task)
+        queue.run()
+    assert str(pids[0]) == (tmp_path / "failed").read_text()
+    assert pids[1] != int(str(pids[0]))
+
+
 def test_no_task_waits_behind_another_on_a_busy_worker(local_client):
     """Also where there are only few: Dask would give each of the two workers two at once."""
     local_client.wait_for_workers(2)  # one may be started anew after a task that failed
@@ -313,6 +331,13 @@ def _places(keys, dask_scheduler):
         key: task.processing_on.address if task.processing_on else task.state
         for key, task in tasks.items()
     }
+
+
+def _fail_once(marker, here):
+    if marker.exists():
+        return os.getpid()
+    marker.write_text(str(os.getpid()))
+    raise RuntimeError(os.getpid())
 
 
 def _pass(length, here):

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distributed import Client
+from distributed import Client, SchedulerPlugin
 
 from lthdask.cluster.calls import FailedError
 from lthdask.cluster.excluding import exclude_node
@@ -12,6 +12,21 @@ from lthdask.cluster.health import Health
 from lthdask.cluster.workers import place_of
 
 log = logging.getLogger(__name__)
+
+
+class Loosen(SchedulerPlugin):  # type: ignore[misc]
+    """Have a task that was to be tried elsewhere take any worker, once there was none at all.
+
+    Dask itself would keep it for workers that are gone, whatever `allow_other_workers` says.
+    """
+
+    name = "lthdask-loosen"
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        """Look at what waits for a worker; Dask calls this before it gives the new one work."""
+        for task in scheduler.unrunnable:
+            if task.loose_restrictions:
+                task.worker_restrictions = None
 
 
 class SickPlaces:
@@ -27,7 +42,7 @@ class SickPlaces:
     def __init__(self, client: Client) -> None:
         self.client, self.health = client, Health()
         self._nodes: dict[str, str] = {}
-        self._has_given_up_the_only_one = False
+        self._has_given_up_the_only_one = self._loosened = False
 
     def outcome(self, task: str, result: Any) -> Any:
         """Note where a task has succeeded or failed, and return its outcome."""
@@ -59,6 +74,9 @@ class SickPlaces:
         """Return where a task that has failed is to be tried again, as Dask's annotations."""
         if not self.health.has_failed(task):
             return {}
+        if not self._loosened:
+            self.client.register_plugin(Loosen())
+            self._loosened = True
         there = self._there()
         preferred = self.health.preferred(task, there)
         workers = [address for place in preferred for address in there[place]]
