@@ -13,6 +13,7 @@ from lthdask.commands.plan import print_plan
 from lthdask.commands.shared import exit_with, say
 from lthdask.commands.status import print_outcome, print_status
 from lthdask.commands.training import import_ahead, train
+from lthdask.errors import InputError
 from lthdask.options import Options
 
 # Everything else is imported when it is needed: --help must not wait for torch.
@@ -86,6 +87,8 @@ def _print_job_script(where: Where) -> int:
 
     settings = Settings.read(where.cluster)
     queue = where.deploy or settings.deployment
+    if queue == "srun":
+        raise InputError("`deployment` is srun, which queues no job; choose slurm to see its script")
     click.echo(job_script(settings, queue if queue in QUEUES else "slurm"))
     return 0
 
