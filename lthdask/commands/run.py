@@ -88,7 +88,7 @@ def _print_job_script(where: Where) -> int:
     settings = Settings.read(where.cluster)
     queue = where.deploy or settings.deployment
     if queue == "srun":
-        raise InputError("`deployment` is srun, which queues no job; choose slurm to see its script")
+        raise InputError("`deployment` is srun, which queues no job; choose slurm to see one")
     click.echo(job_script(settings, queue if queue in QUEUES else "slurm"))
     return 0
 
