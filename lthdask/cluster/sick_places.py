@@ -21,6 +21,7 @@ class Loosen(SchedulerPlugin):  # type: ignore[misc]
     """
 
     name = "lthdask-loosen"
+    idempotent = True
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
         """Look at what waits for a worker; Dask calls this before it gives the new one work."""
