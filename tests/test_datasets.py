@@ -21,7 +21,7 @@ import torchvision.datasets as published
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 
-from lthdask.data.batches import ImageFiles
+from lthdask.data.image_files import ImageFiles
 from lthdask.data.readers import DataSource, load
 from lthdask.errors import InputError
 

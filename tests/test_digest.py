@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from lthdask.data import digest
-from lthdask.data.batches import ImageFiles, Images
+from lthdask.data.batches import Images
 from lthdask.data.digest import DataDigest, SplitDigest, of_files
+from lthdask.data.image_files import ImageFiles
 from lthdask.data.readers import DataSource, load
 from lthdask.errors import InputError, OtherData
 from lthdask.flow import run

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lthdask.data.batches import Data, ImageFiles, Images, Split
+from lthdask.data.batches import Data, Images, Split
 from lthdask.data.digest import DataDigest
+from lthdask.data.image_files import ImageFiles
 from lthdask.errors import InputError, one_of
 from lthdask.streams import Purpose, permutation, stream
 
