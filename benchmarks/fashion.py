@@ -82,19 +82,20 @@ def keep(folder: Path, target: Path) -> None:
     print(f"kept in {target}: {', '.join(path.name for path in there)}")
 
 
-def show(folder: Path, margin: float) -> None:
+def show(folder: Path) -> None:
     """Print the maps of what is done."""
     from rich.console import Console
 
     from lthdask import open_results
+    from lthdask.report.accuracy_map import print_table
     from lthdask.report.summary import counts, sentences
-    from lthdask.report.tables import print_table, tables
+    from lthdask.report.tables import tables
 
-    results = open_results(folder).load()
+    results = open_results(folder, "layers")
     console = Console(highlight=False)
-    for table in tables(results, margin):
+    for table in tables(results):
         print_table(console, table)
-    for sentence in sentences(results, margin):
+    for sentence in sentences(results):
         print(sentence)
     print(", ".join(f"{number} {status}" for status, number in counts(results).items()))
 
@@ -180,7 +181,7 @@ def main() -> int:
             took = time.perf_counter() - began
             # Also if something raised: what is done may tell why, and would be gone.
             if (folder / "results.zarr").exists():
-                show(folder, study.matching_margin)
+                show(folder)
                 if given.keep:
                     keep(folder, given.keep)
         print(f"{'whole' if whole_grid else 'stopped'} after {took:.0f} s with the workers")

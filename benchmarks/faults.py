@@ -25,8 +25,8 @@ import psutil
 from lthdask.grid import Cell
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import read_results
-from lthdask.storage.schema import Status
+from lthdask.storage.results import open_results
+from lthdask.storage.schema import GROUPS, Status
 from lthdask.study import Study
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "run.py"
@@ -132,7 +132,8 @@ class Soak:
         """Let the study end undisturbed, and count what each fault has cost."""
         while self.driver is None or self.driver.wait() != 0:
             self.driver = self.start()
-        ended = read_results(self.folder.path).ended
+        ended = open_results(self.folder.path, "records").ended
+        ended = (ended - np.datetime64(0, "s")) / np.timedelta64(1, "s")
         for fault, name, attempt, at in self.hit:
             attempts = self.folder.attempts(name)
             later = attempts[attempts.index(attempt) + 1 :]
@@ -170,13 +171,9 @@ def main() -> None:
         before = len(soak.now_done())
         soak.finish()
         assert soak.start("whole").wait() == 0
-        mine, whole = (read_results(Path(home) / name) for name in ("run", "whole"))
-        same = all(
-            np.array_equal(mine[name].values, whole[name].values, equal_nan=True)
-            for name in mine
-            if mine[name].dtype.kind == "f"
-            and name not in ("seconds", "attempts", "started", "ended")
-        )
+        results = [group for group in GROUPS if group != "records"]
+        mine, whole = (open_results(Path(home) / name, *results) for name in ("run", "whole"))
+        same = mine.equals(whole)
     injected = sum(fault.times for fault in faults)
     print(
         f"{injected} faults on {cells} cells ({before} done by the last fault) in "

@@ -12,19 +12,47 @@ if TYPE_CHECKING:
     from lthdask.errors import InputError as InputError
     from lthdask.flow import run as run
     from lthdask.options import Options as Options
-    from lthdask.storage.results import open_results as open_results
+    from lthdask.report.controls import controls as controls
+    from lthdask.report.early_stop import early_stop as early_stop
+    from lthdask.report.paired import difference_to_dense as difference_to_dense
+    from lthdask.report.selection import select as select
+    from lthdask.report.verdict import frontier as frontier
+    from lthdask.report.verdict import verdicts as verdicts
+    from lthdask.results import follow as follow
+    from lthdask.results import open_results as open_results
     from lthdask.study import Study as Study
 
 _HOME = {
     "InputError": "errors",
     "Options": "options",
     "Study": "study",
+    "controls": "report.controls",
+    "difference_to_dense": "report.paired",
+    "early_stop": "report.early_stop",
+    "follow": "results",
+    "frontier": "report.verdict",
     "open_client": "cluster.client",
-    "open_results": "storage.results",
+    "open_results": "results",
     "run": "flow",
+    "select": "report.selection",
+    "verdicts": "report.verdict",
 }
 
-__all__ = ["InputError", "Options", "Study", "open_client", "open_results", "run"]
+__all__ = [
+    "InputError",
+    "Options",
+    "Study",
+    "controls",
+    "difference_to_dense",
+    "early_stop",
+    "follow",
+    "frontier",
+    "open_client",
+    "open_results",
+    "run",
+    "select",
+    "verdicts",
+]
 
 
 def __getattr__(name: str) -> Any:

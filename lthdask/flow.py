@@ -20,7 +20,7 @@ from lthdask.driver.remaining import remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.events import Event
 from lthdask.options import Options
-from lthdask.storage.results import open_results
+from lthdask.results import open_results
 from lthdask.study import Study
 from lthdask.worker.work import Work
 

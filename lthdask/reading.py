@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
@@ -122,3 +124,34 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def shown(value: Any) -> str:
     """Return a value as it is written in YAML, on one line."""
     return "none" if value is None else json.dumps(value)
+
+
+def studies() -> list[str]:
+    """Return the names of the studies that are shipped with the package."""
+    folder = resources.files("lthdask") / "studies"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
+
+
+def study_text(which: str | Path) -> str:
+    """Return the text of a study: of a shipped one, or of a file.
+
+    Raises
+    ------
+    InputError
+        If there is no such study, or the file cannot be read.
+    """
+    path = Path(which)
+    if str(which) in studies():
+        return (resources.files("lthdask") / "studies" / f"{which}.yaml").read_text()
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        try:
+            return path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise InputError(f"cannot read the study file {path}: {reason}") from None
+    close = get_close_matches(str(which), studies(), 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise InputError(
+        f"unknown study {str(which)!r}; {hint}known: {', '.join(studies())}, "
+        f"or the path of a YAML file"
+    )

@@ -8,8 +8,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from lthdask.errors import InputError, listed
 from lthdask.grid import ARMS, Cell, Grid
 from lthdask.networks.build import Network, on_meta
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
-from lthdask.reading import explained, flattened, nearest, shown, value_of, yaml_mapping
+from lthdask.reading import explained, flattened, nearest, shown, study_text, value_of, yaml_mapping
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
@@ -173,31 +171,14 @@ class Study:
         Parameters
         ----------
         which : str or Path
-            A name from :func:`names`, or the path of a YAML file.
+            A name from :func:`lthdask.reading.studies`, or the path of a YAML file.
 
         Raises
         ------
         InputError
             If there is no such study, or something in it is wrong.
         """
-        path = Path(which)
-        shipped = resources.files("lthdask") / "studies" / f"{which}.yaml"
-        if str(which) in names():
-            text = shipped.read_text()
-        elif path.suffix in (".yaml", ".yml") or path.is_file():
-            try:
-                text = path.read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "it is not text"
-                raise InputError(f"cannot read the study file {path}: {reason}") from None
-        else:
-            close = get_close_matches(str(which), names(), 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise InputError(
-                f"unknown study {str(which)!r}; {hint}known: {', '.join(names())}, "
-                f"or the path of a YAML file"
-            )
-        return cls.parse(text, str(which))
+        return cls.parse(study_text(which), str(which))
 
     @classmethod
     def parse(cls, text: str, source: str = "study") -> "Study":
@@ -294,9 +275,3 @@ def _with_rounds(values: Mapping[str, Any]) -> Mapping[str, Any]:
             f"({listed(rounds)}); leave them out"
         )
     return {**values, "grid": grid}
-
-
-def names() -> list[str]:
-    """Return the names of the studies that are shipped with the package."""
-    folder = resources.files("lthdask") / "studies"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")

@@ -15,12 +15,15 @@ if not torch.cuda.is_available():
 
 from hypothesis import settings
 
+import lthdask
 from lthdask.data.batches import Data, Images
 from lthdask.lottery import runs
 from lthdask.lottery.experiment import Experiment
 from lthdask.networks.build import Network
 from lthdask.pruning.rule import Pruning
 from lthdask.storage.manifest import Manifest
+from lthdask.storage.results import open_results
+from lthdask.storage.schema import GROUPS
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
@@ -75,6 +78,22 @@ def dense_run():
     experiment = small_experiment("mobilenet_v2")
     checkpoints, metrics = zip(*runs.train_dense(experiment, replicate=0), strict=True)
     return experiment, checkpoints, metrics
+
+
+def everything(folder):
+    """Return the results of a study with all groups of variables."""
+    return open_results(folder, *GROUPS)
+
+
+def ran(study, client, folder, **more):
+    """Run a study, and return its results with all groups of variables."""
+    lthdask.run(study, client, folder, **more)
+    return everything(folder)
+
+
+def percent(share: float) -> float:
+    """Return a share as results show it."""
+    return round(100 * share, 10)
 
 
 def equal(a, b) -> bool:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from lthdask.cluster.allocation import Allocation
-from lthdask.storage.results import open_results
+from tests.conftest import everything
 from tests.test_slurm import STUDY, assert_equal, cluster_file, pytestmark, undisturbed, until
 
 __all__ = ["cluster_file", "pytestmark", "undisturbed"]
@@ -90,7 +90,7 @@ def test_a_batch_script_trains_a_study_to_its_end_though_a_worker_is_killed(
     assert "Restarting worker" in log.read_text()
     assert log.read_text().count("Start worker at:      tls://") == 3
     assert "Killed" not in log.read_text()  # all others left in order
-    results = open_results(tmp_path / "run").load()
+    results = everything(tmp_path / "run")
     assert len({str(place) for place in results.place.values.ravel()}) == 1  # nothing was queued
     assert_equal(results, undisturbed)
 

@@ -15,12 +15,12 @@ from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import open_results
 from lthdask.storage.schema import Status
 from lthdask.worker.cells import train_cells
 from lthdask.worker.resuming import ResumableRun
 from lthdask.worker.tasks import train_dense
 from lthdask.worker.work import Work
+from tests.conftest import everything
 from tests.test_flow import RESULTS
 from tests.test_tasks import STUDY, dense, fresh, here
 
@@ -40,11 +40,11 @@ def beside(tmp_path_factory):
     """Two cells that were trained side by side."""
     work, needed = trained(tmp_path_factory.mktemp("beside") / "run")
     assert train_cells(work, COHORT, here(), *needed) == ["done", "done"]
-    return open_results(work.folder.path).load()
+    return everything(work.folder.path)
 
 
 def assert_equal(work, expected, cells=COHORT):
-    results = open_results(work.folder.path).load()
+    results = everything(work.folder.path)
     for name in RESULTS:
         for cell in cells if "threshold" in results[name].dims else [None]:
             at = vars(cell) if cell else {}
@@ -56,7 +56,7 @@ def test_cells_side_by_side_end_as_each_alone_within_rounding(tmp_path, beside):
     work, needed = trained(tmp_path / "run")
     for cell in COHORT:
         assert train_cells(work, [cell], here(), *needed) == ["done"]
-    alone = open_results(work.folder.path).load()
+    alone = everything(work.folder.path)
     for name in RESULTS:
         np.testing.assert_allclose(beside[name].values, alone[name].values, rtol=1e-3, atol=1e-3)
     assert_equal(work, beside.assign(test_loss=alone.test_loss), cells=[])  # the dense run
@@ -102,9 +102,9 @@ def test_a_cell_that_diverges_disturbs_no_other(tmp_path, beside, monkeypatch):
     monkeypatch.setattr(drawing, "draw", poisoned)
     assert train_cells(work, COHORT, here(), *needed) == ["done", "diverged"]
     assert_equal(work, beside, COHORT[:1])
-    results = open_results(work.folder.path).load()
+    results = everything(work.folder.path)
     assert int(results.epochs_trained.sel(vars(COHORT[1]))) == 0
-    density = float(results.density.sel(vars(COHORT[1])))
+    density = float(results.counted_density.sel(vars(COHORT[1])))
     assert density == pytest.approx(1 - COHORT[1].threshold, abs=1e-3)
 
 

@@ -17,9 +17,8 @@ from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import open_results, read_results
 from lthdask.storage.schema import ARRAYS, METRICS, Status
-from tests.conftest import change_manifest
+from tests.conftest import change_manifest, everything, ran
 from tests.test_flow import RESULTS, TINY, attempts
 from tests.test_storage import CHECKPOINT
 
@@ -72,7 +71,7 @@ def whole(local_client, tmp_path_factory):
     """A study that grew until its axes are not in order, with the state of a run left behind."""
     folder = tmp_path_factory.mktemp("whole") / "tiny"
     run(TINY, local_client, folder)
-    results = run(STUDY, local_client, folder).load()
+    results = ran(STUDY, local_client, folder)
     checkpoints.State(folder / "cells" / "ticket-r0-t0.9-k2").save(CHECKPOINT, {})
     return results, folder
 
@@ -122,7 +121,7 @@ def test_damage_is_named_and_just_that_is_marked_to_be_trained_again(folder, fil
     pending = [c for c, s in Cube(folder / CUBE).cells().items() if s is Status.PENDING]
     assert pending == ([CELL] if cell else [])
     assert list(Folder(folder).manifest().checkpoints) == ([] if dense else [0])
-    read_results(folder)  # is no error
+    everything(folder)  # is no error
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file != "manifest.json"])
@@ -132,7 +131,7 @@ def test_repaired_and_run_again_results_are_as_before_bit_for_bit(
     _, cell, dense = FILES[file]
     damage(folder / file, "flipped")
     repair(folder)
-    assert_as_before(run(STUDY, local_client, folder).load(), whole)
+    assert_as_before(ran(STUDY, local_client, folder), whole)
     assert len(attempts(folder)) == len(attempts(whole[1])) + cell
     assert len([*folder.glob("cells/dense-r0/attempt-*")]) == 1 + dense
     assert (folder / CHECKED).read_bytes() == (whole[1] / CHECKED).read_bytes()
@@ -147,7 +146,7 @@ def test_much_damage_at_once_is_repaired(whole, folder, local_client, how):
     assert {d.what for d in check(folder)} <= {FILES[file][0] for file in files}
     repair(folder)
     assert check(folder) == []
-    assert_as_before(run(STUDY, local_client, folder).load(), whole)
+    assert_as_before(ran(STUDY, local_client, folder), whole)
     assert check(folder) == []
 
 
@@ -155,7 +154,7 @@ def test_a_cube_that_is_gone_is_made_again(whole, folder, local_client):
     shutil.rmtree(folder / CUBE)
     assert all(damage.mend for damage in repair(folder))
     assert check(folder) == []
-    assert_as_before(run(STUDY, local_client, folder).load(), whole)
+    assert_as_before(ran(STUDY, local_client, folder), whole)
 
 
 def test_a_study_is_beyond_repair_where_its_copy_is_damaged_too(folder):
@@ -170,7 +169,7 @@ def test_where_and_when_of_a_cell_are_read_from_its_attempts(whole, folder):
     for file in (f"record/{CHUNK}/0", f"place/{CHUNK}"):
         damage(folder / CUBE / file, "flipped")
     repair(folder)
-    cell = open_results(folder).sel(arm="ticket", replicate=0, threshold=0.95, rewind_epoch=0)
+    cell = everything(folder).sel(arm="ticket", replicate=0, threshold=0.95, rewind_epoch=0)
     before = whole[0].sel(arm="ticket", replicate=0, threshold=0.95, rewind_epoch=0)
     for name in ("status", "place", "attempts", "started", "test_loss"):
         assert cell[name] == before[name], name
@@ -179,7 +178,7 @@ def test_where_and_when_of_a_cell_are_read_from_its_attempts(whole, folder):
 
 def test_an_unknown_status_is_damage_and_no_traceback(folder):
     zarr.open_array(folder / CUBE / "status")[0, 0, 1, 0] = 77
-    for read in (lambda: Cube(folder / CUBE).cells(), lambda: read_results(folder)):
+    for read in (lambda: Cube(folder / CUBE).cells(), lambda: everything(folder)):
         with pytest.raises(InputError, match=r"77 is .*lthdask check"):
             read()
     (found,) = repair(folder)
@@ -270,7 +269,7 @@ def test_where_a_part_of_the_results_was_deleted_the_same_command_goes_on_or_nam
     folder, local_client, tmp_path
 ):
     """With what the check marks, it ends as before."""
-    whole, named = read_results(folder), {}
+    whole, named = everything(folder), {}
     for part in sorted(file.name for file in (folder / CUBE).iterdir()):
         out = shutil.copytree(folder, tmp_path / f"without-{part}")
         gone = out / CUBE / part
@@ -281,7 +280,7 @@ def test_where_a_part_of_the_results_was_deleted_the_same_command_goes_on_or_nam
             named[part] = f"lthdask check {out} --repair" in str(error)
             repair(out)
             run(STUDY, local_client, out)
-        again = read_results(out)
+        again = everything(out)
         for name in RESULTS:
             np.testing.assert_array_equal(again[name].values, whole[name].values, err_msg=part)
         assert check(out) == []
@@ -301,11 +300,14 @@ def test_axes_that_are_missing_are_mended_by_the_manifest_and_that_is_said(folde
     assert check(folder) == []
 
 
-@pytest.mark.parametrize("file", [f"metrics/{CHUNK}/0", "dense_curves/c/0/0/0"])
-def test_a_damaged_value_is_one_sentence_that_names_the_check(folder, file):
+@pytest.mark.parametrize(
+    ("file", "plan"), [(f"metrics/{CHUNK}/0", ["--dry-run"]), ("dense_curves/c/0/0/0", [])]
+)
+def test_a_damaged_value_is_one_sentence_that_names_the_check(folder, file, plan):
+    """A plan reads no dense curve."""
     damage(folder / CUBE / file, "flipped")
     arguments = ["--study", str(folder / "study.yaml"), "--out", str(folder)]
-    for way in ([], ["--status"], ["--dry-run"], ["--json"]):
+    for way in ([], ["--status"], plan, ["--json"]):
         done = CliRunner().invoke(script("run"), [*arguments, *way])
         assert (done.exit_code, len(done.stderr.splitlines()) <= 2) == (2, True), done.output
         assert f"lthdask check {folder} --repair" in done.stderr
@@ -314,7 +316,7 @@ def test_a_damaged_value_is_one_sentence_that_names_the_check(folder, file):
 def test_results_of_another_version_are_refused(folder):
     axis = zarr.open_array(folder / CUBE / "quantity")
     axis[1] = "dead_neurons"
-    for read in (lambda: Cube(folder / CUBE), lambda: open_results(folder)):
+    for read in (lambda: Cube(folder / CUBE), lambda: everything(folder)):
         with pytest.raises(InputError, match=r"another version .* dead_neurons, cutoff there"):
             read()
 

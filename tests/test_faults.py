@@ -37,6 +37,7 @@ from lthdask.storage.driver import driver_of
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import Extent, Status
+from tests.conftest import everything, ran
 from tests.test_flow import RESULTS, TINY
 from tests.test_run import start
 
@@ -56,7 +57,7 @@ INTERVAL = 0.1
 @pytest.fixture(scope="session")
 def undisturbed(local_client, tmp_path_factory):
     """The results of the study when nothing happens."""
-    return run(STUDY, local_client, tmp_path_factory.mktemp("undisturbed")).load()
+    return ran(STUDY, local_client, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def command(tmp_path):
 
 def assert_equal(folder, undisturbed):
     """Check that nothing was lost, nothing changed, and nothing was done twice."""
-    results = open_results(folder).load()
+    results = everything(folder)
     assert (results.status == Status.DONE).all()
     for name in RESULTS:
         np.testing.assert_array_equal(results[name].values, undisturbed[name].values)
@@ -298,7 +299,7 @@ def test_workers_that_live_shorter_than_a_cell_finish_it_all_the_same(
             "grid.rewind_epochs": "0",
         }
     )
-    whole = run(long, local_client, tmp_path / "whole").load()
+    whole = ran(long, local_client, tmp_path / "whole")
     with (
         dask.config.set(SETTINGS),
         LocalCluster(
@@ -412,13 +413,13 @@ def test_eight_writers_and_readers_beside_them_never_show_half_a_cell(tmp_path):
     }
     create_cube(tmp_path / "results.zarr", Extent(axes, 3, ["a", "b"]), {})
     cube = Cube(tmp_path / "results.zarr")
-    open_results(cube.path).load()  # imports what reading needs, before the writers begin
+    everything(cube.path)  # imports what reading needs, before the writers begin
     writers = begun_together(WRITER, [(cube.path, number) for number in range(8)])
     shown_by, seen = ["test_accuracy", "layer_density", "train_loss_curve"], set()
     while True:
         living = any(writer.poll() is None for writer in writers)
-        status = open_results(cube.path).status.load()
-        results = open_results(cube.path)[[*shown_by, "place"]].load()
+        results = everything(cube.path)
+        status = results.status
         expected = (results.threshold + results.rewind_epoch).where(status == Status.DONE)
         for name in shown_by:
             shown = results[name].where(status == Status.DONE)
@@ -526,7 +527,7 @@ class ClockSetBack(WorkerPlugin):
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, undisturbed):
     with open_client(2, deployment="local") as client:
         client.register_plugin(ClockSetBack())
-        results = run(STUDY, client, tmp_path, options=Options(checkpoint_interval=INTERVAL)).load()
+        results = ran(STUDY, client, tmp_path, options=Options(checkpoint_interval=INTERVAL))
         clocks = client.run(lambda: time.time())
     assert min(clocks.values()) < time.time() - 2
     assert (results.seconds > 0).all()
@@ -555,7 +556,7 @@ def test_a_nan_in_one_cell_is_that_cell_s_outcome_and_nobody_else_s(
     state.weights["5.bias"][:] = float("nan")
     digests = {**manifest.checkpoints[0], 1: checkpoints.save(path, state)}
     folder.write_manifest(manifest.with_dense_run(0, digests))
-    results = run(STUDY, local_client, tmp_path).load()
+    results = ran(STUDY, local_client, tmp_path)
     broken = (results.rewind_epoch == 1) & (results.threshold > 0.5)
     assert (results.status.where(broken, Status.DIVERGED) == Status.DIVERGED).all()
     assert (results.status.where(~broken, Status.DONE) == Status.DONE).all()
@@ -569,7 +570,7 @@ def test_an_exception_in_one_cell_is_tried_again_and_then_kept_with_its_tracebac
     chunk = tmp_path / "results.zarr/curves/c/0/0/2/0"
     chunk.parent.mkdir(parents=True)
     chunk.write_text("in the way")
-    results = run(STUDY, local_client, tmp_path, options=Options(max_attempts=2)).load()
+    results = ran(STUDY, local_client, tmp_path, options=Options(max_attempts=2))
     broken = (results.threshold == 0.95) & (results.rewind_epoch == 0)
     assert (results.status.where(broken, Status.FAILED) == Status.FAILED).all()
     assert int((results.status == Status.DONE).sum()) == 8
@@ -610,9 +611,9 @@ def test_a_cell_that_runs_out_of_memory_is_failed_and_blocks_no_other(tmp_path, 
         Client(cluster) as client,
     ):
         client.register_plugin(Greedy())
-        results = run(
+        results = ran(
             STUDY, client, tmp_path, options=Options(checkpoint_interval=INTERVAL, max_attempts=2)
-        ).load()
+        )
     broken = (results.threshold == 0.8) & (results.rewind_epoch == 1)
     assert (results.status.where(broken, Status.FAILED) == Status.FAILED).all()
     assert int((results.status == Status.DONE).sum()) == 8

@@ -19,7 +19,7 @@ from lthdask.driver.opening import open_study
 from lthdask.errors import InputError
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
-from lthdask.storage.results import open_results, read_results
+from lthdask.storage.results import open_results
 from lthdask.storage.schema import Status
 from lthdask.study import Study
 from tests.conftest import change_manifest
@@ -75,7 +75,7 @@ def test_a_pickle_in_a_chunk_is_damage(folder, pickled, array):
     chunk = folder / CUBE / array / (f"{CHUNK}/0" if array == "metrics" else CHUNK)
     chunk.write_bytes(pickled + google_crc32c.value(pickled).to_bytes(4, "little"))
     with pytest.raises(InputError, match="lthdask check"):
-        read_results(folder)
+        open_results(folder)
     (found,) = repair(folder)
     assert found.what == str(CELL)
     assert check(folder) == []
@@ -115,7 +115,7 @@ def test_a_pickle_in_an_array_of_format_2_is_not_read(folder, pickled, canary, m
         with pytest.raises(InputError, match="lthdask check"):
             open_results(folder)
     else:
-        read_results(folder)  # by the consolidated metadata, as before
+        open_results(folder)  # by the consolidated metadata, as before
     assert f"{CUBE}/place/zarr.json" in [damage.what for damage in repair(folder)]
     assert check(folder) == []
 
@@ -124,7 +124,7 @@ def test_an_unknown_codec_is_not_looked_up_in_a_pickle(folder, pickled):
     for file in (folder / CUBE / "place/zarr.json", folder / CUBE / "zarr.json"):
         file.write_text(file.read_text().replace('"vlen-utf8"', '"numcodecs.pickle"'))
     (folder / CUBE / "place" / CHUNK).write_bytes(pickled)
-    for read in (lambda: Cube(folder / CUBE), lambda: read_results(folder)):
+    for read in (lambda: Cube(folder / CUBE), lambda: open_results(folder)):
         with pytest.raises(InputError, match="lthdask check"):
             read()
     repair(folder)

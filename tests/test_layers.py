@@ -44,8 +44,8 @@ def test_what_is_left_is_averaged_over_the_tickets_that_are_done():
     found["layer_density"][0, 1, 1, 0] = [0.1, 0.09, 0.55]
     means = layer_means(found).sel(threshold=0.6)
     assert means.layer.values.tolist() == LAYERS
-    assert means.density.values == pytest.approx([0.06, 0.05, 0.51])
-    assert means.dead_channels.values.tolist() == [270, 50, 9]
+    assert means.layer_density.values == pytest.approx([0.06, 0.05, 0.51])
+    assert means.layer_dead_channels.values.tolist() == [270, 50, 9]
 
 
 def test_emptied_layers_are_those_of_trained_cells():

@@ -5,23 +5,18 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 
 from lthdask.events import Event
 from lthdask.grid import Cell
+from lthdask.report.accuracy_map import print_table
 from lthdask.report.progress import duration, shown
 from lthdask.report.summary import outcome, points, sentences, sparsest_matching
-from lthdask.report.tables import (
-    accuracy_map,
-    arms_table,
-    between,
-    print_table,
-    tables,
-    verdict_map,
-)
+from lthdask.report.tables import accuracy_map, arms_table, between, tables, verdict_map
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
-from lthdask.storage.results import open_results
+from lthdask.storage.results import open_results, study_of
 from lthdask.storage.schema import Extent, Status
 from tests.test_verdict import minus
 from tests.test_verdict import results as made_up
@@ -60,11 +55,11 @@ def results(tmp_path, accuracy, replicates=1, dense=0.95, status=None, validatio
                 cube.write(cell, Status.DONE, metrics, {}, empty if value < 0.2 else full, {}, "")
     for cell, what in (status or {}).items():
         cube.mark(Cell("ticket", 0, *cell), what)
-    return open_results(tmp_path).load()
+    return open_results(tmp_path, "layers")
 
 
 def text(renderable) -> str:
-    console = Console(width=100, record=True, file=io.StringIO())
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(renderable)
     return console.export_text()
 
@@ -108,7 +103,7 @@ def test_the_map_loses_no_digit_where_the_output_is_narrower(tmp_path, terminal)
 
 def test_the_sparsest_matching_cell_is_marked_when_it_is_one_replicate(tmp_path):
     found = results(tmp_path, [(0.9, 0.96), (0.8, 0.945), (0.1, None)])
-    assert sparsest_matching(found, 0.01) == {
+    assert sparsest_matching(found, 1) == {
         "threshold": 0.9,
         "rewind_epoch": 2,
         "density": pytest.approx(0.1),
@@ -120,34 +115,34 @@ def test_the_sparsest_matching_cell_is_marked_when_it_is_one_replicate(tmp_path)
         "minus_dense": pytest.approx(-0.005),
         "minus_dense_interval": {"low": None, "high": None},
     }
-    said = sentences(found, 0.01)
+    said = sentences(found, 1)
     assert said[-1] == (
         "sparsest within 1 point of the dense accuracy on the validation images: "
         "10.00 % of the weights (threshold 0.9, k=2), test accuracy 94.50 %, dense 95.00 %; "
         "one replicate: this is one draw, and has no interval"
     )
-    assert sentences(found, 0.001)[-1].startswith("sparsest within 0.1 points")
-    assert "threshold 0.5" in sentences(found, 0.001)[-1]
+    assert sentences(found, 0.1)[-1].startswith("sparsest within 0.1 points")
+    assert "threshold 0.5" in sentences(found, 0.1)[-1]
 
 
 def test_the_sparsest_has_an_interval_that_allows_for_the_choice():
     """Ticket − dense is −0.2, 0, −0.1 points, and it was chosen from four cells."""
     cells = [[minus(0, 0, 0)] * 2, [minus(-0.2, 0, -0.1), minus(-9, -9, -9)]]
     found = made_up({"ticket": cells})
-    best = sparsest_matching(found, 0.01)
+    best = sparsest_matching(found, 1)
     assert (best["threshold"], best["cells"]) == (0.6, 4)
     assert best["minus_dense"] == pytest.approx(-0.001)
     # One of 1,000 images is the least deviation; t of two degrees of freedom at 0.05 / 8.
     half = 8.860 * 0.001 / np.sqrt(3)
     low, high = -0.001 - half, -0.001 + half
     assert best["minus_dense_interval"] == pytest.approx({"low": low, "high": high}, rel=1e-3)
-    assert sentences(found, 0.01)[-1] == (
+    assert sentences(found, 1)[-1] == (
         "sparsest within 1 point of the dense accuracy on the validation images: 40.00 % of the "
         "weights (threshold 0.6, k=0), test accuracy 95.00 %, dense 95.10 %; ticket − dense "
         "−0.10 ± 0.51 points, a 95 % interval that allows for the choice from 4 cells and lies "
         "within the margin"
     )
-    assert sentences(found, 0.005)[-1].endswith("4 cells and reaches beyond the margin")
+    assert sentences(found, 0.5)[-1].endswith("4 cells and reaches beyond the margin")
 
 
 def test_a_replicate_that_collapsed_is_named_and_marked():
@@ -155,18 +150,19 @@ def test_a_replicate_that_collapsed_is_named_and_marked():
     fine, fell = minus(0, 0.1, -0.1, 0, dense=dense), minus(0.1, 0, -0.1, -80, dense=dense)
     found = made_up({"ticket": [[fine, fine], [fine, fell]]}, dense)
     assert "0.6 0.4000 95.0 ± 0.1 75.0 ± 40.0†" in rows(accuracy_map(found))
-    assert "0.6 0.4000 matching undecided" in rows(verdict_map(found, 0.01))
-    said = sentences(found, 0.01)
+    assert "0.6 0.4000 matching undecided" in rows(verdict_map(found, 1))
+    said = sentences(found, 1)
     assert said[0] == "1 far below the other replicates (†): threshold 0.6 k=1 replicate 3"
-    assert sparsest_matching(found, 0.9)["cells"] == 3  # nor is it chosen, whatever the margin
+    assert sparsest_matching(found, 90)["cells"] == 3  # nor is it chosen, whatever the margin
 
 
 def test_a_mask_of_iterative_pruning_costs_the_rounds_before_it_too():
     """T = 2, k = 1 at the second round; reinit has the mask of the first k, 0."""
     found = with_arms(("reinit",))
-    found["validation_accuracy"].loc[{"arm": "ticket", "rewind_epoch": 0}] = 0.1
+    found["validation_accuracy"].loc[{"arm": "ticket", "rewind_epoch": 0}] = 10
     assert "0.6 1 ticket 3 95.1 ± 2.6 1 3" in rows(arms_table(found))
-    found.attrs["study"] = found.attrs["study"] | {"pruning": {"schedule": "iterative"}}
+    study = study_of(found) | {"pruning": {"schedule": "iterative"}}
+    found.attrs["study"] = yaml.safe_dump(study)
     shown = rows(arms_table(found))
     assert "0.5 1 ticket 3 95.3 ± 0.2 1 3" in shown
     assert "0.6 1 ticket 3 95.1 ± 2.6 1 4" in shown
@@ -177,7 +173,7 @@ def test_a_mask_of_iterative_pruning_costs_the_rounds_before_it_too():
 
 @pytest.mark.parametrize(
     ("margin", "said"),
-    [(0.01, "1 point"), (0.005, "0.5 points"), (0.02, "2 points"), (0.0, "0 points")],
+    [(1.0, "1 point"), (0.5, "0.5 points"), (2.0, "2 points"), (0.0, "0 points")],
 )
 def test_one_point_is_singular(margin, said):
     assert points(margin) == said
@@ -185,8 +181,8 @@ def test_one_point_is_singular(margin, said):
 
 def test_no_match_is_said_to_be_none(tmp_path):
     found = results(tmp_path, [(0.1, 0.2)] * 3)
-    assert sparsest_matching(found, 0.01) is None
-    assert sentences(found, 0.01)[-1] == (
+    assert sparsest_matching(found, 1) is None
+    assert sentences(found, 1)[-1] == (
         "no cell is within 1 point of the dense accuracy on the validation images"
     )
 
@@ -194,18 +190,18 @@ def test_no_match_is_said_to_be_none(tmp_path):
 @pytest.mark.parametrize(
     ("dense", "margin", "learnt"),
     [
-        (0.10, 0.01, False),  # gives one answer
-        (42 / 300, 0.01, False),  # of 33 in 300 expected, 42 or more occur in 6.2 % of all cases
-        (43 / 300, 0.01, True),  # and 43 or more in 4.3 %
-        (0.95, 0.01, True),
-        (0.95, 0.9, False),  # at such a margin, one without a weight matches
+        (0.10, 1, False),  # gives one answer
+        (42 / 300, 1, False),  # of 33 in 300 expected, 42 or more occur in 6.2 % of all cases
+        (43 / 300, 1, True),  # and 43 or more in 4.3 %
+        (0.95, 1, True),
+        (0.95, 90, False),  # at such a margin, one without a weight matches
     ],
 )
 def test_nothing_matches_a_dense_network_that_could_be_matched_without_a_weight(
     tmp_path, dense, margin, learnt
 ):
     found = results(tmp_path, [(0.96, 0.96)] * 3, dense=dense)
-    found.attrs |= {"majority": 0.1, "study": {"name": "small", "data": {"validation": 300}}}
+    found.attrs |= {"majority": 0.1, "study": "{name: small, data: {validation: 300}}"}
     values, said = outcome(found, margin), sentences(found, margin)[-1]
     assert values["dense_has_learnt"] is learnt
     assert (values["sparsest_matching"] is not None) is learnt
@@ -213,7 +209,7 @@ def test_nothing_matches_a_dense_network_that_could_be_matched_without_a_weight(
     too_little = (
         f"the dense network has learnt too little to be matched: it has {100 * dense:.2f} % on "
         f"the validation images, where the same answer for all of them has 10.00 %, and a ticket "
-        f"matches within {'1 point' if margin == 0.01 else '90 points'} of the dense accuracy; "
+        f"matches within {'1 point' if margin == 1 else '90 points'} of the dense accuracy; "
         "train for more epochs, or set a smaller matching_margin"
     )
     assert (said == too_little) is not learnt
@@ -225,14 +221,14 @@ def test_the_sparsest_matching_cell_is_chosen_without_the_test_images(tmp_path):
     for name, test in zip("ab", tests, strict=True):
         (tmp_path / name).mkdir()
         found = results(tmp_path / name, test, validation=validation)
-        best = sparsest_matching(found, 0.01)
+        best = sparsest_matching(found, 1)
         assert (best["threshold"], best["rewind_epoch"]) == (0.9, 2)
         assert (best["validation_accuracy"], best["test_accuracy"]) == (0.96, test[1][1])
 
 
 def test_a_margin_is_met_by_an_accuracy_exactly_at_it(tmp_path):
     found = results(tmp_path, [(0.94, 0.5)] * 3, dense=0.95)
-    assert sparsest_matching(found, 0.01)["threshold"] == 0.97
+    assert sparsest_matching(found, 1)["threshold"] == 0.97
 
 
 def test_a_replicate_that_is_missing_keeps_a_cell_from_matching(tmp_path):
@@ -242,19 +238,19 @@ def test_a_replicate_that_is_missing_keeps_a_cell_from_matching(tmp_path):
         replicates=2,
         status={(0.97, 0): Status.FAILED, (0.97, 2): Status.DIVERGED},
     )
-    assert sparsest_matching(found, 0.01)["threshold"] == 0.9
-    assert "1 failed: threshold 0.97 k=0 replicate 0" in sentences(found, 0.01)
-    assert "1 diverged: threshold 0.97 k=2 replicate 0" in sentences(found, 0.01)
+    assert sparsest_matching(found, 1)["threshold"] == 0.9
+    assert "1 failed: threshold 0.97 k=0 replicate 0" in sentences(found, 1)
+    assert "1 diverged: threshold 0.97 k=2 replicate 0" in sentences(found, 1)
 
 
 def test_emptied_layers_are_named(tmp_path):
     found = results(tmp_path, [(0.9, 0.9), (0.9, 0.9), (0.1, 0.1)])
-    assert "* threshold 0.97 empties a" in sentences(found, 0.01)
-    assert outcome(found, 0.01)["emptied_layers"] == {"0.97": ["a"]}
+    assert "* threshold 0.97 empties a" in sentences(found, 1)
+    assert outcome(found, 1)["emptied_layers"] == {"0.97": ["a"]}
 
 
 def test_the_outcome_for_scripts_has_every_cell_and_null_for_what_is_not_known(tmp_path):
-    values = outcome(results(tmp_path, [(0.9, 0.96), (0.8, 0.945), (0.1, None)]), 0.01)
+    values = outcome(results(tmp_path, [(0.9, 0.96), (0.8, 0.945), (0.1, None)]), 1)
     assert values["dense_test_accuracy"] == [0.95]
     assert values["dense_has_learnt"] is None
     assert len(values["cells"]) == 6
@@ -312,7 +308,7 @@ def test_times_are_said_as_people_say_them(seconds, said):
 
 def test_nan_is_never_taken_for_a_match(tmp_path):
     found = results(tmp_path, [(0.9, float("nan"))] * 3, dense=np.nan)
-    assert sparsest_matching(found, 0.5) is None
+    assert sparsest_matching(found, 50) is None
 
 
 def test_the_status_decides_what_is_shown_and_not_what_is_written(tmp_path):
@@ -324,7 +320,7 @@ def test_the_status_decides_what_is_shown_and_not_what_is_written(tmp_path):
     )
     rows = [" ".join(line.split()) for line in text(accuracy_map(found)).splitlines()]
     assert "0.5 0.5000 91.0 (1/2) 90.5 ± 0.7" in rows
-    pending = [c for c in outcome(found, 0.01)["cells"] if c["status"] == "pending"]
+    pending = [c for c in outcome(found, 1)["cells"] if c["status"] == "pending"]
     assert [c["test_accuracy"] for c in pending] == [None]
 
 
@@ -356,8 +352,8 @@ def rows(table):
 def test_skipped_and_not_applicable_cells_read_as_such_and_are_never_pending():
     found = with_arms()
     assert "0.7 0.3000 skipped –" in rows(accuracy_map(found))
-    assert "0.7 0.3000 skipped –" in rows(verdict_map(found, 0.01))
-    said = sentences(found, 0.01)
+    assert "0.7 0.3000 skipped –" in rows(verdict_map(found, 1))
+    said = sentences(found, 1)
     assert not any("pending" in line for line in said)
     assert "1 failed: random_mask threshold 0.5 k=1 replicate 0" in said
     assert "1 diverged: threshold 0.6 k=0 replicate 1" in said
@@ -365,7 +361,7 @@ def test_skipped_and_not_applicable_cells_read_as_such_and_are_never_pending():
 
 
 def test_the_verdict_map_says_the_verdicts_in_short_and_the_frontier_below():
-    assert rows(verdict_map(with_arms(), 0.01)) == [
+    assert rows(verdict_map(with_arms(), 1)) == [
         "verdict, at a margin of 1 point",
         "threshold density k=0 k=1",
         "0.5 0.5000 winning winning",
@@ -378,15 +374,15 @@ def test_the_verdict_map_says_the_verdicts_in_short_and_the_frontier_below():
 
 def test_the_table_of_arms_compares_them_at_the_k_chosen_on_the_validation_images():
     found = with_arms()
-    found["validation_accuracy"].loc[{"arm": "ticket", "rewind_epoch": 0}] = 0.1
+    found["validation_accuracy"].loc[{"arm": "ticket", "rewind_epoch": 0}] = 10
     shown = rows(arms_table(found))
     # Ticket − reinit is 2.2, 2.0, 2.4 points: 4.303 · 0.2 / √3 = 0.5 to each side.
     assert shown[1:7] == [
         "threshold k arm n accuracy ticket − arm to settle epochs + mask",
         "0.5 1 ticket 3 95.3 ± 0.2 1 3",
-        "fine_tune 3 93.3 ± 0.2 2.0 ± 0.2 ~2 1 3",
         "random_mask 2 93.3 ± 0.9 2.0 ± 0.9 ~2 1 3",
         "reinit 3 93.1 ± 0.4 2.2 ± 0.5 ~3 2 4",
+        "fine_tune 3 93.3 ± 0.2 2.0 ± 0.2 ~2 1 3",
         "ticket_child 3 93.3 ± 0.2 1 3",
     ]
     assert shown[7].startswith("0.6 1 ticket 3 95.1 ± 2.6")
@@ -397,13 +393,13 @@ def test_one_replicate_has_no_interval_and_no_verdict_map(tmp_path):
     found = with_arms().isel(replicate=[0])
     assert "0.5 1 ticket 1 95.2 1 3" in rows(arms_table(found))
     assert rows(arms_table(found))[0].endswith("validation images: test accuracy, %")
-    assert len(tables(found, 0.01)) == 2
-    assert len(tables(found.sel(arm=["ticket"]), 0.01)) == 1
-    assert len(tables(with_arms(), 0.01)) == 3
+    assert len(tables(found, 1)) == 2
+    assert len(tables(found.sel(arm=["ticket"]), 1)) == 1
+    assert len(tables(with_arms(), 1)) == 3
 
 
 def test_the_outcome_for_scripts_has_verdicts_frontier_and_controls():
-    values = json.loads(json.dumps(outcome(with_arms(), 0.01), allow_nan=False))
+    values = json.loads(json.dumps(outcome(with_arms(), 1), allow_nan=False))
     assert len(values["verdicts"]) == 6
     first = values["verdicts"][0]
     assert (first["threshold"], first["rewind_epoch"], first["replicates"]) == (0.5, 0, 3)
@@ -423,4 +419,4 @@ def test_the_outcome_for_scripts_has_verdicts_frontier_and_controls():
     assert (control["threshold"], control["rewind_epoch"]) == (0.5, 1)
     assert control["replicates"] == {"random_mask": 2, "reinit": 3, "fine_tune": 3}
     assert control["replicates_to_settle"]["fine_tune"] == 2
-    assert "controls" in outcome(with_arms(()), 0.01)
+    assert "controls" in outcome(with_arms(()), 1)

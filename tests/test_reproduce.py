@@ -49,12 +49,11 @@ def results(numbers=CARD.one_shot, replicates=3, offset=0.0, changes=None):
     With all arms; reinit stands at the first rewind epoch.
     """
     study = STUDY.changed(changes or {})
-    epochs, shares = study.recipe.epochs, [1 - r / 100 for r in CARD.remaining]
-    rewinds = CARD.rewind_epochs(epochs)
+    rewinds = CARD.rewind_epochs(study.recipe.epochs)
     coordinates = {
         "arm": CARD.arms,
         "replicate": range(replicates),
-        "threshold": shares,
+        "threshold": [1 - r / 100 for r in CARD.remaining],
         "rewind_epoch": list(rewinds.values()),
     }
     shape = tuple(len(values) for values in coordinates.values())
@@ -64,8 +63,8 @@ def results(numbers=CARD.one_shot, replicates=3, offset=0.0, changes=None):
     for place, (percent, _) in numbers.cells.items():
         k = 0 if place.rewind_epoch is None else list(rewinds).index(place.rewind_epoch)
         at = (CARD.arms.index(place.arm), slice(None), CARD.remaining.index(place.remaining), k)
-        status[at], accuracy[at] = DONE, (percent + offset + spread) / 100
-    dense = (CARD.one_shot.dense.percent + offset + spread - spread.mean()) / 100
+        status[at], accuracy[at] = DONE, percent + offset + spread
+    dense = CARD.one_shot.dense.percent + offset + spread - spread.mean()
     flags = {
         "flag_values": [int(s) for s in Status],
         "flag_meanings": " ".join(s.name.lower() for s in Status),
@@ -75,10 +74,9 @@ def results(numbers=CARD.one_shot, replicates=3, offset=0.0, changes=None):
         {
             "status": (cells, status, flags),
             "test_accuracy": (cells, accuracy),
-            "dense_test_accuracy": ("replicate", dense),
         },
-        {**coordinates, "epoch": range(1, epochs + 1)},
-        {"study": study.to_dict()},
+        {**coordinates, "dense_test_accuracy": ("replicate", dense)},
+        {"study": yaml.safe_dump(study.to_dict())},
     )
 
 
@@ -341,13 +339,14 @@ def test_a_fraction_scales_epochs_milestones_and_rewind_epochs_and_finds_them_ag
 
 def test_results_of_something_else_are_refused():
     other = results()
-    other.attrs["study"] = Study.read("digits").to_dict()
+    other.attrs["study"] = yaml.safe_dump(Study.read("digits").to_dict())
     with pytest.raises(InputError, match=r"for network.name resnet20, .* has mobilenet_v2"):
         medians(other, CARD)
     with pytest.raises(InputError, match="is one_shot, not iterative"):
         reproduction(results(), CARD, results())
-    rounds = results(CARD.iterative)
-    rounds.attrs["study"]["pruning"]["schedule"] = "iterative"
+    rounds = results(
+        CARD.iterative, changes={"pruning.schedule": "iterative", "pruning.rounds": "11"}
+    )
     found = reproduction(results(), CARD, rounds)
     assert found.holds
     assert not any(s.note for s in found.signatures)

@@ -20,9 +20,9 @@ from lthdask.cluster.client import open_client
 from lthdask.cluster.deployment import slurm_answers
 from lthdask.cluster.jobs import ask_for_workers
 from lthdask.errors import InputError
-from lthdask.flow import run
 from lthdask.options import Options
 from lthdask.storage.folder import Folder
+from tests.conftest import ran
 from tests.test_flow import RESULTS, SMALL
 from tests.test_run import SCRIPT
 
@@ -72,7 +72,7 @@ def cluster_file(tmp_path):
 def undisturbed(tmp_path_factory):
     """The results of the study on workers of this machine."""
     with open_client(2, deployment="local") as client:
-        return run(STUDY, client, tmp_path_factory.mktemp("undisturbed")).load()
+        return ran(STUDY, client, tmp_path_factory.mktemp("undisturbed"))
 
 
 def jobs(state="all"):
@@ -103,7 +103,7 @@ def test_a_study_on_two_gpu_jobs_equals_one_on_this_machine(cluster_file, tmp_pa
             during_dense.append(len(jobs()))
 
     with open_client((2, 2), cluster=cluster_file(), deployment="slurm") as client:
-        results = run(STUDY, client, tmp_path / "run", watch=watch).load()
+        results = ran(STUDY, client, tmp_path / "run", watch=watch)
         client.wait_for_workers(2, timeout=90)
         seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
         daemons = client.run(lambda: os.environ["DASK_CONFIG"])
@@ -127,7 +127,7 @@ def test_a_worker_that_is_cancelled_in_a_cell_is_replaced_and_nothing_is_lost(
             subprocess.run(["scancel", *cancelled], check=True)
 
     with open_client(1, cluster=cluster_file(), deployment="slurm") as client:
-        results = run(STUDY, client, tmp_path / "run", watch=watch).load()
+        results = ran(STUDY, client, tmp_path / "run", watch=watch)
     assert cancelled
     assert results.attempts.max() > 1
     assert_equal(results, undisturbed)
@@ -137,7 +137,7 @@ def test_a_study_longer_than_the_wall_time_completes_over_several_jobs(cluster_f
     long = STUDY.changed({"recipe.epochs": "24", "grid.rewind_epochs": "0,1,2,3"})
     path = cluster_file(walltime="00:01:00")
     with open_client(1, cluster=path, deployment="slurm") as client:
-        results = run(long, client, tmp_path / "run", options=Options(checkpoint_interval=5)).load()
+        results = ran(long, client, tmp_path / "run", options=Options(checkpoint_interval=5))
     assert (results.status == 1).all()
     assert len({str(place) for place in results.place.values.ravel()}) > 1
     # What the end of a job interrupted went on in the next, and not from its start.

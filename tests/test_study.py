@@ -6,7 +6,8 @@ import pytest
 
 from lthdask.errors import InputError
 from lthdask.grid import ARMS, Cell
-from lthdask.study import Study, names
+from lthdask.reading import studies as names
+from lthdask.study import Study
 
 DIGITS = Study.read("digits")
 

@@ -26,12 +26,12 @@ from lthdask.storage import checkpoints
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import open_results
 from lthdask.storage.schema import Extent, Status
 from lthdask.worker import resuming
 from lthdask.worker.cells import train_cells
 from lthdask.worker.tasks import look_around, train_dense
 from lthdask.worker.work import Work
+from tests.conftest import everything
 from tests.test_flow import RESULTS, TINY
 
 STUDY = TINY.changed({"grid.thresholds": "0.5,0.9"})
@@ -99,7 +99,7 @@ def test_epochs_are_told_rarely_and_all_of_them_at_the_end_or_where_it_stops(tmp
 
 
 def equal(folder, other):
-    mine, theirs = open_results(folder).load(), open_results(other).load()
+    mine, theirs = everything(folder), everything(other)
     for name in RESULTS:
         np.testing.assert_array_equal(mine[name].values, theirs[name].values)
 
@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_found_before_the_dense_run_goes_on(tmp_path, wh
     assert train_dense(work, 0, here(events=events)) == whole[1]
     (warning,) = [event.status for event in events if event.kind == "warning"]
     assert "dense-r0 starts anew: the checkpoint" in warning
-    equal_dense = [open_results(w.folder.path).dense_train_loss_curve for w in (work, whole[0])]
+    equal_dense = [everything(w.folder.path).dense_train_loss_curve for w in (work, whole[0])]
     np.testing.assert_array_equal(*(curve.values for curve in equal_dense))
 
 
@@ -226,10 +226,10 @@ class Kills(RuleBasedStateMachine):
         if not hasattr(self, "home"):
             return
         assert self.written() == self.done
-        mine = open_results(self.work.folder.path).load()
-        theirs = open_results(self.reference[0].folder.path).load()
+        mine = everything(self.work.folder.path)
+        theirs = everything(self.reference[0].folder.path)
         for cell in self.done:
-            for name in ("test_loss", "train_loss_curve", "layer_density", "density"):
+            for name in ("test_loss", "train_loss_curve", "layer_density", "counted_density"):
                 np.testing.assert_array_equal(
                     mine[name].sel(vars(cell)).values, theirs[name].sel(vars(cell)).values
                 )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from lthdask.grid import ARMS, Cell
-from lthdask.storage.schema import LAYERS, MAY_LACK, METRICS, RECORD
+from lthdask.storage.meanings import LAYERS, MAY_LACK, METRICS, RECORD
 
 
 def is_complete(array: str, values: Any, cell: Cell, epochs: int, lacking: set[str]) -> bool:

@@ -8,6 +8,7 @@ from lthdask.commands import (
     options,
     plan,
     reproduce,
+    results,
     run,
     selfcheck,
     status,
@@ -23,5 +24,5 @@ def main() -> None:
     """
 
 
-for part in (run, status, plan, check, selfcheck, reproduce, cluster_file):
+for part in (run, status, results, plan, check, selfcheck, reproduce, cluster_file):
     main.add_command(part.command)

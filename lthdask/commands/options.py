@@ -85,6 +85,13 @@ settings = click.option(
     help="Set any other key of the study, such as engine.threads=2. Repeatable.",
     panel=STUDY,
 )
+folder = click.argument(
+    "folder",
+    metavar="[DIR]",
+    required=False,
+    type=click.Path(path_type=Path),
+    shell_complete=completion.folder,
+)
 data = a_folder(
     "--data", metavar="DIR", help="Folder of the data set, if it needs one.", panel=STUDY
 )

@@ -78,13 +78,13 @@ def _reproduce(console: Console, given: Given) -> int:
         import_ahead(where)
     from lthdask.report.published import published
     from lthdask.report.reproduction import outcome, print_reproduction, reproduction
-    from lthdask.storage.results import read_results
+    from lthdask.storage.results import open_results
 
     theirs = published(given["card"])
     # What cannot be read is said before anything is trained.
-    rounds = read_results(given["iterative"]) if given["iterative"] else None
+    rounds = open_results(given["iterative"]) if given["iterative"] else None
     results = given["results"] or _train(console, theirs, where, given)
-    found = reproduction(read_results(results), theirs, rounds)
+    found = reproduction(open_results(results), theirs, rounds)
     if given["as_json"]:
         click.echo(json.dumps(outcome(found) | {"folder": str(results)}, indent=2))
     else:

@@ -10,8 +10,9 @@ from rich.console import Console
 from lthdask.commands import options
 from lthdask.commands.options import DONE, WHERE, Given, Where, how_to_train, study_of
 from lthdask.commands.plan import print_plan
+from lthdask.commands.results import print_outcome
 from lthdask.commands.shared import exit_with, say
-from lthdask.commands.status import print_outcome, print_status
+from lthdask.commands.status import print_status
 from lthdask.commands.training import import_ahead, train
 from lthdask.errors import InputError
 from lthdask.options import Options
@@ -71,12 +72,9 @@ def _run(console: Console, given: Given) -> int:
     if given["dry_run"]:
         return print_plan(console, study, where, given)
     folder = train(console, study, where, given["out"], given["data"], how_to_train(given))
-    from lthdask.storage.results import read_results
-
-    results = read_results(folder)
     if given["masks_only"]:
-        return _print_masks(console, results, folder, as_json)
-    return print_outcome(console, results, study, folder, as_json)
+        return _print_masks(console, folder, as_json)
+    return print_outcome(console, folder, as_json)
 
 
 def _print_job_script(where: Where) -> int:
@@ -93,10 +91,12 @@ def _print_job_script(where: Where) -> int:
     return 0
 
 
-def _print_masks(console: Console, results: Any, folder: Path, as_json: bool) -> int:
+def _print_masks(console: Console, folder: Path, as_json: bool) -> int:
     """Say how the masks of the dense epochs differ."""
     from lthdask.report.masks import mask_sentences, mask_table, mask_values
+    from lthdask.storage.results import open_results
 
+    results = open_results(folder, "masks")
     if as_json:
         click.echo(json.dumps(mask_values(results) | {"folder": str(folder)}, indent=2))
         return 0

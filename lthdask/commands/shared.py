@@ -3,7 +3,9 @@
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import rich_click as click
 from rich.console import Console
 
 from lthdask.errors import InputError, on_command_line
@@ -20,6 +22,17 @@ def exit_with(console: Console, body: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         say(console, "stopped; the same command picks up where it left off")
         sys.exit(130)
+
+
+def folder_of(folder: Path | None, study: str, out: Path | None) -> Path:
+    """Return the folder that is meant: by itself, or the usual one of a study."""
+    if folder and out:
+        raise click.UsageError("give the study's folder once: as DIR, or with --out")
+    if chosen := folder or out:
+        return chosen
+    from lthdask.reading import study_text, yaml_mapping
+
+    return Path("runs") / str(yaml_mapping(study_text(study), study).get("name"))
 
 
 def say(console: Console, line: str) -> None:

@@ -11,8 +11,8 @@ from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.lottery import runs
 from lthdask.options import Options
+from lthdask.storage.arrays import Arrays
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import read_results
 from lthdask.storage.schema import Status
 from lthdask.study import Study
 from lthdask.training.loop import Diverged
@@ -112,8 +112,8 @@ def _from_earlier_cells(folder: Folder) -> tuple[float, str] | None:
     """Return the median time of an epoch in the cells that are done."""
     if not folder.cube.exists():
         return None
-    results = read_results(folder.path)
-    per_epoch = (results.seconds / results.epochs_trained).values
+    arrays = Arrays(folder.path)
+    per_epoch = arrays.named("record", "seconds") / arrays.named("metrics", "epochs_trained")
     known = per_epoch[np.isfinite(per_epoch)]
     source = "1 earlier cell" if len(known) == 1 else f"{len(known)} earlier cells"
     return (float(np.median(known)), source) if len(known) else None

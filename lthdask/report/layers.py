@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import xarray as xr
 
 from lthdask.pruning.rule import prunable_weights
+from lthdask.storage.results import study_of
 from lthdask.storage.schema import Status
 from lthdask.study import Study
 
@@ -48,16 +49,16 @@ def layer_means(results: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Over (threshold, layer): ``density``, the share of the layer's weights that are not
-        zero, and ``dead_channels``, its output channels without a weight; NaN where no
+        Over (threshold, layer): ``layer_density``, the share of the layer's weights that are
+        not zero, and ``layer_dead_channels``, its output channels without a weight; NaN where no
         ticket is done.
     """
     tickets = results.sel(arm="ticket", drop=True)
     done = tickets.status == int(Status.DONE)
     return xr.Dataset(
         {
-            name: tickets[f"layer_{name}"].where(done).mean(("replicate", "rewind_epoch"))
-            for name in ("density", "dead_channels")
+            name: tickets[name].where(done).mean(("replicate", "rewind_epoch"))
+            for name in ("layer_density", "layer_dead_channels")
         }
     ).transpose("threshold", "layer")
 
@@ -74,14 +75,14 @@ def limiting_layers(results: xr.Dataset, threshold: float) -> list[Layer]:
     KeyError
         If there is no such threshold.
     """
-    study = Study.from_dict(results.attrs["study"])
+    study = Study.from_dict(study_of(results))
     # Only the last layer's channels, and the first's inputs, depend on the data.
     shapes = prunable_weights(study.outline())
     means = layer_means(results).sel(threshold=threshold)
-    names, densities = means.layer.values.tolist(), means.density.values.tolist()
+    names, densities = means.layer.values.tolist(), means.layer_density.values.tolist()
     living = [
         1 - dead / len(shapes[name])
-        for name, dead in zip(names, means.dead_channels.values.tolist(), strict=True)
+        for name, dead in zip(names, means.layer_dead_channels.values.tolist(), strict=True)
     ]
     living[-1] = float(densities[-1] > 0)
     layers = [Layer(*of) for of in zip(names, living, densities, strict=True) if of[2] >= 0]

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from lthdask.pruning.distances import suggested
+from lthdask.storage.results import study_of
 
 MOST_COLUMNS = 10
 
@@ -48,7 +49,7 @@ def mask_values(results: xr.Dataset) -> dict[str, Any]:
     for threshold in means.threshold.values:
         matrix = means.sel(threshold=threshold).values
         found["distance_to_last"][f"{threshold:g}"] = matrix[:, -1].tolist()
-        if results.attrs["study"]["pruning"]["by"] == "share":
+        if study_of(results)["pruning"]["by"] == "share":
             epochs = suggested(matrix, 1 - float(threshold))
             found["suggested_rewind_epochs"][f"{threshold:g}"] = epochs
     return found

@@ -5,7 +5,7 @@ data order, which move their accuracies together. So arms are first compared wit
 replicate, and then averaged: what they share cancels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from scipy import stats
 
 from lthdask.grid import ARMS
 from lthdask.lottery.matching import ROUNDING
-from lthdask.storage.schema import Status
+from lthdask.report.selection import whole
+from lthdask.storage.schema import CELL, Status
 
 WITHOUT_REWINDING = tuple(name for name, arm in ARMS.items() if not arm.has_k)
 """Arms without a k: trained once, stored at one position of the axis, and valid for every k."""
@@ -25,6 +26,34 @@ COLLAPSE = 7.0
 """Standard deviations below the others at which a replicate has collapsed."""
 MAD_TO_DEVIATION = 1.4826
 """Standard deviation of normal values over their median absolute deviation."""
+
+
+def difference_to_dense(results: xr.Dataset, accuracy: str = "test_accuracy") -> xr.DataArray:
+    """Return how much more accurate each cell is than the dense run of its replicate.
+
+    Parameters
+    ----------
+    results : Dataset
+        What :func:`lthdask.open_results` returned, or a selection of it.
+    accuracy : {"test_accuracy", "validation_accuracy", "early_stop_test_accuracy"}
+
+    Returns
+    -------
+    DataArray, (arm, replicate, threshold, rewind_epoch)
+        In points; NaN where the cell is not done.
+
+    Examples
+    --------
+    >>> difference = difference_to_dense(results)
+    >>> difference.sel(arm="ticket").mean("replicate").round(1).values
+    array([[ 0.1, -0.2],
+           [-4.3, -0.6]])
+    """
+    results = whole(results)
+    done = results.status == int(Status.DONE)
+    difference: xr.DataArray = (results[accuracy] - results[f"dense_{accuracy}"]).where(done)
+    label = f"{results[accuracy].attrs.get('long_name', accuracy)}, less that of the dense run"
+    return difference.assign_attrs(long_name=label, units="points").transpose(*CELL, ...)
 
 
 def values_of(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArray]:
@@ -46,16 +75,26 @@ def values_of(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArra
     return values.transpose(*results.status.dims), done.transpose(*results.status.dims)
 
 
-def one_image(results: xr.Dataset) -> float:
+def one_image(results: xr.Dataset) -> xr.DataArray:
     """Return the smallest step between two test accuracies that occur; ∞ if there is none.
 
     Accuracies are counts of images, so it is one image, or a few where few values are known.
+    It has the further dimensions of the results: studies may differ in their test images.
     """
     cells, _ = values_of(results, "test_accuracy")
-    known = (results.dense_test_accuracy, results.dense_test_accuracy_curve, cells)
-    values = np.concatenate([of.values.ravel() for of in known])
-    steps = np.diff(np.sort(values[np.isfinite(values)]))
-    return float(np.min(steps, where=steps > ROUNDING, initial=np.inf))
+    others = ("dense_test_accuracy", "early_stop_test_accuracy", "dense_early_stop_test_accuracy")
+    known = (cells, *(results[name] for name in others if name in results))
+
+    def smallest_step(*accuracies: np.ndarray) -> float:
+        values = np.concatenate([of.ravel() for of in accuracies])
+        steps = np.diff(np.sort(values[np.isfinite(values)]))
+        return float(np.min(steps, where=steps > ROUNDING, initial=np.inf))
+
+    within = [[axis for axis in of.dims if axis in CELL] for of in known]
+    step: xr.DataArray = xr.apply_ufunc(
+        smallest_step, *known, input_core_dims=within, vectorize=True
+    )
+    return step
 
 
 def collapsed(results: xr.Dataset, name: str) -> xr.DataArray:
@@ -104,7 +143,9 @@ class Means:
     error: xr.DataArray
 
     @classmethod
-    def over_replicates(cls, values: xr.DataArray, counts: xr.DataArray, least: float) -> "Means":
+    def over_replicates(
+        cls, values: xr.DataArray, counts: xr.DataArray, least: xr.DataArray | float
+    ) -> "Means":
         """Average `values` where they count, over replicates.
 
         Parameters
@@ -112,7 +153,7 @@ class Means:
         values : DataArray
             Accuracies, or differences of them paired by replicate.
         counts : DataArray of bool
-        least : float
+        least : float or DataArray
             The least standard deviation that is assumed. Accuracies are counts of images, and
             a few equal counts prove nothing: they hide differences of less than one image.
         """
@@ -162,3 +203,15 @@ def adjusted(p: xr.DataArray, asked: xr.DataArray) -> xr.DataArray:
         of_map, p, asked, input_core_dims=[MAP, MAP], output_core_dims=[MAP], vectorize=True
     )
     return found.where(p.notnull())
+
+
+def minus_controls(
+    values: xr.DataArray, counts: xr.DataArray, controls: Sequence[str]
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Return ticket − control for the controls that there are, and which replicates count."""
+    known = [arm for arm in controls if arm in values.arm]
+    others = [of.isel(arm=values.arm.isin(known)).rename(arm="control") for of in (values, counts)]
+    differences = values.sel(arm="ticket", drop=True) - others[0]
+    paired = counts.sel(arm="ticket", drop=True) & others[1]
+    order = ("control", "replicate", "threshold", ...)
+    return differences.transpose(*order), paired.transpose(*order)

@@ -12,6 +12,7 @@ import yaml
 
 from lthdask.errors import InputError, one_of
 from lthdask.report.summary import flags
+from lthdask.storage.results import study_of
 from lthdask.study import Study
 
 ROUNDING = 0.05
@@ -219,13 +220,13 @@ def medians(
     """
     _require_same(results, card, schedule)
     done = results.test_accuracy.where(results.status == flags(results)["done"])
-    rewinds = card.rewind_epochs(results.sizes["epoch"])
+    rewinds = card.rewind_epochs(study_of(results)["recipe"]["epochs"])
     found = {}
     for place in getattr(card, schedule).cells:
-        values = 100 * _runs(done, place, rewinds)
+        values = _runs(done, place, rewinds)
         if len(values):
             found[place] = Accuracy(float(np.median(values)), len(values))
-    dense = 100 * _finite(results.dense_test_accuracy)
+    dense = _finite(results.dense_test_accuracy)
     return Numbers(found, Accuracy(float(dense.mean()), len(dense)) if len(dense) else None)
 
 
@@ -253,7 +254,7 @@ def _apart(card: Published, epochs: int, milestones: Sequence[int]) -> bool:
 
 
 def _runs(done: xr.DataArray, place: Place, rewinds: Mapping[int, int]) -> Any:
-    """Return the accuracies of a place, one for each replicate that is done."""
+    """Return the accuracies of a place, in percent, one for each replicate that is done."""
     remaining = 100 * (1 - done.threshold.values)
     near = np.flatnonzero(np.abs(remaining - place.remaining) < ROUNDING + 1e-9)
     if place.arm not in done.arm or not len(near):
@@ -271,7 +272,7 @@ def _finite(values: xr.DataArray) -> Any:
 
 def _require_same(results: xr.Dataset, card: Published, schedule: str) -> None:
     """Refuse results that the grid says nothing about."""
-    wanted, found = Study.read(card.study).to_dict(), results.attrs["study"]
+    wanted, found = Study.read(card.study).to_dict(), study_of(results)
     for block, key in (("network", "name"), ("data", "name"), ("pruning", "by")):
         if (given := found[block][key]) != (asked := wanted[block][key]):
             raise InputError(

@@ -14,6 +14,7 @@ from lthdask.errors import on_command_line
 from lthdask.report.contrasts import deviation_of_median
 from lthdask.report.published import Accuracy, Numbers, Place, Published, column, medians
 from lthdask.report.signatures import Signature, signatures
+from lthdask.storage.results import study_of
 from lthdask.study import Study
 
 OWN = ("name", "seed", "keep_until", "matching_margin", "grid.")
@@ -106,7 +107,7 @@ def reproduction(
         compare(ours, card),
         signatures(ours, card, rounds),
         differences(results, card),
-        results.sizes["epoch"],
+        study_of(results)["recipe"]["epochs"],
     )
 
 
@@ -125,7 +126,7 @@ def compare(ours: Numbers, card: Published) -> list[Comparison]:
 
 def differences(results: xr.Dataset, card: Published) -> list[str]:
     """Return the settings in which a study is not the card's."""
-    lines = Study.read(card.study).differences(Study.from_dict(results.attrs["study"]))
+    lines = Study.read(card.study).differences(Study.from_dict(study_of(results)))
     keys = (line.partition(":")[0] for line in lines)
     return [key for key in keys if not key.startswith(OWN)]
 

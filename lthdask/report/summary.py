@@ -7,12 +7,15 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from lthdask.grid import Cell
 from lthdask.lottery.matching import matches
+from lthdask.report.controls import controls
+from lthdask.report.early_stop import early_stop
 from lthdask.report.layers import emptied_layers, limiting_layers
-from lthdask.report.paired import Means, collapsed, one_image
-from lthdask.report.verdict import control_differences, frontier, verdicts
-from lthdask.storage.folder import Folder
+from lthdask.report.paired import MAP, Means, collapsed, one_image
+from lthdask.report.selection import margin_of
+from lthdask.report.verdict import frontier, verdicts
+from lthdask.storage.meanings import PERCENT
+from lthdask.storage.results import study_of
 
 
 def flags(results: xr.Dataset) -> dict[str, int]:
@@ -32,17 +35,8 @@ def counts(results: xr.Dataset) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
-def reasons(results: xr.Dataset, folder: Folder) -> dict[str, str]:
-    """Return why cells failed: each last line of a traceback → a file that ends with it."""
-    files: dict[str, str] = {}
-    for cell in (Cell(**found) for found in cells_with(results, "failed")):
-        if reason := folder.reason(cell):
-            files.setdefault(reason, str(folder.path / "cells" / str(cell) / "traceback.txt"))
-    return files
-
-
 def sparsest_matching(
-    results: xr.Dataset, margin: float, level: float = 0.05
+    results: xr.Dataset, margin: float | None = None, level: float = 0.05
 ) -> dict[str, Any] | None:
     """Return the sparsest ticket whose mean validation accuracy is within `margin` of the dense.
 
@@ -54,26 +48,28 @@ def sparsest_matching(
     -------
     dict or None
         None if there is no such ticket, or the dense runs have not learnt (`has_learnt`);
-        ``threshold``, ``rewind_epoch``, ``density``, ``validation_accuracy``,
-        ``test_accuracy``, ``dense_test_accuracy`` (means over replicates; the best on the
-        validation images where several are as sparse); ``replicates``; ``cells``, how many it
-        was chosen from: those of which all replicates are done, and none collapsed;
+        else, accuracies as shares, ``threshold``, ``rewind_epoch``, ``density``,
+        ``validation_accuracy``, ``test_accuracy``, ``dense_test_accuracy`` (means over
+        replicates; the best on the validation images where several are as sparse);
+        ``replicates``; ``cells``, how many it was chosen from: those of which all replicates
+        are done, and none collapsed;
         ``minus_dense``, ticket − dense on the test images, with ``minus_dense_interval``,
         of confidence 1 − `level` for all these cells together.
     """
+    margin = margin_of(results, margin)
     if has_learnt(results, margin) is False:
         return None
     tickets = results.sel(arm="ticket", drop=True)
     fallen = collapsed(results, "validation_accuracy").sel(arm="ticket", drop=True)
     done = tickets.status == flags(results)["done"]
     complete = (done & ~fallen).all("replicate")
-    means = tickets[["density", "validation_accuracy", "test_accuracy"]]
+    means = tickets[["counted_density", "validation_accuracy", "test_accuracy"]]
     means = means.mean("replicate", skipna=False)
     dense = float(results.dense_validation_accuracy.mean())
     matching = complete & matches(means.validation_accuracy - dense, margin)
     if not bool(matching.any()):
         return None
-    density, accuracy = means.density.values, means.validation_accuracy.values
+    density, accuracy = means.counted_density.values, means.validation_accuracy.values
     candidates = np.argwhere(matching.values)
     i, j = min(candidates, key=lambda at: (density[*at], -accuracy[*at]))
     at, cells = {"threshold": i, "rewind_epoch": j}, int(complete.sum())
@@ -82,12 +78,14 @@ def sparsest_matching(
     return {
         "threshold": float(tickets.threshold[i]),
         "rewind_epoch": _plain(tickets.rewind_epoch[j]),
-        **{str(name): float(mean[i, j]) for name, mean in means.items()},
-        "dense_test_accuracy": float(results.dense_test_accuracy.mean()),
+        "density": float(density[i, j]),
+        "validation_accuracy": _share(accuracy[i, j]),
+        "test_accuracy": _share(means.test_accuracy[i, j]),
+        "dense_test_accuracy": _share(results.dense_test_accuracy.mean()),
         "replicates": int(results.sizes["replicate"]),
         "cells": cells,
-        "minus_dense": _plain(to_dense.mean[at]),
-        "minus_dense_interval": _plain(to_dense.interval(level / cells)[at]),
+        "minus_dense": _share(to_dense.mean[at]),
+        "minus_dense_interval": _plain(to_dense.interval(level / cells)[at] / 100),
     }
 
 
@@ -104,29 +102,30 @@ def has_learnt(results: xr.Dataset, margin: float, level: float = 0.05) -> bool 
     bool or None
         None if it is not known: without a dense run, or in a study of an earlier version.
     """
-    majority, dense = results.attrs.get("majority"), float(results.dense_validation_accuracy.mean())
+    majority = results.attrs.get("majority")
+    dense = float(results.dense_validation_accuracy.mean()) / 100
     if majority is None or np.isnan(dense):
         return None
-    images = results.attrs["study"]["data"]["validation"]
-    chance = min(1.0, majority + margin)
+    images = study_of(results)["data"]["validation"]
+    chance = min(1.0, majority + margin / 100)
     return bool(stats.binom.sf(round(dense * images) - 1, images, chance) <= level)
 
 
-def points(share: float) -> str:
+def points(difference: float) -> str:
     """Return a difference of two accuracies in percentage points, with the noun.
 
     Examples
     --------
-    >>> [points(0.01), points(0.005), points(0.02)]
+    >>> [points(1), points(0.5), points(2)]
     ['1 point', '0.5 points', '2 points']
     """
-    number = f"{100 * share:g}"
+    number = f"{difference:g}"
     return f"{number} point" if number == "1" else f"{number} points"
 
 
-def sentences(results: xr.Dataset, margin: float) -> list[str]:
+def sentences(results: xr.Dataset, margin: float | None = None) -> list[str]:
     """Return what the map does not say by itself, in a few sentences."""
-    said = []
+    said, margin = [], margin_of(results, margin)
     for threshold, layers in emptied_layers(results).items():
         more = f" and {len(layers) - 5} more" if len(layers) > 5 else ""
         said.append(f"* threshold {threshold:g} empties {', '.join(layers[:5])}{more}")
@@ -136,7 +135,7 @@ def sentences(results: xr.Dataset, margin: float) -> list[str]:
     said += [f"{len(cells)} {what}: {_named(cells)}" for what, cells in lists.items() if cells]
     near = f"within {points(margin)} of the dense accuracy"
     if has_learnt(results, margin) is False:
-        dense = 100 * float(results.dense_validation_accuracy.mean())
+        dense = float(results.dense_validation_accuracy.mean())
         said.append(
             f"the dense network has learnt too little to be matched: it has {dense:.2f} % on the "
             f"validation images, where the same answer for all of them has "
@@ -154,7 +153,7 @@ def headline(best: Mapping[str, Any], margin: float) -> str:
     """Return in words what `sparsest_matching` found."""
     low, high = best["minus_dense_interval"].values()
     if low is not None:
-        where = "lies within" if matches(low, margin) else "reaches beyond"
+        where = "lies within" if matches(100 * low, margin) else "reaches beyond"
         certainty = (
             f"ticket − dense {100 * best['minus_dense']:.2f} ± {50 * (high - low):.2f} points, a "
             f"95 % interval that allows for the choice from {best['cells']} cells and {where} "
@@ -173,10 +172,14 @@ def headline(best: Mapping[str, Any], margin: float) -> str:
     )
 
 
-def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
-    """Return the outcome for scripts, as values that JSON can hold; NaN is null."""
+def outcome(results: xr.Dataset, margin: float | None = None) -> dict[str, Any]:
+    """Return the outcome for scripts, as values that JSON can hold; NaN is null.
+
+    Accuracies and their differences are shares, as in the study.
+    """
+    margin = margin_of(results, margin)
     names = {code: name for name, code in flags(results).items()}
-    done = {name: of_done(results, name) for name in ("test_accuracy", "density")}
+    done = {name: of_done(results, name) for name in ("test_accuracy", "counted_density")}
     stacked = results[["status"]].assign(done).stack(cell=results.status.dims)
     cells = []
     for i in range(stacked.sizes["cell"]):
@@ -188,22 +191,26 @@ def outcome(results: xr.Dataset, margin: float) -> dict[str, Any]:
                 "threshold": float(cell.threshold),
                 "rewind_epoch": _plain(cell.rewind_epoch),
                 "status": names[int(cell.status)],
-                "test_accuracy": _number(cell.test_accuracy),
-                "density": _number(cell.density),
+                "test_accuracy": _share(cell.test_accuracy),
+                "density": _number(cell.counted_density),
             }
         )
+    speed = early_stop(results)
+    of_dense = [str(name) for name in speed.data_vars if str(name).startswith("dense_")]
+    at_stop = verdicts(results, margin, accuracy="early_stop_test_accuracy")
     return {
-        "study": results.attrs["study"]["name"],
-        "dense_test_accuracy": [_number(value) for value in results.dense_test_accuracy],
+        "study": study_of(results)["name"],
+        "dense_test_accuracy": [_share(value) for value in results.dense_test_accuracy],
         "dense_has_learnt": has_learnt(results, margin),
         "sparsest_matching": sparsest_matching(results, margin),
         "emptied_layers": {f"{t:g}": layers for t, layers in emptied_layers(results).items()},
         "cells": cells,
-        "verdicts": _records(verdicts(results, margin), "threshold", "rewind_epoch"),
+        "verdicts": _records(verdicts(results, margin), *MAP),
         "frontier": _records(frontier(results, margin), "rewind_epoch"),
-        "controls": _records(
-            control_differences(results).reset_coords("rewind_epoch"), "threshold"
-        ),
+        "controls": _records(controls(results).reset_coords("rewind_epoch"), "threshold"),
+        "early_stop": _records(speed.drop_vars(of_dense), "arm", *MAP),
+        "dense_early_stop": _records(speed[of_dense])[0],
+        "early_stop_verdicts": _records(at_stop, *MAP),
     }
 
 
@@ -245,7 +252,9 @@ def _named(cells: list[dict[str, Any]]) -> str:
 
 def _records(found: xr.Dataset, *axes: str) -> list[dict[str, Any]]:
     """Return a record per position along `axes`; any other axis is nested in it."""
-    values = {name: found[name].transpose(*axes, ...) for name in map(str, found.data_vars)}
+    values = {
+        str(name): _in_shares(of).transpose(*axes, ...) for name, of in found.data_vars.items()
+    }
     return [
         {axis: _plain(found[axis][i]) for axis, i in zip(axes, index, strict=True)}
         | {name: _plain(value[index]) for name, value in values.items()}
@@ -262,6 +271,15 @@ def _plain(value: xr.DataArray) -> Any:
         k = float(value)
         return int(k) if k.is_integer() else k
     return value.item() if value.dtype.kind != "f" else _number(value)
+
+
+def _in_shares(of: xr.DataArray) -> xr.DataArray:
+    return (of / 100).round(12) if of.attrs.get("units") in PERCENT else of
+
+
+def _share(percent: Any) -> float | None:
+    """Return percent as a share, without the digits that the division makes up."""
+    return round(float(percent) / 100, 12) if np.isfinite(percent) else None
 
 
 def _number(value: Any) -> float | None:

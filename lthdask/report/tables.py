@@ -1,29 +1,28 @@
 """The tables that are printed: accuracy map, arms, verdicts and frontier."""
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from lthdask.grid import ARMS
+from lthdask.report.accuracy_map import accuracies, map_of, named, row_head
+from lthdask.report.controls import at_chosen, chosen_rewind_epochs, controls
+from lthdask.report.early_stop import early_stop_table, measures_inside_epochs
 from lthdask.report.layers import emptied_layers
 from lthdask.report.paired import Means, collapsed, one_image
-from lthdask.report.summary import flags, of_done, points
+from lthdask.report.selection import margin_of
+from lthdask.report.summary import points
 from lthdask.report.verdict import (
     MATCHING,
     NO_BETTER,
     UNDECIDED,
     WINNING,
     WORSE,
-    at_chosen,
-    chosen_rewind_epochs,
-    control_differences,
     frontier,
     verdicts,
 )
+from lthdask.storage.results import study_of
 
 SHORT = {
     WINNING: "winning",
@@ -34,55 +33,41 @@ SHORT = {
 }
 
 
-def tables(results: xr.Dataset, margin: float) -> list[Table]:
+def tables(results: xr.Dataset, margin: float | None = None) -> list[Table]:
     """Return the tables that these results can fill: some need several arms, or replicates."""
     shown = [accuracy_map(results)]
     if results.sizes["arm"] > 1:
         shown.append(arms_table(results))
+    if measures_inside_epochs(results):
+        shown.append(early_stop_table(results, margin))
     if results.sizes["replicate"] > 1:
         shown.append(verdict_map(results, margin))
     return shown
 
 
-def print_table(console: Console, table: Table) -> None:
-    """Print a table at its own width: cut to the width of a screen, it would lose digits."""
-    unbounded = console.options.update(max_width=100_000)
-    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
-    console.print(table)
-
-
 def accuracy_map(results: xr.Dataset) -> Table:
-    """Return test accuracy in percent, thresholds by rewind epochs, the dense run below.
-
-    With replicates, it shows mean ± standard deviation, and how many of them are done if not
-    all are. A cell of which none is done shows its status; one of which a replicate lies far
-    below the others is marked.
-    """
-    table = _map("test accuracy, %", results)
-    tickets = of_done(results, "test_accuracy").sel(arm="ticket")
-    fallen = collapsed(results, "test_accuracy").sel(arm="ticket").any("replicate")
-    replicates = results.sizes["replicate"]
-    for threshold in results.threshold.values:
-        row = tickets.sel(threshold=threshold)
-        shown = [
-            (_percent(row.sel(rewind_epoch=k).values, replicates) or _status(results, threshold, k))
-            + "†" * bool(fallen.sel(threshold=threshold, rewind_epoch=k))
-            for k in results.rewind_epoch.values
-        ]
-        table.add_row(*_row_head(results, threshold), *shown)
-    dense = _percent(results.dense_test_accuracy.values, replicates) or "not trained"
-    table.add_section()
-    table.add_row("dense", "1", dense, *[""] * (results.sizes["rewind_epoch"] - 1))
-    return table
+    """Return the accuracies of the tickets as :func:`accuracies` shows them, with its marks."""
+    tickets = results.sel(arm="ticket")
+    return accuracies(
+        results.threshold.values.tolist(),
+        results.rewind_epoch.values.tolist(),
+        tickets.status.values,
+        tickets.test_accuracy.values,
+        tickets.counted_density.values,
+        results.dense_test_accuracy.values,
+        emptied_layers(results),
+        collapsed(results, "test_accuracy").sel(arm="ticket").any("replicate").values,
+    )
 
 
-def verdict_map(results: xr.Dataset, margin: float) -> Table:
+def verdict_map(results: xr.Dataset, margin: float | None = None) -> Table:
     """Return the verdicts, thresholds by rewind epochs, and the frontier below.
 
     A cell says how many replicates were compared if not all were, and shows its status if none
     could be.
     """
-    table = _map(f"verdict, at a margin of {points(margin)}", results)
+    margin = margin_of(results, margin)
+    table = map_of(f"verdict, at a margin of {points(margin)}", results.rewind_epoch.values)
     judged, replicates = verdicts(results, margin), results.sizes["replicate"]
     for threshold in results.threshold.values:
         shown = []
@@ -119,10 +104,10 @@ def arms_table(results: xr.Dataset) -> Table:
     means = Means.over_replicates(*at_chosen(results, "test_accuracy", chosen), one_image(results))
     lengths, counts = at_chosen(results, "epochs_trained", chosen)
     epochs = lengths.where(counts).mean("replicate")
-    interval, minus = means.interval(0.05), control_differences(results)
+    interval, minus = means.interval(0.05), controls(results)
     for threshold in chosen.threshold.values:
         head = [f"{threshold:g}", f"{chosen.sel(threshold=threshold).item():g}"]
-        for arm in sorted(results.arm.values.tolist(), key="ticket".__ne__):
+        for arm in results.arm.values:
             at = {"threshold": threshold, "arm": arm}
             if not (count := int(means.count.sel(at))):
                 continue
@@ -151,53 +136,27 @@ def arms_table(results: xr.Dataset) -> Table:
 
 def _epochs_of_mask(results: xr.Dataset, threshold: float, k: float) -> float:
     """Return how many epochs a mask took: the dense run, and the rounds before it."""
-    dense = results.sizes["epoch"]
-    iterative = results.attrs["study"]["pruning"]["schedule"] == "iterative"
+    study = study_of(results)
+    dense = int(study["recipe"]["epochs"])
+    iterative = study["pruning"]["schedule"] == "iterative"
     rounds = int((results.threshold < threshold).sum()) if iterative else 0
     return dense + rounds * (dense - k)
 
 
-def _map(title: str, results: xr.Dataset) -> Table:
-    """Return an empty table of thresholds by rewind epochs."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
-    table.add_column("threshold", justify="right")
-    table.add_column("density", justify="right")
-    for k in results.rewind_epoch.values:
-        table.add_column(f"k={k:g}", justify="right")
-    return table
-
-
 def _row_head(results: xr.Dataset, threshold: float) -> tuple[str, str]:
-    """Return the threshold, marked where it empties a layer, and the density."""
-    density = results.density.sel(arm="ticket", threshold=threshold).values
-    mark = "*" if float(threshold) in emptied_layers(results) else ""
-    counted = f"{np.nanmean(density):.4f}" if np.isfinite(density).any() else ""
-    return f"{threshold:g}{mark}", counted
+    density = results.counted_density.sel(arm="ticket", threshold=threshold).values
+    return row_head(threshold, density, float(threshold) in emptied_layers(results))
 
 
-def _status(results: xr.Dataset, threshold: float, k: int) -> str:
-    """Return what became of the tickets of a cell; a dash where there is nothing to train."""
-    names = {code: name for name, code in flags(results).items()}
-    names[flags(results)["not_applicable"]] = "–"
-    codes = results.status.sel(arm="ticket", threshold=threshold, rewind_epoch=k).values
-    return "/".join(dict.fromkeys(names[code] for code in codes))
-
-
-def _percent(values: np.ndarray[Any, Any], replicates: int) -> str:
-    """Return mean ± standard deviation in percent; empty where there is no value."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return ""
-    mean = f"{100 * known.mean():.1f}"
-    spread = f" ± {100 * known.std(ddof=1):.1f}" if len(known) > 1 else ""
-    some = f" ({len(known)}/{replicates})" if len(known) < replicates else ""
-    return mean + spread + some
+def _status(results: xr.Dataset, threshold: float, k: float) -> str:
+    at = {"arm": "ticket", "threshold": threshold, "rewind_epoch": k}
+    return named(results.status.sel(at).values)
 
 
 def _points(mean: xr.DataArray, interval: xr.DataArray) -> str:
-    """Return mean ± half its interval in percent; the mean alone where no interval is known."""
-    half = 50 * float(interval.sel(bound="high") - interval.sel(bound="low"))
-    shown = f"{100 * float(mean):.1f}".replace("-", "−")
+    """Return mean ± half its interval; the mean alone where no interval is known."""
+    half = 0.5 * float(interval.sel(bound="high") - interval.sel(bound="low"))
+    shown = f"{float(mean):.1f}".replace("-", "−")
     return f"{shown} ± {half:.1f}" if np.isfinite(half) else shown
 
 

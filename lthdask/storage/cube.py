@@ -17,19 +17,8 @@ from numpy.typing import NDArray
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.storage.manifest import FORMAT, require_known
-from lthdask.storage.schema import (
-    ARRAYS,
-    CELL,
-    COORDINATES,
-    CURVES,
-    LAYERS,
-    LEARNING,
-    METRICS,
-    OF_CELLS,
-    RECORD,
-    Status,
-    check_axes,
-)
+from lthdask.storage.meanings import CURVES, LAYERS, LEARNING, METRICS, RECORD
+from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, OF_CELLS, Status, check_axes
 
 
 class Cube:

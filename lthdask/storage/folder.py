@@ -259,6 +259,14 @@ class Folder:
         # Several lines may be one message, whose first one says what was wrong.
         return lines[0].removeprefix(f"{InputError.__module__}.InputError: ") if lines else ""
 
+    def reasons(self, failed: Iterable[object]) -> dict[str, str]:
+        """Return why runs failed: what they raised → a file that ends with it."""
+        files: dict[str, str] = {}
+        for name in failed:
+            if reason := self.reason(name):
+                files.setdefault(reason, str(self.of_run(name) / "traceback.txt"))
+        return files
+
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")

@@ -1,101 +1,251 @@
 """The results of a study as a labelled dataset, with one named variable per metric."""
 
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
+import yaml
+from numpy.typing import NDArray
 
-from lthdask.storage.cube import readable
-from lthdask.storage.manifest import FORMAT, require_known
-from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, Array, Status, check_axes
+from lthdask.errors import InputError
+from lthdask.grid import CHILDREN
+from lthdask.lottery.learning_speed import learning_speed
+from lthdask.reading import nearest
+from lthdask.storage.arrays import Arrays
+from lthdask.storage.meanings import CURVES, LEARNING, METRICS, PERCENT, Meaning
+from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, GROUPS, NAMES, Array, Status
+
+OF_DENSE = (
+    "test_accuracy",
+    "validation_accuracy",
+    "early_stop_iteration",
+    "early_stop_test_accuracy",
+    "iterations_to_dense",
+)
+"""Metrics that are also known of the dense runs, as ``dense_…``."""
+KEPT = ("engine", "versions", "majority", "format")
+"""What is kept with the cube and said of a dataset, besides the study."""
 
 
-def open_results(path: str | Path) -> xr.Dataset:
+def open_results(path: str | Path, *groups: str) -> xr.Dataset:
     """Open the results of a study, even while it is still running.
+
+    What is returned is in memory, as it was at this moment; :func:`follow` looks again. What
+    each variable is stands in docs/results.md.
 
     Parameters
     ----------
     path : str or Path
         The study's folder, or the Zarr cube in it.
+    *groups : str
+        More variables, which are read only when asked for: those of `GROUPS`.
 
     Returns
     -------
     xarray.Dataset
-        Named variables over (arm, replicate, threshold, rewind_epoch), axes sorted, read
-        from disk when they are used. ``test_accuracy`` and the others of `METRICS`;
-        ``validation_loss_curve`` and the others of `CURVES`, over epochs, and with
-        ``dense_`` before them those of the dense runs; ``dense_test_accuracy`` and
-        ``dense_validation_accuracy`` after their last epoch;
-        ``validation_loss_by_iteration`` and the others of `LEARNING`; ``layer_density`` and
-        the others of `LAYERS`; ``seconds`` and the others of `RECORD`; ``line``, the test
-        error between two children; ``mask_distances``; ``place``; ``status``.
+        The metrics of every cell over (arm, replicate, threshold, rewind_epoch), accuracies in
+        percent, and ``status``. What is known of a dense run is a coordinate along
+        ``replicate``, such as ``dense_test_accuracy``. ``density`` is a coordinate along
+        ``threshold``: the median of what was counted in its tickets.
 
     Raises
     ------
     InputError
-        If there are no results at `path`, or they are damaged or were made by another version.
+        If there are no results at `path`, they are damaged or were made by another version, or
+        there is no such group.
 
     Examples
     --------
-    >>> results = open_results("runs/digits")                       # doctest: +SKIP
-    >>> results.test_accuracy.sel(threshold=0.9, rewind_epoch=2)    # doctest: +SKIP
+    >>> results = open_results("runs/digits")                        # doctest: +SKIP
+    >>> results.test_accuracy.sel(threshold=0.9, rewind_epoch=2)     # doctest: +SKIP
+    >>> open_results("runs/digits", "curves").validation_loss_curve  # doctest: +SKIP
     """
-    path = Path(path)
-    if path.name != "results.zarr":
-        path = path / "results.zarr"
-    with readable(path):
-        # Format 2 of Zarr is refused: in it, an array can be a pickle.
-        cube = xr.open_zarr(path, chunks=None, zarr_format=3)
-        older = require_known(cube.attrs.get("format", 1), path) < FORMAT
-        axes = {
-            name: cube[name].values.tolist() for name in COORDINATES if name in cube or not older
-        }
-        check_axes(axes, path, older)
-        return _named(cube)
+    return next(follow(path, *groups))
 
 
-def read_results(path: str | Path) -> xr.Dataset:
-    """Read the results of a study into memory, as :func:`open_results` opens them.
+def follow(path: str | Path, *groups: str) -> Iterator[xr.Dataset]:
+    """Yield the results of a study as they are now, each time they are asked for.
 
-    Raises
-    ------
-    InputError
-        As for :func:`open_results`; also where only values are damaged.
+    Only cells that are new are read, so that a look takes milliseconds; the arguments, and what
+    is raised, are those of :func:`open_results`.
+
+    Examples
+    --------
+    >>> looks = follow("runs/digits")                      # doctest: +SKIP
+    >>> results = next(looks)  # and again, some time later  # doctest: +SKIP
     """
-    results = open_results(path)
-    with readable(Path(path)):
-        if unknown := set(results.load().status.values.flat) - set(Status):
-            raise ValueError(f"{min(unknown)} is not a valid status")
-        return results
+    for group in groups:
+        if group not in GROUPS:
+            raise InputError(f"there is no group {group!r}{nearest(group, list(GROUPS))}")
+    arrays = Arrays(Path(path))
+    while True:
+        yield _dataset(arrays, groups)
+        arrays.look_again()
 
 
-def _named(cube: xr.Dataset) -> xr.Dataset:
-    """Return one variable per named value, axes sorted; what the cube lacks is NaN."""
-    cube = cube.assign_coords(rewind_epoch=cube.rewind_epoch.astype("f8", keep_attrs=True))
-    if "rewind_step" not in cube.coords:
-        unknown = np.full(cube.sizes["rewind_epoch"], np.nan)
-        cube = cube.assign_coords(rewind_step=("rewind_epoch", unknown))
-    named = dict[str, xr.DataArray]()
-    for name, array in ARRAYS.items():
-        if not array.names:
-            named[name] = cube[name] if name in cube else _missing(cube, array.dimensions, array)
-        axis = array.rest[-1] if array.names else ""
-        for label, (units, description) in array.names.items():
-            if name in cube and label in cube[axis].values:
-                variable = cube[name].sel({axis: label}, drop=True)
-            else:
-                variable = _missing(cube, array.dimensions[:-1], array)
-            variable.attrs = {"units": units, "description": description}
-            named[array.variable.format(label)] = variable
-    for name in ("dense_test_accuracy", "dense_validation_accuracy"):
-        named[name] = named[f"{name}_curve"].isel(epoch=-1, drop=True)
-    return xr.Dataset(named, attrs=cube.attrs).sortby(list(CELL))
+def study_of(results: xr.Dataset) -> Mapping[str, Any]:
+    """Return the study that results are of, as nested mappings of plain values."""
+    return _parsed(results.attrs["study"])
 
 
-def _missing(cube: xr.Dataset, dimensions: tuple[str, ...], array: Array) -> xr.DataArray:
-    """Return what stands for an array that an older cube does not have."""
-    shape = [cube.sizes.get(dimension, 0) for dimension in dimensions]
-    along = {name: cube[name] for name in dimensions if name in cube.coords}
-    found = xr.DataArray(np.full(shape, EMPTY[array.dtype]), along, dimensions)
-    found.attrs = {"description": array.description, "units": array.units}
+@cache
+def _parsed(text: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = yaml.safe_load(text)
     return found
+
+
+def _dataset(arrays: Arrays, groups: Sequence[str]) -> xr.Dataset:
+    """Return what was read under its names; what the cube lacks is NaN."""
+    variables = dict[str, xr.Variable]()
+    for name, array in ARRAYS.items():
+        if not array.group or array.group in groups:
+            variables |= _variables(arrays, name, array)
+    variables |= _of_dense_runs(arrays)
+    variables |= _coordinates(arrays, {axis for v in variables.values() for axis in v.dims})
+    if not set(CHILDREN) & set(arrays.axes["arm"]):
+        del variables["barrier"]
+    beside = [name for name, of in variables.items() if _is_beside(of)]
+    return xr.Dataset(variables, attrs=_about(arrays.attributes)).set_coords(beside)
+
+
+def _is_beside(variable: xr.Variable) -> bool:
+    """Return whether a variable is a coordinate: what operations on results leave alone.
+
+    What belongs to a replicate or a threshold stays with it under ``where`` and ``concat``, which
+    would spread a variable over all cells. Texts and times cannot be filled with a number, or
+    be averaged.
+    """
+    return variable.dims[: len(CELL)] != CELL or variable.dtype.kind in "OM"
+
+
+def _variables(arrays: Arrays, name: str, array: Array) -> dict[str, xr.Variable]:
+    """Return what an array is read as."""
+    if not array.names:
+        values = arrays[name] if name in arrays else _empty(arrays, array.dimensions, array)
+        meaning = Meaning(name.replace("_", " "), array.shown, array.description)
+        return {name: _variable(array.dimensions, values, meaning)}
+    found = dict[str, xr.Variable]()
+    for label, meaning in array.names.items():
+        values = arrays.named(name, label)
+        if label == "iterations_to_dense" and label in arrays.axes[array.rest[-1]]:
+            values = np.where(_never(arrays), np.inf, values)
+        if values.size:
+            variable = meaning.variable or array.variable.format(label)
+            found[variable] = _variable(array.dimensions[:-1], values, meaning)
+    return found
+
+
+def _variable(dimensions: Sequence[str], values: NDArray[Any], meaning: Meaning) -> xr.Variable:
+    about: dict[str, Any] = {"long_name": meaning.label, "description": meaning.description}
+    if meaning.units:
+        about["units"] = meaning.units
+    if meaning.units in PERCENT:
+        values = (100 * values).round(10)  # 0.07 is 7, not 7.000000000000001
+    elif meaning.label == "status":
+        about["flag_values"] = [int(status) for status in Status]
+        about["flag_meanings"] = " ".join(status.name.lower() for status in Status)
+    elif meaning.label in ("started", "ended"):
+        known, seconds = np.isfinite(values), values
+        values = np.full(seconds.shape, np.datetime64("NaT", "ms"))
+        values[known] = (1000 * seconds[known]).round().astype("M8[ms]")
+    elif values.dtype.kind == "T":
+        values = values.astype(object)
+    return xr.Variable(dimensions, values.copy(), about)
+
+
+def _never(arrays: Arrays) -> NDArray[np.bool_]:
+    """Return which cells were measured to their end, and never reached the dense accuracy."""
+    stop = arrays.named("metrics", "early_stop_iteration")
+    reached = arrays.named("metrics", "iterations_to_dense")
+    never: NDArray[np.bool_] = np.isfinite(stop) & np.isnan(reached)
+    never &= arrays["status"] == Status.DONE
+    return never
+
+
+def _of_dense_runs(arrays: Arrays) -> dict[str, xr.Variable]:
+    """Return what is known of the dense runs, along ``replicate``."""
+    steps = arrays.attributes.get("steps", 0)
+    rows = [
+        _dense_metrics(arrays, replicate, steps) for replicate in range(len(arrays["dense_curves"]))
+    ]
+    found = dict[str, xr.Variable]()
+    for name in OF_DENSE:
+        values = np.array([row.get(name, np.nan) for row in rows])
+        meaning = METRICS[name]
+        about = Meaning(f"{meaning.label}, dense", meaning.units, meaning.description)
+        found[f"dense_{name}"] = _variable(["replicate"], values, about)
+    return found
+
+
+def _dense_metrics(arrays: Arrays, replicate: int, steps: int) -> dict[str, float]:
+    curves = arrays["dense_curves"][replicate]
+    last = dict(zip(CURVES, curves[-1].tolist(), strict=True))
+    if not steps or np.isnan(last["validation_loss"]):
+        return last
+    measured = {
+        (epoch + 1) * steps: dict(zip(CURVES, values, strict=True))
+        for epoch, values in enumerate(curves.tolist())
+    }
+    if "dense_learning" in arrays:
+        inside = arrays["dense_learning"][replicate].tolist()
+        for at, values in zip(arrays.axes["iteration"].tolist(), inside, strict=True):
+            measured[at] = dict(zip(LEARNING, values, strict=True))
+    speed = learning_speed(measured, 0, last["validation_accuracy"])
+    return last | speed
+
+
+def _coordinates(arrays: Arrays, used: set[Any]) -> dict[str, xr.Variable]:
+    """Return what lies along the axes that are used, and the density beside the thresholds."""
+    found = dict[str, xr.Variable]()
+    for name, coordinate in COORDINATES.items():
+        along = coordinate.along or name
+        if along in used and name not in NAMES:
+            values = arrays.axes.get(name, np.full(len(arrays.axes[along]), np.nan))
+            about = {"long_name": name.replace("_", " ")} | arrays.described(name)
+            values = values.astype(float) if name == "rewind_epoch" else values
+            found[name] = xr.Variable(along, values, about)
+    about = {"long_name": "density", "description": "median of what was counted in the tickets"}
+    found["density"] = xr.Variable("threshold", _densities(arrays), about)
+    return found
+
+
+def _densities(arrays: Arrays) -> NDArray[np.float64]:
+    """Return the median of the densities that were counted in the tickets of each threshold.
+
+    It takes one value for each threshold to plot over, and to survive means.
+    """
+    tickets = arrays.named("metrics", "density")[arrays.axes["arm"].tolist().index("ticket")]
+    known = [values[np.isfinite(values)] for values in np.moveaxis(tickets, 1, 0)]
+    return np.array([np.median(values) if len(values) else np.nan for values in known])
+
+
+def _empty(arrays: Arrays, dimensions: Sequence[str], array: Array) -> NDArray[Any]:
+    """Return what stands for values that an older cube does not have."""
+    shape = [len(arrays.axes.get(dimension, ())) for dimension in dimensions]
+    return np.full(shape, EMPTY[array.dtype])
+
+
+def _about(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a dataset: short, and of types that every file format has."""
+    study = yaml.safe_dump(attributes.get("study", {}), sort_keys=False, allow_unicode=True)
+    kept = {name: attributes[name] for name in KEPT if attributes.get(name) is not None}
+    data = json.dumps(attributes.get("data"), sort_keys=True)
+    return (
+        {"study": study}
+        | {name: _short(value) for name, value in kept.items()}
+        | ({"data": f"sha256 {sha256(data.encode()).hexdigest()[:16]}"} if data != "null" else {})
+        | {"groups": f"{', '.join(GROUPS)}: more variables, by open_results(path, group)"}
+    )
+
+
+def _short(value: Any) -> str | int | float:
+    """Return a value as it is, or on one line of YAML."""
+    if isinstance(value, str | int | float):
+        return value
+    line = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+    return line.strip()

@@ -16,49 +16,9 @@ import numpy as np
 
 from lthdask.errors import InputError
 from lthdask.grid import ARMS, POINTS_ON_LINE
-from lthdask.lottery.learning_speed import MEASURES
+from lthdask.storage.meanings import CURVES, LAYERS, LEARNING, METRICS, RECORD, Meanings
 
 CELL = ("arm", "replicate", "threshold", "rewind_epoch")
-
-Meanings = Mapping[str, tuple[str, str]]
-"""What an axis of names holds: name → (units, description)."""
-
-METRICS = {
-    "test_accuracy": ("1", "share of test images classified correctly after the last epoch"),
-    "validation_accuracy": ("1", "share of validation images classified correctly, likewise"),
-    "test_loss": ("nat", "mean cross-entropy on the test images after the last epoch"),
-    "validation_loss": ("nat", "mean cross-entropy on the validation images, likewise"),
-    "density": ("1", "share of all prunable weights that are not zero, counted after training"),
-    "parameters_left": ("1", "share of all parameters that are not pruned, counted likewise"),
-    "epochs_trained": ("1", "epochs this cell was trained for"),
-    "early_stop_iteration": ("1", "steps until the lowest validation loss that was measured"),
-    "early_stop_test_accuracy": ("1", "share of test images classified correctly there"),
-    "iterations_to_dense": ("1", "steps until the dense run's validation accuracy; NaN if never"),
-    "barrier": ("1", "rise of the test error between a child and its sibling; else NaN"),
-}
-MAY_LACK = {"test_loss", "iterations_to_dense", "barrier"}
-"""Metrics that may be missing in a cell that is done: a test loss can overflow."""
-CURVES = {
-    "train_loss": ("nat", "mean training loss of the epoch"),
-    "validation_loss": ("nat", "mean cross-entropy on the validation images after the epoch"),
-    "validation_accuracy": ("1", "share of validation images classified correctly"),
-    "test_accuracy": ("1", "share of test images classified correctly"),
-}
-LEARNING = {name: CURVES[name] for name in MEASURES}
-LAYERS = {
-    "density": ("1", "share of the layer's weights that are not zero, counted after training"),
-    "dead_channels": ("1", "output channels of which every weight is zero, counted likewise"),
-    "cutoff": ("score", "lowest score that survives pruning; NaN where the layer is spared"),
-}
-RECORD = {
-    "seconds": (
-        "s",
-        "time the cell took, or its share of a cohort's, reading and writing too",
-    ),
-    "attempts": ("1", "how often the cell was begun"),
-    "started": ("seconds since 1970-01-01", "when its last attempt began"),
-    "ended": ("seconds since 1970-01-01", "when its last attempt ended"),
-}
 
 
 class Status(IntEnum):
@@ -91,6 +51,10 @@ class Array:
     variable : str
         How such a variable is called, with ``{}`` for the name.
     units : str
+    shown : str
+        Units in which people read it, where it has no names; the names say their own.
+    group : str
+        The group that the variables belong to; empty if they are always read.
     """
 
     description: str
@@ -100,6 +64,8 @@ class Array:
     names: Meanings = field(default_factory=dict)
     variable: str = "{}"
     units: str = ""
+    shown: str = ""
+    group: str = ""
 
     @property
     def dimensions(self) -> tuple[str, ...]:
@@ -109,24 +75,40 @@ class Array:
 
 ARRAYS = {
     "status": Array("what became of the cell", dtype="u1"),
-    "place": Array("host and device", dtype="text"),
+    "place": Array("host and device", dtype="text", group="records"),
     "metrics": Array("results of a cell", ("metric",), names=METRICS),
-    "curves": Array("results by epoch", ("epoch", "curve"), names=CURVES, variable="{}_curve"),
+    "curves": Array(
+        "results by epoch", ("epoch", "curve"), names=CURVES, variable="{}_curve", group="curves"
+    ),
     "learning": Array(
         "results inside epochs",
         ("iteration", "measure"),
         names=LEARNING,
         variable="{}_by_iteration",
+        group="learning",
     ),
-    "line": Array("test error between a child and its sibling", ("point",), units="1"),
-    "layers": Array("results by layer", ("layer", "quantity"), names=LAYERS, variable="layer_{}"),
-    "record": Array("how a cell was computed", ("field",), names=RECORD),
+    "line": Array(
+        "test error between a child and its sibling",
+        ("point",),
+        units="1",
+        shown="%",
+        group="stability",
+    ),
+    "layers": Array(
+        "results by layer",
+        ("layer", "quantity"),
+        names=LAYERS,
+        variable="layer_{}",
+        group="layers",
+    ),
+    "record": Array("how a cell was computed", ("field",), names=RECORD, group="records"),
     "dense_curves": Array(
         "the dense runs by epoch",
         ("epoch", "curve"),
         ("replicate",),
         names=CURVES,
         variable="dense_{}_curve",
+        group="curves",
     ),
     "dense_learning": Array(
         "the dense runs inside epochs",
@@ -134,12 +116,14 @@ ARRAYS = {
         ("replicate",),
         names=LEARNING,
         variable="dense_{}_by_iteration",
+        group="learning",
     ),
     "mask_distances": Array(
         "share of the prunable weights in which the masks of two epochs differ",
         ("mask_epoch", "other_mask_epoch"),
         ("replicate", "threshold"),
         units="1",
+        group="masks",
     ),
 }
 """The arrays of the cube: name → what it holds."""
@@ -148,6 +132,15 @@ ADDED: dict[str, int] = {}
 were trained before may lack them."""
 NAMES = {array.rest[-1]: array.names for array in ARRAYS.values() if array.names}
 """Axes of named values: axis → what they are."""
+GROUPS = {
+    "curves": "every epoch of every run",
+    "learning": "the steps inside epochs at which `recipe.measure_every` asks for a look",
+    "layers": "what is left of each layer",
+    "stability": "the test error on the line between two children",
+    "masks": "how the masks of the dense run's epochs differ, after `--masks-only`",
+    "records": "how long each cell took, where and when, and how often it was begun",
+}
+"""What is read when it is asked for: group of variables → what it holds."""
 OF_CELLS = tuple(name for name, array in ARRAYS.items() if array.cell == CELL)
 """The arrays of a cell, the status first."""
 

@@ -1,0 +1,69 @@
+"""What came out of a study: tables, verdicts, and what they do not say."""
+
+import json
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+
+from lthdask.commands import options
+from lthdask.commands.shared import counted, exit_with, folder_of, say
+
+# Everything else is imported when it is needed: --help must not wait for SciPy.
+
+
+@click.command("results", context_settings=options.CONTEXT)
+@options.folder
+@options.study
+@options.out
+@options.as_json
+def command(folder: Path | None, study: str, out: Path | None, as_json: bool) -> None:
+    """Print what came out of a study so far: tables and verdicts.
+
+    DIR is the study's folder, the same as --out. `lthdask status` is quicker, and says how far
+    it is.
+
+    Exit codes: 0 if no cell is pending or failed, 1 if one is, 2 for invalid input.
+    """
+    console = Console(stderr=as_json)
+    exit_with(console, lambda: print_outcome(console, folder_of(folder, study, out), as_json))
+
+
+def print_outcome(console: Console, path: Path, as_json: bool) -> int:
+    """Say what came out of the study in a folder; return the exit code.
+
+    Raises
+    ------
+    InputError
+        If there are no results in the folder.
+    """
+    from lthdask.grid import Cell
+    from lthdask.report.accuracy_map import print_table
+    from lthdask.report.summary import cells_with, limits, outcome, sentences
+    from lthdask.report.tables import tables
+    from lthdask.storage.folder import Folder
+    from lthdask.storage.results import open_results
+
+    folder, results = Folder(path), open_results(path, "layers")
+    failed = [Cell(**found) for found in cells_with(results, "failed")]
+    why = folder.reasons(failed)
+    if as_json:
+        values = outcome(results) | {"folder": str(folder.path), "reasons": why}
+        click.echo(json.dumps(values, indent=2))
+    else:
+        for table in tables(results):
+            print_table(console, table)
+        for sentence in (*sentences(results), limits(results)):
+            if sentence:
+                say(console, sentence)
+        say_reasons(console, why, folder.path)
+        say(console, f"results in {folder.path}: lthdask.open_results({str(folder.path)!r})")
+    return 1 if failed or cells_with(results, "pending") else 0
+
+
+def say_reasons(console: Console, why: dict[str, str], folder: Path) -> None:
+    """Say why cells failed, and where to read more."""
+    for reason, file in list(why.items())[:5]:
+        say(console, f"failed: {reason}; see {file}")
+    if len(why) > 5:
+        say(console, f"and {counted(len(why) - 5, 'more reason')}; see {folder / 'cells'}")

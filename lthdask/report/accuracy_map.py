@@ -1,0 +1,97 @@
+"""The map of accuracies as it is printed.
+
+It is made of plain arrays, because a glance must not wait for xarray and SciPy.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lthdask.storage.schema import Status
+
+
+def accuracies(
+    thresholds: Sequence[float],
+    rewind_epochs: Sequence[float],
+    status: NDArray[Any],
+    accuracy: NDArray[Any],
+    density: NDArray[Any],
+    dense: NDArray[Any],
+    emptied: Collection[float] = (),
+    fallen: NDArray[Any] | None = None,
+) -> Table:
+    """Return test accuracies in percent, thresholds by rewind epochs, the dense run below.
+
+    With replicates, it shows mean ± standard deviation, and how many of them are done if not
+    all are. A cell of which none is done shows its status.
+
+    Parameters
+    ----------
+    thresholds, rewind_epochs : sequence of float
+    status, accuracy, density : ndarray, (replicates, thresholds, rewind epochs)
+        Of the tickets; accuracies in percent.
+    dense : ndarray, (replicates,)
+        Accuracies of the dense runs; NaN before they are trained.
+    emptied : collection of float
+        Thresholds to mark, because they empty a layer.
+    fallen : ndarray of bool, optional, (thresholds, rewind epochs)
+        Cells to mark, because a replicate lies far below the others.
+    """
+    table = map_of("test accuracy, %", rewind_epochs)
+    for i, threshold in enumerate(thresholds):
+        shown = []
+        for j in range(len(rewind_epochs)):
+            done = np.where(status[:, i, j] == Status.DONE, accuracy[:, i, j], np.nan)
+            mark = "†" * bool(fallen is not None and fallen[i, j])
+            shown.append((percent(done) or named(status[:, i, j])) + mark)
+        table.add_row(*row_head(threshold, density[:, i], threshold in emptied), *shown)
+    table.add_section()
+    rest = [""] * (len(rewind_epochs) - 1)
+    table.add_row("dense", "1", percent(dense) or "not trained", *rest)
+    return table
+
+
+def map_of(title: str, rewind_epochs: Sequence[float]) -> Table:
+    """Return an empty table of thresholds by rewind epochs."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
+    table.add_column("threshold", justify="right")
+    table.add_column("density", justify="right")
+    for k in rewind_epochs:
+        table.add_column(f"k={k:g}", justify="right")
+    return table
+
+
+def row_head(threshold: float, density: NDArray[Any], emptied: bool) -> tuple[str, str]:
+    """Return the threshold, marked where it empties a layer, and the density."""
+    counted = f"{np.nanmean(density):.4f}" if np.isfinite(density).any() else ""
+    return f"{threshold:g}{'*' * emptied}", counted
+
+
+def named(codes: NDArray[Any]) -> str:
+    """Return what became of the replicates; a dash where there is nothing to train."""
+    words = {code: code.name.lower().replace("_", " ") for code in Status}
+    words[Status.NOT_APPLICABLE] = "–"
+    return "/".join(dict.fromkeys(words[Status(code)] for code in codes.tolist()))
+
+
+def percent(values: NDArray[Any]) -> str:
+    """Return mean ± standard deviation; empty where there is no value."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return ""
+    mean = f"{known.mean():.1f}"
+    spread = f" ± {known.std(ddof=1):.1f}" if len(known) > 1 else ""
+    some = f" ({len(known)}/{len(values)})" if len(known) < len(values) else ""
+    return mean + spread + some
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table at its own width: cut to the width of a screen, it would lose digits."""
+    unbounded = console.options.update(max_width=100_000)
+    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    console.print(table)

@@ -1,0 +1,204 @@
+"""The arrays of a cube as they lie on disk, read by whoever looks at results.
+
+Each array is read when it is first asked for, and once. A later look reads the cells that are new.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
+
+from lthdask.grid import ARMS
+from lthdask.storage.cube import readable
+from lthdask.storage.manifest import FORMAT, require_known
+from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, OF_CELLS, Status, check_axes
+
+FINAL = (Status.DONE, Status.DIVERGED, Status.NOT_APPLICABLE)
+"""What is written in a cell of such a status stays as it is, unless it is erased."""
+AT_ONCE = 1000
+"""Chunks that Zarr decodes in one go."""
+MANY = 8
+"""Reading one cell by itself takes about as long as so many of a whole array."""
+
+Index = tuple[int, ...]
+
+
+class _Files(LocalStore):
+    """Files that are read where they are asked for.
+
+    A chunk is one cell, a few hundred bytes; Zarr hands each to another thread, which takes four
+    times as long as reading it.
+    """
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        if prototype is None or byte_range is not None:
+            return await super().get(key, prototype, byte_range)
+        try:
+            return prototype.buffer.from_bytes((self.root / key).read_bytes())
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+
+
+class Arrays:
+    """The arrays of the cube of a study, sorted along the axes of its cells.
+
+    Parameters
+    ----------
+    path : Path
+        The study's folder, or the Zarr cube in it.
+
+    Attributes
+    ----------
+    axes : dict of str to ndarray
+        Coordinate → its values, sorted; arms in the order of `ARMS`, the ticket first. An
+        earlier format may lack some.
+    attributes : dict
+        What is kept with the cube.
+
+    Raises
+    ------
+    InputError
+        If there are no results at `path`, or they are damaged or were made by another version.
+        Damaged values are found where they are read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path if path.name == "results.zarr" else path / "results.zarr"
+        self._open()
+
+    def _open(self) -> None:
+        self._read: dict[str, NDArray[Any]] = {}
+        self._seen: dict[Index, tuple[int, int]] = {}
+        with readable(self.path), zarr.config.set({"codec_pipeline.batch_size": AT_ONCE}):
+            self._metadata = (self.path / "zarr.json").read_bytes()
+            # Format 2 of Zarr is refused: in it, an array can be a pickle.
+            group: Any = zarr.open_group(_Files(self.path, read_only=True), mode="r", zarr_format=3)
+            self.attributes = dict(group.attrs)
+            older = require_known(self.attributes.get("format", 1), self.path) < FORMAT
+            names = [n for n in (*ARRAYS, *COORDINATES) if n in group or not older]
+            self._arrays: dict[str, Any] = {name: group[name] for name in names}
+            found = {n: self._arrays[n][:].tolist() for n in COORDINATES if n in names}
+            check_axes(found, self.path, older)
+        self._places = {name: _sorted(name, found[name]) for name in CELL}
+        self.axes = {name: _array(name, values) for name, values in found.items()}
+        for name, coordinate in COORDINATES.items():
+            if (along := coordinate.along or name) in CELL and name in self.axes:
+                self.axes[name] = self.axes[name][self._places[along]]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def described(self, name: str) -> dict[str, str]:
+        """Return the description of an axis, and its units where its name does not say them."""
+        about = self._arrays[name].attrs if name in self else {}
+        known = {k: about[k] for k in ("description", "units") if k in about}
+        return {k: text for k, text in known.items() if text not in ("1", "epoch")}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return the values of an array, sorted along the axes of its cells.
+
+        The status is read first: where it says that a cell is done, the rest is there.
+        """
+        if name not in self._read:
+            if name != "status":
+                self["status"]
+            with readable(self.path):
+                found = self._arrays[name][:]
+                if name == "status" and (unknown := set(found.flat) - set(Status)):
+                    raise ValueError(f"{min(unknown)} is not a valid status")
+                self._read[name] = found[np.ix_(*map(self._places.__getitem__, self._cells(name)))]
+        return self._read[name]
+
+    def named(self, array: str, name: str) -> NDArray[Any]:
+        """Return one of the named values of an array; NaN where an older cube lacks it."""
+        axis = ARRAYS[array].rest[-1]
+        known = self.axes[axis].tolist() if array in self and axis in self.axes else []
+        if name in known:
+            values: NDArray[Any] = self[array][..., known.index(name)]
+            return values
+        shape = [len(self.axes.get(dimension, ())) for dimension in ARRAYS[array].dimensions[:-1]]
+        return np.full(shape, np.nan)
+
+    def look_again(self) -> None:
+        """Bring what was read up to what lies on disk now; only cells that are new are read."""
+        with readable(self.path):
+            if (self.path / "zarr.json").read_bytes() != self._metadata:  # it has grown
+                names = list(self._read)
+                self._open()
+                for name in names:
+                    self[name]
+                return
+            for name in [name for name in self._read if name not in OF_CELLS]:
+                del self._read[name]  # those of the dense runs are small
+            status = self["status"]
+            new, lost = self._changed(status)
+            if MANY * len(new) > status.size:
+                self._read.clear()
+                return
+            for name in [name for name in OF_CELLS if name in self._read]:
+                values, array = self._read[name], self._arrays[name]
+                for index in lost:
+                    values[index] = array.fill_value
+                for index in new:
+                    there = (self._places[a][i] for a, i in zip(CELL, index, strict=True))
+                    values[index] = array[tuple(map(int, there))]
+
+    def _cells(self, name: str) -> tuple[str, ...]:
+        return ARRAYS[name].cell
+
+    def _changed(self, status: NDArray[Any]) -> tuple[list[Index], list[Index]]:
+        """Return where a status was written since it was read, and where it was erased."""
+        on_disk = np.array([*_chunks(self.path / "status" / "c", len(CELL))], int)
+        on_disk = on_disk.reshape(-1, len(CELL))
+        on_disk = on_disk[(on_disk < status.shape).all(1)]  # while it grows, arrays go first
+        places = [np.argsort(self._places[axis]) for axis in CELL]
+        indices = tuple(at[column] for at, column in zip(places, on_disk.T, strict=True))
+        there = np.zeros(status.shape, bool)
+        there[indices] = True
+        new = list[Index]()
+        for i in np.flatnonzero(~np.isin(status[indices], FINAL)):
+            index = tuple(int(at[i]) for at in indices)
+            about = self.path.joinpath("status", "c", *map(str, on_disk[i])).stat()
+            signature = about.st_mtime_ns, about.st_ino
+            if self._seen.get(index) != signature:
+                self._seen[index] = signature
+                new.append(index)
+        lost = np.argwhere((status != Status.PENDING) & ~there)
+        return new, [tuple(map(int, at)) for at in lost]
+
+
+def _chunks(folder: Path, depth: int) -> Iterator[Index]:
+    """Yield the places of the chunks that are written."""
+    try:
+        names = [name for name in os.listdir(folder) if name.isdigit()]  # the rest is of writers
+    except FileNotFoundError:
+        return
+    for name in names:
+        if depth == 1:
+            yield (int(name),)
+        else:
+            yield from ((int(name), *rest) for rest in _chunks(folder / name, depth - 1))
+
+
+def _array(name: str, values: list[Any]) -> NDArray[Any]:
+    """Return the values along an axis; text as objects, which every format can hold."""
+    coordinate = COORDINATES[name]
+    return np.array(values, object if coordinate.dtype == "text" else None)
+
+
+def _sorted(axis: str, values: list[Any]) -> NDArray[np.intp]:
+    """Return the places of the values along an axis, in the order in which they are shown."""
+    key = list(ARMS).index if axis == "arm" else None
+    return np.array(sorted(range(len(values)), key=lambda i: key(values[i]) if key else values[i]))
