@@ -6,9 +6,11 @@ from types import SimpleNamespace
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
+import dask
 import pytest
 from dask.utils import key_split
 from distributed import Client, LocalCluster
+from distributed.config import defaults
 from distributed.dashboard.scheduler import applications, template_variables
 from distributed.utils import color_of
 
@@ -79,6 +81,7 @@ def test_every_page_that_dask_answers_is_answered_while_a_study_runs(watched):
     assert {"/status", "/groups", "/info", "/individual-progress"} <= watched.answers.keys()
     others = {page: status for page, status in watched.answers.items() if status != 200}
     with (
+        dask.config.set(defaults),
         LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
