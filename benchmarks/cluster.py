@@ -180,9 +180,9 @@ def overhead(workers: int, grid: Grid) -> Cost:
     with cluster_of(workers) as client:
         queue = Queue(client)
         for k in grid.rewind_epochs:
-            queue.share(k, lambda: bytes(1000))
+            queue.share(f"checkpoint-{k}", lambda: bytes(1000))
         for cell in cells:
-            shared, length = (cell.rewind_epoch,), 10 - cell.rewind_epoch
+            shared, length = (f"checkpoint-{cell.rewind_epoch}",), 10 - cell.rewind_epoch
             queue.add(Task(f"cell-{cell}", _instant, (cell,), shared, length, count))
         memory[0] = _resident()
         clocks = time.perf_counter, time.process_time, time.thread_time

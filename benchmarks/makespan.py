@@ -50,7 +50,7 @@ def through_the_queue(client: Client, unit: float) -> Callable[[], float]:
     """Scatter the checkpoints; return what runs the grid, and returns the seconds it took."""
     outcomes: list[Any] = []
     queue = Queue(client)
-    names = tuple((0, epoch) for epoch in (*GRID.rewind_epochs, EPOCHS))
+    names = tuple(f"checkpoint-{epoch}" for epoch in (*GRID.rewind_epochs, EPOCHS))
     for name in names:
         queue.share(name, lambda: bytes(CHECKPOINT))
     queue.add(Task("scattered", lambda here, *checkpoints: None, shared=names))
@@ -62,7 +62,7 @@ def through_the_queue(client: Client, unit: float) -> Callable[[], float]:
         began = time.perf_counter()
         for cell in GRID.cells():
             length = EPOCHS - cell.first_epoch
-            shared = ((0, cell.rewind_epoch), (0, EPOCHS))
+            shared = (f"checkpoint-{cell.rewind_epoch}", f"checkpoint-{EPOCHS}")
             arguments = (work, cell, unit)
             task = Task(f"cell-{cell}", sleep_cell, arguments, shared, length, outcomes.append)
             queue.add(task)

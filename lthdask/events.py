@@ -42,7 +42,7 @@ class TaskContext:
     Attributes
     ----------
     tell : callable
-        Sends an `Event` to the driver.
+        Sends an `Event` to the driver, which tells it before the outcome of the task.
     should_stop : callable
         Returns whether the worker has to go: save, and raise `Stopped`.
     lifetime : float or None

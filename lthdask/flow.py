@@ -52,7 +52,8 @@ def run(
     options : Options
         How to train it; none of them changes a result.
     watch : callable
-        Called with each `Event`, from more than one thread.
+        Called with each `Event`, in the thread that called this. Workers go on meanwhile, but no
+        further work is queued until it returns. If it raises, the run ends with that.
 
     Returns
     -------
@@ -63,7 +64,7 @@ def run(
     ------
     InputError
         If something that was given cannot be used, or nothing more can be written. Nothing
-        that is done is lost.
+        that is done is lost, whatever a run ends with.
     """
     with driving_study(study, out, options) as opened:
         train(opened, client, data, watch)
@@ -77,14 +78,15 @@ def train(
     watch: Callable[[Event], None] = lambda event: None,
 ) -> None:
     """Train what is left of an opened study; the arguments are those of :func:`run`."""
-    queue = Queue(client, _Messages(watch))
+    tell = _Messages(watch)
+    queue = Queue(client, tell)
     work = Work(
         opened.study, opened.engine, opened.folder, data, opened.options, recorded=opened.data
     )
     around = surroundings(queue, work)
     manifest, cube = write_down(opened, around)
     work, left = replace(work, engine=manifest.engine, recorded=manifest.data), remaining(opened)
-    sweep = Sweep(work, manifest, cube, left, queue, watch)
+    sweep = Sweep(work, manifest, cube, left, queue, tell)
     trained = sweep.begin()
     for replicate in left.replicates:
         if replicate in trained:
@@ -97,14 +99,24 @@ def train(
 
 @dataclass
 class _Messages:
-    """What the workers tell: warnings go to the log, once each, the rest goes to `watch`."""
+    """What is told of a run: warnings go to the log, once each, the rest goes to `watch`."""
 
     watch: Callable[[Event], None]
     warned: set[str] = field(default_factory=set)
 
     def __call__(self, event: Event) -> None:
         if event.kind != "warning":
-            self.watch(event)
+            self._show(event)
         elif event.name not in self.warned:
             self.warned.add(event.name)
             log.warning("%s", event.status)
+
+    def _show(self, event: Event) -> None:
+        try:
+            self.watch(event)
+        except Exception as error:
+            error.add_note(
+                "`watch` raised this, and the run has stopped. What is done is kept, and the same "
+                "call picks up where it left off."
+            )
+            raise

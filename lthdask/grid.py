@@ -130,8 +130,18 @@ class Cell:
     rewind_epoch: int
 
     def __str__(self) -> str:
-        """Return the cell's name, as used in file names, task keys and messages."""
+        """Return the cell's name, as used in file names and messages."""
         return f"{self.arm}-r{self.replicate}-t{self.threshold:.12g}-k{self.rewind_epoch}"
+
+    @property
+    def label(self) -> str:
+        """The cell's name on Dask's pages, such as ``cell.random-mask-task-r0-t0.5-k2``.
+
+        They colour its group, here ``cell.random-mask-task``, by a hash: with these words, arms,
+        dense runs and checkpoints differ. It comes before "checkpoint" in the alphabet, or the
+        page of groups would be an error.
+        """
+        return f"cell.{self.arm.replace('_', '-')}-task{str(self).removeprefix(self.arm)}"
 
     @property
     def first_epoch(self) -> int:

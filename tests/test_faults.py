@@ -235,9 +235,8 @@ def test_the_only_holder_of_a_checkpoint_dies_and_no_innocent_cell_is_blamed(tmp
 
         def kill():
             until(lambda: [a for a in training(tmp_path) if a["run"].startswith("ticket")])
-            holders = [who[0] for name, who in client.who_has().items() if "list" in str(name)]
-            holders = holders or [who[0] for who in client.who_has().values() if len(who) == 1]
-            killed.append(pids[holders[0]])
+            (holder, *_), *_ = (w for k, w in client.who_has().items() if "checkpoint" in k and w)
+            killed.append(pids[holder])
             os.kill(killed[0], signal.SIGKILL)
 
         with meanwhile(kill):

@@ -20,8 +20,9 @@ SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
     # A cell is not to blame for the worker it was on.
     "distributed.scheduler.allowed-failures": 1000,
-    # One that has nothing to do would take tasks that have failed there before.
-    "distributed.scheduler.work-stealing": False,
+    # One that has nothing to do would take tasks that have failed there before. Were it switched
+    # off, its page in the dashboard would be an error.
+    "distributed.scheduler.work-stealing-interval": "1000 d",
     # It would drop the copies of the checkpoints that were scattered to every worker.
     "distributed.scheduler.active-memory-manager.policies": [],
     # Training is one long call; a worker in it is busy, not lost.

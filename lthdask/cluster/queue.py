@@ -11,7 +11,8 @@ turns out to be sick is left out.
 import logging
 import secrets
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -52,26 +53,30 @@ class Task:
     Attributes
     ----------
     name : str
-        Seen in the dashboard. One that has failed is added again under the same name.
+        One that has failed is added again under the same name.
     function : callable
         Called as ``function(*arguments, here, *values)``, with a `TaskContext` and the shared
         values. One that raises `Stopped` is called again elsewhere.
     arguments : tuple
         Small values; they travel with the task.
-    shared : tuple of hashable
+    shared : tuple of str
         Names of shared values.
     length : float
         How long it takes, in any unit: the longest is submitted first.
     then : callable
         Called on the driver with the outcome: the result, or the exception that it raised.
+    label : str
+        What Dask's pages call it; by default, its name. They group and colour tasks by the words
+        before the first that has a digit.
     """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
-    shared: tuple[Hashable, ...] = ()
+    shared: tuple[str, ...] = ()
     length: float = 0.0
     then: Callable[[Any], None] = lambda outcome: None
+    label: str = ""
 
 
 @dataclass
@@ -82,23 +87,25 @@ class Queue:
     ----------
     client : distributed.Client
     watch : callable, optional
-        Called with each event that a running task sends, in another thread.
+        Called with each event that a running task sends, in the thread that runs the queue. It is
+        told before the outcome of its task is, and after what the task has sent before.
     """
 
     client: Client
     watch: Callable[[Event], None] = lambda event: None
     _waiting: Window[Task] = field(default_factory=Window)
-    _loaders: dict[Hashable, Callable[[], Any]] = field(default_factory=dict)
-    _futures: dict[Hashable, Future] = field(default_factory=dict)
+    _loaders: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    _futures: dict[str, Future] = field(default_factory=dict)
+    _events: deque[Event] = field(default_factory=deque)
     _workers: int = 0
     _counted: float = float("-inf")
-    _submitted: int = 0
+    _keys: int = 0
     _name: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def __post_init__(self) -> None:
         self.places = SickPlaces(self.client)
 
-    def share(self, name: Hashable, load: Callable[[], Any]) -> None:
+    def share(self, name: str, load: Callable[[], Any]) -> None:
         """Share a value; `load` reads it, and reads it again if the workers lose it.
 
         It is scattered once, when the first task that needs it is submitted: workers begin with
@@ -107,16 +114,15 @@ class Queue:
         """
         self._loaders[name] = load
 
-    def _shared(self, name: Hashable) -> Future:
+    def _shared(self, name: str) -> Future:
         """Return a shared value, scattered."""
         if name in self._futures:
             return self._futures[name]
-        # In a list: the keys of a bare mapping would become keys of the whole cluster.
         value = self._loaders[name]()
         for _ in range(REFUSALS):
             self._wait_for_a_worker()
             try:
-                (self._futures[name],) = self.client.scatter([value], hash=False)
+                (self._futures[name],) = self.client.scatter({self._key(name): value}).values()
                 return self._futures[name]
             except (CommClosedError, TimeoutError):  # its worker has just died, or is leaving
                 log.warning("no worker was there to receive %s; sending it again", name)
@@ -136,6 +142,15 @@ class Queue:
         except TimeoutError:
             raise NoWorkersError(NO_WORKERS) from None
 
+    def _key(self, name: str) -> str:
+        """Return a key that no queue has ever used.
+
+        Dask answers a known key with its old result, or old end, as long as anybody holds it, as
+        the traceback of a run that failed does.
+        """
+        self._keys += 1
+        return f"{name}-{self._name}-{self._keys}"
+
     def add(self, task: Task) -> None:
         """Add a task, even while others run."""
         self._waiting.add(task, task.length)
@@ -151,7 +166,13 @@ class Queue:
         """Run until no task is left, including those that are added on the way."""
         landed = as_completed([], with_results=True, raise_errors=False)
         running = dict[str, tuple[Task, Future]]()
-        self.client.subscribe_topic(TOPIC, lambda event: self.watch(Event(*event[1])))
+
+        def note(event: tuple[float, Any]) -> None:  # in the loop of Dask, perhaps the scheduler's
+            self._events.append(Event(*event[1]))
+            with landed.thread_condition:
+                landed.thread_condition.notify()
+
+        self.client.subscribe_topic(TOPIC, note)
         try:
             while self._waiting or running:
                 ask_for_workers(self.client, len(self._waiting) + len(running))
@@ -160,7 +181,7 @@ class Queue:
                     landed.add(future)
                 if not running:  # no task that was to be submitted has all its shared values
                     continue
-                for future, result in landed.next_batch(block=True):
+                for future, result in self._next(landed):
                     (task, _), status = running.pop(future.key), future.status
                     if status == "error":
                         result = result[1]
@@ -177,6 +198,21 @@ class Queue:
             for _, future in running.values():  # of a run that has failed, or was stopped
                 future.release()
             self.client.unsubscribe_topic(TOPIC)
+
+    def _next(self, landed: as_completed) -> list[tuple[Future, Any]]:
+        """Wait for tasks that have ended, and tell what is sent meanwhile."""
+        while not landed.has_ready():
+            self._tell()
+            with landed.thread_condition:
+                if not (landed.has_ready() or self._events):
+                    landed.thread_condition.wait(0.1)
+        batch: list[tuple[Future, Any]] = landed.next_batch(block=False)
+        self._tell()  # what they have sent was there before they ended
+        return batch
+
+    def _tell(self) -> None:
+        while self._events:
+            self.watch(self._events.popleft())
 
     @contextmanager
     def allowing(self, deaths: int) -> Iterator[None]:
@@ -215,10 +251,7 @@ class Queue:
                 task.then(problem)
                 continue
             sent.append(task)
-            self._submitted += 1
-            # A key is used once: Dask answers a known key with its old result, or old end, as
-            # long as anybody holds it, as the traceback of a run that failed does.
-            key = f"{task.name}-{self._name}-{self._submitted}"
+            key = self._key(task.label or task.name)
             # As one value, that Dask does not search for collections: a fifth of a submission.
             function = partial(task.function, *task.arguments)
             with dask.annotate(priority=task.length, **self.places.preference(task.name)):

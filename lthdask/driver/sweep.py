@@ -138,7 +138,9 @@ class Sweep:
     def add_cells(self, replicate: int) -> None:
         """Queue what comes after the dense run of a replicate."""
         for epoch, file in self._files(replicate).items():
-            self.queue.share((replicate, epoch), functools.partial(checkpoints.load, *file))
+            self.queue.share(
+                checkpoint_name(replicate, epoch), functools.partial(checkpoints.load, *file)
+            )
         self.without_dense.discard(replicate)
         if self.work.options.masks_only:
             for threshold in self.work.study.grid.thresholds:
@@ -157,15 +159,17 @@ class Sweep:
             self._add(cohort)
 
     def _add(self, cohort: list[Cell]) -> None:
-        first = cohort[0]
+        first, others = cohort[0], f"-and-{len(cohort) - 1}-more" if len(cohort) > 1 else ""
+        epochs = self._epochs_for(cohort)
         self.queue.add(
             Task(
-                str(first) + (f"-and-{len(cohort) - 1}-more" if len(cohort) > 1 else ""),
+                f"{first}{others}",
                 train_cells,
                 arguments=(self.attempts.work_for(*map(str, cohort)), cohort),
-                shared=tuple((first.replicate, epoch) for epoch in self._epochs_for(cohort)),
+                shared=tuple(checkpoint_name(first.replicate, epoch) for epoch in epochs),
                 length=max(map(self.chains.way_to_the_end, cohort)),
                 then=functools.partial(self._landed, cohort),
+                label=f"{first.label}{others}",
             )
         )
 
@@ -270,6 +274,11 @@ class Sweep:
 
     def _is_wanted(self, cell: Cell) -> bool:
         return self.exploration is None or cell in self.exploration.wanted
+
+
+def checkpoint_name(replicate: int, epoch: int) -> str:
+    """Return the name under which a checkpoint of a dense run is shared."""
+    return f"checkpoint-r{replicate}-k{epoch}"
 
 
 def _raise_other_data(outcomes: list[Any]) -> None:
