@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.simulate import World, simulated, study_of
 from lthdask.driver.chains import Chains
-from lthdask.driver.plan import plan
+from lthdask.driver.plan import checkpoint_sizes, plan
 from lthdask.driver.remaining import Remaining, epochs_to_train, plain_epochs
 from lthdask.driver.schedule import wall_epochs
 
@@ -89,6 +89,14 @@ def test_no_worker_rests_while_there_is_something_to_train(study, workers, dense
     assert wall(study, len(left.cells) + len(dense_runs), dense_runs) == longest
 
 
+def test_cells_that_are_lost_take_no_time():
+    study = study_of(ROUNDS | {"grid.rewind_epochs": "0,2"})
+    first, other = study.grid.cells()[0], study.grid.cells()[1]
+    assert study.waits_for(other) == first
+    left = Remaining(study.grid.cells()[1:], [0], set(), lost={other: first})
+    assert wall_epochs(Chains(study, left.cells, left.lost), left, 1) == 2 + 2
+
+
 def test_sharing_saves_the_epochs_that_tickets_are_rewound_over():
     study = study_of(SQUARE | {"grid.replicates": "3"})
     cells = study.grid.cells()
@@ -103,3 +111,6 @@ def test_a_plan_is_of_the_workers_asked_for_and_of_1_2_4_as_long_as_more_help(
     some = [(s.workers, s.wall_epochs, round(s.busy, 2)) for s in found.on_some(also=9)]
     assert some == [(1, 16, 1.0), (2, 10, 0.8), (4, 8, 0.5), (9, 8, 0.22)]
     assert (found.epochs, found.plain) == (16, 20)
+    weights, state = checkpoint_sizes(found.study)  # which has one momentum for each weight
+    assert state == 2 * weights
+    assert [found.meanwhile(workers) / state for workers in (1, 2, 9)] == [3, 6, 15]  # of five runs

@@ -76,7 +76,11 @@ def train(
 
     settings = Settings.read(where.cluster)
     options = replace(options, checkpoint_interval=settings.checkpoint_interval)
-    with StudyLog().kept() as log, _end_in(log), driving_study(study, out, options) as opened:
+    with (
+        StudyLog().kept() as log,
+        _end_in(log),
+        driving_study(study, out, options) as opened,
+    ):
         log.write(opened.folder.log)
         left = remaining(opened)
         if left.replicates:
@@ -116,7 +120,8 @@ def _train(
         dense = f", {counted(len(left.dense_runs), 'dense run')}" if left.dense_runs else ""
         tell(f"{opened.study.name}: {counted(len(left.cells), 'cell')} to train{dense}")
         with shown(console) as show:
-            flow.train(opened, client, data, _all_of(show, _in(log), _in_trouble(console)))
+            watch = _all_of(show, _written_to(log), _saying_what_went_wrong(console))
+            flow.train(opened, client, data, watch)
 
 
 def _all_of(*watching: Callable[[Event], None]) -> Callable[[Event], None]:
@@ -127,14 +132,14 @@ def _all_of(*watching: Callable[[Event], None]) -> Callable[[Event], None]:
     return watch
 
 
-def _in(log: "StudyLog") -> Callable[[Event], None]:
+def _written_to(log: "StudyLog") -> Callable[[Event], None]:
     """Return what writes the progress into the log."""
     from lthdask.report.progress import told
 
     return told(lambda line, event: log.lines.log(LEVELS.get(event.status, logging.INFO), line))
 
 
-def _in_trouble(console: Console) -> Callable[[Event], None]:
+def _saying_what_went_wrong(console: Console) -> Callable[[Event], None]:
     """Return what says on standard error which runs went wrong, where nothing else does."""
     errors = Console(stderr=True, quiet=not console.quiet)
 

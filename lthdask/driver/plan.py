@@ -25,8 +25,8 @@ from lthdask.worker.work import Work
 
 BYTES_PER_CELL = 14 * 4096
 """Bytes of seven files and as many folders, each at least a block of the file system."""
-STATES = 2
-"""Files in which an unfinished run keeps its state, written in turn."""
+STATES = 3
+"""Files with the state of an unfinished run: two, written in turn, and one while it is written."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,15 @@ class Plan:
     def _chains(self) -> Chains:
         return Chains(self.study, self.left.cells, self.left.lost)
 
+    @cached_property
+    def _work(self) -> int:
+        return wall_epochs(self._chains, self.left, 1, self.cohort)  # one worker never rests
+
     def on(self, workers: int) -> "Schedule":
         """Return how long this many workers need."""
         wall = wall_epochs(self._chains, self.left, workers, self.cohort)
-        work = epochs_to_train(self.study, self.left.cells, self.dense_runs)
-        return Schedule(workers, wall, self.seconds(wall), work / (workers * wall) if wall else 1.0)
+        busy = self._work / (workers * wall) if wall else 1.0
+        return Schedule(workers, wall, self.seconds(wall), busy)
 
     def on_some(self, also: int) -> "list[Schedule]":
         """Return how long so many workers need, and 1, 2, 4, ... as long as more of them help."""
@@ -124,7 +128,8 @@ class Plan:
         weights, complete = checkpoint_sizes(self.study)
         at_once = min(workers * self.cohort, len(self.cells) + self.dense_runs)
         awaited = sum(map(self.study.awaited, self.cells))
-        return at_once * STATES * complete + awaited * weights
+        final = weights + weights // 4  # with its mask, a byte for each of four
+        return at_once * STATES * complete + awaited * final
 
 
 def plan(
@@ -149,9 +154,8 @@ def plan(
         epochs = min(epochs, int(options.adaptive * whole) + dense_runs * study.recipe.epochs)
         spent = accumulate(study.recipe.epochs - cell.first_epoch for cell in cells)
         most = epochs - dense_runs * study.recipe.epochs
-        left = replace(
-            left, cells=[c for c, so_far in zip(cells, spent, strict=True) if so_far <= most]
-        )
+        within = [cell for cell, so_far in zip(cells, spent, strict=True) if so_far <= most]
+        left = replace(left, cells=within)
     elsewhere = None, "cells would train on other machines, and none is done yet"
     unfinished = sum(s in (Status.PENDING, Status.SKIPPED) for s in opened.cells.values())
     measured = _from_earlier_cells(opened.folder)
