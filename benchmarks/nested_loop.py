@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lthdask.cluster.client import open_client
 from lthdask.data.batches import Data
 from lthdask.data.readers import load
-from lthdask.driver.remaining import epochs_to_train
+from lthdask.driver.remaining import epochs_to_train, plain_epochs
 from lthdask.flow import run
 from lthdask.grid import Grid
 from lthdask.study import Study
@@ -31,11 +31,6 @@ PARTS = ("count", "end")
 DIGITS = 1297
 """Images to train on or to set aside."""
 THRESHOLDS = (0.2, 0.5, 0.8, 0.9)
-
-
-def plain_epochs(epochs: int, cells: int) -> int:
-    """Return what a nested loop trains: the dense network once, and T epochs in each cell."""
-    return epochs + cells * epochs
 
 
 def plain_loop(study: Study, data: Data) -> dict[tuple[float, int], float]:
@@ -153,7 +148,7 @@ def show_count(rounds: int) -> None:
     faster = ratio(ours, defaults)
     grid = Grid(tuple((i + 1) / 17 for i in range(16)), tuple(range(16)))
     study = Study.read("digits").changed({"recipe.epochs": "16"})
-    fewer, more = epochs_to_train(study, list(grid.cells()), 1), plain_epochs(16, 256)
+    fewer, more = epochs_to_train(study, list(grid.cells()), 1), plain_epochs(study, 256, 1)
     print("\n| 16×16 grid, T = 16 | epochs | times as fast an epoch | cells per hour |")
     print("|---|---|---|---|")
     print(f"| plain nested loop | {more} | 1 | 1 |")
@@ -174,7 +169,7 @@ def show_end(epochs: int, images: int) -> None:
     )
     one, other = plain(study), ours(study)
     cells = list(study.grid.cells())
-    fewer, more = epochs_to_train(study, cells, 1), plain_epochs(epochs, len(cells))
+    fewer, more = epochs_to_train(study, cells, 1), plain_epochs(study, len(cells), 1)
     print(f"\n| {len(cells)} cells, T = {epochs}, {images} images | epochs | s | CPU s | cells/h |")
     print("|---|---|---|---|---|")
     for name, count, took in (("plain nested loop", more, one), ("ours", fewer, other)):

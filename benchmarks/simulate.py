@@ -153,10 +153,22 @@ class Simulated:
         return self.now + alive, duration - alive // world.interval * world.interval
 
 
-def makespan(
-    study: Study, workers: int, world: World, *, dense: bool, in_order: bool = False
-) -> float:
-    """Return the makespan of a study over the least that is possible.
+def makespan(study: Study, workers: int, world: World, **how: Any) -> float:
+    """Return the makespan of a study over the least that is possible; as for :func:`simulated`."""
+    end, least = simulated(study, workers, world, **how)
+    return end / least
+
+
+def simulated(
+    study: Study,
+    workers: int,
+    world: World,
+    *,
+    dense: bool,
+    in_order: bool = False,
+    cohort: int = 1,
+) -> tuple[float, float]:
+    """Return the makespan of a study, and the least that is possible.
 
     Parameters
     ----------
@@ -167,6 +179,8 @@ def makespan(
         Train the dense runs, too; else they are done before.
     in_order : bool
         In the order of the nested loops, not longest first.
+    cohort : int
+        The most cells that a worker trains side by side.
     """
     chance = random.Random(world.seed)
     cells, epochs = study.grid.cells(), study.recipe.epochs
@@ -179,15 +193,15 @@ def makespan(
 
     def duration(task: Task) -> float:
         which = task.arguments[1]
-        return runs[which] if task.function is train_dense else took[which[0]]
+        return runs[which] if task.function is train_dense else sum(took[cell] for cell in which)
 
     def outcome(task: Task) -> Any:
-        return {} if task.function is train_dense else ["done"]
+        return {} if task.function is train_dense else ["done"] * len(task.arguments[1])
 
     queue = Simulated(arrivals, duration, outcome, world, chance, not in_order)
     with tempfile.TemporaryDirectory() as out:
         folder = Folder(Path(out))
-        engine = Engine(device="cpu", precision="float32", cohort=1)
+        engine = Engine(device="cpu", precision="float32", cohort=cohort)
         trained: dict[int, dict[int, str]] = {replicate: {} for replicate in runs}
         axes = study.grid.axes()
         manifest = Manifest({}, "", engine, "", "", axes, steps=1, checkpoints=trained)
@@ -199,7 +213,7 @@ def makespan(
         queue.run()
     chains = _chains(study, took, runs if dense else dict.fromkeys(runs, 0.0))
     least = bound(took.values(), chains, arrivals, list(runs.values()) if dense else [])
-    return queue.now / least
+    return queue.now, least
 
 
 def bound(

@@ -147,10 +147,10 @@ class Study:
         arm = ARMS[cell.arm]
         if arm.parent:
             return replace(cell, arm=arm.parent)
-        earlier = [t for t in self.grid.thresholds if t < cell.threshold]
-        if not self.iterative or not earlier or arm.mask == "none":
+        if not self.iterative or arm.mask == "none":
             return None
-        return replace(cell, arm="ticket", threshold=earlier[-1])
+        earlier = [t for t in self.grid.thresholds if t < cell.threshold]
+        return replace(cell, arm="ticket", threshold=earlier[-1]) if earlier else None
 
     def awaited(self, cell: Cell) -> bool:
         """Return whether a cell's final weights are needed by others."""

@@ -664,10 +664,13 @@ def test_the_plan_says_what_a_run_then_does(small, tmp_path):
     _, folder, _ = small
     fresh = plan(SMALL, tmp_path / "new")
     assert (len(fresh.cells), fresh.done, fresh.dense_runs, fresh.epochs) == (8, 0, 2, 22)
-    assert fresh.seconds(2, 3) > 0
+    assert fresh.on(2).seconds == 11 * fresh.seconds_per_epoch > 0
     assert not (tmp_path / "new").exists()
     written = sum(f.stat().st_size for f in (folder / "checkpoints").rglob("*") if f.is_file())
     assert 2 * checkpoint_bytes(SMALL) == pytest.approx(written, rel=0.1)
+    tops = [*folder.glob("cells/ticket-*"), *folder.glob("results.zarr/*/c/0/?/?/?")]
+    in_cells = sum(1 + len([*top.rglob("*")]) for top in tops)  # files and folders, of a block
+    assert fresh.disk == 2 * checkpoint_bytes(SMALL) + 4096 * in_cells
     later = plan(SMALL, folder)
     assert (len(later.cells), later.done, later.epochs, later.disk) == (0, 8, 0, 0)
     assert later.source == "8 earlier cells"
@@ -681,7 +684,7 @@ def test_a_plan_without_the_device_here_leaves_the_time_out(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     found = plan(TINY.changed({"engine.device": "cuda"}), tmp_path / "new")
-    assert found.seconds(2, 3) is None
+    assert found.on(2).seconds is None
 
 
 def test_a_plan_says_why_the_time_is_not_known(tmp_path):
@@ -693,7 +696,7 @@ def test_a_plan_says_why_the_time_is_not_known(tmp_path):
     assert diverges.source.startswith("the loss is ")
     elsewhere = plan(TINY, out, here=False)
     assert elsewhere.source == "cells would train on other machines, and none is done yet"
-    assert [p.seconds(2, 3) for p in (diverges, elsewhere)] == [None, None]
+    assert [p.on(2).seconds for p in (diverges, elsewhere)] == [None, None]
 
 
 def test_earlier_cells_tell_the_time_of_a_plan_wherever_it_is_carried_out(small):

@@ -451,3 +451,5 @@ def test_the_command_trains_a_fraction_of_the_protocol_and_compares_it(tmp_path)
     assert trained.keys() == {(132, 80.0), (172, 80.0)}
     assert all(0 <= cell["ours"] <= 100 for cell in trained.values())
     assert len(values["signatures"]) == 5
+    quiet = CliRunner().invoke(command, ["cifar10-resnet20", "--results", str(out), "--quiet"])
+    assert (quiet.exit_code, quiet.output) == (1, "")

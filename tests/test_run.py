@@ -105,6 +105,10 @@ def test_the_command_fills_a_cube_and_prints_the_map(tiny_file, tmp_path, comman
     assert "one replicate" in output or "no cell is within" in output
     assert f"results in {out}" in output
     assert len(attempts(out)) == 4
+    log = (out / "log.txt").read_text()
+    assert f"run.py --deploy local --study {tiny_file} --out {out} --workers 64: process " in log
+    began = output[: output.index("4/4 cells")]
+    assert [line for line in began.splitlines() if line not in log] == []
     arguments = ["--study", str(tiny_file), "--out", str(out), "--json"]
     second = CliRunner().invoke(command, arguments)
     assert second.exit_code == 0
@@ -112,6 +116,9 @@ def test_the_command_fills_a_cube_and_prints_the_map(tiny_file, tmp_path, comman
     values = json.loads(second.stdout)
     assert {cell["status"] for cell in values["cells"]} == {"done"}
     assert values["folder"] == str(out)
+    again = (out / "log.txt").read_text()
+    assert again.startswith(log)
+    assert "INFO tiny: every cell is done\n" in again.removeprefix(log)
     assert len(attempts(out)) == 4
 
 
@@ -214,6 +221,8 @@ def test_a_device_that_is_not_there_is_refused_by_the_worker(tiny_file, tmp_path
     assert done.exit_code == 2
     assert "no CUDA device on" in done.stderr
     assert "Traceback" not in done.stderr
+    said = done.stderr.splitlines()[-1].removeprefix("error: ")
+    assert f" ERROR ended: {said}\n" in (tmp_path / "run" / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
@@ -239,8 +248,8 @@ def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, aga
 
     done = [c for c, s in Cube(out / "results.zarr").cells().items() if s is Status.DONE]
     assert len(done) >= 1
-    finished = again("--study", tiny_file, "--out", out, "--json")
-    assert finished.exit_code == 0
+    finished = again("--study", tiny_file, "--out", out, "--json", "--quiet")
+    assert (finished.exit_code, finished.stderr) == (0, "")
     cells = json.loads(finished.stdout)["cells"]
     assert {cell["status"] for cell in cells} == {"done"}
     counted = attempts(out)
@@ -285,3 +294,6 @@ def test_a_study_with_failed_cells_ends_with_1_and_says_why(command, again, tiny
     assert f"failed: ValueError: [odd]; see {other}" in done.stdout
     values = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).stdout)
     assert values["reasons"] == {reasons[0]: first, reasons[2]: other}
+    quiet = CliRunner().invoke(command, [*arguments, "--quiet"])
+    failed = "tiny: nothing left to train, 4 failed; --retry-failed trains them again\n"
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (1, "", failed)

@@ -209,6 +209,12 @@ as_json = click.option(
     help="Print JSON on standard output, and everything else on standard error.",
     panel=OUTPUT,
 )
+quiet = click.option(
+    "--quiet",
+    is_flag=True,
+    help="Print warnings and errors only: no bar, no tables; with --json, the JSON.",
+    panel=OUTPUT,
+)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What training a study would take: cells, epochs, disk and time."""
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 @options.out
 @options.as_json
 def command(**given: Any) -> None:
-    """Print what a run would do: cells, epochs, disk and time.
+    """Print what a run would do: cells, epochs, disk, worker-hours and time.
+
+    Times are of the order in which the run would train, for --workers and for 1, 2, 4, ...
+    workers, as if every epoch took as long as another. The plain nested loop trains every cell
+    for all epochs, and shares none with the dense run.
 
     The options are those of the run. Nothing is started, and nothing is written.
 
@@ -47,20 +52,63 @@ def print_plan(console: Console, study: "Study", where: Where, given: Given) -> 
     if given["as_json"]:
         click.echo(json.dumps(values, indent=2))
         return 0
-    cells, runs, workers = values["cells"], values["dense_runs"], values["workers"]
+    cells, runs = values["cells"], values["dense_runs"]
     say(console, f"{study.name}: {counted(cells, 'cell')} to train, {values['done']} done")
     dense = f"{counted(runs, 'dense run')} of {study.recipe.epochs}"
-    say(console, f"epochs  {values['epochs']}, with {dense}")
-    say(console, f"disk    {values['disk_bytes'] / 1e6:.0f} MB")
-    if values["seconds"] is None:
-        say(console, f"time    not known: {values['judged_by']}")
-        return 0
+    # A search leaves out cells that the loop would train: that is not saved by sharing.
+    most, saved = ("", _saved(values)) if given["adaptive"] is None else ("at most ", "")
+    say(console, f"epochs  {most}{values['epochs']:,}, with {dense}{saved}")
+    disk, more = (values[name] / 1e6 for name in ("disk_bytes", "disk_meanwhile_bytes"))
+    meanwhile = f", and at most {more:.0f} MB more while it runs" if more else ""
+    say(console, f"disk    {disk:.0f} MB{meanwhile}")
+    _say_time(console, values)
+    if values["epochs"]:
+        _print_schedules(console, values["schedules"])
+    return 0
+
+
+def _saved(values: dict[str, Any]) -> str:
+    """Say what the plain nested loop would train instead."""
+    more, fewer = values["plain_epochs"], values["epochs"]
+    if more == fewer:
+        return ""
+    return f"; the plain nested loop trains {more:,}: sharing saves {_percent(1 - fewer / more)}"
+
+
+def _say_time(console: Console, values: dict[str, Any]) -> None:
     from lthdask.report.progress import duration
 
-    on = f"{counted(workers, 'worker')} ({values['deployment']})"
-    time = f"about {duration(values['seconds'])} on {on}"
-    say(console, f"time    {time}, judged by {values['judged_by']}")
-    return 0
+    if values["seconds"] is None:
+        say(console, f"time    not known: {values['judged_by']}")
+        return
+    on = f"{counted(values['workers'], 'worker')} ({values['deployment']})"
+    say(
+        console,
+        f"time    about {duration(values['seconds'])} on {on}, judged by {values['judged_by']}",
+    )
+    hours = values["worker_hours"]
+    say(console, f"work    {hours:{',.0f' if hours >= 10 else '.2g'}} worker-hours")
+
+
+def _print_schedules(console: Console, schedules: list[dict[str, Any]]) -> None:
+    """Print how long some numbers of workers need."""
+    from rich import box
+    from rich.table import Table
+
+    from lthdask.report.progress import duration
+
+    timed = schedules[0]["seconds"] is not None
+    table = Table("workers", "time" if timed else "epochs in a row", "busy", box=box.SIMPLE)
+    for column in table.columns:
+        column.justify = "right"
+    for row in schedules:
+        took = duration(row["seconds"]) if timed else f"{row['wall_epochs']:,}"
+        table.add_row(f"{row['workers']:,}", took, _percent(row["busy"]))
+    console.print(table)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _plan(study: "Study", where: Where, given: Given) -> dict[str, Any]:
@@ -76,15 +124,19 @@ def _plan(study: "Study", where: Where, given: Given) -> dict[str, Any]:
     most = room(deployment, study.engine.threads)
     asked = where.workers[1] if where.workers else most or 1
     workers = min(asked, most) if most else asked
+    seconds = found.seconds(found.epochs)
     return {
         "study": study.name,
         "cells": len(found.cells),
         "done": found.done,
         "dense_runs": found.dense_runs,
         "epochs": found.epochs,
+        "plain_epochs": found.plain,
         "disk_bytes": found.disk,
+        "disk_meanwhile_bytes": found.meanwhile(workers),
         "deployment": deployment,
-        "workers": workers,
-        "seconds": found.seconds(workers, study.recipe.epochs),
+        **asdict(found.on(workers)),
+        "worker_hours": None if seconds is None else seconds / 3600,
         "judged_by": found.source,
+        "schedules": [asdict(schedule) for schedule in found.on_some(also=workers)],
     }

@@ -57,6 +57,7 @@ CARDS = completion.shipped("published")
     panel=OUTPUT,
 )
 @options.as_json
+@options.quiet
 def command(**given: Any) -> None:
     """Train the grid of CARD as it was published, and compare.
 
@@ -68,7 +69,7 @@ def command(**given: Any) -> None:
     invalid input.
     """
     # With --json, standard output holds nothing but JSON.
-    console = Console(stderr=given["as_json"])
+    console = Console(stderr=given["as_json"], quiet=given["quiet"])
     exit_with(console, lambda: _reproduce(console, given))
 
 

@@ -46,6 +46,7 @@ from lthdask.options import Options
 @click.option("--status", is_flag=True, help="Start nothing, and do as `status` does.", panel=DONE)
 @options.out
 @options.as_json
+@options.quiet
 def command(**given: Any) -> None:
     """Train a lottery ticket grid and fill its Zarr cube.
 
@@ -56,7 +57,7 @@ def command(**given: Any) -> None:
     Exit codes: 0 if no cell is pending or failed, 1 if one is, 2 for invalid input.
     """
     # With --json, standard output holds nothing but JSON.
-    console = Console(stderr=given["as_json"])
+    console = Console(stderr=given["as_json"], quiet=given["quiet"])
     exit_with(console, lambda: _run(console, given))
 
 

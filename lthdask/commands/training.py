@@ -1,7 +1,13 @@
 """Training from the command line: a client, a bar, and a quiet end."""
 
+import logging
+import os
+import platform
+import shlex
 import signal
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +17,18 @@ from rich.console import Console
 
 from lthdask.commands.options import Where
 from lthdask.commands.shared import counted, say
+from lthdask.errors import InputError, on_command_line
+from lthdask.events import Event
 from lthdask.options import Options
 
 if TYPE_CHECKING:
     from lthdask.driver.opening import Opened
     from lthdask.driver.remaining import Remaining
+    from lthdask.storage.log import StudyLog
     from lthdask.study import Study
+
+LEVELS = {"failed": logging.ERROR, "diverged": logging.WARNING}
+"""How bad it is, what became of a run."""
 
 # Everything else is imported when it is needed: --help must not wait for torch.
 
@@ -57,46 +69,121 @@ def train(
     KeyboardInterrupt
         If it was stopped; the workers have ended by then.
     """
-    from lthdask import flow
-    from lthdask.cluster.client import open_client
     from lthdask.cluster.settings import Settings
     from lthdask.driver.opening import driving_study
     from lthdask.driver.remaining import remaining
-    from lthdask.report.progress import shown
+    from lthdask.storage.log import StudyLog
 
     settings = Settings.read(where.cluster)
     options = replace(options, checkpoint_interval=settings.checkpoint_interval)
-    with driving_study(study, out, options) as opened:
+    with (
+        StudyLog().kept() as log,
+        _end_in(log),
+        driving_study(study, out, options) as opened,
+    ):
+        log.write(opened.folder.log)
         left = remaining(opened)
-        if not left.replicates:
-            _say_that_all_is_done(console, opened)
+        if left.replicates:
+            _train(console, log, opened, left, where, data)
         else:
-            opened_client = open_client(
-                where.workers,
-                threads=study.engine.threads,
-                cluster=where.cluster,
-                deployment=where.deploy,
-                scheduler=where.scheduler,
-                say=lambda line: say(console, line),
-            )
-            with opened_client as client, _stopping_once(console):
-                _say_what_is_left(console, study, left)
-                with shown(console) as watch:
-                    flow.train(opened, client, data, watch)
+            _say_that_all_is_done(console, log, opened)
     return opened.folder.path
 
 
-def _say_that_all_is_done(console: Console, opened: "Opened") -> None:
+def _train(
+    console: Console,
+    log: "StudyLog",
+    opened: "Opened",
+    left: "Remaining",
+    where: Where,
+    data: Path | None,
+) -> None:
+    """Train what is left on workers of its own."""
+    from lthdask import flow
+    from lthdask.cluster.client import open_client
+    from lthdask.report.progress import shown
+
+    def tell(line: str) -> None:
+        say(console, line)
+        log.lines.info(on_command_line(line))
+
+    opened_client = open_client(
+        where.workers,
+        threads=opened.study.engine.threads,
+        cluster=where.cluster,
+        deployment=where.deploy,
+        scheduler=where.scheduler,
+        say=tell,
+    )
+    with opened_client as client, _stopping_once(console):
+        log.lines.info("scheduler %s", client.scheduler.address)
+        dense = f", {counted(len(left.dense_runs), 'dense run')}" if left.dense_runs else ""
+        tell(f"{opened.study.name}: {counted(len(left.cells), 'cell')} to train{dense}")
+        with shown(console) as show:
+            watch = _all_of(show, _written_to(log), _saying_what_went_wrong(console))
+            flow.train(opened, client, data, watch)
+
+
+def _all_of(*watching: Callable[[Event], None]) -> Callable[[Event], None]:
+    def watch(event: Event) -> None:
+        for one in watching:
+            one(event)
+
+    return watch
+
+
+def _written_to(log: "StudyLog") -> Callable[[Event], None]:
+    """Return what writes the progress into the log."""
+    from lthdask.report.progress import told
+
+    return told(lambda line, event: log.lines.log(LEVELS.get(event.status, logging.INFO), line))
+
+
+def _saying_what_went_wrong(console: Console) -> Callable[[Event], None]:
+    """Return what says on standard error which runs went wrong, where nothing else does."""
+    errors = Console(stderr=True, quiet=not console.quiet)
+
+    def watch(event: Event) -> None:
+        if event.status in LEVELS:
+            say(errors, f"{event.name} {event.status}")
+
+    return watch
+
+
+@contextmanager
+def _end_in(log: "StudyLog") -> Iterator[None]:
+    """Write into the log what began, and how it ended."""
+    from lthdask.driver.preparing import versions_here
+    from lthdask.report.progress import duration
+
+    began = time.monotonic()
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    versions = ", ".join(f"{package} {version}" for package, version in versions_here().items())
+    log.lines.info("%s: process %d on %s, %s", command, os.getpid(), platform.node(), versions)
+    try:
+        yield
+        log.lines.info("ended after %s", duration(time.monotonic() - began))
+    except InputError as error:
+        log.lines.error("ended: %s", on_command_line(str(error)))
+        raise
+    except KeyboardInterrupt:
+        log.lines.warning("stopped after %s", duration(time.monotonic() - began))
+        raise
+    except Exception:
+        log.lines.critical("ended by an unexpected error", exc_info=True)
+        raise
+
+
+def _say_that_all_is_done(console: Console, log: "StudyLog", opened: "Opened") -> None:
     from lthdask.storage.schema import Status
 
     failed = list(opened.cells.values()).count(Status.FAILED)
     again = f"nothing left to train, {failed} failed; `retry_failed` trains them again"
-    say(console, f"{opened.study.name}: {again if failed else 'every cell is done'}")
-
-
-def _say_what_is_left(console: Console, study: "Study", left: "Remaining") -> None:
-    dense = f", {counted(len(left.dense_runs), 'dense run')}" if left.dense_runs else ""
-    say(console, f"{study.name}: {counted(len(left.cells), 'cell')} to train{dense}")
+    line = f"{opened.study.name}: {again if failed else 'every cell is done'}"
+    if failed and console.quiet:
+        console = Console(stderr=True)
+    say(console, line)
+    log.lines.log(logging.ERROR if failed else logging.INFO, on_command_line(line))
 
 
 @contextmanager

@@ -1,9 +1,14 @@
-"""Chains: cells that wait for the final weights of others, as a round does for the one before."""
+"""Chains: cells that wait for the final weights of others, as a round does for the one before.
 
+They decide which cells can be trained when, and which of them go first: for the sweep, and for
+the plan of it.
+"""
+
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
-from lthdask.grid import Cell
+from lthdask.grid import Cell, cohorts
 from lthdask.study import Study
 
 
@@ -13,17 +18,39 @@ class Chains:
     Parameters
     ----------
     study : Study
-    cells : iterable of Cell
+    cells : collection of Cell
         The cells to be trained.
+    lost : mapping of Cell to Cell
+        Those of them that cannot be: each starts from a cell that has failed.
     """
 
-    def __init__(self, study: Study, cells: Iterable[Cell]) -> None:
-        self.study = study
+    def __init__(
+        self, study: Study, cells: Collection[Cell], lost: Mapping[Cell, Cell] | None = None
+    ) -> None:
+        self.study, self.cells, self.lost = study, cells, lost or {}
         self._after: dict[Cell, list[Cell]] = {}
         for cell in cells:
             if awaited := study.waits_for(cell):
                 self._after.setdefault(awaited, []).append(cell)
         self._waiting = Counter({cell: len(after) for cell, after in self._after.items()})
+
+    def of(self, replicate: int) -> list[Cell]:
+        """Return the cells of a replicate."""
+        return [cell for cell in self.cells if cell.replicate == replicate]
+
+    def first_of(self, replicate: int) -> list[Cell]:
+        """Return those of them that wait for no other cell."""
+        there = {*self.cells, *self.lost.values()}
+        cells = [cell for cell in self.of(replicate) if cell not in self.lost]
+        return [cell for cell in cells if self.study.waits_for(cell) not in there]
+
+    def cohorts(self, cells: Collection[Cell], most: int, workers: int) -> list[list[Cell]]:
+        """Return cells that can be trained now, at most so many side by side.
+
+        They are fewer where a worker would be left idle.
+        """
+        share = math.ceil(len(cells) / workers)
+        return cohorts(cells, max(1, min(most, share)))
 
     def after(self, cell: Cell) -> list[Cell]:
         """Return the cells that wait for this one."""
@@ -37,14 +64,15 @@ class Chains:
         self._waiting[awaited] -= 1
         return None if self._waiting[awaited] else awaited
 
-    def way_to_the_end(self, cell: Cell) -> int:
-        """Return how many epochs lie between a cell's begin and the end of all that waits for it.
+    def length(self, cohort: Iterable[Cell]) -> int:
+        """Return what a cohort is ordered by, the longest first.
 
-        A chain of rounds is as long as its critical path, not as its first round: Hu's rule,
-        which is the longest first (LPT) where nothing waits (Hu 1961, "Parallel sequencing and
+        It is the most epochs between a cell's begin and the end of all that waits for it. A
+        chain of rounds is as long as its critical path, not as its first round: Hu's rule, which
+        is the longest first (LPT) where nothing waits (Hu 1961, "Parallel sequencing and
         assembly line problems", Operations Research 9).
         """
-        longest, reached = 0, [(cell, 0)]
+        longest, reached = 0, [(cell, 0) for cell in cohort]
         while reached:  # not by recursion: a chain may have more rounds than Python has frames
             at, before = reached.pop()
             way = before + self.study.recipe.epochs - at.first_epoch

@@ -1,12 +1,16 @@
 """What a run would do: cells, epochs, disk and time. Nothing is started or written."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
+from lthdask.driver.chains import Chains
 from lthdask.driver.opening import Opened, open_study
-from lthdask.driver.remaining import epochs_to_train, remaining
+from lthdask.driver.remaining import Remaining, epochs_to_train, plain_epochs, remaining
+from lthdask.driver.schedule import wall_epochs
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.lottery import runs
@@ -19,8 +23,31 @@ from lthdask.training.loop import Diverged
 from lthdask.training.pace import epoch_seconds
 from lthdask.worker.work import Work
 
-CUBE_BYTES_PER_CELL = 6 * 4096
-"""Bytes of six files, each at least a block of the file system."""
+BYTES_PER_CELL = 14 * 4096
+"""Bytes of seven files and as many folders, each at least a block of the file system."""
+STATES = 3
+"""Files with the state of an unfinished run: two, written in turn, and one while it is written."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long some workers need.
+
+    Attributes
+    ----------
+    workers : int
+    wall_epochs : int
+        Epochs that pass, one after the other, until all is trained.
+    seconds : float or None
+        The same in seconds; None if it is not known.
+    busy : float
+        Share of the workers' time in which they train.
+    """
+
+    workers: int
+    wall_epochs: int
+    seconds: float | None
+    busy: float
 
 
 @dataclass(frozen=True)
@@ -29,37 +56,80 @@ class Plan:
 
     Attributes
     ----------
+    study : Study
+    left : Remaining
+        What is to be trained; of an adaptive run, the longest cells that its budget allows.
     cells : list of Cell
-        Cells to be trained, longest first.
+        Cells that may be trained, longest first.
     done : int
         Cells that need no training any more.
-    dense_runs : int
-        Dense runs to be trained.
     epochs : int
-        Epochs to be trained, dense runs included.
+        Epochs to be trained, dense runs included; of an adaptive run, at most.
+    plain : int
+        Epochs that the plain nested loop would train: all T in each of the cells.
     disk : int
-        Bytes to be written.
+        Bytes to be written, and kept.
+    cohort : int
+        The most cells that a worker trains side by side.
     seconds_per_epoch : float or None
         Time of an epoch on one worker, evaluation included; None if it is not known.
     source : str
         Where `seconds_per_epoch` comes from, or why it is not known.
     """
 
+    study: Study
+    left: Remaining
     cells: list[Cell]
     done: int
-    dense_runs: int
     epochs: int
+    plain: int
     disk: int
+    cohort: int
     seconds_per_epoch: float | None
     source: str
 
-    def seconds(self, workers: int, epochs: int) -> float | None:
-        """Return how long this many workers need, with `epochs` in a dense run, or None."""
-        if self.seconds_per_epoch is None:
-            return None
-        waves = -(-self.dense_runs // workers) * epochs
-        cells = self.epochs - self.dense_runs * epochs
-        return self.seconds_per_epoch * (waves + cells / max(1, min(workers, len(self.cells))))
+    @property
+    def dense_runs(self) -> int:
+        """Dense runs to be trained."""
+        return len(self.left.dense_runs)
+
+    @cached_property
+    def _chains(self) -> Chains:
+        return Chains(self.study, self.left.cells, self.left.lost)
+
+    @cached_property
+    def _work(self) -> int:
+        return wall_epochs(self._chains, self.left, 1, self.cohort)  # one worker never rests
+
+    def on(self, workers: int) -> "Schedule":
+        """Return how long this many workers need."""
+        wall = wall_epochs(self._chains, self.left, workers, self.cohort)
+        busy = self._work / (workers * wall) if wall else 1.0
+        return Schedule(workers, wall, self.seconds(wall), busy)
+
+    def on_some(self, also: int) -> "list[Schedule]":
+        """Return how long so many workers need, and 1, 2, 4, ... as long as more of them help."""
+        found, workers = {also: self.on(also), 1: self.on(1)}, 1
+        least = self.on(max(1, len(self.left.cells) + self.dense_runs)).wall_epochs
+        while found[workers].wall_epochs > least:
+            workers *= 2
+            found[workers] = self.on(workers)
+        return [found[workers] for workers in sorted(found)]
+
+    def seconds(self, epochs: float) -> float | None:
+        """Return how long one worker takes for so many epochs, or None if it is not known."""
+        return None if self.seconds_per_epoch is None else self.seconds_per_epoch * epochs
+
+    def meanwhile(self, workers: int) -> int:
+        """Return the bytes that are needed besides while it runs, at most, and freed at its end.
+
+        They are for the states of unfinished runs, and for final weights that others wait for.
+        """
+        weights, complete = checkpoint_sizes(self.study)
+        at_once = min(workers * self.cohort, len(self.cells) + self.dense_runs)
+        awaited = sum(map(self.study.awaited, self.cells))
+        final = weights + weights // 4  # with its mask, a byte for each of four
+        return at_once * STATES * complete + awaited * final
 
 
 def plan(
@@ -82,16 +152,23 @@ def plan(
     if options.adaptive is not None:  # what it spends at most, dense runs aside
         whole = epochs_to_train(study, opened.cells, 0)
         epochs = min(epochs, int(options.adaptive * whole) + dense_runs * study.recipe.epochs)
+        spent = accumulate(study.recipe.epochs - cell.first_epoch for cell in cells)
+        most = epochs - dense_runs * study.recipe.epochs
+        within = [cell for cell, so_far in zip(cells, spent, strict=True) if so_far <= most]
+        left = replace(left, cells=within)
     elsewhere = None, "cells would train on other machines, and none is done yet"
     unfinished = sum(s in (Status.PENDING, Status.SKIPPED) for s in opened.cells.values())
     measured = _from_earlier_cells(opened.folder)
     seconds, source = measured or (_measured(opened, data) if here else elsewhere)
     return Plan(
+        study,
+        left,
         cells,
         len(opened.cells) - (unfinished if options.masks_only else len(cells)),
-        dense_runs,
         epochs,
-        dense_runs * checkpoint_bytes(study) + len(cells) * CUBE_BYTES_PER_CELL,
+        plain_epochs(study, len(cells), dense_runs),
+        dense_runs * checkpoint_bytes(study) + len(cells) * BYTES_PER_CELL,
+        _cohort(opened),
         seconds,
         source,
     )
@@ -99,13 +176,27 @@ def plan(
 
 def checkpoint_bytes(study: Study) -> int:
     """Return the size of the checkpoints of one dense run, without their headers."""
+    weights, whole = checkpoint_sizes(study)
+    complete = min(study.kept_until + 1, study.recipe.epochs)
+    return (study.recipe.epochs + 1) * weights + complete * (whole - weights)
+
+
+def checkpoint_sizes(study: Study) -> tuple[int, int]:
+    """Return the bytes of the weights of a checkpoint, and of a complete one."""
     network = study.outline()
     weights = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     settings = study.recipe.optimizer
     buffers = 2 if settings.name == "adam" else int(settings.momentum > 0)
     moments = buffers * sum(p.numel() * p.element_size() for p in network.parameters())
-    complete = min(study.kept_until + 1, study.recipe.epochs)
-    return int((study.recipe.epochs + 1) * weights + complete * moments)
+    return weights, weights + moments
+
+
+def _cohort(opened: Opened) -> int:
+    """Return how many cells are trained side by side, as far as it is known: else one."""
+    used = opened.manifest.engine.cohort if opened.manifest else 1
+    asked = opened.engine.cohort
+    most = used if asked == "auto" else asked
+    return 1 if most == "auto" else most
 
 
 def _from_earlier_cells(folder: Folder) -> tuple[float, str] | None:

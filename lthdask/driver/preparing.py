@@ -84,7 +84,7 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
 
 def _manifest(opened: Opened, around: Surroundings) -> Manifest:
     """Return the manifest of this run, which continues the one before."""
-    before, versions = opened.manifest, _versions()
+    before, versions = opened.manifest, versions_here()
     manifest = Manifest(
         versions=versions,
         host=platform.node(),
@@ -139,7 +139,8 @@ def _require_same_data(before: Manifest, now: Manifest, folder: Folder) -> None:
         )
 
 
-def _versions() -> Mapping[str, str]:
+def versions_here() -> Mapping[str, str]:
+    """Return the versions that results may depend on: package, or ``python`` → its version."""
     return {package: version(package) for package in PACKAGES} | {
         "python": platform.python_version()
     }

@@ -76,3 +76,12 @@ def epochs_to_train(study: Study, cells: Iterable[Cell], dense_runs: int) -> int
     """Return how many epochs it takes to train this many dense runs and these cells."""
     epochs = study.recipe.epochs
     return dense_runs * epochs + sum(epochs - cell.first_epoch for cell in cells)
+
+
+def plain_epochs(study: Study, cells: int, dense_runs: int) -> int:
+    """Return how many epochs the plain nested loop would train in place of these.
+
+    It trains each dense run once, too, but every cell for all T epochs: it shares no epoch of the
+    dense run with a cell that is rewound to it.
+    """
+    return (dense_runs + cells) * study.recipe.epochs

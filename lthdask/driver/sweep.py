@@ -7,7 +7,6 @@ broken is marked, with those that wait for it, and the rest goes on.
 
 import functools
 import logging
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from lthdask.driver.full_disk import raise_if_full
 from lthdask.driver.remaining import Remaining, epochs_to_train
 from lthdask.errors import InputError, OtherData
 from lthdask.events import Event
-from lthdask.grid import Cell, cohorts
+from lthdask.grid import Cell
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.manifest import Manifest
@@ -63,7 +62,7 @@ class Sweep:
     def __post_init__(self) -> None:
         self.cells = self.remaining.cells
         self.attempts = Attempts(self.work, self.queue)
-        self.chains = Chains(self.work.study, self.cells)
+        self.chains = Chains(self.work.study, self.cells, self.remaining.lost)
         self.without_dense = {cell.replicate for cell in self.cells}
         if (share := self.work.options.adaptive) is not None:
             every = self.remaining.every
@@ -128,7 +127,7 @@ class Sweep:
         digests = self.manifest.checkpoints[replicate]
         return {
             epoch: (checkpoints.path_of(folder.path, replicate, epoch), digests.get(epoch, ""))
-            for epoch in self._epochs_for(self.cells_of(replicate))
+            for epoch in self._epochs_for(self.chains.of(replicate))
         }
 
     def _epochs_for(self, cells: list[Cell]) -> list[int]:
@@ -148,15 +147,14 @@ class Sweep:
         elif self.exploration:
             self._explore()
         else:
-            self.queue_cells(self.first_of(replicate))
+            self.queue_cells(self.chains.first_of(replicate))
 
     def queue_cells(self, cells: list[Cell]) -> None:
         """Queue cells that can be trained now, side by side where the engine has it."""
-        if not cells:
-            return
-        share = math.ceil(len(cells) / self.queue.workers())  # so that no worker is left idle
-        for cohort in cohorts(cells, max(1, min(int(self.work.engine.cohort), share))):
-            self._add(cohort)
+        if cells:
+            most, workers = int(self.work.engine.cohort), self.queue.workers()
+            for cohort in self.chains.cohorts(cells, most, workers):
+                self._add(cohort)
 
     def _add(self, cohort: list[Cell]) -> None:
         first, others = cohort[0], f"-and-{len(cohort) - 1}-more" if len(cohort) > 1 else ""
@@ -167,22 +165,11 @@ class Sweep:
                 train_cells,
                 arguments=(self.attempts.work_for(*map(str, cohort)), cohort),
                 shared=tuple(checkpoint_name(first.replicate, epoch) for epoch in epochs),
-                length=max(map(self.chains.way_to_the_end, cohort)),
+                length=self.chains.length(cohort),
                 then=functools.partial(self._landed, cohort),
                 label=f"{first.label}{others}",
             )
         )
-
-    def cells_of(self, replicate: int) -> list[Cell]:
-        """Return the cells of a replicate."""
-        return [cell for cell in self.cells if cell.replicate == replicate]
-
-    def first_of(self, replicate: int) -> list[Cell]:
-        """Return those of them that wait for no other cell."""
-        lost, study = self.remaining.lost, self.work.study
-        there = {*self.cells, *lost.values()}
-        cells = [cell for cell in self.cells_of(replicate) if cell not in lost]
-        return [cell for cell in cells if study.waits_for(cell) not in there]
 
     def _dense_run_landed(self, replicate: int, outcome: Any) -> None:
         _raise_other_data([outcome])
@@ -195,7 +182,7 @@ class Sweep:
                 raise self.attempts.reasons[name]
             self.watch(Event("dense", f"dense run {replicate}", "failed"))
             self.without_dense.discard(replicate)
-            for cell in self.first_of(replicate):
+            for cell in self.chains.first_of(replicate):
                 self._fail(cell, self.attempts.reasons[name])
             return
         self.manifest = self.manifest.with_dense_run(replicate, outcome)

@@ -61,31 +61,41 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def told(
+    say: Callable[[str, Event], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[Event], None]:
+    """Return the function to call with each event of a study, to say it in lines.
+
+    There is a line for each run that ends, and one a minute in between.
+    """
+    pace, said = Pace(), clock()
+
+    def tell(event: Event) -> None:
+        nonlocal said
+        pace.count(event)
+        if event.kind == "plan" and event.status:
+            say(event.status, event)
+        ended = event.kind in ("dense", "cell")
+        if ended or (event.kind == "epoch" and clock() - said >= QUIET_SECONDS):
+            said = clock()
+            what = f"{event.name} {event.status}" if ended else event.name
+            say(f"{what}: {pace}", event)
+
+    return tell
+
+
 @contextmanager
 def shown(
     console: Console, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[[Event], None]]:
     """Yield the function to call with each event of a study, to show it on `console`.
 
-    Outside a terminal, it prints a line for each run that ends, and one a minute in between.
+    Outside a terminal, it prints lines.
     """
-    pace = Pace()
     if not console.is_terminal:
-        said = clock()
-
-        def tell(event: Event) -> None:
-            nonlocal said
-            pace.count(event)
-            if event.kind == "plan" and event.status:
-                console.print(event.status, highlight=False, soft_wrap=True)
-            ended = event.kind in ("dense", "cell")
-            if ended or (event.kind == "epoch" and clock() - said >= QUIET_SECONDS):
-                said = clock()
-                what = f"{event.name} {event.status}" if ended else event.name
-                console.print(f"{what}: {pace}", highlight=False, soft_wrap=True)
-
-        yield tell
+        yield told(lambda line, _: console.print(line, highlight=False, soft_wrap=True), clock)
         return
+    pace = Pace()
     columns = TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[pace]}")
     with Progress(*columns, console=console) as bars:
         bar: TaskID = bars.add_task("starting", total=None, pace="")

@@ -7,6 +7,7 @@ runs/<name>/
     checkpoints/    of the dense runs
     cells/          one small file per attempt at a run, and the state of unfinished ones
     results.zarr    the results
+    log.txt         what the commands that ran the study said
 """
 
 import json
@@ -36,6 +37,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.cube = self.path / "results.zarr"
+        self.log = self.path / "log.txt"
         self._study = self.path / "study.yaml"
         self._manifest = self.path / "manifest.json"
         self._skipped = self.path / "skipped.json"
@@ -55,7 +57,8 @@ class Folder:
                 f"cannot write to the folder {self.path}: {there} {reason}; "
                 f"choose another folder with `out`"
             )
-        holds = [p for p in self.path.iterdir() if p.name[0] != "."] if there == self.path else []
+        inside = [*self.path.iterdir()] if there == self.path else []
+        holds = [path for path in inside if path.name[0] != "." and path != self.log]
         if holds and self.study() is None:
             raise InputError(
                 f"the folder {self.path} contains something other than a study, such as "
