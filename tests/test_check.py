@@ -208,7 +208,7 @@ def test_a_running_study_has_no_damage(local_client, tmp_path):
     found, seen = [], []
 
     def watch(event):
-        if event.kind != "epoch":  # which is told by another thread, also after the end
+        if event.kind != "epoch":  # of which there are many
             seen.append(event.kind)
             found.extend(check(tmp_path))
 
