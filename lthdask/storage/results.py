@@ -232,14 +232,14 @@ def _empty(arrays: Arrays, dimensions: Sequence[str], array: Array) -> NDArray[A
 
 def _about(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a dataset: short, and of types that every file format has."""
-    study = yaml.safe_dump(attributes.get("study", {}), sort_keys=False, allow_unicode=True)
+    study = attributes.get("study", {})
     kept = {name: attributes[name] for name in KEPT if attributes.get(name) is not None}
     data = json.dumps(attributes.get("data"), sort_keys=True)
     return (
-        {"study": study}
+        {"groups": f"{', '.join(GROUPS)}: more variables, by open_results(path, group)"}
         | {name: _short(value) for name, value in kept.items()}
         | ({"data": f"sha256 {sha256(data.encode()).hexdigest()[:16]}"} if data != "null" else {})
-        | {"groups": f"{', '.join(GROUPS)}: more variables, by open_results(path, group)"}
+        | {"study": yaml.safe_dump(study, sort_keys=False, default_flow_style=None)}
     )
 
 
