@@ -200,6 +200,6 @@ def test_another_copy_on_one_node_stops_the_run_and_no_cell_is_failed(local_clie
 
     with pytest.raises(OtherData, match="the worker on .* reads other data"):
         run(STUDY, local_client, out, data, watch=exchange)
-    assert (open_results(out).status == Status.PENDING).all()
+    assert (open_results(out).status != Status.FAILED).all()  # the sound worker may be ahead
     write_mnist(data)
     assert (run(STUDY, local_client, out, data).status == Status.DONE).all()
