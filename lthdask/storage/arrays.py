@@ -116,9 +116,9 @@ class Arrays:
                 self["status"]
             with readable(self.path):
                 found = self._arrays[name][:]
-                if name == "status" and (unknown := set(found.flat) - set(Status)):
-                    raise ValueError(f"{min(unknown)} is not a valid status")
-                self._read[name] = found[np.ix_(*map(self._places.__getitem__, self._cells(name)))]
+                if name == "status":
+                    _require_valid(found)
+                self._read[name] = found[np.ix_(*(self._places[a] for a in ARRAYS[name].cell))]
         return self._read[name]
 
     def named(self, array: str, name: str) -> NDArray[Any]:
@@ -154,9 +154,7 @@ class Arrays:
                 for index in new:
                     there = (self._places[a][i] for a, i in zip(CELL, index, strict=True))
                     values[index] = array[tuple(map(int, there))]
-
-    def _cells(self, name: str) -> tuple[str, ...]:
-        return ARRAYS[name].cell
+            _require_valid(status)
 
     def _changed(self, status: NDArray[Any]) -> tuple[list[Index], list[Index]]:
         """Return where a status was written since it was read, and where it was erased."""
@@ -177,6 +175,11 @@ class Arrays:
                 new.append(index)
         lost = np.argwhere((status != Status.PENDING) & ~there)
         return new, [tuple(map(int, at)) for at in lost]
+
+
+def _require_valid(status: NDArray[Any]) -> None:
+    if unknown := set(np.unique(status).tolist()) - set(Status):
+        raise ValueError(f"{min(unknown)} is not a valid status")
 
 
 def _chunks(folder: Path, depth: int) -> Iterator[Index]:
