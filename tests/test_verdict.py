@@ -80,7 +80,7 @@ def results(arms, dense=DENSE, validation=None, status=None, speed=None):
             "density": ("threshold", 1 - thresholds),
             **{f"dense_{name}": ("replicate", values) for name, values in of_dense.items()},
         },
-        {"study": yaml.safe_dump(STUDY, sort_keys=False)},
+        {"study": yaml.safe_dump(STUDY, sort_keys=False, default_flow_style=None)},
     )
 
 
