@@ -26,6 +26,7 @@ only the cells that are new.
     tickets = results.test_accuracy.sel(arm="ticket").mean("replicate")
     tickets.plot()
     tickets.plot.line(x="density", xscale="log")
+    results.test_accuracy.sel(rewind_epoch=0).mean("replicate").plot.line(x="density", hue="arm")
     results.test_accuracy.where(results.status.cf == "done")     # after: import cf_xarray
     lthdask.select(results, arm="ticket", density=0.05)
 
@@ -36,11 +37,16 @@ only the cells that are new.
 - What is known of the dense runs lies along `replicate`, as coordinates: `where`, `concat` and
   `fillna` leave them alone. `results.dense_test_accuracy.mean()` is their mean.
 - A cell that was never as good as the dense run has `iterations_to_dense` ∞, so that no mean can
-  leave it out; the median is right as long as half of the replicates were.
+  leave it out; the median is right as long as half of the replicates were. A spread, such as
+  `std`, is unknown there, and NumPy warns of it.
+- `barrier` is there where the study has children; the group `learning` is empty where
+  `recipe.measure_every` is 0.
 - Metrics of a cell that is not done are missing, or partial: the status decides.
 
-The questions: [what they answer](method.md), and `help(lthdask.verdicts)`. Each is also
-`results.lth.verdicts()`, and so on.
+The questions: [what they answer](method.md), and `help(lthdask.verdicts)`. Ask them of the whole
+results, or of arms, replicates and thresholds, and select from the answer: controls without a
+rewind epoch are stored at the first one. Each is also `results.lth.verdicts()`, and so on; for
+results that were saved elsewhere, after `import lthdask.results`.
 
 | question | answer |
 |---|---|
@@ -54,7 +60,7 @@ The questions: [what they answer](method.md), and `help(lthdask.verdicts)`. Each
 Two studies side by side:
 
     names = pandas.Index(["one", "other"], name="study", dtype=object)
-    both = xarray.concat([one, other], names, join="outer")
+    both = xarray.concat([one, other], names, join="outer", combine_attrs="drop_conflicts")
     lthdask.frontier(both, margin=1)     # in points, since each study may have its own
 """
 

@@ -125,7 +125,7 @@ def test_the_outcome_for_scripts_has_the_learning_speed_and_the_verdicts_there()
     assert (first["iterations_to_dense"], first["reached"], first["replicates"]) == (None, 1, 3)
     assert first["early_stop_iteration"] == 30
     assert first["early_stop_test_accuracy"] == pytest.approx(0.901)
-    assert values["dense_early_stop"]["dense_early_stop_test_accuracy"] == pytest.approx(0.95)
+    assert values["dense_early_stop"]["early_stop_test_accuracy"] == pytest.approx(0.95)
     assert [cell["verdict"] for cell in values["early_stop_verdicts"]] == ["worse", "worse"]
     assert values["early_stop_verdicts"][0]["minus_dense"] == pytest.approx(-0.049)
     assert [cell["verdict"] for cell in values["verdicts"]] == ["matching", "worse"]

@@ -14,12 +14,15 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
+from click.testing import CliRunner
 
+from lthdask.commands.main import main
 from lthdask.errors import InputError
 from lthdask.grid import ARMS, Cell
 from lthdask.storage import arrays
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
+from lthdask.storage.folder import Folder
 from lthdask.storage.meanings import CURVES, LEARNING
 from lthdask.storage.results import follow, open_results, study_of
 from lthdask.storage.schema import ARRAYS, CELL, GROUPS, Extent, Status
@@ -314,7 +317,41 @@ def test_a_cube_that_is_growing_is_read_within_its_axes(tmp_path):
     xr.testing.assert_identical(next(looks), before)
 
 
+def test_after_an_error_the_next_look_begins_anew(tmp_path):
+    made(tmp_path, written={(0, 0.5, 0): {"test_accuracy": 0.5}})
+    looks = follow(tmp_path, *ALL)
+    next(looks)
+    away = (tmp_path / "results.zarr").rename(tmp_path / "away")
+    for _ in range(2):
+        with pytest.raises(InputError, match="there are no results at"):
+            next(looks)
+    away.rename(tmp_path / "results.zarr")
+    same_as_opened(next(looks), tmp_path)
+    with pytest.raises(InputError, match="there are no results at"):
+        follow(tmp_path / "nowhere")  # at once
+
+
+def test_a_dense_run_whose_results_are_being_written_is_judged_by_what_is_there(tmp_path):
+    cube = made(tmp_path)
+    rows = {e: dict.fromkeys(CURVES, 0.5) | {"validation_loss": 1 / e} for e in (1, 2, 3)}
+    cube.write_dense(0, rows, {})
+    dense = open_results(tmp_path).sel(replicate=0)
+    assert (dense.dense_early_stop_iteration, dense.dense_early_stop_test_accuracy) == (30, 50)
+
+
 # Commands
+
+
+def test_a_status_says_why_cells_failed(packed, tmp_path):
+    folder = shutil.copytree(packed, tmp_path / "small")
+    cell = Cell("ticket", 0, 0.9, 1)
+    Cube(folder / "results.zarr").mark(cell, Status.FAILED)
+    reason = "Traceback (most recent call last):\nValueError: out of luck"
+    Folder(folder).write_traceback(cell, reason)
+    done = CliRunner().invoke(main, ["status", str(folder)])
+    assert done.exit_code == 1
+    assert "1 failed" in done.output
+    assert "failed: ValueError: out of luck; see" in done.output
 
 
 def test_a_status_needs_neither_torch_nor_xarray_nor_scipy(packed):

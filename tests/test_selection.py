@@ -164,3 +164,65 @@ def test_the_accessor_asks_the_same_functions(question):
     if question in ("verdicts", "frontier"):
         asked = getattr(found.lth, question)(5, level=0.2)
         xr.testing.assert_identical(asked, QUESTIONS[question](found, 5, level=0.2))
+
+
+def with_reinit():
+    return results({"ticket": TICKET, "reinit": np.array(TICKET) - 0.03})
+
+
+@pytest.mark.parametrize("question", ["verdicts", "controls", "early_stop"])
+def test_an_arm_without_a_rewind_epoch_is_never_lost_in_silence(question):
+    """It is stored at the first one, and compared at every other."""
+    whole = QUESTIONS["verdicts"](with_reinit(), 1)
+    assert (whole.minus_control.sel(control="reinit").count("rewind_epoch") == 2).all()
+    for selected in (with_reinit().sel(rewind_epoch=[1]), select(with_reinit(), rewind_epoch=1)):
+        with pytest.raises(InputError, match="reinit has no rewind epoch, .* ask of the whole"):
+            QUESTIONS[question](selected)
+
+
+def test_studies_side_by_side_lend_each_other_no_margin():
+    both = xr.concat(
+        [made_up(), made_up().assign_attrs(study="{name: other, matching_margin: 0.2}")],
+        xr.DataArray(np.array(["one", "other"], object), dims="study", name="study"),
+        combine_attrs="drop_conflicts",
+    )
+    one = both.sel(study="other")
+    with pytest.raises(InputError, match="do not say of which study they are; give `margin`"):
+        lthdask.verdicts(one)
+    with pytest.raises(InputError, match="further axis, study"):
+        lthdask.controls(both)
+
+
+def test_a_density_of_several_studies_is_selected_in_one_of_them():
+    other = made_up().assign_coords(density=("threshold", [0.5, 0.3]))
+    both = xr.concat([made_up(), other], "study", combine_attrs="drop_conflicts")
+    with pytest.raises(InputError, match="each study has a density of its own here"):
+        select(both, density=0.3)
+    assert select(both.isel(study=1), density=0.3).threshold.item() == 0.6
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        (lambda r: select(r, threshold=np.inf), "there is no threshold inf"),
+        (lambda r: lthdask.verdicts(r, accuracy="loss"), "unknown accuracy 'loss'; known: early_"),
+        (lambda r: lthdask.difference_to_dense(r, "test_loss"), "unknown accuracy 'test_loss'"),
+        (lambda r: lthdask.verdicts(r.test_accuracy), "give the dataset that .*open_results"),
+        (lambda r: lthdask.frontier(r.sel(arm=["random_mask"])), "have random_mask alone"),
+        (lambda r: lthdask.verdicts(r, level=2), "`level` is between 0 and 1.*got 2"),
+        (lambda r: lthdask.verdicts(r, margin=-1), "`margin` is a difference in points.*got -1"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_a_sentence(asked, problem):
+    with pytest.raises(InputError, match=problem):
+        asked(made_up())
+
+
+def test_answers_can_be_saved_and_put_together(tmp_path):
+    for name, question in QUESTIONS.items():
+        answer = question(made_up())
+        answer.to_zarr(tmp_path / name, consolidated=False)
+        answer.to_netcdf(tmp_path / f"{name}.nc")
+        parts = [answer.isel(rewind_epoch=[i]) for i in range(answer.sizes.get("rewind_epoch", 0))]
+        if parts:
+            xr.testing.assert_equal(xr.concat(parts, "rewind_epoch", join="outer"), answer)

@@ -32,7 +32,10 @@ def folder_of(folder: Path | None, study: str, out: Path | None) -> Path:
         return chosen
     from lthdask.reading import study_text, yaml_mapping
 
-    return Path("runs") / str(yaml_mapping(study_text(study), study).get("name"))
+    name = yaml_mapping(study_text(study), study).get("name")
+    if not isinstance(name, str):
+        raise InputError(f"{study}: the key 'name' is missing")
+    return Path("runs") / name
 
 
 def say(console: Console, line: str) -> None:

@@ -73,7 +73,11 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
     )
     print_table(console, map_of_tickets)
     cells = product(*(arrays.axes[axis].tolist() for axis in CELL))
-    failed = [Cell(*at) for at, s in zip(cells, status.flat, strict=True) if s == Status.FAILED]
+    failed = [
+        Cell(arm, replicate, threshold, int(k))
+        for (arm, replicate, threshold, k), s in zip(cells, status.flat, strict=True)
+        if s == Status.FAILED
+    ]
     say_reasons(console, folder.reasons(failed), folder.path)
     say(console, f"tables and verdicts: lthdask results {folder.path}")
     return 1 if counts[Status.PENDING] or counts[Status.FAILED] else 0

@@ -204,7 +204,9 @@ def _from_earlier_cells(folder: Folder) -> tuple[float, str] | None:
     if not folder.cube.exists():
         return None
     arrays = Arrays(folder.path)
-    per_epoch = arrays.named("record", "seconds") / arrays.named("metrics", "epochs_trained")
+    epochs = arrays.named("metrics", "epochs_trained")
+    trained = epochs > 0  # one that diverged at once was trained for none
+    per_epoch = arrays.named("record", "seconds")[trained] / epochs[trained]
     known = per_epoch[np.isfinite(per_epoch)]
     source = "1 earlier cell" if len(known) == 1 else f"{len(known)} earlier cells"
     return (float(np.median(known)), source) if len(known) else None

@@ -3,7 +3,7 @@
 from typing import Any
 
 ROUNDING = 5e-7
-"""Accuracies are counts of images; half a millionth is rounding, not an image."""
+"""Accuracies are counts of images; half a millionth, of a share or of a point, is no image."""
 
 
 def matches(difference: Any, margin: float = 0.0) -> Any:
@@ -14,7 +14,7 @@ def matches(difference: Any, margin: float = 0.0) -> Any:
     difference : float or array
         The accuracy minus the one that it is compared with.
     margin : float
-        How far below the other one it still matches, in [0, 1].
+        How far below the other one it still matches, in the unit of the difference.
 
     Returns
     -------

@@ -11,7 +11,7 @@ from lthdask.errors import InputError, listed
 from lthdask.grid import CONTROLS
 from lthdask.report.labels import labelled
 from lthdask.report.paired import Means, minus_controls, one_image, values_of
-from lthdask.report.selection import further_axes, whole
+from lthdask.report.selection import further_axes, require_level, whole, with_tickets
 
 MOST_REPLICATES = 10_000
 
@@ -96,7 +96,8 @@ def controls(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
     >>> f"k={found.rewind_epoch.item():g}: {found.minus_control.item():.1f} points"
     'k=0: 3.0 points'
     """
-    results = whole(results)
+    results = whole(results).pipe(with_tickets)
+    require_level(level)
     if further := further_axes(results):
         raise InputError(
             f"a k is chosen for one study at a time, and these results have a further axis, "

@@ -11,7 +11,7 @@ from rich.table import Table
 from lthdask.report.controls import chosen_rewind_epochs
 from lthdask.report.labels import labelled
 from lthdask.report.paired import MAP, Means, one_image, values_of
-from lthdask.report.selection import margin_of, whole
+from lthdask.report.selection import margin_of, require_level, whole
 from lthdask.report.verdict import verdicts
 from lthdask.storage.results import study_of
 
@@ -39,7 +39,8 @@ def early_stop(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
         mean test accuracy there, each with ``…_interval`` along ``bound``;
         ``iterations_to_dense``, the median number of steps until the validation accuracy
         reached that of the dense run's end, ∞ where no more than half of them did, and
-        ``reached``, how many did. Each but the last also as ``dense_…``, of the dense runs.
+        ``reached``, how many did. Each but the last also of the dense runs, as the coordinate
+        ``dense_…``.
 
     Examples
     --------
@@ -49,7 +50,8 @@ def early_stop(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
     >>> f"{found.reached.item()} of {found.replicates.item()} reached it"
     '1 of 3 reached it'
     """
-    results = whole(results)
+    results = whole(results, AT_EARLY_STOP)
+    require_level(level)
     found = xr.Dataset()
     for name, least in (("early_stop_iteration", 0.0), (AT_EARLY_STOP, one_image(results))):
         values, counts = values_of(results, name)
@@ -66,7 +68,8 @@ def early_stop(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
     found["iterations_to_dense"] = values.where(counts).median("replicate")
     found["reached"] = (counts & (values < np.inf)).sum("replicate")
     found["dense_iterations_to_dense"] = results.dense_iterations_to_dense.median("replicate")
-    return labelled(found).transpose("arm", *MAP, "bound", ...)
+    beside = [name for name in found.data_vars if str(name).startswith("dense_")]
+    return labelled(found).set_coords(beside).transpose("arm", *MAP, "bound", ...)
 
 
 def early_stop_table(results: xr.Dataset, margin: float | None = None) -> Table:
@@ -95,11 +98,16 @@ def early_stop_table(results: xr.Dataset, margin: float | None = None) -> Table:
                 table.add_row(*head, arm, *_cells(row, f"{int(row.reached)}"), *verdict)
                 head = ["", ""]
         table.add_section()
-    dense = found[[name for name in found.data_vars if str(name).startswith("dense_")]]
-    dense = dense.rename({name: str(name).removeprefix("dense_") for name in dense.data_vars})
+    dense = dense_runs(found)
     if int(dense.replicates):
         table.add_row("", "", "dense", *_cells(dense, f"{int(dense.replicates)}"))
     return table
+
+
+def dense_runs(found: xr.Dataset) -> xr.Dataset:
+    """Return what :func:`early_stop` says of the dense runs, under the names of the arms'."""
+    names = [str(name) for name in found.coords if str(name).startswith("dense_")]
+    return found.reset_coords()[names].rename({n: n.removeprefix("dense_") for n in names})
 
 
 def measures_inside_epochs(results: xr.Dataset) -> bool:

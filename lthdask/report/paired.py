@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from lthdask.errors import InputError
 from lthdask.grid import ARMS
 from lthdask.lottery.matching import ROUNDING
 from lthdask.report.selection import whole
@@ -22,6 +23,8 @@ WITHOUT_REWINDING = tuple(name for name, arm in ARMS.items() if not arm.has_k)
 """Arms without a k: trained once, stored at one position of the axis, and valid for every k."""
 MAP = ["threshold", "rewind_epoch"]
 """The dimensions of a map of cells."""
+BOUNDS = np.array(["low", "high"], object)
+"""The ends of an interval; as objects, which every file format can hold."""
 COLLAPSE = 7.0
 """Standard deviations below the others at which a replicate has collapsed."""
 MAD_TO_DEVIATION = 1.4826
@@ -49,11 +52,12 @@ def difference_to_dense(results: xr.Dataset, accuracy: str = "test_accuracy") ->
     array([[ 0.1, -0.2],
            [-4.3, -0.6]])
     """
-    results = whole(results)
+    results = whole(results, accuracy)
     done = results.status == int(Status.DONE)
     difference: xr.DataArray = (results[accuracy] - results[f"dense_{accuracy}"]).where(done)
-    label = f"{results[accuracy].attrs.get('long_name', accuracy)}, less that of the dense run"
-    return difference.assign_attrs(long_name=label, units="points").transpose(*CELL, ...)
+    label = results[accuracy].attrs.get("long_name", accuracy)
+    difference.attrs = {"long_name": f"{label}, less that of the dense run", "units": "points"}
+    return difference.rename("minus_dense").transpose(*CELL, ...)
 
 
 def values_of(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArray]:
@@ -65,7 +69,20 @@ def values_of(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArra
     Returns
     -------
     values, counts : DataArray, (arm, replicate, threshold, rewind_epoch)
+
+    Raises
+    ------
+    InputError
+        If the rewind epoch at which such an arm is stored was cut away.
     """
+    for arm in WITHOUT_REWINDING:
+        if arm in results.arm and bool(
+            (results.status.sel(arm=arm) == int(Status.NOT_APPLICABLE)).all()
+        ):
+            raise InputError(
+                f"{arm} has no rewind epoch, and is stored at the first one, which this selection "
+                f"lacks; ask of the whole results, and select from the answer"
+            )
     done = results.status == int(Status.DONE)
     values = results[name].where(done)
     own = ~results.arm.isin(WITHOUT_REWINDING)
@@ -170,7 +187,7 @@ class Means:
     def interval(self, level: float) -> xr.DataArray:
         """Return the two-sided interval of confidence 1 − `level`, along ``bound``."""
         half = self.error * xr.apply_ufunc(stats.t.isf, level / 2, self.count - 1)
-        ends = xr.DataArray([-1.0, 1.0], {"bound": ["low", "high"]}, ["bound"])
+        ends = xr.DataArray([-1.0, 1.0], {"bound": BOUNDS}, ["bound"])
         interval: xr.DataArray = self.mean + half * ends
         return interval
 

@@ -5,12 +5,14 @@ from typing import Any, SupportsFloat
 import numpy as np
 import xarray as xr
 
-from lthdask.errors import InputError, listed
+from lthdask.errors import InputError, listed, one_of
 from lthdask.storage.results import study_of
 from lthdask.storage.schema import CELL
 
 TOLERANCE = 0.02
 """Share of itself by which a density may differ from the one that was asked for."""
+ACCURACIES = ("test_accuracy", "validation_accuracy", "early_stop_test_accuracy")
+"""What is known of a cell and of its dense run."""
 ROUNDING = 1e-6
 """The same of any other number: 1 − 0.1 is 0.9."""
 
@@ -50,6 +52,8 @@ def select(results: xr.Dataset, **at: Any) -> xr.Dataset:
             raise InputError(
                 f"there is no axis {axis!r} to select from; known: {listed(results.dims)}"
             )
+        if results[name].ndim != 1:
+            raise InputError(f"each study has a {name} of its own here; select one study first")
         asked = list(np.atleast_1d(np.asarray(wanted, object)))
         places = [_place(results[name].values, value, name) for value in asked]
         results = results.isel({axis: places if np.ndim(wanted) else places[0]})
@@ -61,7 +65,7 @@ def _place(known: Any, wanted: Any, name: str) -> int:
     if known.dtype.kind == "f" and isinstance(wanted, SupportsFloat):
         distances = np.nan_to_num(abs(known - float(wanted)), nan=np.inf)
         leeway = (TOLERANCE if name == "density" else ROUNDING) * abs(float(wanted))
-        if distances.min() <= leeway:
+        if distances.min() <= leeway < np.inf:
             return int(distances.argmin())
     elif len(found := np.flatnonzero(known == wanted)):
         return int(found[0])
@@ -69,14 +73,18 @@ def _place(known: Any, wanted: Any, name: str) -> int:
     raise InputError(f"there is no {name} {wanted}; known: {shown or 'none'}")
 
 
-def whole(results: xr.Dataset) -> xr.Dataset:
+def whole(results: xr.Dataset, accuracy: str = "test_accuracy") -> xr.Dataset:
     """Return results with all axes of a cell; one of which a value was chosen has that alone.
 
     Raises
     ------
     InputError
-        If an axis is gone, as after a mean.
+        If they are no results, an axis is gone, as after a mean, or there is no such accuracy.
     """
+    if accuracy not in ACCURACIES:
+        raise one_of("accuracy", accuracy, ACCURACIES)
+    if not isinstance(results, xr.Dataset) or not {"status", accuracy} <= set(results):
+        raise InputError("give the dataset that lthdask.open_results returned, or a part of it")
     if gone := [axis for axis in CELL if axis not in results.coords]:
         raise InputError(
             f"these results have no {listed(gone)} any more; give those that "
@@ -89,6 +97,34 @@ def whole(results: xr.Dataset) -> xr.Dataset:
     }
     found = results.drop_vars(beside).expand_dims(chosen).assign_coords(expanded)
     return found.transpose(*CELL, ...)
+
+
+def with_tickets(results: xr.Dataset) -> xr.Dataset:
+    """Return results as they are.
+
+    Raises
+    ------
+    InputError
+        If they are without the arm that is to be judged.
+    """
+    if "ticket" not in results.arm:
+        raise InputError(
+            f"tickets are judged, and these results have {listed(results.arm.values)} alone; "
+            f"give those of the arm ticket, too"
+        )
+    return results
+
+
+def require_level(level: float) -> None:
+    """Refuse a level that is none.
+
+    Raises
+    ------
+    InputError
+        If it is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise InputError(f"`level` is between 0 and 1, such as 0.05; got {level}")
 
 
 def _axis_of(coordinate: str) -> str:
@@ -104,14 +140,20 @@ def margin_of(results: xr.Dataset, margin: float | None) -> float:
     Raises
     ------
     InputError
-        If there are several studies along a further axis.
+        If it is negative, or not given and not known: as for several studies side by side.
     """
     if margin is not None:
+        if not margin >= 0:
+            raise InputError(f"`margin` is a difference in points, 0 or more; got {margin}")
         return margin
     if further := further_axes(results):
         raise InputError(
             f"these results have a further axis, {listed(further)}, along which each may have a "
             f"matching_margin of its own; give `margin`, in points"
+        )
+    if "study" not in results.attrs:
+        raise InputError(
+            "these results do not say of which study they are; give `margin`, in points"
         )
     return 100 * float(study_of(results)["matching_margin"])
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from lthdask.lottery.matching import matches
 from lthdask.report.controls import controls
-from lthdask.report.early_stop import early_stop
+from lthdask.report.early_stop import dense_runs, early_stop
 from lthdask.report.layers import emptied_layers, limiting_layers
 from lthdask.report.paired import MAP, Means, collapsed, one_image
 from lthdask.report.selection import margin_of
@@ -196,7 +196,6 @@ def outcome(results: xr.Dataset, margin: float | None = None) -> dict[str, Any]:
             }
         )
     speed = early_stop(results)
-    of_dense = [str(name) for name in speed.data_vars if str(name).startswith("dense_")]
     at_stop = verdicts(results, margin, accuracy="early_stop_test_accuracy")
     return {
         "study": study_of(results)["name"],
@@ -208,8 +207,8 @@ def outcome(results: xr.Dataset, margin: float | None = None) -> dict[str, Any]:
         "verdicts": _records(verdicts(results, margin), *MAP),
         "frontier": _records(frontier(results, margin), "rewind_epoch"),
         "controls": _records(controls(results).reset_coords("rewind_epoch"), "threshold"),
-        "early_stop": _records(speed.drop_vars(of_dense), "arm", *MAP),
-        "dense_early_stop": _records(speed[of_dense])[0],
+        "early_stop": _records(speed, "arm", *MAP),
+        "dense_early_stop": _records(dense_runs(speed))[0],
         "early_stop_verdicts": _records(at_stop, *MAP),
     }
 

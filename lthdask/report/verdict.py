@@ -10,6 +10,7 @@ from lthdask.grid import CONTROLS, SCRATCH
 from lthdask.lottery.matching import matches
 from lthdask.report.labels import labelled
 from lthdask.report.paired import (
+    BOUNDS,
     MAP,
     Means,
     adjusted,
@@ -18,7 +19,7 @@ from lthdask.report.paired import (
     one_image,
     values_of,
 )
-from lthdask.report.selection import margin_of, whole
+from lthdask.report.selection import margin_of, require_level, whole, with_tickets
 from lthdask.storage.schema import Status
 
 WINNING, MATCHING, NO_BETTER = "winning ticket", "matching", "no better than control"
@@ -104,8 +105,9 @@ def verdicts(
     .. [3] Y. Benjamini, Y. Hochberg, J. R. Stat. Soc. B 57 (1995) 289–300.
     .. [4] Y. Benjamini, D. Yekutieli, Ann. Stat. 29 (2001) 1165–1188.
     """
-    results = whole(results)
+    results = whole(results, accuracy).pipe(with_tickets)
     margin = margin_of(results, margin)
+    require_level(level)
     values, counts = values_of(results, accuracy)
     ticket, dense = values.sel(arm="ticket", drop=True), results[f"dense_{accuracy}"]
     paired = counts.sel(arm="ticket", drop=True) & dense.notnull()
@@ -181,7 +183,7 @@ def frontier(results: xr.Dataset, margin: float | None = None, level: float = 0.
     >>> found.density_interval.values
     array([0. , 0.5])
     """
-    results = whole(results)
+    results = whole(results).pipe(with_tickets)
     margin = margin_of(results, margin)
     judged = verdicts(results, margin, level)
     values, counts = values_of(results.sel(arm=["ticket"]), "counted_density")
@@ -197,7 +199,6 @@ def frontier(results: xr.Dataset, margin: float | None = None, level: float = 0.
     low = low.fillna(density.where(tested).max("threshold"))
     low = low.where((low > lowest(tested)) | low.isnull(), 0.0)
     high = high.fillna(1.0).where(tested.any("threshold"))
-    bound = xr.DataArray(["low", "high"], dims="bound")
-    interval = xr.where(bound == "low", low, high).assign_coords(bound=bound)
+    interval = xr.concat([low, high], "bound").assign_coords(bound=BOUNDS)
     found = {"density": estimate, "at_edge": estimate == edge, "density_interval": interval}
     return labelled(xr.Dataset(found)).transpose("rewind_epoch", "bound", ...)

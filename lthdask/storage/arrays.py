@@ -21,7 +21,8 @@ from lthdask.storage.manifest import FORMAT, require_known
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, OF_CELLS, Status, check_axes
 
 FINAL = (Status.DONE, Status.DIVERGED, Status.NOT_APPLICABLE)
-"""What is written in a cell of such a status stays as it is, unless it is erased."""
+"""What is written in a cell of such a status stays as it is, unless it is erased; what was written
+there anew between two looks is the same."""
 AT_ONCE = 1000
 """Chunks that Zarr decodes in one go."""
 MANY = 8
@@ -168,7 +169,11 @@ class Arrays:
         new = list[Index]()
         for i in np.flatnonzero(~np.isin(status[indices], FINAL)):
             index = tuple(int(at[i]) for at in indices)
-            about = self.path.joinpath("status", "c", *map(str, on_disk[i])).stat()
+            try:
+                about = self.path.joinpath("status", "c", *map(str, on_disk[i])).stat()
+            except FileNotFoundError:  # it has just been erased
+                there[index] = False
+                continue
             signature = about.st_mtime_ns, about.st_ino
             if self._seen.get(index) != signature:
                 self._seen[index] = signature

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -69,10 +70,11 @@ def open_results(path: str | Path, *groups: str) -> xr.Dataset:
 
 
 def follow(path: str | Path, *groups: str) -> Iterator[xr.Dataset]:
-    """Yield the results of a study as they are now, each time they are asked for.
+    """Return the results of a study as they are now, each time they are asked for.
 
     Only cells that are new are read, so that a look takes milliseconds; the arguments, and what
-    is raised, are those of :func:`open_results`.
+    is raised, are those of :func:`open_results`. After an error, they may be asked for again.
+    What was written before is taken to stay as it is.
 
     Examples
     --------
@@ -80,17 +82,31 @@ def follow(path: str | Path, *groups: str) -> Iterator[xr.Dataset]:
     >>> results = next(looks)  # and again, some time later  # doctest: +SKIP
     """
     for group in groups:
-        if group not in GROUPS:
-            raise InputError(f"there is no group {group!r}{nearest(group, list(GROUPS))}")
-    arrays = Arrays(Path(path))
-    while True:
-        yield _dataset(arrays, groups)
-        arrays.look_again()
+        if group not in list(GROUPS):
+            raise InputError(f"there is no group {group!r}{nearest(str(group), list(GROUPS))}")
+    return _Looks(Path(path), groups)
+
+
+class _Looks(Iterator[xr.Dataset]):
+    """Looks at the results of a study; the first reads all of them."""
+
+    def __init__(self, path: Path, groups: Sequence[str]) -> None:
+        self._path, self._groups = path, groups
+        self._arrays: Arrays | None = Arrays(path)
+        self._looked = False
+
+    def __next__(self) -> xr.Dataset:
+        arrays, self._arrays = self._arrays or Arrays(self._path), None
+        if self._looked:
+            arrays.look_again()
+        found = _dataset(arrays, self._groups)
+        self._arrays, self._looked = arrays, True  # not after an error: it begins anew
+        return found
 
 
 def study_of(results: xr.Dataset) -> Mapping[str, Any]:
     """Return the study that results are of, as nested mappings of plain values."""
-    return _parsed(results.attrs["study"])
+    return deepcopy(_parsed(results.attrs["study"]))
 
 
 @cache
@@ -175,7 +191,7 @@ def _of_dense_runs(arrays: Arrays) -> dict[str, xr.Variable]:
     ]
     found = dict[str, xr.Variable]()
     for name in OF_DENSE:
-        values = np.array([row.get(name, np.nan) for row in rows])
+        values = np.array([row.get(name, np.nan) for row in rows], float)
         meaning = METRICS[name]
         about = Meaning(f"{meaning.label}, dense", meaning.units, meaning.description)
         found[f"dense_{name}"] = _variable(["replicate"], values, about)
@@ -195,8 +211,8 @@ def _dense_metrics(arrays: Arrays, replicate: int, steps: int) -> dict[str, floa
         inside = arrays["dense_learning"][replicate].tolist()
         for at, values in zip(arrays.axes["iteration"].tolist(), inside, strict=True):
             measured[at] = dict(zip(LEARNING, values, strict=True))
-    speed = learning_speed(measured, 0, last["validation_accuracy"])
-    return last | speed
+    known = {at: of for at, of in measured.items() if np.isfinite(of["validation_loss"])}
+    return last | learning_speed(known, 0, last["validation_accuracy"])
 
 
 def _coordinates(arrays: Arrays, used: set[Any]) -> dict[str, xr.Variable]:
