@@ -187,6 +187,16 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
         checkpoints.load(path, digest)
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_file_may_be_read_by_whom_the_mask_of_its_writer_lets(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write_whole(tmp_path / "file", b"shared")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "file"
     write_whole(path, b"old")

@@ -7,6 +7,7 @@ from lthdask.commands import (
     cluster_file,
     options,
     plan,
+    report,
     reproduce,
     results,
     run,
@@ -24,5 +25,5 @@ def main() -> None:
     """
 
 
-for part in (run, status, results, plan, check, selfcheck, reproduce, cluster_file):
+for part in (run, status, results, report, plan, check, selfcheck, reproduce, cluster_file):
     main.add_command(part.command)

@@ -10,6 +10,7 @@ from rich.console import Console
 from lthdask.commands import options
 from lthdask.commands.options import DONE, WHERE, Given, Where, how_to_train, study_of
 from lthdask.commands.plan import print_plan
+from lthdask.commands.report import leave_report
 from lthdask.commands.results import print_outcome
 from lthdask.commands.shared import exit_with, say
 from lthdask.commands.status import print_status
@@ -75,7 +76,9 @@ def _run(console: Console, given: Given) -> int:
     folder = train(console, study, where, given["out"], given["data"], how_to_train(given))
     if given["masks_only"]:
         return _print_masks(console, folder, as_json)
-    return print_outcome(console, folder, as_json)
+    code = print_outcome(console, folder, as_json)
+    leave_report(console, folder)
+    return code
 
 
 def _print_job_script(where: Where) -> int:

@@ -142,6 +142,8 @@ def sentences(results: xr.Dataset, margin: float | None = None) -> list[str]:
             f"{100 * results.attrs['majority']:.2f} %, and a ticket matches {near}; "
             f"train for more epochs, or set a smaller matching_margin"
         )
+    elif not cells_with(results, "done"):
+        said.append("no cell is done yet")
     elif best := sparsest_matching(results, margin):
         said.append(headline(best, margin))
     else:

@@ -1,0 +1,148 @@
+"""One page to send: figures, tables and how a study came about."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+
+from lthdask.commands import completion, options
+from lthdask.commands.shared import exit_with, folder_of, say
+from lthdask.errors import InputError
+
+# Everything else is imported when it is needed: --help must not wait for Bokeh.
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("report", context_settings=options.CONTEXT)
+@click.argument(
+    "folders",
+    metavar="[DIR]...",
+    nargs=-1,
+    type=click.Path(path_type=Path),
+    shell_complete=completion.folder,
+)
+@options.study
+@options.out
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=_FILE,
+    help="Where to write the page (default: report.html in the study's folder; of several "
+    "studies, comparison.html here).",
+    panel=options.OUTPUT,
+)
+@click.option(
+    "--csv",
+    metavar="FILE",
+    type=_FILE,
+    help="Write a table of the cells, and no page unless -o is given, too.",
+    panel=options.OUTPUT,
+)
+def command(
+    folders: tuple[Path, ...], study: str, out: Path | None, output: Path | None, csv: Path | None
+) -> None:
+    """Write what came out of a study as one page that opens without a network.
+
+    It holds a summary, figures, tables, the cost, the study and what failed. DIR is the study's
+    folder, the same as --out. Of several studies, it compares their figures and settings.
+
+    Exit codes: 0 if it was written, 2 for invalid input.
+    """
+    console = Console()
+    if len(folders) > 1:
+        exit_with(console, lambda: _compare(console, folders, output, csv))
+    folder = folders[0] if folders else None
+    exit_with(console, lambda: _report(console, folder_of(folder, study, out), output, csv))
+
+
+def write_report(console: Console, folder: Path, output: Path | None = None) -> None:
+    """Write the report of a study, into its folder by default, and say where it is.
+
+    Raises
+    ------
+    InputError
+        If there are no results in the folder.
+    OSError
+        If the file cannot be written.
+    """
+    from lthdask.grid import Cell
+    from lthdask.report.account import GROUPS, report
+    from lthdask.report.summary import cells_with
+    from lthdask.storage.folder import Folder
+    from lthdask.storage.results import open_results
+
+    output = output or folder / "report.html"
+    _require_writable(output)
+    results = open_results(folder, *GROUPS)
+    failed = [Cell(**found) for found in cells_with(results, "failed")]
+    page = report(results, Folder(folder).reasons(failed))
+    _write(output, page)
+    say(console, f"report: {output}")
+
+
+def leave_report(console: Console, folder: Path) -> None:
+    """Write the report of a study whose run has ended; a full disk must not make it fail."""
+    try:
+        write_report(console, folder)
+    except OSError as problem:
+        say(console, f"no report was written: {problem}; lthdask report {folder} -o FILE does")
+
+
+def _report(console: Console, folder: Path, output: Path | None, csv: Path | None) -> int:
+    from lthdask.report.account import tidy
+    from lthdask.storage.results import open_results
+
+    with _elsewhere():
+        if csv:
+            _write(csv, tidy(open_results(folder, "records")))
+            say(console, f"table: {csv}")
+        if output or not csv:
+            write_report(console, folder, output)
+    return 0
+
+
+def _compare(
+    console: Console, folders: tuple[Path, ...], output: Path | None, csv: Path | None
+) -> int:
+    from lthdask.report.account import GROUPS, comparison
+    from lthdask.storage.results import open_results
+
+    if csv:
+        raise InputError("--csv takes one study; give one folder")
+    names = [folder.name or str(folder) for folder in map(Path.resolve, folders)]
+    if len(set(names)) < len(names):
+        names = list(map(str, folders))
+    studies = {n: open_results(f, *GROUPS) for n, f in zip(names, folders, strict=True)}
+    if len(studies) < len(folders):
+        raise InputError("the same folder was given twice")
+    output = output or Path("comparison.html")
+    with _elsewhere():
+        _require_writable(output)
+        _write(output, comparison(studies))
+    say(console, f"comparison: {output}")
+    return 0
+
+
+def _require_writable(output: Path) -> None:
+    """Say at once, and not after the work, that a file cannot be written."""
+    if output.is_dir() or not os.access(output.absolute().parent, os.W_OK):
+        raise OSError(f"{output} cannot be written")
+
+
+def _write(output: Path, text: str) -> None:
+    from lthdask.storage.files import write_whole
+
+    write_whole(output, text.encode())
+
+
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise InputError(f"{problem}; write it elsewhere with -o FILE") from None

@@ -1,0 +1,137 @@
+"""How figures look: colours that colour-blind people can tell apart, and no chart junk."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from bokeh.models import FixedTicker, HoverTool, Range1d
+from bokeh.palettes import Cividis256
+from bokeh.plotting import figure
+
+from lthdask.grid import ARMS
+
+_LINES = ("solid", "dashed", "dotted", "dotdash", "dashdot", "solid", "dashed")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#707070")
+_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "plus")
+COLOURS = {**dict(zip(ARMS, _COLOURS, strict=True)), "dense": "#000000"}
+"""Colour of each arm, after Okabe and Ito."""
+LINES = {**dict(zip(ARMS, _LINES, strict=True)), "dense": "4 2"}
+"""How the line of each arm is dashed: colour is never all that tells arms apart."""
+MARKERS = dict(zip(ARMS, _MARKERS, strict=True))
+INK, FAINT = "#303030", "#d9d9d9"
+FONT = "11px"
+
+
+def named(arm: str) -> str:
+    """Return an arm as it is written in a text."""
+    return arm.replace("_", " ")
+
+
+def frame(
+    title: str, x: str, y: str, said: str, tooltips: Sequence[tuple[str, str]] = (), **more: Any
+) -> figure:
+    """Return an empty figure.
+
+    Parameters
+    ----------
+    title, x, y : str
+        What is shown, and along which axes, with their units.
+    said : str
+        The text alternative: what somebody learns who cannot see the figure.
+    tooltips : sequence of (label, field)
+        What is shown under the pointer.
+    **more
+        Further attributes, as of :func:`bokeh.plotting.figure`.
+    """
+    size = {"width": 600, "height": 340}
+    plot = figure(
+        title=title,
+        x_axis_label=x,
+        y_axis_label=y,
+        tools="pan,box_zoom,reset,save",
+        html_attributes={"role": "img", "aria-label": f"{title}. {said}"},
+        **(size | more),
+    )
+    plot.toolbar.autohide = True
+    plot.toolbar.logo = None
+    if tooltips:
+        plot.add_tools(HoverTool(tooltips=list(tooltips)))
+    plot.outline_line_color = None
+    plot.title.text_color = INK
+    plot.title.text_font_size = "13px"
+    plot.title.text_font_style = "bold"
+    for axis in plot.axis:
+        axis.axis_label_text_font_style = "normal"
+        axis.axis_label_text_color = axis.major_label_text_color = INK
+        axis.axis_label_text_font_size = axis.major_label_text_font_size = FONT
+        axis.axis_line_color = axis.major_tick_line_color = INK
+        axis.minor_tick_line_color = None
+    plot.grid.grid_line_color = "#ebebeb"
+    return plot
+
+
+def missing(title: str, why: str) -> figure:
+    """Return a figure that says why there is nothing to draw."""
+    plot = frame(title, "", "", why, x_range=Range1d(0, 1), y_range=Range1d(0, 1), height=140)
+    plot.text([0.5], [0.5], text=[why], text_align="center", text_baseline="middle",
+              text_color=INK, text_font_size="12px")  # fmt: skip
+    plot.axis.visible = plot.grid.visible = False
+    plot.toolbar_location = None
+    return plot
+
+
+def ticks(axis: Any, labels: Mapping[float, str]) -> None:
+    """Put ticks at the given places alone, with their labels."""
+    axis.ticker = FixedTicker(ticks=list(labels))
+    axis.major_label_overrides = dict(labels)
+
+
+def with_legend(plot: figure, location: str = "right") -> figure:
+    """Put the legend of a figure, if it has one, beside it or to a place inside it."""
+    for legend in plot.legend:
+        if location == "right":
+            plot.add_layout(legend, "right")
+        else:
+            legend.location = location
+        legend.background_fill_alpha = 0.8
+        legend.border_line_color = None
+        legend.label_text_font_size = FONT
+        legend.label_text_color = INK
+        legend.padding, legend.spacing = 6, 0
+        legend.glyph_height = legend.label_height = 15
+    return plot
+
+
+def some(values: Sequence[float], most: int = 6) -> list[float]:
+    """Return at most so many values, evenly chosen, with the first and the last."""
+    places = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
+    return [values[place] for place in places]
+
+
+def shades(count: int) -> list[str]:
+    """Return colours from light to dark, as what they stand for gets sparser."""
+    places = np.linspace(215, 10, count).round().astype(int)
+    return [Cividis256[place] for place in places]
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, to three digits.
+
+    Examples
+    --------
+    >>> percent(0.5), percent(0.0123), percent(1.0)
+    ('50 %', '1.23 %', '100 %')
+    """
+    return f"{100 * share:.3g} %" if share == share else "?"
+
+
+def signed(points: float, digits: int = 1) -> str:
+    """Return a difference with its sign; a true minus, and no sign where it is rounded to 0.
+
+    Examples
+    --------
+    >>> signed(0.26), signed(-3), signed(-0.01)
+    ('+0.3', '−3.0', '0.0')
+    """
+    text = f"{points:+.{digits}f}"
+    return text.replace("-", "−") if text.strip("+-0.") else text[1:]

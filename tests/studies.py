@@ -1,0 +1,71 @@
+"""A small study as it lies on disk, whose numbers can be worked out by hand."""
+
+from lthdask.grid import ARMS, Cell, is_applicable
+from lthdask.storage.creation import create_cube
+from lthdask.storage.cube import Cube
+from lthdask.storage.schema import Extent, Status
+from lthdask.study import Study
+
+LAYERS = ["1.weight", "3.weight", "5.weight"]
+START = 1.7e9
+
+
+def made_study(folder, arms=("ticket",), replicates=1, accuracy=None, status=None, **changes):
+    """Write a study of two thresholds, 0.5 and 0.9, and two rewind epochs, 0 and 2, of three.
+
+    Its dense runs have 95 %. `accuracy` gives that of a cell, a share; 95 % by default. `status`
+    gives what became of a cell; done by default. The cells of a replicate follow each other on
+    a worker of its own, and take 10 s each.
+    """
+    keys = {"thresholds": "0.5,0.9", "rewind_epochs": "0,2", "arms": ",".join(arms)}
+    keys |= {"replicates": str(replicates)}
+    study = Study.read("mnist-lenet").changed(
+        {f"grid.{key}": value for key, value in keys.items()} | {"recipe.epochs": "3"} | changes
+    )
+    axes, values = study.grid.axes(), study.to_dict()
+    about = {"study": values, "steps": 10, "majority": 0.11, "versions": {"torch": "2.0"}}
+    folder.mkdir(exist_ok=True)
+    create_cube(folder / "results.zarr", Extent(axes, 3, LAYERS, steps=10), about)
+    (folder / "study.yaml").write_text(study.to_yaml())
+    cube = Cube(folder / "results.zarr")
+    for replicate in range(replicates):
+        cube.write_dense(replicate, curves(0.95))
+    for arm in arms:
+        for replicate in range(replicates):
+            for place, (threshold, k) in enumerate([(0.5, 0), (0.5, 2), (0.9, 0), (0.9, 2)]):
+                cell = Cell(arm, replicate, threshold, k)
+                what = status(cell) if status else Status.DONE
+                if not is_applicable(cell, axes):
+                    cube.mark(cell, Status.NOT_APPLICABLE)
+                elif what in (Status.DONE, Status.DIVERGED):
+                    share = accuracy(cell) if accuracy else 0.95
+                    _write(cube, cell, what, share, START + 10 * place)
+                elif what != Status.PENDING:
+                    cube.mark(cell, what)
+    return folder
+
+
+def curves(last, k=0):
+    """Curves that rise by 10 points an epoch, to `last`."""
+    names = ("test_accuracy", "validation_accuracy")
+    return {
+        epoch: dict.fromkeys(names, last - 0.1 * (3 - epoch)) | {"validation_loss": 1 / epoch}
+        for epoch in range(k + 1, 4)
+    }
+
+
+def _write(cube, cell, status, accuracy, began):
+    metrics = {"density": 1 - cell.threshold, "epochs_trained": 3 - cell.first_epoch}
+    if status == Status.DONE:
+        metrics |= {
+            "test_accuracy": accuracy,
+            "validation_accuracy": accuracy,
+            "early_stop_iteration": 10 * (3 - cell.first_epoch),
+            "early_stop_test_accuracy": accuracy,
+        }
+        if ARMS[cell.arm].reordered:
+            metrics["barrier"] = 0.02
+    layers = {name: {"density": 1 - cell.threshold, "dead_channels": 1.0} for name in LAYERS}
+    record = {"seconds": 10.0, "attempts": 1, "started": began, "ended": began + 10}
+    done = curves(accuracy, cell.first_epoch)
+    cube.write(cell, status, metrics, done, layers, record, f"node{cell.replicate} cpu")
