@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 OPTIONS = {
     "adaptive": "--adaptive",
+    "allow_origin": "--allow-origin",
     "cluster": "--cluster",
     "data": "--data",
     "deployment": "--deploy",
@@ -19,6 +20,7 @@ OPTIONS = {
     "masks_only": "--masks-only",
     "max_attempts": "--max-attempts",
     "out": "--out",
+    "port": "--port",
     "results": "--results",
     "retry_failed": "--retry-failed",
     "scheduler": "--scheduler",

@@ -8,18 +8,21 @@ every ticket and write its cell.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from lthdask.cluster.dashboard import show_page
 from lthdask.cluster.queue import Queue
 from lthdask.driver.opening import Opened, driving_study
 from lthdask.driver.preparing import surroundings, write_down
 from lthdask.driver.remaining import remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.events import Event
-from lthdask.options import Options
+from lthdask.options import Options, origins_with
+from lthdask.report.page.document import page_of
 from lthdask.results import open_results
 from lthdask.study import Study
 from lthdask.worker.work import Work
@@ -78,6 +81,9 @@ def train(
     watch: Callable[[Event], None] = lambda event: None,
 ) -> None:
     """Train what is left of an opened study; the arguments are those of :func:`run`."""
+    show_page(
+        client, partial(page_of, opened.folder.path), origins_with(opened.options.allow_origin)
+    )
     tell = _Messages(watch)
     queue = Queue(client, tell)
     work = Work(

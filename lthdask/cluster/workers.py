@@ -19,6 +19,7 @@ from weakref import WeakSet
 from distributed import Status, WorkerPlugin
 from distributed.comm.addressing import get_address_host
 
+from lthdask.cluster.dashboard import offer_pane
 from lthdask.events import Event
 
 Workers = int | tuple[int, int] | None
@@ -164,6 +165,7 @@ def dashboard_address() -> str:
     from distributed.dashboard.scheduler import applications  # which workers need not import
 
     applications.pop("/hardware", None)
+    offer_pane()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -13,6 +13,7 @@ from lthdask.commands import (
     run,
     selfcheck,
     status,
+    watch,
 )
 
 
@@ -25,5 +26,5 @@ def main() -> None:
     """
 
 
-for part in (run, status, results, report, plan, check, selfcheck, reproduce, cluster_file):
+for part in (run, status, watch, results, report, plan, check, selfcheck, reproduce, cluster_file):
     main.add_command(part.command)

@@ -215,6 +215,22 @@ quiet = click.option(
     help="Print warnings and errors only: no bar, no tables; with --json, the JSON.",
     panel=OUTPUT,
 )
+port = click.option(
+    "--port",
+    metavar="N",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port of this machine at which the page listens (default: any that is free).",
+    panel=OUTPUT,
+)
+allow_origin = click.option(
+    "--allow-origin",
+    metavar="HOST:PORT",
+    multiple=True,
+    help="Another address from which a browser may have the page, such as a proxy's; it can be "
+    "given several times. Those of this machine are always allowed.",
+    panel=OUTPUT,
+)
 
 
 @dataclass(frozen=True)

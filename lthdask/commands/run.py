@@ -43,6 +43,7 @@ from lthdask.options import Options
 )
 @options.masks_only
 @options.adaptive
+@options.allow_origin
 @click.option("--dry-run", is_flag=True, help="Start nothing, and do as `plan` does.", panel=DONE)
 @click.option("--status", is_flag=True, help="Start nothing, and do as `status` does.", panel=DONE)
 @options.out

@@ -4,8 +4,9 @@ Each array is read when it is first asked for, and once. A later look reads the 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
+from lthdask.errors import InputError
 from lthdask.grid import ARMS
 from lthdask.storage.cube import readable
 from lthdask.storage.manifest import FORMAT, require_known
@@ -59,6 +61,9 @@ class Arrays:
     ----------
     path : Path
         The study's folder, or the Zarr cube in it.
+    at : mapping, optional
+        Axis → the one value of it that is looked at, such as ``{"replicate": 0}``. Of the rest,
+        nothing is read; such arrays are not to be looked at again.
 
     Attributes
     ----------
@@ -71,12 +76,13 @@ class Arrays:
     Raises
     ------
     InputError
-        If there are no results at `path`, or they are damaged or were made by another version.
-        Damaged values are found where they are read.
+        If there are no results at `path`, or they are damaged or were made by another version,
+        or an axis has no such value. Damaged values are found where they are read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, at: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.path = path if path.name == "results.zarr" else path / "results.zarr"
+        self._at = at
         self._open()
 
     def _open(self) -> None:
@@ -92,7 +98,7 @@ class Arrays:
             self._arrays: dict[str, Any] = {name: group[name] for name in names}
             found = {n: self._arrays[n][:].tolist() for n in COORDINATES if n in names}
             check_axes(found, self.path, older)
-        self._places = {name: _sorted(name, found[name]) for name in CELL}
+        self._places = {name: self._chosen(name, found[name]) for name in CELL}
         self.axes = {name: _array(name, values) for name, values in found.items()}
         for name, coordinate in COORDINATES.items():
             if (along := coordinate.along or name) in CELL and name in self.axes:
@@ -116,10 +122,12 @@ class Arrays:
             if name != "status":
                 self["status"]
             with readable(self.path):
-                found = self._arrays[name][:]
+                places = [self._places[axis] for axis in ARRAYS[name].cell]
+                # One value, or all of them.
+                found = self._arrays[name][tuple(slice(p.min(), p.max() + 1) for p in places)]
                 if name == "status":
                     _require_valid(found)
-                self._read[name] = found[np.ix_(*(self._places[a] for a in ARRAYS[name].cell))]
+                self._read[name] = found[np.ix_(*(p - p.min() for p in places))]
         return self._read[name]
 
     def named(self, array: str, name: str) -> NDArray[Any]:
@@ -156,6 +164,15 @@ class Arrays:
                     there = (self._places[a][i] for a, i in zip(CELL, index, strict=True))
                     values[index] = array[tuple(map(int, there))]
             _require_valid(status)
+
+    def _chosen(self, axis: str, values: list[Any]) -> NDArray[np.intp]:
+        """Return the places of the values that are looked at, in the order they are shown in."""
+        places = _sorted(axis, values)
+        if axis not in self._at:
+            return places
+        if self._at[axis] not in values:
+            raise InputError(f"{axis} {self._at[axis]} is not in the results at {self.path}")
+        return np.array([values.index(self._at[axis])])
 
     def _changed(self, status: NDArray[Any]) -> tuple[list[Index], list[Index]]:
         """Return where a status was written since it was read, and where it was erased."""

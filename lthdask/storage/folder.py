@@ -208,6 +208,13 @@ class Folder:
         """Return whether so many attempts were recorded; this is quicker than asking the cube."""
         return (self.of_run(name) / f"attempt-{times}.json").exists()
 
+    def begun_runs(self) -> set[str]:
+        """Return the names of all runs that were ever begun."""
+        try:
+            return set(os.listdir(self.path / "cells"))
+        except FileNotFoundError:
+            return set()
+
     def attempts(self, name: object) -> list[dict[str, Any]]:
         """Return what is recorded of each attempt at a run, oldest first."""
         files = self.of_run(name).glob("attempt-*.json")

@@ -104,6 +104,14 @@ class _Looks(Iterator[xr.Dataset]):
         return found
 
 
+def open_part(path: str | Path, *groups: str, **at: Any) -> xr.Dataset:
+    """Open what is at one value of some axes, such as ``threshold=0.9``, and read nothing else.
+
+    The results are those of :func:`open_results`, with a single value along these axes.
+    """
+    return _dataset(Arrays(Path(path), at), groups)
+
+
 def study_of(results: xr.Dataset) -> Mapping[str, Any]:
     """Return the study that results are of, as nested mappings of plain values."""
     return deepcopy(_parsed(results.attrs["study"]))

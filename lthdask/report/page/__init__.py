@@ -1,0 +1,1 @@
+"""The page that shows a study while it is trained, and afterwards."""
