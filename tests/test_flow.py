@@ -704,6 +704,7 @@ def test_earlier_cells_tell_the_time_of_a_plan_wherever_it_is_carried_out(small)
     assert plan(SMALL, folder, here=False).source == "8 earlier cells"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("validation", "batch"),
     [("1200", "64"), ("300", "900")],  # most of an epoch is evaluation, or its one step

@@ -120,6 +120,7 @@ def test_what_is_no_number_stays_none_so_that_a_cell_diverges():
     assert kernels.depthwise(images, torch.ones(3, 3, 3, device=DEVICE), 1)[1, 2].isnan().all()
 
 
+@pytest.mark.slow
 def test_a_stack_with_kernels_computes_what_one_without_computes():
     """Logits in training and after it, gradients, and statistics; of its first blocks."""
     whole = build(Network("mobilenet_v2", width=0.25), (3, 16, 16), 4)
@@ -164,10 +165,12 @@ def test_kernels_are_only_for_a_gpu_in_float32():
     assert not stack(network.to(DEVICE), 2, kernels=False).fused
 
 
+@pytest.mark.slow
 def test_the_kernels_are_right_on_this_device():
     kernels.require_right(DEVICE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["depthwise", "batch_norm"])
 def test_a_kernel_that_is_wrong_is_noticed(name, monkeypatch):
     right = getattr(kernels, name)

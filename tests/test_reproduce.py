@@ -422,6 +422,7 @@ def write_cifar10(folder, images=8):
     )
 
 
+@pytest.mark.slow
 def test_the_command_trains_a_fraction_of_the_protocol_and_compares_it(tmp_path):
     write_cifar10(tmp_path)
     out = tmp_path / "run"

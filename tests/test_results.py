@@ -204,9 +204,7 @@ def test_an_operation_works_on_all_variables_without_a_warning(packed, operation
     assert not found.dims or len(found.to_dataframe())
 
 
-@pytest.mark.parametrize(
-    "operation", ["pickle", "where", "concat along replicate", "concat of two studies"]
-)
+@pytest.mark.parametrize("operation", ["where", "concat of two studies"])
 def test_every_file_format_holds_results_and_what_was_made_of_them(packed, tmp_path, operation):
     found = OPERATIONS[operation](open_results(packed, *ALL))
     for engine in ("netcdf4", "h5netcdf", "scipy"):

@@ -226,6 +226,7 @@ def test_a_device_that_is_not_there_is_refused_by_the_worker(tiny_file, tmp_path
     assert f" ERROR ended: {said}\n" in (tmp_path / "run" / "log.txt").read_text()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
 def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, again, how):
     study = yaml.safe_load(tiny_file.read_text())
@@ -258,6 +259,7 @@ def test_stopping_is_quick_and_the_same_command_goes_on(tiny_file, tmp_path, aga
         assert sum(name.startswith(f"{cell}/") for name in counted) == 1
 
 
+@pytest.mark.faults
 def test_ctrl_c_while_the_workers_start_is_quiet_too(tiny_file, tmp_path):
     process = start("--study", tiny_file, "--out", tmp_path / "run", start_new_session=True)
     # The process that workers are forked from, and one of them.

@@ -213,7 +213,12 @@ def test_what_an_engine_raises_is_a_finding(monkeypatch):
     ("spoil", "code", "line"),
     [
         ("", 0, "all hold, in"),
-        ("drawing.random_mask = lambda mask, *_: mask", 1, "FAILED  random mask: it is the"),
+        pytest.param(
+            "drawing.random_mask = lambda mask, *_: mask",
+            1,
+            "FAILED  random mask: it is the",
+            marks=pytest.mark.slow,
+        ),
         ("sys.argv.append('--device=tpu')", 2, "'tpu' is not one of"),
     ],
 )
