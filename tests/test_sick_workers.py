@@ -17,10 +17,10 @@ import pytest
 from distributed import WorkerPlugin
 
 from lthdask.cluster.client import open_client
-from lthdask.flow import run
 from lthdask.options import Options
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
+from tests.conftest import ran
 from tests.test_faults import INTERVAL, STUDY, begun
 from tests.test_flow import RESULTS
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.faults
 @pytest.fixture(scope="session")
 def undisturbed(local_client, tmp_path_factory):
     """The results of the study when nothing happens."""
-    return run(STUDY, local_client, tmp_path_factory.mktemp("undisturbed")).load()
+    return ran(STUDY, local_client, tmp_path_factory.mktemp("undisturbed"))
 
 
 def assert_equal(results, undisturbed):
@@ -79,7 +79,7 @@ def test_a_sick_worker_is_left_out_and_costs_no_cell(tmp_path, undisturbed, prob
     with open_client(2, deployment="local") as client:
         client.register_plugin(Sick(*PROBLEMS[problem], marks))
         options = Options(checkpoint_interval=INTERVAL)
-        results = run(STUDY, client, tmp_path / "run", options=options).load()
+        results = ran(STUDY, client, tmp_path / "run", options=options)
         assert [worker["name"] for worker in client.scheduler_info()["workers"].values()] == [0]
     assert_equal(results, undisturbed)
     (said,) = [record.getMessage() for record in caplog.records if "left out" in record.msg]
@@ -103,7 +103,7 @@ def test_an_arm_that_is_broken_costs_no_cell_of_others_and_no_worker(tmp_path, c
     study = STUDY.changed({"grid.arms": "ticket,reinit", "grid.rewind_epochs": "0"})
     with open_client(workers, deployment="local") as client:
         client.register_plugin(Broken())
-        results = run(study, client, tmp_path, options=Options(checkpoint_interval=0)).load()
+        results = ran(study, client, tmp_path, options=Options(checkpoint_interval=0))
         client.wait_for_workers(workers, timeout=30)
     assert (results.status.sel(arm="ticket") == Status.DONE).all()
     assert (results.status.sel(arm="reinit") == Status.FAILED).all()
@@ -128,9 +128,9 @@ def test_a_process_that_can_open_no_more_files_is_started_anew(tmp_path, undistu
             resource.prlimit(attempt["pid"], resource.RLIMIT_NOFILE, (20, 4096))
 
     with open_client(2, deployment="local") as client:
-        results = run(
+        results = ran(
             STUDY, client, tmp_path, watch=limit, options=Options(checkpoint_interval=INTERVAL)
-        ).load()
+        )
         assert limited[0] not in client.run(os.getpid).values()
         assert len(client.nthreads()) == 2
     assert_equal(results, undisturbed)
