@@ -6,6 +6,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from bokeh.document import Document
+from bokeh.io.doc import _PATCHED_CURDOCS, curdoc, patch_curdoc
 from click.testing import CliRunner
 from rich.console import Console
 
@@ -133,6 +135,18 @@ def test_the_table_has_a_row_for_each_cell(folder, results, tmp_path):
         ["ticket", "1", "0.9", "0.0", "done", "93.1", "node1 cpu"],
         ["ticket", "1", "0.9", "2.0", "failed", "", ""],
     ]
+
+
+def test_a_page_of_dask_that_ended_in_an_error_is_no_obstacle(results):
+    """Bokeh does not take such a page's document back, and finds it gone later."""
+    with pytest.raises(ZeroDivisionError), patch_curdoc(Document()):
+        raise ZeroDivisionError
+    try:
+        with pytest.raises(RuntimeError, match="previously destroyed"):
+            curdoc()
+        assert "Bokeh" in report(results, {})
+    finally:
+        _PATCHED_CURDOCS.pop()
 
 
 def test_a_comparison_shows_the_settings_that_differ_and_both_maps(results):

@@ -86,10 +86,10 @@ def write_report(console: Console, folder: Path, output: Path | None = None) -> 
 
 
 def leave_report(console: Console, folder: Path) -> None:
-    """Write the report of a study whose run has ended; a full disk must not make it fail."""
+    """Write the report of a study whose run has ended, which nothing may make fail any more."""
     try:
         write_report(console, folder)
-    except OSError as problem:
+    except Exception as problem:
         say(console, f"no report was written: {problem}; lthdask report {folder} -o FILE does")
 
 

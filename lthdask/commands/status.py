@@ -39,8 +39,6 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
     InputError
         If there is no study in the folder.
     """
-    import numpy as np
-
     from lthdask.grid import Cell
     from lthdask.reading import yaml_mapping
     from lthdask.report.accuracy_map import accuracies, print_table
@@ -54,12 +52,11 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
     if text is None:
         raise InputError(f"there is no study in {folder.path}; give its folder with `out`")
     name = yaml_mapping(text, str(folder.path / "study.yaml")).get("name")
-    arrays = Arrays(folder.path)
+    arrays, manifest = Arrays(folder.path), folder.manifest()
     status, replicates = arrays["status"], len(arrays.axes["replicate"])
     counts = {s: int((status == s).sum()) for s in Status}
     found = ", ".join(f"{n} {s.name.lower()}" for s, n in counts.items() if n)
-    last = 100 * arrays.named("dense_curves", "test_accuracy")[:, -1]
-    dense = len(last) - int(np.isnan(last).sum())
+    dense = len(manifest.checkpoints) if manifest else 0
     say(console, f"{name}: {found}; {dense} of {counted(replicates, 'dense run')} trained")
     driver = driver_of(folder.path)
     say(console, f"being run by {driver}" if driver else "nobody runs it now")
@@ -70,6 +67,7 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
     ticket = arrays.axes["arm"].tolist().index("ticket")
     accuracy, density = (arrays.named("metrics", m)[ticket] for m in ("test_accuracy", "density"))
     thresholds, rewind_epochs = (arrays.axes[a].tolist() for a in ("threshold", "rewind_epoch"))
+    last = 100 * arrays.named("dense_curves", "test_accuracy")[:, -1]
     map_of_tickets = accuracies(
         thresholds, rewind_epochs, status[ticket], 100 * accuracy, density, last
     )

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bokeh.document import Document
 from bokeh.embed import components
+from bokeh.io.doc import patch_curdoc
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -47,7 +49,9 @@ def document(title: str, about: str, sections: Sequence[Section]) -> str:
     sections : sequence of Section
     """
     plots = [plot for section in sections for plot in section.figures]
-    script, divs = components(plots) if plots else ("", ())
+    own = Document()
+    with patch_curdoc(own):  # a page of Dask that ended in an error leaves its own behind
+        script, divs = components(plots) if plots else ("", ())
     pages = Environment(
         loader=PackageLoader("lthdask.report", "."),
         autoescape=True,

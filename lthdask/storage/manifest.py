@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from lthdask.data.digest import DataDigest
 from lthdask.errors import InputError
 from lthdask.storage.files import write_whole
@@ -122,8 +124,6 @@ class Manifest:
 
     @classmethod
     def _of(cls, values: Mapping[str, Any], path: Path) -> "Manifest":
-        import pydantic  # which takes longer than all else that `lthdask status` needs of this
-
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
         except pydantic.ValidationError as error:
