@@ -52,11 +52,10 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
     if text is None:
         raise InputError(f"there is no study in {folder.path}; give its folder with `out`")
     name = yaml_mapping(text, str(folder.path / "study.yaml")).get("name")
-    arrays, manifest = Arrays(folder.path), folder.manifest()
+    arrays, dense = Arrays(folder.path), folder.dense_runs()
     status, replicates = arrays["status"], len(arrays.axes["replicate"])
     counts = {s: int((status == s).sum()) for s in Status}
     found = ", ".join(f"{n} {s.name.lower()}" for s, n in counts.items() if n)
-    dense = len(manifest.checkpoints) if manifest else 0
     say(console, f"{name}: {found}; {dense} of {counted(replicates, 'dense run')} trained")
     driver = driver_of(folder.path)
     say(console, f"being run by {driver}" if driver else "nobody runs it now")

@@ -124,6 +124,16 @@ class Folder:
         """
         return Manifest.read(self._manifest)
 
+    def dense_runs(self) -> int:
+        """Return how many dense runs are trained, by the manifest.
+
+        Raises
+        ------
+        InputError
+            As for :meth:`Manifest.read`.
+        """
+        return Manifest.dense_runs(self._manifest)
+
     def write_manifest(self, manifest: Manifest) -> None:
         """Write how the study was computed."""
         manifest.write(self._manifest)

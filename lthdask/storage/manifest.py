@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
 from lthdask.data.digest import DataDigest
 from lthdask.errors import InputError
 from lthdask.storage.files import write_whole
@@ -79,6 +77,22 @@ class Manifest:
         InputError
             If the file is damaged, or a newer version of lthdask wrote it.
         """
+        values = cls._values(path)
+        return cls._of(values, path) if values else None
+
+    @classmethod
+    def dense_runs(cls, path: Path) -> int:
+        """Return how many dense runs a manifest lists; what else it says is not looked at.
+
+        Raises
+        ------
+        InputError
+            As for :meth:`read`.
+        """
+        return len((cls._values(path) or {}).get("checkpoints", ()))
+
+    @classmethod
+    def _values(cls, path: Path) -> dict[str, Any] | None:
         try:
             found = json.loads(path.read_text())
         except FileNotFoundError:
@@ -96,7 +110,7 @@ class Manifest:
             )
         if shape := values.pop("shape", None):  # of format 2
             values["data"] = {"shape": shape, "classes": values.pop("classes", None)}
-        return cls._of(values, path)
+        return values
 
     @classmethod
     def of_cube(
@@ -124,6 +138,8 @@ class Manifest:
 
     @classmethod
     def _of(cls, values: Mapping[str, Any], path: Path) -> "Manifest":
+        import pydantic  # takes as long as a look at a study may take in all
+
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
         except pydantic.ValidationError as error:
