@@ -92,7 +92,7 @@ ARMS = {
         fine_tuned=True,
     ),
     "ticket_child": Arm(
-        "the ticket with another order of the data, for its stability",
+        "the ticket with another order of the data",
         mask="parent",
         reordered=True,
         parent="ticket",

@@ -140,6 +140,15 @@ class Arrays:
         shape = [len(self.axes.get(dimension, ())) for dimension in ARRAYS[array].dimensions[:-1]]
         return np.full(shape, np.nan)
 
+    def densities(self) -> NDArray[np.float64]:
+        """Return the median of the densities that were counted in the tickets of each threshold.
+
+        It takes one value for each threshold to plot over, and to survive means.
+        """
+        tickets = self.named("metrics", "density")[self.axes["arm"] == "ticket"]
+        known = [values[np.isfinite(values)] for values in np.moveaxis(tickets, 2, 0)]
+        return np.array([np.median(values) if len(values) else np.nan for values in known])
+
     def look_again(self) -> None:
         """Bring what was read up to what lies on disk now; only cells that are new are read."""
         with readable(self.path):

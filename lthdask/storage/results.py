@@ -1,10 +1,8 @@
 """The results of a study as a labelled dataset, with one named variable per metric."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from lthdask.grid import CHILDREN
 from lthdask.lottery.learning_speed import learning_speed
 from lthdask.reading import nearest
 from lthdask.storage.arrays import Arrays
+from lthdask.storage.manifest import digest_of
 from lthdask.storage.meanings import CURVES, LEARNING, METRICS, PERCENT, Meaning
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, GROUPS, NAMES, Array, Status
 
@@ -234,18 +233,8 @@ def _coordinates(arrays: Arrays, used: set[Any]) -> dict[str, xr.Variable]:
             values = values.astype(float) if name == "rewind_epoch" else values
             found[name] = xr.Variable(along, values, about)
     about = {"long_name": "density", "description": "median of what was counted in the tickets"}
-    found["density"] = xr.Variable("threshold", _densities(arrays), about)
+    found["density"] = xr.Variable("threshold", arrays.densities(), about)
     return found
-
-
-def _densities(arrays: Arrays) -> NDArray[np.float64]:
-    """Return the median of the densities that were counted in the tickets of each threshold.
-
-    It takes one value for each threshold to plot over, and to survive means.
-    """
-    tickets = arrays.named("metrics", "density")[arrays.axes["arm"].tolist().index("ticket")]
-    known = [values[np.isfinite(values)] for values in np.moveaxis(tickets, 1, 0)]
-    return np.array([np.median(values) if len(values) else np.nan for values in known])
 
 
 def _empty(arrays: Arrays, dimensions: Sequence[str], array: Array) -> NDArray[Any]:
@@ -258,11 +247,11 @@ def _about(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a dataset: short, and of types that every file format has."""
     study = attributes.get("study", {})
     kept = {name: attributes[name] for name in KEPT if attributes.get(name) is not None}
-    data = json.dumps(attributes.get("data"), sort_keys=True)
+    data = attributes.get("data")
     return (
         {"groups": f"{', '.join(GROUPS)}: more variables, by open_results(path, group)"}
         | {name: _short(value) for name, value in kept.items()}
-        | ({"data": f"sha256 {sha256(data.encode()).hexdigest()[:16]}"} if data != "null" else {})
+        | ({"data": f"sha256 {digest_of(data)[:16]}"} if data else {})
         | {"study": yaml.safe_dump(study, sort_keys=False, default_flow_style=None)}
     )
 
