@@ -68,6 +68,15 @@ def run(
     InputError
         If something that was given cannot be used, or nothing more can be written. Nothing
         that is done is lost, whatever a run ends with.
+
+    Examples
+    --------
+    >>> small = {"network.name": "lenet_300_100", "data.image_size": "8", "recipe.epochs": "2"}
+    >>> small |= {"grid.thresholds": "0.5,0.9", "grid.rewind_epochs": "0"}
+    >>> study = Study.read("digits").changed(small)
+    >>> results = run(study, client, "runs/small")  # client: from lthdask.open_client
+    >>> results.sel(arm="ticket", replicate=0).density.values
+    array([0.5, 0.1])
     """
     with driving_study(study, out, options) as opened:
         train(opened, client, data, watch)

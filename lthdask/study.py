@@ -59,6 +59,14 @@ class Study:
         Epoch of the dense run whose weights give the masks; T by default.
     engine : Engine
         How the numbers are computed.
+
+    Examples
+    --------
+    >>> study = Study.read("digits")
+    >>> study.grid.thresholds
+    (0.5, 0.8, 0.95, 0.98)
+    >>> study.changed({"grid.replicates": "3"}).grid.replicates
+    3
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by pydantic, not a field

@@ -45,6 +45,13 @@ def test_the_engine_imports_with_nothing_but_torch_torchvision_and_numpy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_importing_lthdask_imports_nothing_but_lthdask():
+    code = "import sys; before = {*sys.modules}; import lthdask\n"
+    code += "print(*{name.partition('.')[0] for name in {*sys.modules} - before})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) - sys.stdlib_module_names == {"lthdask"}
+
+
 def test_the_public_names_are_few_and_all_there():
     questions = ["controls", "difference_to_dense", "early_stop", "frontier", "select", "verdicts"]
     names = ["InputError", "Options", "Study", "follow", "open_client", "open_results", "run"]
