@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from lthdask.commands.main import main
 from lthdask.data.readers import READERS, DataSource
+from lthdask.errors import InputError
 from lthdask.grid import CONTROLS
 from lthdask.networks.build import NETWORKS
 from lthdask.pruning.scores import SCORES
@@ -113,6 +114,14 @@ def test_a_study_of_an_earlier_format_has_words_for_what_it_recorded(form, tmp_p
     later = ": 1,097 images for training, 200 for validation and 500 for the test, in 10 classes"
     later += r" \(digest: sha256 b275ed81b6efd081\)| of 8 steps| Pillow 13.0.0,"
     assert methods(packed(form, tmp_path)).startswith(re.sub(later, "", LITERAL))
+
+
+def test_a_study_of_which_the_cube_lacks_settings_is_refused_in_one_sentence(tmp_path):
+    folder = packed(3, tmp_path)
+    file = folder / "results.zarr" / "zarr.json"
+    file.write_text(file.read_text().replace('"rate"', '"x"'))
+    with pytest.raises(InputError, match="cannot be read: .*; `lthdask check"):
+        methods(folder)
 
 
 def test_they_need_neither_torch_nor_xarray_nor_scipy(tmp_path):

@@ -53,7 +53,7 @@ def report(results: xr.Dataset, why: Mapping[str, str] | None = None, methods: s
         Section("Cost", [str(spent) if spent else "No cell has a record of its time."],
                 [timeline(results)]),
         Section("Failures", _failures(results, why or {})),
-        Section("Methods", [line for line in methods.splitlines() if line]),
+        *([Section("Methods", [*filter(None, methods.splitlines())])] if methods else []),
         Section("How it came about", facts=_provenance(results)),
         Section("The study", text=results.attrs["study"].strip()),
     ]  # fmt: skip

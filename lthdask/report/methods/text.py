@@ -6,6 +6,7 @@ from pathlib import Path
 from lthdask.report.methods import evidence, tickets, training
 from lthdask.report.methods.facts import Facts
 from lthdask.report.methods.references import REFERENCES
+from lthdask.storage.cube import readable
 
 Sentence = Callable[[Facts], str]
 PARAGRAPHS: Sequence[Mapping[Sentence, str]] = (
@@ -59,7 +60,8 @@ def methods(folder: Path) -> str:
     InputError
         If there are no results in the folder, or they are damaged.
     """
-    return in_words(Facts.read(folder))
+    with readable(folder):
+        return in_words(Facts.read(folder))
 
 
 def in_words(facts: Facts) -> str:
