@@ -37,6 +37,11 @@ class Optimizer:
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be at least 0; got {self.weight_decay}")
 
+    @property
+    def buffers(self) -> int:
+        """How many numbers it remembers of each weight."""
+        return 2 if self.name == "adam" else int(self.momentum > 0)
+
 
 @dataclass(frozen=True)
 class Schedule:
