@@ -254,14 +254,12 @@ class Study:
         the manifest.
         """
         mine, theirs = flattened(self.to_dict()), flattened(other.to_dict())
-        lines = []
-        for key in dict.fromkeys([*mine, *theirs]):
-            value, given = mine.get(key), theirs.get(key)  # a rate of a layer may be in one only
-            if key.startswith(("engine.", "grid.")) or key == "pruning.rounds":
-                continue
-            if value != given:
-                lines.append(f"{key}: {shown(value)} in the folder, {shown(given)} given")
-        return lines
+        left_out = ("engine.", "grid.", "pruning.rounds")
+        return [
+            f"{key}: {shown(mine.get(key))} in the folder, {shown(theirs.get(key))} given"
+            for key in dict.fromkeys([*mine, *theirs])  # a rate of a layer may be in one only
+            if not key.startswith(left_out) and mine.get(key) != theirs.get(key)
+        ]
 
     def joined(self, other: "Study") -> "Study":
         """Return `other` with all values along the axes of the grid that one of the two has.

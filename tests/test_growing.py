@@ -158,7 +158,8 @@ def test_a_dense_run_that_is_not_the_same_here_is_refused_and_nothing_is_replace
     folder = of_another_machine
     before, known = dense(folder), digests(folder)
     grown = LATE.changed({"grid.thresholds": "0.5,0.8"})
-    results = run(grown, local_client, folder, options=Options(max_attempts=1))
+    once = Options(max_attempts=1, checkpoint_interval=0)
+    results = run(grown, local_client, folder, options=once)
     at_3 = results.status.sel(rewind_epoch=3)
     assert (at_3 == Status.FAILED).all()
     assert (results.status.sel(rewind_epoch=[0, 1]) == Status.DONE).all(), "nobody waits for it"

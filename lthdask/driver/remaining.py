@@ -30,7 +30,7 @@ class Remaining:
     again : mapping of int to range
         Replicate → what of its dense run is to be trained again, as :meth:`Kept.lacking` says.
     awaited : collection of Cell
-        Cells whose final weights are needed, by cells that were not asked for, too.
+        Cells whose final weights are needed by cells that were not asked for.
     """
 
     cells: list[Cell]
@@ -81,7 +81,7 @@ def remaining(opened: Opened) -> Remaining:
         return Remaining([], list(every), dense_runs, opened.cells)
     replicates = {cell.replicate for cell in unfinished} | dense_runs
     cells = longest_first(unfinished)
-    pending = unfinished | {cell for cell, status in opened.every.items() if status in wanted}
+    others = {c for c, status in opened.every.items() if status in wanted and c not in opened.cells}
     return Remaining(
         cells,
         sorted(replicates),
@@ -89,7 +89,7 @@ def remaining(opened: Opened) -> Remaining:
         opened.cells,
         lost,
         _again(opened, cells, replicates - dense_runs),
-        {needed for cell in pending if (needed := opened.study.waits_for(cell))},
+        {needed for cell in others if (needed := opened.study.waits_for(cell))},
     )
 
 

@@ -79,7 +79,8 @@ class Sweep:
         for cell in self.cells:
             folder.remove_traceback(cell)
         if not self.work.options.masks_only:  # which trains no cell, and decides nothing of them
-            folder.remove_finals(self.remaining.awaited)
+            waited_for = {cell for cell in map(study.waits_for, self.cells) if cell}
+            folder.remove_finals(waited_for | set(self.remaining.awaited))
         replicates = self.remaining.replicates
         trained = {r for r in replicates if r in self.manifest.checkpoints}
         found = {r: self._kept(r).lacking(self.chains.of(r)) for r in sorted(trained)}
@@ -101,7 +102,9 @@ class Sweep:
             skipped = {cell: why for cell, why in reasons.items() if statuses[cell] in unasked}
             for cell in skipped:
                 self.cube.mark(cell, Status.SKIPPED)
-            self.work.folder.write_skipped({str(cell): why for cell, why in skipped.items()})
+            others = [c for c in statuses if c not in self.remaining.every]
+            before = {str(c) for c in others if statuses[c] is Status.SKIPPED}
+            self.work.folder.write_skipped({str(c): why for c, why in skipped.items()}, before)
         done = (cell for cell, status in statuses.items() if status is Status.DONE)
         self.work.folder.remove_states(done)
 
@@ -246,7 +249,8 @@ class Sweep:
         if self.exploration:
             self.exploration.ended(cell)
             self._explore()
-        if released := self.chains.release(cell):
+        released = self.chains.release(cell)
+        if released and released not in self.remaining.awaited:
             self.work.folder.final(released).unlink(missing_ok=True)
 
     def _explore(self) -> None:

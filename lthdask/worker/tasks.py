@@ -136,7 +136,7 @@ def train_dense_again(
         path = checkpoints.path_of(work.folder.path, replicate, epochs.start)
         with suppress(InputError):  # without it, from the initialisation
             training.start = checkpoints.load(path, digests.get(epochs.start, ""))
-    training.begin(epochs.start)
+    training.begin(0)
     if end := _train_dense(training, replicate, epochs.stop, digests):
         training.save(end)
     return {**digests, **training.digests}
