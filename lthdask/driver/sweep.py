@@ -180,7 +180,7 @@ class Sweep:
             if not kept:
                 self.without_dense.discard(replicate)
             for cell in self.chains.first_of(replicate):
-                if kept is None or kept.lacking([cell]) is not None:
+                if not kept or kept.lacking([cell]) is not None:
                     self._fail(cell, self.attempts.reasons[name])
             if kept:
                 self.add_cells(replicate)  # those that start from what is there

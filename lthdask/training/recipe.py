@@ -40,7 +40,7 @@ class Optimizer:
     @property
     def buffers(self) -> int:
         """How many numbers it remembers of each weight."""
-        return 2 if self.name == "adam" else int(self.momentum > 0)
+        return int(self.momentum > 0) if self.name == "sgd" else 2
 
 
 @dataclass(frozen=True)
