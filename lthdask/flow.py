@@ -23,7 +23,7 @@ from lthdask.driver.sweep import Sweep
 from lthdask.events import Event
 from lthdask.options import Options, origins_with
 from lthdask.report.page.document import page_of
-from lthdask.results import open_results
+from lthdask.results import open_asked
 from lthdask.study import Study
 from lthdask.worker.work import Work
 
@@ -43,6 +43,9 @@ def run(
 ) -> xr.Dataset:
     """Train every cell of a study that is not done yet.
 
+    A folder that has the study already grows along the axes of its grid by what is new. What it
+    has besides is left alone.
+
     Parameters
     ----------
     study : Study
@@ -61,7 +64,8 @@ def run(
     Returns
     -------
     xarray.Dataset
-        Results, as from :func:`lthdask.open_results`.
+        Results, as from :func:`lthdask.open_results`; of what was asked for alone, where the
+        folder has more.
 
     Raises
     ------
@@ -80,7 +84,7 @@ def run(
     """
     with driving_study(study, out, options) as opened:
         train(opened, client, data, watch)
-    return open_results(opened.folder.path)
+    return open_asked(opened.folder.path, study)
 
 
 def train(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,9 @@ from lthdask.storage.arrays import Arrays
 from lthdask.storage.manifest import digest_of
 from lthdask.storage.meanings import CURVES, LEARNING, METRICS, PERCENT, Meaning
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, GROUPS, NAMES, Array, Status
+
+if TYPE_CHECKING:
+    from lthdask.study import Study  # which imports torch; results are read without
 
 OF_DENSE = (
     "test_accuracy",
@@ -112,6 +115,19 @@ def open_part(path: str | Path, *groups: str, **at: Any) -> xr.Dataset:
     The results are those of :func:`open_results`, with a single value along these axes.
     """
     return _dataset(Arrays(Path(path), at), groups)
+
+
+def open_asked(path: str | Path, study: "Study", *groups: str) -> xr.Dataset:
+    """Open what a study asks for, in a folder that may have more along the axes of its grid.
+
+    It is as if nothing else was trained. Where the folder has no more, it is :func:`open_results`.
+    """
+    arrays, axes = Arrays(Path(path)), study.grid.axes()
+    if all(len(arrays.axes[name]) == len(values) for name, values in axes.items()):
+        return _dataset(arrays, groups)
+    part = Arrays(Path(path), axes)
+    part.attributes["study"] = study.to_dict()
+    return _dataset(part, groups)
 
 
 def study_of(results: xr.Dataset) -> Mapping[str, Any]:
