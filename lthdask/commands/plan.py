@@ -8,7 +8,7 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import options
-from lthdask.commands.options import Given, Where, how_to_train, study_of
+from lthdask.commands.options import Given, Where, asked_study, how_to_train
 from lthdask.commands.shared import counted, exit_with, say
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def command(**given: Any) -> None:
     Exit codes: 0, or 2 for invalid input.
     """
     console = Console(stderr=given["as_json"])
-    exit_with(console, lambda: print_plan(console, study_of(given), Where.of(given), given))
+    exit_with(console, lambda: print_plan(console, asked_study(given), Where.of(given), given))
 
 
 def print_plan(console: Console, study: "Study", where: Where, given: Given) -> int:

@@ -8,7 +8,7 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import options
-from lthdask.commands.options import DONE, WHERE, Given, Where, how_to_train, study_of
+from lthdask.commands.options import DONE, WHERE, Given, Where, asked_study, how_to_train
 from lthdask.commands.plan import print_plan
 from lthdask.commands.report import leave_report
 from lthdask.commands.results import print_outcome
@@ -67,7 +67,7 @@ def _run(console: Console, given: Given) -> int:
     where, as_json = Where.of(given), given["as_json"]
     if not (given["status"] or given["dry_run"] or given["print_job_script"]):
         import_ahead(where)
-    study = study_of(given)
+    study = asked_study(given)
     if given["status"]:
         return print_status(console, given["out"] or Path("runs") / study.name, as_json)
     if given["print_job_script"]:
