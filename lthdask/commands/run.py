@@ -75,9 +75,8 @@ def _run(console: Console, given: Given) -> int:
     if given["dry_run"]:
         return print_plan(console, study, where, given)
     folder = train(console, study, where, given["out"], given["data"], how_to_train(given))
-    if given["masks_only"]:
-        return _print_masks(console, folder, as_json)
-    code = print_outcome(console, folder, as_json)
+    tell = _print_masks if given["masks_only"] else print_outcome
+    code = tell(console, folder, as_json)
     leave_report(console, folder)
     return code
 

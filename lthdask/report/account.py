@@ -22,6 +22,7 @@ from lthdask.report.figures.map import difference_map
 from lthdask.report.figures.masks import mask_distances
 from lthdask.report.figures.rewinding import barrier_over_k, frontier_over_k
 from lthdask.report.figures.timeline import timeline
+from lthdask.report.masks import mask_sentences, mask_table
 from lthdask.report.summary import counts, limits, sentences, sparsest_matching
 from lthdask.report.tables import tables
 from lthdask.storage.results import study_of
@@ -48,7 +49,7 @@ def report(results: xr.Dataset, why: Mapping[str, str] | None = None) -> str:
         Section("Tickets and controls beside the dense run", figures=[*maps.values()]),
         Section("Where it pays to prune, and to rewind", figures=[*over_axes.values()]),
         Section("Training and what is left of the layers", figures=[*inside.values()]),
-        Section("Tables", tables=tables(results)),
+        Section("Tables", tables=[*tables(results), *_mask_tables(results)]),
         Section("Cost", [str(spent) if spent else "No cell has a record of its time."],
                 [timeline(results)]),
         Section("Failures", _failures(results, why or {})),
@@ -116,6 +117,8 @@ def _summary(results: xr.Dataset) -> list[str]:
     trained = f"dense test accuracy {', '.join(known)}" if known else "no dense run is trained"
     *before, last = sentences(results)
     said = [last, f"cells: {states}; {trained}", *before, limits(results) or ""]
+    masks = mask_sentences(results) if _masks_are_known(results) else []
+    said = [*said, *masks] if "done" in found else [*masks, *said]
     return [_sentence(line) for line in said if line]
 
 
@@ -144,6 +147,10 @@ def _inside(results: xr.Dataset) -> dict[str, figure]:
 
 def _masks_are_known(results: xr.Dataset) -> bool:
     return bool(results.mask_distances.notnull().any())
+
+
+def _mask_tables(results: xr.Dataset) -> list[Table]:
+    return [mask_table(results)] if _masks_are_known(results) else []
 
 
 def _named(

@@ -28,10 +28,11 @@ _ARGUMENTS = (
     "--remote-debugging-pipe",
     "--no-first-run",
     "--disable-gpu",
+    "--hide-scrollbars",
     "--disable-dev-shm-usage",  # it is small in containers
     "--disable-background-networking",
     "--disable-component-update",
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # it opens no page, and asks nobody
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # it asks nobody
 )
 _WITH_PIPES = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
 """Chromium reads from its file 3, and writes to its file 4."""
