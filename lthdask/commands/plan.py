@@ -95,6 +95,7 @@ def _print_schedules(console: Console, schedules: list[dict[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
 
+    from lthdask.report.accuracy_map import print_table
     from lthdask.report.progress import duration
 
     timed = schedules[0]["seconds"] is not None
@@ -104,7 +105,7 @@ def _print_schedules(console: Console, schedules: list[dict[str, Any]]) -> None:
     for row in schedules:
         took = duration(row["seconds"]) if timed else f"{row['wall_epochs']:,}"
         table.add_row(f"{row['workers']:,}", took, _percent(row["busy"]))
-    console.print(table)
+    print_table(console, table)
 
 
 def _percent(share: float) -> str:

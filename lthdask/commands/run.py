@@ -97,6 +97,7 @@ def _print_job_script(where: Where) -> int:
 
 def _print_masks(console: Console, folder: Path, as_json: bool) -> int:
     """Say how the masks of the dense epochs differ."""
+    from lthdask.report.accuracy_map import print_table
     from lthdask.report.masks import mask_sentences, mask_table, mask_values
     from lthdask.storage.results import open_results
 
@@ -104,7 +105,7 @@ def _print_masks(console: Console, folder: Path, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(mask_values(results) | {"folder": str(folder)}, indent=2))
         return 0
-    console.print(mask_table(results))
+    print_table(console, mask_table(results))
     for sentence in mask_sentences(results):
         say(console, sentence)
     return 0
