@@ -32,7 +32,13 @@ STUDY = {
 CHOSEN = "arm=ticket&threshold=0.95&rewind_epoch=1.0"
 """What is chosen on the live page."""
 WAIT = "new Promise((done) => setTimeout(done, {}))"
-SETTLED = "typeof Bokeh != 'undefined' && Bokeh.documents.length > 0 && Bokeh.documents[0].is_idle"
+DRAWN = """
+(() => {
+  const [shown] = globalThis.Bokeh?.documents ?? []
+  const figures = [...(shown?.all_models ?? [])].filter((model) => model.type == "Figure")
+  return figures.length >= 2 && shown.is_idle
+})()
+"""
 
 
 def pictures(folder: Path, runs: Path, changes: dict[str, str]) -> None:
@@ -47,7 +53,7 @@ def pictures(folder: Path, runs: Path, changes: dict[str, str]) -> None:
             address = next(line.split()[-1] for line in training.stdout if "dashboard" in line)
             wait_until_under_way(run, training)
             show(browser, address.replace("/status", f"/grid?{CHOSEN}"), 1280, 1000)
-            take(browser, folder / "live.png", 1280, 960)
+            take(browser, folder / "live.png", 1000, 960)
             training.stdout.read()
         assert training.returncode == 0, "the study failed"
         show(browser, (run / "report.html").as_uri(), 1280, 1500)
@@ -73,10 +79,10 @@ def show(browser: Browser, address: str, width: int, height: int) -> None:
     browser.ask("Emulation.setDeviceMetricsOverride", **size)
     browser.ask("Page.navigate", url=address)
     end = time.monotonic() + 120
-    while not browser.value(SETTLED):
+    while not browser.value(DRAWN):
         assert time.monotonic() < end, f"{address} is not drawn"
         time.sleep(0.1)
-    browser.value(WAIT.format(2000))
+    browser.value(WAIT.format(5000))
 
 
 def take(browser: Browser, file: Path, width: int, height: int) -> None:

@@ -1,5 +1,6 @@
 """What figures as files promise: their size, vectors, and that no browser is left behind."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ in_a_browser = [
     pytest.mark.browser,
     pytest.mark.skipif(NO_BROWSER, reason="needs Chromium"),
 ]
+ROOT = Path(__file__).parent.parent
 SIZE = re.compile(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]")
 IMAGES = re.compile(rb"/Subtype /Image\s.*?>>", re.DOTALL)
 
@@ -192,3 +194,16 @@ def test_no_browser_outlives_the_process_that_opened_it(how):
         time.sleep(0.1)
     assert how == signal.SIGKILL or list(scratch.iterdir()) == []
     shutil.rmtree(scratch)
+
+
+@marked
+def test_the_pictures_of_the_readme_are_made_by_their_script(scratch, tmp_path):
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    tiny = {"grid.thresholds": "0.5,0.95", "grid.rewind_epochs": "0,1", "recipe.epochs": "2"}
+    tiny |= {"grid.replicates": "1", "grid.arms": "ticket", "keep_until": "1"}
+    script.pictures(tmp_path / "pictures", tmp_path, tiny)
+    for name in ("live", "report"):
+        assert 10_000 < (tmp_path / "pictures" / f"{name}.png").stat().st_size < 200_000
+        assert (ROOT / "docs" / "pictures" / f"{name}.png").stat().st_size < 200_000
