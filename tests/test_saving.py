@@ -54,7 +54,7 @@ def results(folder):
 
 
 @pytest.fixture
-def scratch(monkeypatch):
+def scratch(tmp_path, monkeypatch):  # after tmp_path, which pytest makes there, too
     """The folder for temporary files, which has to be empty again; Chromium needs short names."""
     scratch = Path(tempfile.mkdtemp(dir="/tmp"))
     monkeypatch.setenv("TMPDIR", str(scratch))
