@@ -127,6 +127,22 @@ def test_plan_does_what_a_dry_run_does_and_takes_what_describes_the_study(tiny_f
     assert of["plan"] < of["run"]
 
 
+def test_a_run_leaves_a_report_and_says_where_after_masks_only_too(tiny_file, tmp_path, running):
+    page = tmp_path / "run" / "report.html"
+    arguments = ["--study", tiny_file, "--out", page.parent, "--scheduler", running]
+    for more, shown in (
+        (["--masks-only"], "<p>Threshold 0.5: its masks suggest running k = "),
+        ([], "<p>Cells: 4 done"),
+    ):
+        done = invoked("run", *arguments, *more)
+        assert (done.exit_code, done.output.splitlines()[-1]) == (0, f"report: {page}")
+        text = page.read_text()
+        assert shown in text
+        assert "an epoch&#39;s mask differs from the last one" in text
+        assert "Distance of the masks" in text
+        page.unlink()
+
+
 def test_status_does_what_run_status_does_however_the_folder_is_given(
     tiny_file, tmp_path, running, monkeypatch
 ):

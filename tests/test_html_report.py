@@ -3,18 +3,23 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from bokeh.document import Document
 from bokeh.io.doc import _PATCHED_CURDOCS, curdoc, patch_curdoc
 from click.testing import CliRunner
 from rich.console import Console
+from safetensors.numpy import save_file
 
 from lthdask.commands.main import main
 from lthdask.commands.report import leave_report
 from lthdask.report.account import GROUPS, comparison, report, tidy
-from lthdask.report.summary import sentences
+from lthdask.report.summary import limits, sentences
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import Status
 from tests.studies import made_study
@@ -170,6 +175,37 @@ def test_what_cannot_be_written_is_said_and_fails_no_run(folder, tmp_path):
     leave_report(console, tmp_path)
     assert console.file.getvalue().startswith("no report was written: ")
     assert "-o FILE" in console.file.getvalue()
+
+
+WITHOUT_TORCH = """
+import sys
+from click.testing import CliRunner
+from lthdask.commands.main import main
+for arguments in (["results", sys.argv[1]], ["report", sys.argv[1], "-o", sys.argv[2]]):
+    print(CliRunner().invoke(main, arguments, prog_name="lthdask").output)
+print(sorted({"torch", "pydantic", "distributed"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.slow
+def test_a_reader_waits_for_no_torch_and_is_told_what_the_network_tells(folder, tmp_path):
+    """How many channels a layer has says any checkpoint, or else the network."""
+    said = limits(open_results(folder, "layers"))
+    assert "1.weight (99.7 % of its channels" in said
+    shapes = {"1.weight": (300, 784), "3.weight": (100, 300), "5.weight": (10, 100)}
+    checkpoint = folder / "checkpoints" / "replicate-0" / "epoch-0000.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    weights = {f"weights/{name}": np.zeros(shape, "f4") for name, shape in shapes.items()}
+    save_file(weights, checkpoint)
+    try:
+        command = [sys.executable, "-c", WITHOUT_TORCH, folder, tmp_path / "page.html"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert said in done
+        assert done.splitlines()[-1] == "[]"
+        checkpoint.write_bytes(b"damaged")
+        assert limits(open_results(folder, "layers")) == said
+    finally:
+        shutil.rmtree(folder / "checkpoints")
 
 
 def test_the_same_folder_is_not_compared_with_itself(folder):

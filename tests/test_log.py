@@ -89,7 +89,9 @@ def test_a_quiet_run_says_what_went_wrong_and_goes_on_without_a_log(tmp_path, ru
     done = CliRunner().invoke(main, [*map(str, arguments), "--scheduler", running])
     assert (done.exit_code, done.stdout) == (1, "")
     failed = [f"ticket-r0-t{t}-k{k} failed" for t in ("0.5", "0.95") for k in (0, 2)]
-    assert sorted(done.stderr.splitlines()) == ["dense run 0 failed", *failed]
+    *went_wrong, why = done.stderr.splitlines()
+    assert sorted(went_wrong) == ["dense run 0 failed", *failed]
+    assert re.fullmatch(r"failed: .*the loss is nan in epoch 1; see .*traceback.txt", why)
     said = [record.message for record in caplog.records if record.name.startswith("lthdask")]
     assert said == [f"cannot write {log}: Is a directory; the run goes on without it"]
 

@@ -2,11 +2,13 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 import yaml
 from rich.console import Console
+from rich.table import Table
 
 from lthdask.events import Event
 from lthdask.grid import Cell
@@ -420,3 +422,31 @@ def test_the_outcome_for_scripts_has_verdicts_frontier_and_controls():
     assert control["replicates"] == {"random_mask": 2, "reinit": 3, "fine_tune": 3}
     assert control["replicates_to_settle"]["fine_tune"] == 2
     assert "controls" in outcome(with_arms(()), 1)
+
+
+def test_outcomes_have_a_colour_in_a_terminal_and_nowhere_else():
+    """A terminal that shows colours, one that is asked not to, and a pipe."""
+    texts = []
+    for terminal, no_colour in ((True, False), (True, True), (False, False)):
+        table = Table("verdict", "note", box=None)
+        table.add_row("winning", "93.0†")
+        table.add_row("worse (2/3)", "failed")
+        console = Console(
+            file=io.StringIO(),
+            force_terminal=terminal,
+            no_color=no_colour,
+            color_system="standard" if terminal else "auto",
+        )
+        print_table(console, table)
+        texts.append(console.file.getvalue())
+    coloured, plain, piped = texts
+    for text in (
+        "\x1b[32mwinning",
+        "\x1b[31mworse\x1b[0m (2/3)",
+        "93.0\x1b[33m†",
+        "\x1b[31mfailed",
+    ):
+        assert text in coloured
+    assert not re.search(r"\x1b\[3\d", plain)
+    assert "\x1b" not in piped
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == piped

@@ -298,5 +298,7 @@ def test_a_study_with_failed_cells_ends_with_1_and_says_why(command, again, tiny
     values = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).stdout)
     assert values["reasons"] == {reasons[0]: first, reasons[2]: other}
     quiet = CliRunner().invoke(command, [*arguments, "--quiet"])
-    failed = "tiny: nothing left to train, 4 failed; --retry-failed trains them again\n"
-    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (1, "", failed)
+    failed = "tiny: nothing left to train, 4 failed; --retry-failed trains them again"
+    why = [f"failed: {reason}; see {file}" for reason, file in values["reasons"].items()]
+    assert (quiet.exit_code, quiet.stdout) == (1, "")
+    assert quiet.stderr.splitlines() == [failed, *why]

@@ -1,7 +1,7 @@
 """The options of every command, each declared once.
 
 What a command was given is a dictionary of its options. Here is what they mean together:
-which study (`study_of`), and where it is trained (`Where`).
+which study (`asked_study`), and where it is trained (`Where`).
 """
 
 from collections.abc import Callable, Mapping
@@ -266,7 +266,7 @@ def how_to_train(given: Given) -> Options:
     return Options(**{f.name: given[f.name] for f in fields(Options) if f.name in given})
 
 
-def study_of(given: Given) -> "Study":
+def asked_study(given: Given) -> "Study":
     """Return the study that the options of `whole_study` describe.
 
     Raises

@@ -8,7 +8,7 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import options
-from lthdask.commands.options import Given, Where, how_to_train, study_of
+from lthdask.commands.options import Given, Where, asked_study, how_to_train
 from lthdask.commands.shared import counted, exit_with, say
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def command(**given: Any) -> None:
     Exit codes: 0, or 2 for invalid input.
     """
     console = Console(stderr=given["as_json"])
-    exit_with(console, lambda: print_plan(console, study_of(given), Where.of(given), given))
+    exit_with(console, lambda: print_plan(console, asked_study(given), Where.of(given), given))
 
 
 def print_plan(console: Console, study: "Study", where: Where, given: Given) -> int:
@@ -101,6 +101,7 @@ def _print_schedules(console: Console, schedules: list[dict[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
 
+    from lthdask.report.accuracy_map import print_table
     from lthdask.report.progress import duration
 
     timed = schedules[0]["seconds"] is not None
@@ -110,7 +111,7 @@ def _print_schedules(console: Console, schedules: list[dict[str, Any]]) -> None:
     for row in schedules:
         took = duration(row["seconds"]) if timed else f"{row['wall_epochs']:,}"
         table.add_row(f"{row['workers']:,}", took, _percent(row["busy"]))
-    console.print(table)
+    print_table(console, table)
 
 
 def _percent(share: float) -> str:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 from rich.console import Console
@@ -50,13 +51,24 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "page.",
     panel=options.OUTPUT,
 )
+@click.option(
+    "--figures",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write each figure of one study as PNG, SVG and vector PDF, and no page unless -o is "
+    "given, too. It takes Chromium or Chrome on PATH.",
+    panel=options.OUTPUT,
+)
+@click.option(
+    "--width",
+    metavar="MM",
+    type=float,
+    help="Width of these figures, such as 85 for a column of a paper (default: that of the page, "
+    "159 for most).",
+    panel=options.OUTPUT,
+)
 def command(
-    folders: tuple[Path, ...],
-    study: str,
-    out: Path | None,
-    output: Path | None,
-    csv: Path | None,
-    methods: bool,
+    folders: tuple[Path, ...], study: str, out: Path | None, methods: bool, **wanted: Any
 ) -> None:
     """Write what came out of a study as one page that opens without a network.
 
@@ -66,14 +78,18 @@ def command(
     Exit codes: 0 if it was written, 2 for invalid input.
     """
     console = Console()
-    if len(folders) > 1 and not methods:
-        exit_with(console, lambda: _compare(console, folders, output, csv))
-    if methods and (csv or len(folders) > 1):
-        raise click.UsageError("--methods takes the folder of one study, and no --csv")
+    if wanted["width"] and not wanted["figures"]:
+        raise click.UsageError("--width is that of --figures")
+    if methods and (wanted["csv"] or wanted["figures"] or len(folders) > 1):
+        raise click.UsageError("--methods takes the folder of one study, and no --csv or --figures")
+    if len(folders) > 1:
+        exit_with(console, lambda: _compare(console, folders, **wanted))
     folder = folders[0] if folders else None
     if methods:
-        exit_with(console, lambda: _methods(console, folder_of(folder, study, out), output))
-    exit_with(console, lambda: _report(console, folder_of(folder, study, out), output, csv))
+        exit_with(
+            console, lambda: _methods(console, folder_of(folder, study, out), wanted["output"])
+        )
+    exit_with(console, lambda: _report(console, folder_of(folder, study, out), **wanted))
 
 
 def write_report(console: Console, folder: Path, output: Path | None = None) -> None:
@@ -110,7 +126,14 @@ def leave_report(console: Console, folder: Path) -> None:
         say(console, f"no report was written: {problem}; lthdask report {folder} -o FILE does")
 
 
-def _report(console: Console, folder: Path, output: Path | None, csv: Path | None) -> int:
+def _report(
+    console: Console,
+    folder: Path,
+    output: Path | None,
+    csv: Path | None,
+    figures: Path | None,
+    width: float | None,
+) -> int:
     from lthdask.report.account import tidy
     from lthdask.storage.results import open_results
 
@@ -118,8 +141,11 @@ def _report(console: Console, folder: Path, output: Path | None, csv: Path | Non
         if csv:
             _write(csv, tidy(open_results(folder, "records")))
             say(console, f"table: {csv}")
-        if output or not csv:
+        if output or not (csv or figures):
             write_report(console, folder, output)
+    if figures:
+        with _elsewhere("--figures DIR"):
+            _save_figures(console, folder, figures, width)
     return 0
 
 
@@ -136,14 +162,26 @@ def _methods(console: Console, folder: Path, output: Path | None) -> int:
     return 0
 
 
+def _save_figures(console: Console, folder: Path, to: Path, width: float | None) -> None:
+    from lthdask.report.account import GROUPS
+    from lthdask.report.account import figures as all_of
+    from lthdask.report.figures.saving import save_all
+    from lthdask.storage.results import open_results
+
+    drawn = all_of(open_results(folder, *GROUPS))
+    to.mkdir(parents=True, exist_ok=True)
+    save_all(drawn, to, width)
+    say(console, f"figures: {len(drawn)} in {to}, each as PNG, SVG and PDF")
+
+
 def _compare(
-    console: Console, folders: tuple[Path, ...], output: Path | None, csv: Path | None
+    console: Console, folders: tuple[Path, ...], output: Path | None, **of_one: Any
 ) -> int:
     from lthdask.report.account import GROUPS, comparison
     from lthdask.storage.results import open_results
 
-    if csv:
-        raise InputError("--csv takes one study; give one folder")
+    if given := [name for name in ("csv", "figures") if of_one[name]]:
+        raise InputError(f"--{given[0]} takes one study; give one folder")
     names = [folder.name or str(folder) for folder in map(Path.resolve, folders)]
     if len(set(names)) < len(names):
         names = list(map(str, folders))
@@ -171,8 +209,8 @@ def _write(output: Path, text: str) -> None:
 
 
 @contextmanager
-def _elsewhere() -> Iterator[None]:
+def _elsewhere(option: str = "-o FILE") -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise InputError(f"{problem}; write it elsewhere with -o FILE") from None
+        raise InputError(f"{problem}; write it elsewhere with {option}") from None

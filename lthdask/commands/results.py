@@ -67,7 +67,9 @@ def print_outcome(console: Console, path: Path, as_json: bool, study: "Study | N
 
 
 def say_reasons(console: Console, why: dict[str, str], folder: Path) -> None:
-    """Say why cells failed, and where to read more."""
+    """Say why cells failed, and where to read more; on standard error where all else is quiet."""
+    if console.quiet:
+        console = Console(stderr=True)
     for reason, file in list(why.items())[:5]:
         say(console, f"failed: {reason}; see {file}")
     if len(why) > 5:

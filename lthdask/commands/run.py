@@ -8,7 +8,7 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import options
-from lthdask.commands.options import DONE, WHERE, Given, Where, how_to_train, study_of
+from lthdask.commands.options import DONE, WHERE, Given, Where, asked_study, how_to_train
 from lthdask.commands.plan import print_plan
 from lthdask.commands.report import leave_report
 from lthdask.commands.results import print_outcome
@@ -70,7 +70,7 @@ def _run(console: Console, given: Given) -> int:
     where, as_json = Where.of(given), given["as_json"]
     if not (given["status"] or given["dry_run"] or given["print_job_script"]):
         import_ahead(where)
-    study = study_of(given)
+    study = asked_study(given)
     if given["status"]:
         return print_status(console, given["out"] or Path("runs") / study.name, as_json)
     if given["print_job_script"]:
@@ -79,10 +79,9 @@ def _run(console: Console, given: Given) -> int:
         return print_plan(console, study, where, given)
     opened = train(console, study, where, given["out"], given["data"], how_to_train(given))
     folder = opened.folder.path
-    if given["masks_only"]:
-        return _print_masks(console, folder, study, as_json)
-    code = print_outcome(console, folder, as_json, study)
-    if opened.more:
+    tell = _print_masks if given["masks_only"] else print_outcome
+    code = tell(console, folder, as_json, study)
+    if opened.more and not given["masks_only"]:
         more = "; ".join(f"{axis} {listed(values)}" for axis, values in opened.more.items())
         say(console, f"{folder} has more than this ({more}): lthdask results {folder}")
     leave_report(console, folder)
@@ -103,8 +102,9 @@ def _print_job_script(where: Where) -> int:
     return 0
 
 
-def _print_masks(console: Console, folder: Path, study: "Study", as_json: bool) -> int:
+def _print_masks(console: Console, folder: Path, as_json: bool, study: "Study") -> int:
     """Say how the masks of the dense epochs differ."""
+    from lthdask.report.accuracy_map import print_table
     from lthdask.report.masks import mask_sentences, mask_table, mask_values
     from lthdask.storage.results import open_asked
 
@@ -112,7 +112,7 @@ def _print_masks(console: Console, folder: Path, study: "Study", as_json: bool) 
     if as_json:
         click.echo(json.dumps(mask_values(results) | {"folder": str(folder)}, indent=2))
         return 0
-    console.print(mask_table(results))
+    print_table(console, mask_table(results))
     for sentence in mask_sentences(results):
         say(console, sentence)
     return 0

@@ -1,6 +1,6 @@
 """The report of a study: what came out of it, what it cost, and how it came about."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from lthdask.report.figures.map import difference_map
 from lthdask.report.figures.masks import mask_distances
 from lthdask.report.figures.rewinding import barrier_over_k, frontier_over_k
 from lthdask.report.figures.timeline import timeline
+from lthdask.report.masks import mask_sentences, mask_table
 from lthdask.report.summary import counts, limits, sentences, sparsest_matching
 from lthdask.report.tables import tables
 from lthdask.storage.results import study_of
@@ -44,12 +45,13 @@ def report(results: xr.Dataset, why: Mapping[str, str] | None = None, methods: s
         The methods in words, a paragraph on each line.
     """
     spent = cost(results)
+    maps, over_axes, inside = _maps(results), _over_axes(results), _inside(results)
     sections = [
         Section("Summary", _summary(results)),
-        Section("Tickets and controls beside the dense run", figures=_maps(results)),
-        Section("Where it pays to prune, and to rewind", figures=_over_axes(results)),
-        Section("Training and what is left of the layers", figures=_inside(results)),
-        Section("Tables", tables=tables(results)),
+        Section("Tickets and controls beside the dense run", figures=[*maps.values()]),
+        Section("Where it pays to prune, and to rewind", figures=[*over_axes.values()]),
+        Section("Training and what is left of the layers", figures=[*inside.values()]),
+        Section("Tables", tables=[*tables(results), *_mask_tables(results)]),
         Section("Cost", [str(spent) if spent else "No cell has a record of its time."],
                 [timeline(results)]),
         Section("Failures", _failures(results, why or {})),
@@ -59,6 +61,18 @@ def report(results: xr.Dataset, why: Mapping[str, str] | None = None, methods: s
     ]  # fmt: skip
     name = str(study_of(results)["name"])
     return document(f"{name}: lottery tickets", _written(), sections)
+
+
+def figures(results: xr.Dataset) -> dict[str, figure]:
+    """Return the figures of a report, under the names that their files have.
+
+    Parameters
+    ----------
+    results : Dataset
+        What ``lthdask.open_results(path, *GROUPS)`` returned.
+    """
+    last = _named([timeline], results)
+    return _maps(results) | _over_axes(results) | _inside(results) | last
 
 
 def comparison(studies: Mapping[str, xr.Dataset]) -> str:
@@ -74,13 +88,7 @@ def comparison(studies: Mapping[str, xr.Dataset]) -> str:
         *(Section(name, _summary(results)) for name, results in each),
         Section("Settings in which they differ", tables=[_differences(studies)]),
     ]
-    for title, draw in (
-        ("Maps", difference_map),
-        ("Accuracy over density", accuracy_over_density),
-        ("Frontier over the rewind epoch", frontier_over_k),
-        ("Learning curves", _curves),
-        ("Workers over time", timeline),
-    ):
+    for title, draw in _COMPARED.items():
         sections.append(
             Section(title, figures=[_of(name, draw(results)) for name, results in each])
         )
@@ -112,6 +120,8 @@ def _summary(results: xr.Dataset) -> list[str]:
     trained = f"dense test accuracy {', '.join(known)}" if known else "no dense run is trained"
     *before, last = sentences(results)
     said = [last, f"cells: {states}; {trained}", *before, limits(results) or ""]
+    masks = mask_sentences(results) if _masks_are_known(results) else []
+    said = [*said, *masks] if "done" in found else [*masks, *said]
     return [_sentence(line) for line in said if line]
 
 
@@ -124,23 +134,35 @@ def _arms(results: xr.Dataset) -> list[str]:
     return [str(arm) for arm in results.arm.values if arm not in CHILDREN]
 
 
-def _maps(results: xr.Dataset) -> list[figure]:
-    return [difference_map(results, arm) for arm in _arms(results)]
+def _maps(results: xr.Dataset) -> dict[str, figure]:
+    return {f"map-{arm.replace('_', '-')}": difference_map(results, arm) for arm in _arms(results)}
 
 
-def _over_axes(results: xr.Dataset) -> list[figure]:
+def _over_axes(results: xr.Dataset) -> dict[str, figure]:
     drawn = [accuracy_over_density, frontier_over_k, early_stop_over_density]
-    drawn += [barrier_over_k] * ("barrier" in results)
-    return [draw(results) for draw in drawn]
+    return _named(drawn + [barrier_over_k] * ("barrier" in results), results)
 
 
-def _inside(results: xr.Dataset) -> list[figure]:
-    drawn = [_curves, density_by_layer, dead_channels_by_layer]
-    drawn += [mask_distances] * bool(results.mask_distances.notnull().any())
-    return [draw(results) for draw in drawn]
+def _inside(results: xr.Dataset) -> dict[str, figure]:
+    drawn = [_learning_curves, density_by_layer, dead_channels_by_layer]
+    return _named(drawn + [mask_distances] * _masks_are_known(results), results)
 
 
-def _curves(results: xr.Dataset) -> figure:
+def _masks_are_known(results: xr.Dataset) -> bool:
+    return bool(results.mask_distances.notnull().any())
+
+
+def _mask_tables(results: xr.Dataset) -> list[Table]:
+    return [mask_table(results)] if _masks_are_known(results) else []
+
+
+def _named(
+    drawn: Sequence[Callable[[xr.Dataset], figure]], results: xr.Dataset
+) -> dict[str, figure]:
+    return {draw.__name__.strip("_").replace("_", "-"): draw(results) for draw in drawn}
+
+
+def _learning_curves(results: xr.Dataset) -> figure:
     """Return the learning curves of the sparsest ticket that matches, or else of the sparsest."""
     at = sparsest_matching(results)
     if at is None:
@@ -189,7 +211,7 @@ _COMPARED = {
     "Maps": difference_map,
     "Accuracy over density": accuracy_over_density,
     "Frontier over the rewind epoch": frontier_over_k,
-    "Learning curves": _curves,
+    "Learning curves": _learning_curves,
     "Workers over time": timeline,
 }
 """Figures that are shown side by side: heading → figure."""

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
+from rich.highlighter import Highlighter
 from rich.table import Table
+from rich.text import Text
 
 from lthdask.storage.schema import Status
 
@@ -90,8 +92,25 @@ def percent(values: NDArray[Any]) -> str:
     return mean + spread + some
 
 
+class _Outcomes(Highlighter):
+    """Colours what a reader looks for first."""
+
+    def highlight(self, text: Text) -> None:
+        """Colour outcomes and marks, in place."""
+        text.highlight_regex(r"\bwinning\b", "green")
+        text.highlight_regex(r"\b(worse|failed|diverged|never)\b", "red")
+        text.highlight_regex("[†*]", "yellow")
+
+
 def print_table(console: Console, table: Table) -> None:
-    """Print a table at its own width: cut to the width of a screen, it would lose digits."""
+    """Print a table at its own width: cut to the width of a screen, it would lose digits.
+
+    A terminal shows outcomes in colour, unless NO_COLOR is set.
+    """
     unbounded = console.options.update(max_width=100_000)
     console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    if not console.no_color:
+        table.header_style, console.highlighter = "dim", _Outcomes()
+        for column in table.columns:
+            column.highlight = True
     console.print(table)

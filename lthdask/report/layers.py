@@ -1,13 +1,13 @@
 """Layer collapse: which layers pruning leaves too small for the rest to work with."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import xarray as xr
 
-from lthdask.pruning.rule import prunable_weights
 from lthdask.storage.results import study_of
 from lthdask.storage.schema import Status
-from lthdask.study import Study
+from lthdask.storage.shapes import weight_shapes
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,27 @@ def limiting_layers(results: xr.Dataset, threshold: float) -> list[Layer]:
     KeyError
         If there is no such threshold.
     """
-    study = Study.from_dict(study_of(results))
-    # Only the last layer's channels, and the first's inputs, depend on the data.
-    shapes = prunable_weights(study.outline())
     means = layer_means(results).sel(threshold=threshold)
     names, densities = means.layer.values.tolist(), means.layer_density.values.tolist()
+    channels = _output_channels(results)
     living = [
-        1 - dead / len(shapes[name])
+        1 - dead / channels[name]
         for name, dead in zip(names, means.layer_dead_channels.values.tolist(), strict=True)
     ]
     living[-1] = float(densities[-1] > 0)
     layers = [Layer(*of) for of in zip(names, living, densities, strict=True) if of[2] >= 0]
     return sorted(layers, key=lambda layer: (layer.living, layer.density))
+
+
+def _output_channels(results: xr.Dataset) -> dict[str, int]:
+    """Return how many output channels each layer has: as a checkpoint says, or the network."""
+    if source := results.encoding.get("source"):
+        shapes = weight_shapes(Path(source).parent)
+        if set(results.layer.values.tolist()) <= set(shapes):
+            return {name: shape[0] for name, shape in shapes.items() if shape}
+    from lthdask.pruning.rule import prunable_weights  # here: torch takes seconds
+    from lthdask.study import Study
+
+    # Only the last layer's channels, and the first's inputs, depend on the data.
+    outline = Study.from_dict(study_of(results)).outline()
+    return {name: len(weight) for name, weight in prunable_weights(outline).items()}

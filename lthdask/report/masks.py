@@ -7,7 +7,6 @@ import xarray as xr
 from rich import box
 from rich.table import Table
 
-from lthdask.pruning.distances import suggested
 from lthdask.storage.results import study_of
 
 MOST_COLUMNS = 10
@@ -44,6 +43,8 @@ def mask_sentences(results: xr.Dataset) -> list[str]:
 
 def mask_values(results: xr.Dataset) -> dict[str, Any]:
     """Return the same for scripts: distances to the last epoch, and suggested rewind epochs."""
+    from lthdask.pruning.distances import suggested  # here: torch takes seconds
+
     means = results.mask_distances.mean("replicate")
     found: dict[str, dict[str, Any]] = {"distance_to_last": {}, "suggested_rewind_epochs": {}}
     for threshold in means.threshold.values:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lthdask.errors import on_command_line
+from lthdask.report.accuracy_map import print_table
 from lthdask.report.contrasts import deviation_of_median
 from lthdask.report.published import Accuracy, Numbers, Place, Published, column, medians
 from lthdask.report.signatures import Signature, signatures
@@ -149,11 +150,8 @@ def table(found: Reproduction) -> Table:
 
 
 def print_reproduction(console: Console, found: Reproduction) -> None:
-    """Print everything, with the table at its own width, because narrower it would lose digits."""
-    shown = table(found)
-    unbounded = console.options.update(max_width=100_000)
-    console.width = max(console.width, console.measure(shown, options=unbounded).maximum)
-    console.print(shown)
+    """Print everything."""
+    print_table(console, table(found))
     for sentence in sentences(found):
         console.print(on_command_line(sentence), highlight=False, soft_wrap=True, markup=False)
 

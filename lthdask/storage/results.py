@@ -152,7 +152,9 @@ def _dataset(arrays: Arrays, groups: Sequence[str]) -> xr.Dataset:
     if not set(CHILDREN) & set(arrays.axes["arm"]):
         del variables["barrier"]
     beside = [name for name, of in variables.items() if _is_beside(of)]
-    return xr.Dataset(variables, attrs=_about(arrays.attributes)).set_coords(beside)
+    found = xr.Dataset(variables, attrs=_about(arrays.attributes)).set_coords(beside)
+    found.encoding["source"] = str(arrays.path)  # as xarray does
+    return found
 
 
 def _is_beside(variable: xr.Variable) -> bool:
