@@ -115,7 +115,7 @@ def test_the_map_has_a_row_for_each_cell_with_its_difference_and_state(tmp_path)
     ]
     assert found["difference"][0] == pytest.approx(1.2)
     assert found["row_density"] == ["50 %", "", "10 %", ""]  # counted, in the one that diverged
-    marks = list(zip(found["mark"], found["mark_size"], found["hatch"], strict=True))
+    marks = list(zip(found["mark"], found["mark_size"], strict=True))
     assert len(set(marks)) == 4  # they differ by more than their colour
 
 
