@@ -47,8 +47,9 @@ _WRITTEN = {
 }
 _DENSITY, _LEAST_WIDTH, _LEAST_HEIGHT = 52, 280, 190
 """Width in pixels of the column with the densities, and the least size of a map."""
-_NARROW, _LOW = 30, 16
-"""Width and height in pixels below which a cell has no room for a number."""
+_NARROW, _LOW, _WIDE = 30, 16, 450
+"""Pixels: width and height below which a cell has no room for a number; width above which a map
+has its legend below, so that something else has room beside it."""
 
 
 def difference_map(
@@ -211,4 +212,6 @@ def _explain(
     if items:
         legend = Legend(items=items, border_line_color=None, padding=0, spacing=0, margin=2)
         legend.label_text_font_size, legend.label_text_color = FONT, INK
-        plot.add_layout(legend, "right")
+        wide = plot.frame_width > _WIDE
+        legend.ncols = plot.frame_width // 150 if wide else 1
+        plot.add_layout(legend, "below" if wide else "right")

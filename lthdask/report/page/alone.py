@@ -38,9 +38,16 @@ PAGE = Template("""\
   <title>{{ title }}</title>
   <meta name="viewport" content="width=device-width, initial-scale=1">
   <meta name="referrer" content="no-referrer">
-  <meta name="color-scheme" content="light">
+  <meta name="color-scheme" content="light dark">
   <link rel="icon" href="data:,">
-  <style>body { margin: 0; background: #ffffff; }</style>
+  <style>
+    body { margin: 0; background: #ffffff; }
+    @media screen and (prefers-color-scheme: dark) {
+      html { background: #161616; color-scheme: light; filter: invert(0.914) hue-rotate(180deg); }
+    }
+    @media print { body { print-color-adjust: exact; zoom: 0.7; } }
+    @page { size: landscape; margin: 12mm; }
+  </style>
   {{ bokeh_css }}
   {{ bokeh_js }}
 </head>

@@ -71,7 +71,7 @@ class _Page:
         self.chooser = Chooser({name: str(values[0], "utf8") for name, values in arguments.items()})
         self.head, self.cell, self.now, self.failures = (_text() for _ in range(4))
         self.cells, self.lines = ColumnDataSource(), ColumnDataSource()
-        self.map, self.curves = column(), column()
+        self.map, self.curves = column(), column(sizing_mode="stretch_width")
         self.busy = False
         self.told = Look()
         self.shown: tuple[Choice | None, int] = None, 0
@@ -202,7 +202,14 @@ class _Page:
         """Return the map, with the rest beside it, or below it where there is no room."""
         return row(
             self.map,
-            column(self.curves, self.cell, self.now, self.failures, width=590),
+            column(
+                self.curves,
+                self.cell,
+                self.now,
+                self.failures,
+                sizing_mode="stretch_width",
+                styles={"flex": "1 1 340px", "max-width": "640px"},
+            ),
             styles={"flex-wrap": "wrap"},
             spacing=24,
             sizing_mode="stretch_width",
@@ -222,7 +229,9 @@ class _Page:
             asked = choice.arm, *choice.cell, choice.replicate
             self.lines.data = curve_columns(curves, *asked)
             if another:
-                self.curves.children = [learning_curves(curves, *asked, source=self.lines)]
+                plot = learning_curves(curves, *asked, source=self.lines)
+                plot.sizing_mode = "stretch_width"
+                self.curves.children = [plot]
         elif another:
             self.curves.children = [Div(text=INVITATION, stylesheets=[words.STYLE])]
 
