@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 import lthdask
 from lthdask.cluster.client import open_client
@@ -78,10 +79,18 @@ def large(browser: Any, folder: Path) -> None:
         try:
             address = process.stdout.readline().split()[-1]  # type: ignore[union-attr]
             for which in ("first viewer, nothing read yet", "second viewer"):
-                began = time.perf_counter()
-                with page(browser, address + "&replicate=0") as shown:
+                began, spent = time.perf_counter(), psutil.Process(process.pid).cpu_times().user
+                with page(browser, address) as shown:
+                    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
                     shown.place("− dense", 1, 1)
-                    print(f"open, {which}: {time.perf_counter() - began:.2f} s")
+                    wall = time.perf_counter() - began
+                    spent = psutil.Process(process.pid).cpu_times().user - spent
+                    told = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+                    (drawing,) = (m["value"] for m in told if m["name"] == "TaskDuration")
+                    print(
+                        f"open, {which}: {wall:.2f} s; CPU s: {spent:.2f} of the server, "
+                        f"{drawing:.2f} of the page's thread"
+                    )
                     drawn = [browser.execute_async_script(DRAWN) for _ in range(5)]
             print(f"the browser draws an update in {np.median(drawn):.0f} ms")
         finally:

@@ -43,6 +43,17 @@ const walk = (node) => {
 walk(document.body)
 return found[0]
 """
+DESCRIBED = """
+const found = []
+const walk = (node) => {
+  if (node.getAttribute?.("role") == "img") found.push(node.getAttribute("aria-label"))
+  if (node.shadowRoot) walk(node.shadowRoot)
+  node.childNodes.forEach(walk)
+}
+walk(document.body)
+return found.join(" ")
+"""
+"""The text alternatives of the figures of a page."""
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromedriver")
 
 
@@ -76,6 +87,10 @@ class Page:
     def text(self):
         """Return all that can be read."""
         return self.browser.execute_script(TEXT)
+
+    def described(self):
+        """Return what somebody is told who does not see the figures."""
+        return self.browser.execute_script(DESCRIBED)
 
     def wait(self, condition, what, seconds=60):
         """Wait until a condition holds, and return its value."""

@@ -88,6 +88,12 @@ def test_every_page_that_dask_answers_is_answered_while_a_study_runs(watched):
         assert others == {page: answer(client, page) for page in others}
 
 
+def test_every_entry_of_the_menu_answers(watched, local_client):
+    menu = template_variables(local_client.cluster.scheduler)
+    entries = {f"/{page}" for page in [*menu["pages"], *(plot["url"] for plot in menu["plots"])]}
+    assert {page: watched.answers[page] for page in entries} == dict.fromkeys(entries, 200)
+
+
 def test_a_watch_that_fetches_a_page_at_each_event_hangs_nothing_and_misses_none(watched):
     assert (watched.results.status == Status.DONE).all()
     assert watched.threads == {threading.current_thread()}

@@ -12,7 +12,7 @@ from lthdask.report.cost import cost
 from lthdask.report.figures.curves import curve_columns, learning_curves
 from lthdask.report.figures.density import accuracy_over_density, early_stop_over_density
 from lthdask.report.figures.layers import dead_channels_by_layer, density_by_layer
-from lthdask.report.figures.map import difference_map, map_columns
+from lthdask.report.figures.map import describe, difference_map, map_columns
 from lthdask.report.figures.masks import mask_distances
 from lthdask.report.figures.rewinding import barrier_over_k, frontier_over_k
 from lthdask.report.figures.timeline import timeline
@@ -115,7 +115,7 @@ def test_the_map_has_a_row_for_each_cell_with_its_difference_and_state(tmp_path)
     ]
     assert found["difference"][0] == pytest.approx(1.2)
     assert found["row_density"] == ["50 %", "", "10 %", ""]  # counted, in the one that diverged
-    marks = list(zip(found["mark"], found["mark_size"], found["hatch"], strict=True))
+    marks = list(zip(found["mark"], found["mark_size"], strict=True))
     assert len(set(marks)) == 4  # they differ by more than their colour
 
 
@@ -133,6 +133,33 @@ def test_a_mean_has_a_mark_of_its_verdict_or_of_what_is_not_done(whole):
     assert (cell["side_mark"], cell["verdict"], cell["text"]) == ("x", "", "−0.9")
 
 
+def test_the_text_of_a_map_follows_what_it_shows(whole):
+    plot = difference_map(with_status(whole, Status.PENDING))
+    assert "4 cells: 4 pending; not known yet" in plot.html_attributes["aria-label"]
+    describe(plot, map_columns(whole))
+    assert "4 cells: 4 done; −0.9 to −0.1" in plot.html_attributes["aria-label"]
+
+
+def legend_of(plot):
+    return {item.label.value for legend in plot.legend for item in legend.items}
+
+
+def test_only_where_there_are_controls_can_a_ticket_win(whole):
+    among = {"winning ticket", "matching", "no better than control", "worse"}
+    assert legend_of(difference_map(whole)) & among == among
+    alone = whole.sel(arm=["ticket"])
+    assert legend_of(difference_map(alone)) & among == {"matching", "worse"}
+
+
+def test_no_cell_of_a_map_has_a_hatch_of_its_own(whole):
+    """A browser makes a picture of each: two seconds for 1,600 cells."""
+    glyphs = [of.glyph for of in difference_map(whole).renderers]
+    hatches = [glyph.hatch_pattern for glyph in glyphs if hasattr(glyph, "hatch_pattern")]
+    assert "/" in hatches
+    assert all(isinstance(hatch, str | None) for hatch in hatches)
+    assert not set(hatches) & set(map_columns(whole))
+
+
 @pytest.mark.parametrize(
     ("difference", "colour"),
     [(-10, "#b35806"), (-30, "#b35806"), (0, "#f7f7f7"), (10, "#542788"), (25, "#542788")],
@@ -148,6 +175,7 @@ def test_curves_are_those_of_the_cell_and_of_its_dense_run(whole):
     found = curve_columns(whole, "ticket", 0.9, 2.0, replicate=1)
     assert found["run"] == ["dense", "ticket"]
     assert found["epoch"] == [[1, 2, 3], [3]]
+    assert (found["end"], np.round(found["last"], 6).tolist()) == ([3, 3], [95, 94.1])
     assert [np.round(values, 6).tolist() for values in found["value"]] == [[75, 85, 95], [94.1]]
     every = curve_columns(whole, "ticket", 0.9, 0.0)
     assert every["run"][:2] == ["dense, replicate 0", "dense, replicate 1"]

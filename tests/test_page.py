@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import re
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -12,6 +15,8 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 from bokeh.document import Document
+from bokeh.models import ColumnDataSource
+from bokeh.plotting import figure
 from bokeh.util.token import generate_jwt_token, generate_session_id
 from distributed.dashboard import scheduler as applications_of_dask
 from tornado.httpclient import HTTPClientError, HTTPRequest
@@ -19,6 +24,7 @@ from tornado.netutil import bind_sockets
 from tornado.websocket import websocket_connect
 
 from lthdask.cluster import dashboard
+from lthdask.cluster.client import open_client
 from lthdask.cluster.dashboard import show_page
 from lthdask.errors import InputError
 from lthdask.grid import Cell
@@ -26,7 +32,7 @@ from lthdask.options import Options, origins_with
 from lthdask.report.page import words
 from lthdask.report.page.alone import server_of
 from lthdask.report.page.choice import Choice, Chooser
-from lthdask.report.page.document import page_of
+from lthdask.report.page.document import bring_up_to_date, document, page_of
 from lthdask.report.page.forecast import forecast
 from lthdask.report.page.source import Source
 from lthdask.storage.creation import create_cube
@@ -171,6 +177,31 @@ def test_looks_take_less_than_a_hundredth_of_a_core(folder, monkeypatch):
     assert source._due - before > 5.0  # one of 0.05 s
 
 
+def test_what_others_look_at_is_there_when_a_page_opens(folder):
+    source = looked_twice(Source(folder.path))
+    document(source)(first := Document())
+    assert not list(first.select({"type": figure}))
+    source.columns("ticket", 0)
+    document(source)(second := Document())
+    (plot,) = second.select({"type": figure})
+    assert plot.title.text == "ticket − dense, replicate 0"
+
+
+def test_a_page_is_sent_what_is_new_alone(folder):
+    cells = ColumnDataSource(looked_twice(Source(folder.path)).columns("ticket", 0))
+    sent = []
+    (doc := Document()).add_root(cells)
+    doc.on_change(sent.append)
+    end(folder, CELLS[2])
+    now = looked_twice(Source(folder.path)).columns("ticket", 0)
+    bring_up_to_date(cells, now)
+    (event,) = sent
+    rows = {row for patches in event.patches.values() for row, _ in patches}
+    assert rows == {2}
+    for name, values in now.items():
+        np.testing.assert_array_equal(cells.data[name], values)
+
+
 def test_before_there_are_results_the_page_says_what_it_waits_for(tmp_path):
     look = Source(tmp_path).look()
     assert look.results is None
@@ -193,12 +224,13 @@ def test_what_was_chosen_stays_chosen(folder):
         {"arm": "reinit", "threshold": "0.9", "rewind_epoch": "2.0", "replicate": "9"}
     )
     chooser.offer(results)
-    assert chooser.choice == Choice("reinit", 0, (0.9, 2.0))  # there is no replicate 9
+    assert chooser.choice(results) == Choice("reinit", 0, (0.9, 2.0))  # there is no replicate 9
     chooser.choose_cell(0.5, 0.0)
     chooser.offer(results)
-    assert chooser.choice == Choice("reinit", 0, (0.5, 0.0))
+    assert chooser.choice(results) == Choice("reinit", 0, (0.5, 0.0))
     chooser.choose_cell()
-    assert chooser.choice.cell is None
+    chooser.offer(results)
+    assert chooser.choice(results).cell is None
 
 
 @pytest.mark.parametrize("origin", ["https://hub.example.org", "a b", ""])
@@ -251,6 +283,11 @@ def connect(port, origin, session, name=""):
     return asyncio.run(ask())
 
 
+def menu_of(port, page):
+    """The pages in the menu of a page of a dashboard."""
+    return re.findall(r'<a href="(\w+)">', opened(f"http://127.0.0.1:{port}/{page}"))
+
+
 def session_of(page):
     return re.search(r'"token":"([^"]+)"', page)[1]
 
@@ -284,12 +321,44 @@ def test_the_page_is_the_first_in_the_menu_of_the_dashboard(folder, local_client
     show_page(local_client, partial(page_of, folder.path), origins_with([]))
     port = local_client.cluster.scheduler.http_server.port
     for name in ("grid", "status"):
-        menu = re.findall(r'<a href="(\w+)">', opened(f"http://127.0.0.1:{port}/{name}"))
-        assert menu[:2] == ["grid", "status"]
+        assert menu_of(port, name)[:2] == ["grid", "status"]
     session = session_of(opened(f"http://127.0.0.1:{port}/grid"))
     assert "ACK" in connect(port, "http://localhost:1", session, "grid/")
     with pytest.raises(HTTPClientError, match="403"):
         connect(port, "http://example.org", session, "grid/")
+
+
+@contextlib.contextmanager
+def scheduler_of_its_own(folder):
+    """Start a scheduler that is nobody's; yield its address, and the port of its dashboard."""
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
+    command += ["--port", "0", "--dashboard-address", "127.0.0.1:0"]
+    file = folder / "scheduler.json"
+    with subprocess.Popen(
+        [*command, "--scheduler-file", file], stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            end = time.monotonic() + 60
+            while not file.exists():
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            about = json.loads(file.read_text())
+            yield about["address"], about["services"]["dashboard"]
+        finally:
+            process.terminate()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_ran_already_has_the_page_first_in_its_menu(folder, tmp_path):
+    with (
+        scheduler_of_its_own(tmp_path) as (address, port),
+        open_client(scheduler=address) as client,
+    ):
+        show_page(client, partial(page_of, folder.path), origins_with([]))
+        for name in ("grid", "status"):
+            assert menu_of(port, name)[:2] == ["grid", "status"]
+        session = session_of(opened(f"http://127.0.0.1:{port}/grid"))
+        assert "ACK" in connect(port, "http://localhost:1", session, "grid/")
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,8 @@ def test_the_page_fills_while_a_study_trains_here_and_for_who_watches_elsewhere(
                 some = re.compile(r"[1-9]\d* of 32 cells done")
                 elsewhere.wait(lambda: some.search(elsewhere.text()), "a cell that is done")
                 elsewhere.wait_for("32 of 32 cells done", 120)
+                told = "16 cells: 16 done"  # also to those who do not see it
+                elsewhere.wait(lambda: told in elsewhere.described(), "the text of the map")
             shown.wait_for("32 of 32 cells done")
             local_client.restart()
             shown.wait_for("threshold 0.8, k=0: done")

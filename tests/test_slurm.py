@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import dask
 import numpy as np
@@ -17,13 +18,16 @@ import yaml
 from distributed import Client
 
 from lthdask.cluster.client import open_client
+from lthdask.cluster.dashboard import crew_of, show_page
 from lthdask.cluster.deployment import slurm_answers
 from lthdask.cluster.jobs import ask_for_workers
 from lthdask.errors import InputError
-from lthdask.options import Options
+from lthdask.options import Options, origins_with
+from lthdask.report.page.document import page_of
 from lthdask.storage.folder import Folder
 from tests.conftest import ran
 from tests.test_flow import RESULTS, SMALL
+from tests.test_page import menu_of
 from tests.test_run import SCRIPT
 
 REQUIRED = os.environ.get("LTHDASK_REQUIRE_SLURM") == "1"
@@ -169,6 +173,17 @@ def test_a_stopped_driver_leaves_no_job_behind(cluster_file, tmp_path, how):
     assert process.returncode == (-9 if how == signal.SIGKILL else 130), output
     # Without a driver, workers leave when they miss the scheduler.
     until(lambda: not jobs(), f"jobs were left after {how!r}", 120 if how == signal.SIGKILL else 20)
+
+
+def test_the_page_of_the_grid_is_the_first_in_the_menu_beside_queued_jobs(cluster_file, tmp_path):
+    with open_client(1, cluster=cluster_file(), deployment="slurm") as client:
+        show_page(client, partial(page_of, tmp_path / "run"), origins_with([]))
+        port = client.cluster.scheduler.http_server.port
+        for name in ("grid", "status"):
+            assert menu_of(port, name)[:2] == ["grid", "status"]
+        assert [worker["name"] for worker in crew_of(client.cluster.scheduler)] == [
+            "SLURMCluster-0"
+        ]
 
 
 WHOLE_NODE = {"processes": 2, "cores": 2, "job-cpu": 2, "memory": "4GB"}

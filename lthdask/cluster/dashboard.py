@@ -101,13 +101,18 @@ _sites: WeakKeyDictionary[Any, _Site] = WeakKeyDictionary()
 
 
 def _menu_of(scheduler: Any) -> dict[str, Any] | None:
-    """Put the page into the menu of every page, and return what the menu needs."""
+    """Put the page into the menu of every page, and return what the menu needs.
+
+    What was taken out of the pages, which its entry outlives, leaves the menu.
+    """
     try:
-        from distributed.dashboard.scheduler import template_variables
+        from distributed.dashboard.scheduler import applications, template_variables
 
         variables: dict[str, Any] = template_variables(scheduler)  # one for all pages
         if NAME not in variables["pages"]:
             variables["pages"].insert(0, NAME)
+        there = [plot for plot in variables["plots"] if f"/{plot['url']}" in applications]
+        variables["plots"][:] = there
         return {"prefix": "/", **variables}
     except Exception as error:
         log.warning(

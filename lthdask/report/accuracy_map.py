@@ -4,6 +4,7 @@ It is made of plain arrays, because a glance must not wait for xarray and SciPy.
 """
 
 from collections.abc import Collection, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -81,15 +82,16 @@ def named(codes: NDArray[Any]) -> str:
     return "/".join(dict.fromkeys(words[Status(code)] for code in codes.tolist()))
 
 
-def percent(values: NDArray[Any]) -> str:
+def percent(values: Sequence[float] | NDArray[Any]) -> str:
     """Return mean ± standard deviation; empty where there is no value."""
-    known = values[np.isfinite(values)]
-    if not len(known):
+    known = [float(value) for value in values if isfinite(value)]
+    if not known:
         return ""
-    mean = f"{known.mean():.1f}"
-    spread = f" ± {known.std(ddof=1):.1f}" if len(known) > 1 else ""
+    mean, spread = sum(known) / len(known), ""
+    if len(known) > 1:
+        spread = f" ± {(sum((x - mean) ** 2 for x in known) / (len(known) - 1)) ** 0.5:.1f}"
     some = f" ({len(known)}/{len(values)})" if len(known) < len(values) else ""
-    return mean + spread + some
+    return f"{mean:.1f}{spread}{some}"
 
 
 class _Outcomes(Highlighter):

@@ -73,7 +73,7 @@ def open_results(path: str | Path, *groups: str) -> xr.Dataset:
     return next(follow(path, *groups))
 
 
-def follow(path: str | Path, *groups: str) -> Iterator[xr.Dataset]:
+def follow(path: str | Path, *groups: str) -> "Looks":
     """Return the results of a study as they are now, each time they are asked for.
 
     Only cells that are new are read, so that a look takes milliseconds; the arguments, and what
@@ -89,14 +89,20 @@ def follow(path: str | Path, *groups: str) -> Iterator[xr.Dataset]:
     for group in groups:
         if group not in list(GROUPS):
             raise InputError(f"there is no group {group!r}{nearest(str(group), list(GROUPS))}")
-    return _Looks(Path(path), groups)
+    return Looks(Path(path), groups)
 
 
-class _Looks(Iterator[xr.Dataset]):
-    """Looks at the results of a study; the first reads all of them."""
+class Looks(Iterator[xr.Dataset]):
+    """Looks at the results of a study; the first reads all of them.
+
+    Attributes
+    ----------
+    groups : sequence of str
+        What the next look has besides the metrics.
+    """
 
     def __init__(self, path: Path, groups: Sequence[str]) -> None:
-        self._path, self._groups = path, groups
+        self._path, self.groups = path, groups
         self._arrays: Arrays | None = Arrays(path)
         self._looked = False
 
@@ -104,7 +110,7 @@ class _Looks(Iterator[xr.Dataset]):
         arrays, self._arrays = self._arrays or Arrays(self._path), None
         if self._looked:
             arrays.look_again()
-        found = _dataset(arrays, self._groups)
+        found = _dataset(arrays, self.groups)
         self._arrays, self._looked = arrays, True  # not after an error: it begins anew
         return found
 

@@ -1,14 +1,12 @@
 """The cells of a map: what each shows, as the columns of a table."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 from bokeh.palettes import interp_palette
-from numpy.typing import NDArray
 
 from lthdask.grid import Cell
 from lthdask.report.accuracy_map import percent as spread
@@ -90,97 +88,95 @@ def map_columns(
         ``rewind_epoch`` and ``threshold``, as numbers; ``cell``, its name, empty for a mean;
         ``difference`` to dense, in points, NaN where it is not known; ``text``, the same as it
         is written, and its ``ink``; ``state`` and ``outcome``, the state in short and of every
-        replicate; ``colour`` and ``hatch``; ``mark`` of the state and ``side_mark`` of the
-        verdict, or of the replicates that are not done, with ``mark_size`` and ``side_size``, 0
-        where there is none, and ``side_fill``; ``k``, ``threshold_text``,
-        ``density``, ``accuracy`` and ``verdict``, texts; ``row_density``, a text beside the
-        first cell of each row.
+        replicate; ``colour``; ``mark`` of the state and ``side_mark`` of the verdict, or of the
+        replicates that are not done, with ``mark_size`` and ``side_size``, 0 where there is
+        none, and ``side_fill``; ``k``, ``threshold_text``, ``density``, ``accuracy`` and
+        ``verdict``, texts; ``row_density``, a text beside the first cell of each row.
     """
     results = whole(results)
     if replicate is not None:
         results = results.sel(replicate=[replicate])
-    differences = difference_to_dense(results).sel(arm=arm)
-    arrays = {name: _of_map(results[name].sel(arm=arm)) for name in _OF_CELL}
-    arrays["difference"], judged = _of_map(differences), _judged(results, arm)
+    parts = [results[name].sel(arm=arm) for name in _OF_CELL]
+    parts.append(difference_to_dense(results).sel(arm=arm))
+    told = zip(zip(*map(_by_cell, parts), strict=True), _judged(results, arm), strict=True)
+    densities = [percent(of) if of == of else "" for of in results.density.values.tolist()]
     alone = results.replicate.values.tolist() if results.sizes["replicate"] == 1 else []
     rows = []
     for i, threshold in enumerate(results.threshold.values.tolist()):
-        density = percent(float(results.density[i])) if results.density[i].notnull() else ""
         for j, k in enumerate(results.rewind_epoch.values.tolist()):
-            at = {name: values[:, i, j] for name, values in arrays.items()}
             place = {"column": j, "row": i, "rewind_epoch": k, "threshold": threshold}
             shown = {"k": f"{k:g}", "threshold_text": f"{threshold:g}"}
-            shown["row_density"] = "" if j else density
+            shown["row_density"] = "" if j else densities[i]
             shown["cell"] = "".join(str(Cell(arm, r, threshold, _whole(k))) for r in alone)
-            rows.append(place | shown | _looks(at, judged[i, j], limit))
+            rows.append(place | shown | _looks(*next(told), limit=limit))
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 _OF_CELL = ("status", "test_accuracy", "counted_density")
+"""What is shown of a cell, besides its difference to dense."""
 
 
-def _of_map(values: xr.DataArray) -> NDArray[Any]:
-    found: NDArray[Any] = values.transpose("replicate", "threshold", "rewind_epoch").values
-    return found
+def _by_cell(values: xr.DataArray) -> list[list[Any]]:
+    """Return the values of each cell of a map, by replicate: plain ones, which are quicker."""
+    found = values.transpose("threshold", "rewind_epoch", "replicate").values
+    by_cell: list[list[Any]] = found.reshape(-1, found.shape[2]).tolist()
+    return by_cell
 
 
 def _whole(k: float) -> Any:
     return int(k) if k.is_integer() else k
 
 
-def _judged(results: xr.Dataset, arm: str) -> NDArray[Any]:
+def _judged(results: xr.Dataset, arm: str) -> list[str]:
     """Return the verdicts; empty for one replicate, or for another arm, which have none."""
     if arm == "ticket" and results.sizes["replicate"] > 1:
-        return np.asarray(verdicts(results).verdict.transpose("threshold", "rewind_epoch").values)
-    return np.full((results.sizes["threshold"], results.sizes["rewind_epoch"]), "", object)
+        judged = verdicts(results).verdict.transpose("threshold", "rewind_epoch")
+        return [str(verdict) for verdict in judged.values.ravel()]
+    return [""] * (results.sizes["threshold"] * results.sizes["rewind_epoch"])
 
 
-def _looks(at: Mapping[str, NDArray[Any]], verdict: str, limit: float) -> dict[str, Any]:
-    """Return what is shown of a cell, of which `at` has the values of every replicate."""
-    done = at["status"] == Status.DONE
-    known = at["difference"][np.isfinite(at["difference"])]
-    difference = float(known.mean()) if len(known) else float("nan")
-    state, lacking = _state(at["status"])
+def _looks(values: Sequence[list[Any]], verdict: str, limit: float) -> dict[str, Any]:
+    """Return what is shown of a cell, given the values of every replicate: see `_OF_CELL`."""
+    codes, accuracies, densities, differences = values
+    known = [value for value in differences if value == value]
+    difference = sum(known) / len(known) if known else float("nan")
+    state, lacking, outcome = _became(*codes)
     look = STATES[state]
     verdict = verdict if state == "done" and not lacking else ""
     beside = STATES[lacking] if lacking else VERDICTS[verdict or UNDECIDED]
-    density, accuracy = at["counted_density"][done], at["test_accuracy"][done]
+    done = [i for i, code in enumerate(codes) if code == Status.DONE]
     colour = look.colour or _colour(difference, limit)
     ink = _ink(colour)
     return {
         "difference": difference,
-        "text": signed(difference) if len(known) else "",
+        "text": signed(difference) if known else "",
         "ink": ink,
         "state": state,
-        "outcome": _outcome(at["status"]),
+        "outcome": outcome,
         "colour": colour,
-        "hatch": look.hatch,
         "mark": look.mark,
         "mark_size": look.size,
         "side_mark": beside.mark,
         "side_size": beside.size,
         "side_fill": ink if beside.filled else "#00000000",
         "verdict": verdict,
-        "accuracy": f"{spread(accuracy)} %" if done.any() else "",
-        "density": percent(float(density.mean())) if done.any() else "",
+        "accuracy": f"{spread([accuracies[i] for i in done])} %" if done else "",
+        "density": percent(sum(densities[i] for i in done) / len(done)) if done else "",
     }
 
 
-def _state(codes: NDArray[Any]) -> tuple[str, str]:
-    """Return the state of a cell; if a part of its replicates is done, that of the others too."""
-    found = {Status(code) for code in codes.tolist()}
-    lacking = [word(status) for status in _WORST_FIRST if status in found]
-    if Status.DONE in found:
-        return "done", lacking[0] if lacking else ""
-    return lacking[0], ""
-
-
-def _outcome(codes: NDArray[Any]) -> str:
-    """Return what became of every replicate, in words."""
-    counts = Counter(codes.tolist())
+@cache
+def _became(*codes: int) -> tuple[str, str, str]:
+    """Return the state of a cell, that of replicates that a done one lacks, and all in words."""
+    counts = Counter(codes)
+    worst = [word(status) for status in _WORST_FIRST if status in counts]
     if len(counts) == 1:
-        return word(Status(codes[0]))
-    return ", ".join(f"{counts[code]} {word(Status(code))}" for code in sorted(counts))
+        outcome = word(Status(codes[0]))
+    else:
+        outcome = ", ".join(f"{counts[code]} {word(Status(code))}" for code in sorted(counts))
+    if Status.DONE in counts:
+        return "done", worst[0] if worst else "", outcome
+    return worst[0], "", outcome
 
 
 def word(status: Status) -> str:
@@ -191,8 +187,8 @@ def word(status: Status) -> str:
 def _colour(difference: float, limit: float) -> str:
     if difference != difference:
         return UNKNOWN
-    share = (np.clip(difference / limit, -1, 1) + 1) / 2
-    return str(PALETTE[round(float(share) * (len(PALETTE) - 1))])
+    share = (max(-1.0, min(1.0, difference / limit)) + 1) / 2
+    return str(PALETTE[round(share * (len(PALETTE) - 1))])
 
 
 @cache

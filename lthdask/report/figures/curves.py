@@ -36,8 +36,8 @@ def curve_columns(
     -------
     dict of str to list
         ``run``, such as ``dense, replicate 0``, and its ``kind``; ``epoch`` and ``value``, a list
-        each; ``last``, the last value; ``colour`` and ``dash`` of the line. Dense runs come first.
-        Where no run has begun, there is one row, which is not seen.
+        each; ``end`` and ``last``, the last of each; ``colour`` and ``dash`` of the line. Dense
+        runs come first. Where no run has begun, there is one row, which is not seen.
     """
     results = whole(results)
     if replicate is not None:
@@ -61,6 +61,7 @@ def curve_columns(
                 "kind": named(kind),
                 "epoch": [i + 1 for i in known],
                 "value": [values[i] for i in known],
+                "end": known[-1] + 1,
                 "last": values[known[-1]],
                 "colour": COLOURS[kind],
                 "dash": LINES[kind],
@@ -73,8 +74,8 @@ def _nothing(results: xr.Dataset) -> dict[str, Any]:
     """Return a row that is not seen, but says that there is none, and gives axes a range."""
     ends = [1, results.sizes["epoch"]]
     why = "no epoch is done yet"
-    seen = {"colour": "#00000000", "dash": "solid"}
-    return {"run": why, "kind": why, "epoch": ends, "value": [0.0, 100.0], "last": np.nan} | seen
+    row = {"run": why, "kind": why, "epoch": ends, "value": [0.0, 100.0], "end": 1}
+    return row | {"last": np.nan, "colour": "#00000000", "dash": "solid"}
 
 
 def learning_curves(
@@ -100,7 +101,7 @@ def learning_curves(
     figure
         Of whose axes the vertical one follows what is drawn.
     """
-    title = f"{named(arm)}, threshold {threshold:g}, k={rewind_epoch:g}, beside the dense run"
+    title = f"{named(arm)}, threshold {threshold:g}, k={rewind_epoch:g}"
     if f"{quantity}_curve" not in results:
         return missing(title, 'The curves were not opened: open_results(path, "curves").')
     if source is None:
@@ -124,4 +125,6 @@ def learning_curves(
         "epoch", "value", source=source, line_color="colour", line_dash="dash", line_width=2,
         line_alpha=0.85, legend_field="kind",
     )  # fmt: skip
+    # How far a run is, and all there is to see of one epoch.
+    plot.scatter("end", "last", source=source, size=5, color="colour")
     return with_legend(plot, "bottom_right" if "accuracy" in quantity else "top_right")

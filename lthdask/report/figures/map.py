@@ -8,8 +8,10 @@ import numpy as np
 import xarray as xr
 from bokeh.core.properties import value
 from bokeh.models import (
+    CDSView,
     ColorBar,
     ColumnDataSource,
+    GroupFilter,
     HoverTool,
     Legend,
     LegendItem,
@@ -19,10 +21,12 @@ from bokeh.models import (
 from bokeh.plotting import figure
 from bokeh.transform import dodge
 
+from lthdask.grid import SCRATCH
 from lthdask.report.figures.cells import LIMIT, PALETTE, VERDICTS
 from lthdask.report.figures.cells import STATES as STATES
 from lthdask.report.figures.cells import map_columns as map_columns
 from lthdask.report.figures.style import FONT, INK, frame, named, signed, ticks
+from lthdask.report.verdict import NO_BETTER, WINNING
 
 UNITS = "points of test accuracy"
 TOOLTIPS = [
@@ -43,8 +47,9 @@ _WRITTEN = {
 }
 _DENSITY, _LEAST_WIDTH, _LEAST_HEIGHT = 52, 280, 190
 """Width in pixels of the column with the densities, and the least size of a map."""
-_NARROW, _LOW = 30, 16
-"""Width and height in pixels below which a cell has no room for a number."""
+_NARROW, _LOW, _WIDE = 30, 16, 450
+"""Pixels: width and height below which a cell has no room for a number; width above which a map
+has its legend below, so that something else has room beside it."""
 
 
 def difference_map(
@@ -81,10 +86,10 @@ def difference_map(
     plot = _empty_map(results, arm, replicate, _said(source.data), wide, high)
     cells = plot.rect(
         "column", "row", 1, 1, source=source, fill_color="colour", line_color="#d0d0d0",
-        hatch_pattern="hatch", hatch_color="#b0b0b0", hatch_scale=10, hatch_weight=0.5,
-        nonselection_fill_alpha=1, nonselection_line_alpha=1, nonselection_hatch_alpha=1,
+        nonselection_fill_alpha=1, nonselection_line_alpha=1,
         selection_line_color="#000000", selection_line_width=3,
     )  # fmt: skip
+    _hatch(plot, source)
     written = _WRITTEN | {"source": source}
     if numbers:
         plot.text(dodge("column", -0.1 * judged), "row", text="text", text_color="ink", **written)
@@ -99,8 +104,19 @@ def difference_map(
         line_color="ink", fill_color="side_fill", **marks,
     )  # fmt: skip
     plot.add_tools(HoverTool(tooltips=TOOLTIPS, renderers=[cells]))
-    _explain(plot, source.data, judged, limit)
+    _explain(plot, source.data, _possible(results) if judged else [], limit)
     return plot
+
+
+def _hatch(plot: figure, source: ColumnDataSource) -> None:
+    """Hatch the cells with nothing to train: of a hatch for each cell, a browser makes pictures."""
+    state = "not applicable"
+    plot.rect(
+        "column", "row", 1, 1, source=source, fill_color=None, line_color=None,
+        hatch_pattern=STATES[state].hatch, hatch_color="#b0b0b0", hatch_scale=10, hatch_weight=0.5,
+        nonselection_hatch_alpha=1,
+        view=CDSView(filter=GroupFilter(column_name="state", group=state)),
+    )  # fmt: skip
 
 
 def _size(count: int, whole: int, least: int, most: int) -> int:
@@ -146,6 +162,12 @@ def _thinned(labels: list[str], apart: int, least: int) -> dict[float, str]:
     return {place: text for place, text in enumerate(labels) if place % every == 0}
 
 
+def describe(plot: figure, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Have the text alternative of a map say what it shows now."""
+    label = f"{plot.title.text}. {_said(columns)}"
+    plot.html_attributes = plot.html_attributes | {"aria-label": label}
+
+
 def _said(columns: Mapping[str, Sequence[Any]]) -> str:
     """Return the map in a sentence."""
     states = list(columns["state"])
@@ -155,8 +177,14 @@ def _said(columns: Mapping[str, Sequence[Any]]) -> str:
     return f"Difference in {UNITS}; {len(states)} cells: {counts}; {between}"
 
 
+def _possible(results: xr.Dataset) -> list[str]:
+    """Return the verdicts that a ticket may get: without a control, none wins."""
+    controlled = any(arm in SCRATCH for arm in results.arm.values)
+    return [of for of in VERDICTS if controlled or of not in (WINNING, NO_BETTER)]
+
+
 def _explain(
-    plot: figure, columns: Mapping[str, Sequence[Any]], judged: bool, limit: float
+    plot: figure, columns: Mapping[str, Sequence[Any]], verdicts: Sequence[str], limit: float
 ) -> None:
     """Say beside the map what colours and marks mean; while cells are pending, all of them."""
     bar = ColorBar(
@@ -171,7 +199,7 @@ def _explain(
     if "pending" in found:
         found |= {"failed", "diverged", "skipped"}
     looks = {state: look for state, look in STATES.items() if state in found and state != "done"}
-    looks |= {verdict: look for verdict, look in VERDICTS.items() if look.size and judged}
+    looks |= {verdict: VERDICTS[verdict] for verdict in verdicts if VERDICTS[verdict].size}
     items = []
     for name, look in looks.items():
         drawn = plot.scatter(
@@ -184,4 +212,6 @@ def _explain(
     if items:
         legend = Legend(items=items, border_line_color=None, padding=0, spacing=0, margin=2)
         legend.label_text_font_size, legend.label_text_color = FONT, INK
-        plot.add_layout(legend, "right")
+        wide = plot.frame_width > _WIDE
+        legend.ncols = plot.frame_width // 150 if wide else 1
+        plot.add_layout(legend, "below" if wide else "right")

@@ -4,6 +4,7 @@ import asyncio
 import getpass
 import os
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from socket import socket
@@ -12,6 +13,7 @@ from typing import Any
 from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
+from bokeh.resources import Resources
 from bokeh.server.auth_provider import AuthProvider
 from bokeh.server.server import BaseServer
 from bokeh.server.tornado import BokehTornado
@@ -36,9 +38,16 @@ PAGE = Template("""\
   <title>{{ title }}</title>
   <meta name="viewport" content="width=device-width, initial-scale=1">
   <meta name="referrer" content="no-referrer">
-  <meta name="color-scheme" content="light">
+  <meta name="color-scheme" content="light dark">
   <link rel="icon" href="data:,">
-  <style>body { margin: 0; background: #ffffff; }</style>
+  <style>
+    body { margin: 0; background: #ffffff; }
+    @media screen and (prefers-color-scheme: dark) {
+      html { background: #161616; color-scheme: light; filter: invert(0.914) hue-rotate(180deg); }
+    }
+    @media print { body { print-color-adjust: exact; zoom: 0.7; } }
+    @page { size: landscape; margin: 12mm; }
+  </style>
   {{ bokeh_css }}
   {{ bokeh_js }}
 </head>
@@ -75,6 +84,13 @@ class _Secret(AuthProvider):  # type: ignore[misc]
         ):
             return "the owner"
         raise HTTPError(403, "this page is opened by the address that `lthdask watch` says")
+
+
+class _Site(BokehTornado):  # type: ignore[misc]
+    """A site whose pages load what they use, and neither tables, WebGL nor MathJax."""
+
+    def resources(self, absolute_url: str | bool | None = None) -> Resources:
+        return super().resources(absolute_url).clone(components=["bokeh", "bokeh-widgets"])
 
 
 def serve(
@@ -126,13 +142,15 @@ def server_of(
 ) -> BaseServer:
     """Return the server, which has started; its loop has not."""
     asyncio.set_event_loop(asyncio.new_event_loop())
-    page = document(Source(path))
+    source = Source(path)
+    threading.Thread(target=source.look, daemon=True).start()  # while somebody opens the page
+    page = document(source)
 
     def show(doc: Document) -> None:
         page(doc)
         doc.template = PAGE
 
-    site = BokehTornado(
+    site = _Site(
         {"/": Application(FunctionHandler(show))},
         extra_websocket_origins=list(origins_with(origins)),
         absolute_url="",

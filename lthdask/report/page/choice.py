@@ -7,6 +7,7 @@ import xarray as xr
 from bokeh.layouts import row
 from bokeh.models import CustomJS, Row, Select
 
+Options = Sequence[tuple[str, str]]
 MEAN = "mean"
 KEEP = """
 const url = new URL(window.location)
@@ -61,35 +62,42 @@ class Chooser:
 
     def offer(self, results: xr.Dataset) -> None:
         """Offer what a study has; what was chosen stays chosen."""
-        replicates = [str(replicate) for replicate in results.replicate.values.tolist()]
-        mean = [(MEAN, f"mean of {len(replicates)}")] if len(replicates) > 1 else []
-        arms = [(arm, arm.replace("_", " ")) for arm in results.arm.values.tolist()]
-        self._offer(self.arm, arms)
-        self._offer(self.replicate, [*mean, *((name, name) for name in replicates)])
-        for select in (self.threshold, self.rewind_epoch):
-            values = [repr(value) for value in results[select.name].values.tolist()]
-            texts = [f"{float(value):g}" for value in values]
-            self._offer(select, [("", "none"), *zip(values, texts, strict=True)])
+        for select, options in zip(self.selects, _offers(results), strict=True):
+            if select.options != options:
+                select.options = list(options)
+            select.value = self._chosen(select, options)
+        self._wanted = {}
 
-    def _offer(self, select: Select, options: Sequence[tuple[str, str]]) -> None:
+    def _chosen(self, select: Select, options: Options) -> str:
+        """Return what is chosen of what is offered; at first, what the address asks for."""
+        wanted = self._wanted.get(select.name or "", select.value)
         values = [value for value, _ in options]
-        wanted = select.value or self._wanted.get(select.name or "", "")
-        if select.options != options:
-            select.options = list(options)
-        if select.value not in values or not select.value:
-            select.value = wanted if wanted in values else values[0]
+        return wanted if wanted in values else values[0]
 
     def choose_cell(self, *at: float) -> None:
         """Choose the cell at a threshold and a rewind epoch, or none."""
         values = map(repr, at) if at else ("", "")
         self.threshold.value, self.rewind_epoch.value = values
 
-    @property
-    def choice(self) -> Choice:
-        """What is chosen now."""
-        at = self.threshold.value, self.rewind_epoch.value
+    def choice(self, results: xr.Dataset) -> Choice:
+        """Return what is chosen of what a study has."""
+        offers = zip(self.selects, _offers(results), strict=True)
+        arm, replicate, *at = (self._chosen(select, options) for select, options in offers)
         return Choice(
-            self.arm.value,
-            None if self.replicate.value in (MEAN, "") else int(self.replicate.value),
+            arm,
+            None if replicate == MEAN else int(replicate),
             (float(at[0]), float(at[1])) if all(at) else None,
         )
+
+
+def _offers(results: xr.Dataset) -> list[Options]:
+    """Return what each list offers: values, and how they are shown."""
+    replicates = [str(replicate) for replicate in results.replicate.values.tolist()]
+    mean = [(MEAN, f"mean of {len(replicates)}")] if len(replicates) > 1 else []
+    arms = [(arm, arm.replace("_", " ")) for arm in results.arm.values.tolist()]
+    at = (results[axis].values.tolist() for axis in ("threshold", "rewind_epoch"))
+    return [
+        arms,
+        [*mean, *((name, name) for name in replicates)],
+        *([("", "none"), *((repr(value), f"{value:g}") for value in values)] for values in at),
+    ]

@@ -16,15 +16,14 @@ from bokeh.models import ColumnDataSource, CustomJS, Div, HoverTool, Row, TapToo
 
 from lthdask.errors import InputError
 from lthdask.report.figures.curves import curve_columns, learning_curves
-from lthdask.report.figures.map import difference_map
+from lthdask.report.figures.map import describe, difference_map
 from lthdask.report.page import words
 from lthdask.report.page.choice import Choice, Chooser
-from lthdask.report.page.source import Look, Source
+from lthdask.report.page.source import Columns, Look, Source
 from lthdask.storage.results import study_of
 
 log = logging.getLogger(__name__)
 
-Columns = dict[str, list[Any]]
 Crew = Sequence[Mapping[str, Any]]
 """What is known of workers: ``name``, ``host``, ``memory`` in bytes, and what it ``runs``."""
 AskCrew = Callable[[], Crew | None]
@@ -72,10 +71,12 @@ class _Page:
         self.chooser = Chooser({name: str(values[0], "utf8") for name, values in arguments.items()})
         self.head, self.cell, self.now, self.failures = (_text() for _ in range(4))
         self.cells, self.lines = ColumnDataSource(), ColumnDataSource()
-        self.map, self.curves = column(), column()
+        self.map, self.curves = column(), column(sizing_mode="stretch_width")
         self.busy = False
+        self.told = Look()
         self.shown: tuple[Choice | None, int] = None, 0
         self.shown_axes: Any = None
+        self.explained = set[str]()
 
     def show(self) -> None:
         """Put the page together, and keep it up to date."""
@@ -88,8 +89,19 @@ class _Page:
         for select in self.chooser.selects:
             select.on_change("value", self._chose)
         self.cells.selected.on_change("indices", self._clicked)
-        self.doc.add_periodic_callback(self.update, EVERY)
+        self._show_what_is_known()
+        self.doc.add_periodic_callback(self.follow, EVERY)
         self.doc.add_next_tick_callback(self.update)
+
+    def _show_what_is_known(self) -> None:
+        """Show what others look at already: a page that is sent whole is there at once."""
+        if (results := self.source.latest.results) is None:
+            return
+        choice = self.chooser.choice(results)
+        known = self.source.known(choice.arm, choice.replicate)
+        if known and choice.cell is None:
+            look, columns = known
+            self._draw(look, self.crew() if self.crew else None, choice, columns, None)
 
     def _chose(self, attribute: str, before: str, now: str) -> None:
         self.doc.add_next_tick_callback(self.update)
@@ -99,7 +111,17 @@ class _Page:
         self.chooser.choose_cell(*at)
 
     @without_document_lock  # type: ignore[untyped-decorator]
+    async def follow(self) -> None:
+        """Bring the page up to date if there is something new."""
+        if self.source.due or self.told is not self.source.latest:
+            await self._update()
+
+    @without_document_lock  # type: ignore[untyped-decorator]
     async def update(self) -> None:
+        """Bring the page up to date."""
+        await self._update()
+
+    async def _update(self) -> None:
         """Look at the study in a thread, and draw it; clicks are taken meanwhile."""
         if self.busy:
             return
@@ -108,26 +130,26 @@ class _Page:
             crew = self.crew() if self.crew else None
             workers = None if crew is None else len(crew)
             look = await asyncio.to_thread(self.source.look, workers)
-            wanted = self.chooser.choice if self.chooser.arm.value else None
-            drawn = await asyncio.to_thread(self._prepare, look, wanted)
+            drawn = await asyncio.to_thread(self._prepare, look)
         except (InputError, OSError, RuntimeError) as problem:
             # The cube grows, and the next look will do; or the run has ended, and takes no threads.
             log.debug("the page is not brought up to date: %s", problem)
         else:
-            self.doc.add_next_tick_callback(partial(self._draw, look, crew, wanted, *drawn))
+            self.doc.add_next_tick_callback(partial(self._draw, look, crew, *drawn))
         finally:
             self.busy = False
 
-    def _prepare(
-        self, look: Look, choice: Choice | None
-    ) -> tuple[Columns | None, xr.Dataset | None]:
-        """Return what is to be drawn anew: the cells of the map, the results with the curves."""
-        if look.results is None or choice is None or self.shown == (choice, look.number):
-            return None, None
+    def _prepare(self, look: Look) -> tuple[Choice | None, Columns | None, xr.Dataset | None]:
+        """Return what is chosen; if it is drawn anew, the cells of the map, and the curves."""
+        if look.results is None:
+            return None, None, None
+        choice = self.chooser.choice(look.results)
+        if self.shown == (choice, look.number):
+            return choice, None, None
         columns = self.source.columns(choice.arm, choice.replicate)
         threshold, k = choice.cell or (None, None)
         curves = choice.cell and self.source.curves(threshold=threshold, rewind_epoch=k)
-        return columns, curves
+        return choice, columns, curves
 
     def _draw(
         self,
@@ -139,12 +161,13 @@ class _Page:
     ) -> None:
         began = time.thread_time()
         self._tell(look, crew)
+        self.told = look
         if look.results is None:
             return
         self.chooser.offer(look.results)
-        if choice != self.chooser.choice:  # chosen meanwhile, or for the first time
+        if choice != self.chooser.choice(look.results):  # chosen meanwhile
             self.doc.add_next_tick_callback(self.update)
-        elif columns is not None:
+        elif choice and columns is not None:
             self._draw_map(look.results, choice, columns)
             self._draw_curves(choice, curves)
             self.shown = choice, look.number
@@ -157,9 +180,13 @@ class _Page:
         _put(self.now, words.running(look, time.time()) if crew is None else words.workers(crew))
 
     def _draw_map(self, results: xr.Dataset, choice: Choice, columns: Columns) -> None:
-        axes = choice[:2], str(results.sizes)
-        self.cells.data = columns
-        if axes != self.shown_axes:
+        self.explained |= {"running"} & {*columns["state"]}
+        axes = choice[:2], str(results.sizes), len(self.explained)
+        if axes == self.shown_axes:
+            bring_up_to_date(self.cells, columns)
+            describe(self.map.children[0], columns)
+        else:
+            self.cells.data = {name: list(values) for name, values in columns.items()}
             plot = difference_map(results, choice.arm, choice.replicate, source=self.cells)
             self._can_be_clicked(plot)
             self.map.children, self.shown_axes = [plot], axes
@@ -175,7 +202,14 @@ class _Page:
         """Return the map, with the rest beside it, or below it where there is no room."""
         return row(
             self.map,
-            column(self.curves, self.cell, self.now, self.failures, width=590),
+            column(
+                self.curves,
+                self.cell,
+                self.now,
+                self.failures,
+                sizing_mode="stretch_width",
+                styles={"flex": "1 1 340px", "max-width": "640px"},
+            ),
             styles={"flex-wrap": "wrap"},
             spacing=24,
             sizing_mode="stretch_width",
@@ -195,7 +229,9 @@ class _Page:
             asked = choice.arm, *choice.cell, choice.replicate
             self.lines.data = curve_columns(curves, *asked)
             if another:
-                self.curves.children = [learning_curves(curves, *asked, source=self.lines)]
+                plot = learning_curves(curves, *asked, source=self.lines)
+                plot.sizing_mode = "stretch_width"
+                self.curves.children = [plot]
         elif another:
             self.curves.children = [Div(text=INVITATION, stylesheets=[words.STYLE])]
 
@@ -213,3 +249,14 @@ def _put(div: Div, text: str) -> None:
     """Change a text, if it is another one: every change is sent to the browser."""
     if div.text != text:
         div.text, div.visible = text, bool(text)
+
+
+def bring_up_to_date(source: ColumnDataSource, columns: Columns) -> None:
+    """Change what a map shows: only what is new is sent, to every viewer."""
+    patches = {}
+    for name, values in columns.items():
+        both = enumerate(zip(source.data[name], values, strict=True))
+        new = [(i, of) for i, (old, of) in both if old != of and (old == old or of == of)]
+        if new:
+            patches[name] = new
+    source.patch(patches)

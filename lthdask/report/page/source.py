@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,7 @@ from lthdask.report.figures.map import STATES, map_columns
 from lthdask.report.page.forecast import Forecast, forecast
 from lthdask.storage.driver import driver_of
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import follow, open_part
+from lthdask.storage.results import Looks, follow, open_part
 from lthdask.storage.schema import CELL, Status
 
 EVERY, AT_LEAST_EVERY = 1.0, 10.0
@@ -28,6 +28,7 @@ SHARE = 0.006
 AROUND = 60.0
 """Seconds for which a process that has trained counts, while it is not seen with another cell."""
 
+Columns = dict[str, list[Any]]
 Run = Mapping[str, Any]
 """What is recorded of an attempt at a run: ``place``, ``pid``, ``started`` and more."""
 
@@ -76,11 +77,11 @@ class Source:
         self.folder = Folder(path)
         self.latest = Look()
         self._lock, self._due = threading.Lock(), 0.0
-        self._looks: Iterator[xr.Dataset] | None = None
+        self._looks: Looks | None = None
         self._places: dict[str, int] = {}
         self._processes: dict[tuple[Any, Any], float] = {}
         self._reasons: dict[str, str] = {}
-        self._columns: dict[tuple[int, str, int | None], dict[str, list[Any]]] = {}
+        self._columns: dict[tuple[str, int | None], tuple[Look, Columns]] = {}
 
     def look(self, workers: int | None = None) -> Look:
         """Return the study as it is now, or was a moment ago.
@@ -88,12 +89,17 @@ class Source:
         `workers` is how many there are, where that is known better than from the folder.
         """
         with self._lock:
-            if time.monotonic() >= self._due:
+            if self.due:
                 began = time.thread_time()
                 self.latest = self._look(workers)
                 self._due = time.monotonic() + EVERY
                 self.spent(time.thread_time() - began - EVERY * SHARE)
             return self.latest
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for another look."""
+        return time.monotonic() >= self._due
 
     @property
     def _opened(self) -> bool:
@@ -106,7 +112,7 @@ class Source:
         put_off = self._due + max(0.0, seconds) / SHARE
         self._due = min(put_off, time.monotonic() + AT_LEAST_EVERY)
 
-    def columns(self, arm: str, replicate: int | None) -> dict[str, list[Any]]:
+    def columns(self, arm: str, replicate: int | None) -> Columns:
         """Return what the map shows at the last look, as of :func:`map_columns`.
 
         Cells that run say so, and where; ``place`` is added.
@@ -114,15 +120,19 @@ class Source:
         with self._lock:
             if self.latest.results is None:
                 return {}
-            key = self.latest.number, arm, replicate
-            if key not in self._columns:
+            of, columns = self._columns.get((arm, replicate), (Look(), {}))
+            if not columns or of.number != self.latest.number:
                 began = time.thread_time()
-                self._columns = {k: v for k, v in self._columns.items() if k[0] == key[0]}
-                self._columns[key] = self._map(self.latest.results, arm, replicate)
+                columns = self._map(self.latest.results, arm, replicate)
+                self._columns[arm, replicate] = self.latest, columns
                 self.spent(time.thread_time() - began)
-            return self._columns[key]
+            return columns
 
-    def _map(self, results: xr.Dataset, arm: str, replicate: int | None) -> dict[str, list[Any]]:
+    def known(self, arm: str, replicate: int | None) -> tuple[Look, Columns] | None:
+        """Return the same as it was when it was last asked for, with its look."""
+        return self._columns.get((arm, replicate))
+
+    def _map(self, results: xr.Dataset, arm: str, replicate: int | None) -> Columns:
         columns, look = map_columns(results, arm, replicate), STATES["running"]
         columns["place"] = _places(results, arm, replicate)
         for name, run in self.latest.running.items():
@@ -156,7 +166,7 @@ class Source:
                 self._looks = follow(self.folder.path)
             elif before.results is not None and not self._opened:
                 # They take as long as all the rest: the first look does without.
-                self._looks = follow(self.folder.path, "records")
+                self._looks.groups = ["records"]
             results = next(self._looks)
         except (InputError, OSError) as error:
             self._looks = None  # it has ended with that

@@ -39,10 +39,7 @@ def heading(name: str, look: Look) -> str:
         return f'{title}<p role="status">{escape(_nothing_yet(look))}</p>'
     of = look.forecast
     told = (", ".join(_counts(of, look)), *_pace(of, bool(look.running)), _who(look))
-    lines = "".join(
-        f"<p>{escape(line)}</p>" for line in (told[0], " · ".join(filter(None, told[1:])))
-    )
-    return f"{title}{_bar(of)}{lines}"
+    return f"{title}{_bar(of)}<p>{escape(' · '.join(told))}</p>"
 
 
 def _nothing_yet(look: Look) -> str:
