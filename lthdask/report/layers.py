@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from lthdask.own import is_own
 from lthdask.pruning.rule import prunable_weights
 from lthdask.storage.results import study_of
 from lthdask.storage.schema import Status
@@ -68,7 +69,8 @@ def limiting_layers(results: xr.Dataset, threshold: float) -> list[Layer]:
 
     They are ordered by the share of their output channels that live, because what a layer
     does not pass on is lost to all layers behind it, and then by density. The output channels
-    of the last layer are the classes, which end there: they live unless it is empty.
+    of the last layer are the classes, which end there: they live unless it is empty. Of a network
+    of one's own there are none: only its code knows how many channels its layers have.
 
     Raises
     ------
@@ -76,6 +78,8 @@ def limiting_layers(results: xr.Dataset, threshold: float) -> list[Layer]:
         If there is no such threshold.
     """
     study = Study.from_dict(study_of(results))
+    if is_own(study.network.name):
+        return []
     # Only the last layer's channels, and the first's inputs, depend on the data.
     shapes = prunable_weights(study.outline())
     means = layer_means(results).sel(threshold=threshold)
