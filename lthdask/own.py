@@ -252,7 +252,7 @@ def explained(what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         files = {str(code.path) for code in _given.values()}
         frames = traceback.extract_tb(error.__traceback__)
         lines = [

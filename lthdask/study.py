@@ -120,10 +120,11 @@ class Study:
     def outline(self) -> nn.Module:
         """Return the network without storage: the names and, except at its ends, the shapes.
 
-        The data decide on input channels and classes. Three and ten stand for them here, because
-        no name depends on them. A network of one's own is known only where its data are.
+        The data decide on input channels and classes, and one's own on all of the shape. Three,
+        ten and eight pixels stand for them here, because no name depends on them.
         """
-        return on_meta(self.network, (3, self.data.image_size, self.data.image_size), 10)
+        size = self.data.image_size or 8
+        return on_meta(self.network, (3, size, size), 10)
 
     @property
     def own(self) -> list[str]:

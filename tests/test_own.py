@@ -15,6 +15,7 @@ from lthdask import own
 from lthdask.checks.folder import check
 from lthdask.commands.main import main
 from lthdask.data.readers import DataSource, load
+from lthdask.driver.plan import plan
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.lottery import runs
@@ -133,10 +134,12 @@ def test_a_study_runs_no_code_that_was_not_given(words, monkeypatch):
 def test_what_cannot_be_run_is_said_in_one_sentence(tmp_path):
     written(tmp_path, "broken.py", "def network(:\n")
     written(tmp_path, "late.py", "import json\n\nraise KeyError('token')\n")
+    written(tmp_path, "gone.py", "raise SystemExit('no licence')\n")
     written(tmp_path, "mine.py", "size = 3\n")
     for name, problem in {
         "broken:network": r"broken.py cannot be run on \S+: SyntaxError: ",
         "late:network": r"late.py cannot be run on \S+: .*late.py, line 3: KeyError: 'token'",
+        "gone:network": r"gone.py cannot be run on \S+: .*gone.py, line 1: SystemExit: no licence",
         "mine:network": "mine.py has no function 'network'",
         "mine:size": "mine.py has no function 'size'",
     }.items():
@@ -144,7 +147,7 @@ def test_what_cannot_be_run_is_said_in_one_sentence(tmp_path):
             Network(name)
     for file, problem in {
         "not-a-name.py": "named as a module is",
-        "gone.py": "No such file",
+        "lost.py": "No such file",
     }.items():
         (tmp_path / "not-a-name.py").touch()
         with pytest.raises(InputError, match=problem):
@@ -237,6 +240,10 @@ def nadam(parameters, rate, momentum, weight_decay):
 
 def falling(epoch, epochs):
     return 1 - epoch / epochs
+
+
+def still(epoch, epochs):
+    return 0
 """
 
 
@@ -279,6 +286,15 @@ def test_a_run_of_ones_own_network_and_optimizer_that_is_stopped_at_any_step_end
         assert not (tickets[-1].weights[name] * ~survives).any()
     *_, (end, _) = runs.train_ticket(experiment, 0, ticket, tickets[1])
     assert equal(end, tickets[-1])
+
+
+def test_the_rate_is_that_of_the_schedule_in_every_group_of_ones_own_optimizer(tmp_path):
+    experiment = of_patches(tmp_path)
+    recipe = replace(experiment.recipe, schedule=Schedule("patches:still"))
+    (first, _), *_, (end, _) = runs.train_dense(replace(experiment, recipe=recipe), 0)
+    for name, _ in build(experiment.network, (1, 8, 8), 4).named_parameters():
+        assert torch.equal(first.weights[name], end.weights[name]), name
+    assert not torch.equal(first.weights["mean"], end.weights["mean"])
 
 
 UNUSABLE = {
@@ -444,6 +460,20 @@ def test_data_that_cannot_be_trained_on_are_refused(tmp_path, name, more, proble
     written(tmp_path, "tensors.py", DATA)
     with pytest.raises(InputError, match=problem):
         load(DataSource(f"tensors:{name}", **({"validation": 6} | more)))
+
+
+def test_a_known_network_trains_on_ones_own_data_and_its_checkpoints_have_the_planned_size(
+    tmp_path,
+):
+    written(tmp_path, "tensors.py", DATA)
+    keys = {"network.name": "lenet_300_100", "network.width": "1.0", "data.name": "tensors:floats"}
+    keys |= {"data.image_size": "0", "data.validation": "6", "recipe.batch_size": "8"}
+    study = Study.read("digits").changed(keys)
+    found = plan(study, tmp_path / "runs", here=False)
+    network = build(study.network, (5,), 4)
+    assert found.checkpoint[0] == 4 * sum(p.numel() for p in network.parameters())
+    work = Work(study, replace(ENGINE, cohort=1), Folder(tmp_path / "runs"))
+    require_repeatable(work.experiment())
 
 
 def test_cells_of_ones_own_code_are_trained_one_by_one_and_it_is_said(tmp_path):

@@ -199,8 +199,8 @@ def checkpoint_sizes(study: Study, own: Any = None) -> tuple[int, int]:
 
 
 def _own_network(opened: Opened, data: str | Path | None) -> Any:
-    """Return a network of one's own, which is known only where its data are; None if it is not."""
-    if not is_own(opened.study.network.name):
+    """Return the network where its data must be read to know its shape, else None."""
+    if not any(map(is_own, (opened.study.network.name, opened.study.data.name))):
         return None
     engine = replace(opened.engine, device="cpu").chosen()
     return Work(opened.study, engine, opened.folder, data).experiment().outline()
