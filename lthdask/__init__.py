@@ -1,5 +1,10 @@
 """Lottery ticket grids at scale.
 
+The names in ``__all__`` are stable: what their documentation says of them, their parameters and
+what they return holds in every later version. One that is to go warns for two minor versions, with
+a ``DeprecationWarning`` that names what takes its place; the changelog says so, too. Everything
+else may change in any version. docs/stability.md lists them.
+
 Names are imported when they are first used: the engine needs only torch, torchvision and
 numpy, the results only zarr and xarray.
 """

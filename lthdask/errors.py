@@ -32,7 +32,17 @@ OPTIONS = {
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot be used; the message tells them in one sentence."""
+    """Something that the user gave cannot be used; the message tells them in one sentence.
+
+    Examples
+    --------
+    >>> import lthdask
+    >>> try:
+    ...     lthdask.Study.read("digit")
+    ... except lthdask.InputError as error:
+    ...     print(error)
+    unknown study 'digit'; did you mean 'digits'? known: ...
+    """
 
 
 class FinalError(RuntimeError):

@@ -23,7 +23,7 @@ from lthdask.driver.sweep import Sweep
 from lthdask.events import Event
 from lthdask.options import Options, origins_with
 from lthdask.report.page.document import page_of
-from lthdask.results import open_results
+from lthdask.results import open_asked
 from lthdask.study import Study
 from lthdask.worker.work import Work
 
@@ -43,6 +43,9 @@ def run(
 ) -> xr.Dataset:
     """Train every cell of a study that is not done yet.
 
+    A folder that has the study already grows along the axes of its grid by what is new. What it
+    has besides is left alone.
+
     Parameters
     ----------
     study : Study
@@ -61,17 +64,27 @@ def run(
     Returns
     -------
     xarray.Dataset
-        Results, as from :func:`lthdask.open_results`.
+        Results, as from :func:`lthdask.open_results`; of what was asked for alone, where the
+        folder has more.
 
     Raises
     ------
     InputError
         If something that was given cannot be used, or nothing more can be written. Nothing
         that is done is lost, whatever a run ends with.
+
+    Examples
+    --------
+    >>> small = {"network.name": "lenet_300_100", "data.image_size": "8", "recipe.epochs": "2"}
+    >>> small |= {"grid.thresholds": "0.5,0.9", "grid.rewind_epochs": "0"}
+    >>> study = Study.read("digits").changed(small)
+    >>> results = run(study, client, "runs/small")  # client: from lthdask.open_client
+    >>> results.sel(arm="ticket", replicate=0).density.values
+    array([0.5, 0.1])
     """
     with driving_study(study, out, options) as opened:
         train(opened, client, data, watch)
-    return open_results(opened.folder.path)
+    return open_asked(opened.folder.path, study)
 
 
 def train(

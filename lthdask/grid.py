@@ -6,7 +6,7 @@ over thresholds and rewind epochs, make the grid.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -52,14 +52,6 @@ class Arm:
     reordered: bool = False
     parent: str | None = None
 
-    def rewind_epochs(self, axis: Sequence[int]) -> Sequence[int]:
-        """Return the values of the rewind axis at which this arm is trained."""
-        return axis if self.has_k else axis[:1]
-
-    def thresholds(self, axis: Sequence[float]) -> Sequence[float]:
-        """Return the values of the threshold axis at which this arm is trained."""
-        return axis if self.has_threshold else axis[:1]
-
     @property
     def trained_like(self) -> tuple[object, ...]:
         """Arms that agree in this share one recipe, data order and optimizer state."""
@@ -92,7 +84,7 @@ ARMS = {
         fine_tuned=True,
     ),
     "ticket_child": Arm(
-        "the ticket with another order of the data, for its stability",
+        "the ticket with another order of the data",
         mask="parent",
         reordered=True,
         parent="ticket",
@@ -234,13 +226,28 @@ def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:
 
 
 def is_applicable(cell: Cell, axes: Mapping[str, Sequence[Any]]) -> bool:
-    """Return whether there is something to train at a position of the grid.
+    """Return whether there is something to train at a position of the grid."""
+    arm = ARMS[cell.arm]
+    at_k = arm.has_k or cell.rewind_epoch == axes["rewind_epoch"][0]
+    return at_k and (arm.has_threshold or cell.threshold == axes["threshold"][0])
 
-    An arm without a rewind epoch, or without a threshold, is trained once along that axis.
+
+def axes_of(cells: Iterable[Cell]) -> tuple[list[float], list[int]]:
+    """Return the thresholds and the rewind epochs of cells whose arms have both."""
+    whole = [c for c in cells if ARMS[c.arm].has_threshold and ARMS[c.arm].has_k]
+    return sorted({c.threshold for c in whole}), sorted({c.rewind_epoch for c in whole})
+
+
+def stored_at(cell: Cell, axes: Mapping[str, Sequence[Any]]) -> Cell:
+    """Return the cell that has the results of a position of the grid.
+
+    An arm without a rewind epoch, or without a threshold, is trained once along that axis, and
+    stored at its first value.
     """
     arm = ARMS[cell.arm]
-    at_k = cell.rewind_epoch in arm.rewind_epochs(axes["rewind_epoch"])
-    return at_k and cell.threshold in arm.thresholds(axes["threshold"])
+    threshold = cell.threshold if arm.has_threshold else axes["threshold"][0]
+    k = cell.rewind_epoch if arm.has_k else int(axes["rewind_epoch"][0])
+    return replace(cell, threshold=threshold, rewind_epoch=k)
 
 
 def longest_first(cells: Iterable[Cell]) -> list[Cell]:

@@ -54,6 +54,14 @@ class Options:
     ------
     InputError
         If a value is out of its range.
+
+    Examples
+    --------
+    >>> Options(adaptive=0.5, max_attempts=5).retry_failed
+    False
+    >>> Options(max_attempts=0)
+    Traceback (most recent call last):
+    lthdask.errors.InputError: `max_attempts` must be 1 or more; got 0
     """
 
     download: bool = False

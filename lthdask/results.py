@@ -9,6 +9,7 @@ import xarray as xr
 
 import lthdask
 from lthdask.storage.results import follow as follow
+from lthdask.storage.results import open_asked as open_asked
 from lthdask.storage.results import open_results as open_results
 
 

@@ -25,8 +25,6 @@ from lthdask.reading import explained, flattened, nearest, shown, study_text, va
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
-AXES = ("thresholds", "rewind_epochs", "arms", "replicates")
-
 _block: Any
 for _block in (DataSource, Network, Optimizer, Schedule, Recipe, Pruning, Grid, Engine):
     _block.__pydantic_config__ = {"extra": "forbid"}
@@ -52,7 +50,7 @@ class Study:
         dense accuracy a ticket still matches it, and how far above its controls it must be to win.
     keep_until : int
         The last epoch of the dense run whose complete state is kept, so that the grid can
-        grow to it; or the last rewind epoch, if that is later.
+        grow to it without training that again; or the last rewind epoch, if that is later.
     fresh_buffers : bool
         Whether a ticket's optimizer starts afresh, rather than with its state at the rewind
         epoch.
@@ -60,6 +58,14 @@ class Study:
         Epoch of the dense run whose weights give the masks; T by default.
     engine : Engine
         How the numbers are computed.
+
+    Examples
+    --------
+    >>> study = Study.read("digits")
+    >>> study.grid.thresholds
+    (0.5, 0.8, 0.95, 0.98)
+    >>> study.changed({"grid.replicates": "3"}).grid.replicates
+    3
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by pydantic, not a field
@@ -153,6 +159,21 @@ class Study:
             if self.pruning.needs_initial:
                 needed.add(0)
         return sorted(needed)
+
+    def state_for(self, cell: Cell) -> int | None:
+        """Return the epoch of the dense run whose complete state a cell starts from.
+
+        None if weights are enough: the optimizer remembers nothing there, or starts afresh.
+        """
+        arm = ARMS[cell.arm]
+        if arm.start == "new" or (self.fresh_buffers and arm.mask != "none"):
+            return None
+        epoch = cell.rewind_epoch if arm.start == "rewound" else self.recipe.epochs
+        return epoch if self.remembers(epoch) else None
+
+    def remembers(self, epoch: int) -> bool:
+        """Return whether the optimizer has buffers once so many epochs are done."""
+        return epoch > 0 and self.recipe.optimizer.buffers > 0
 
     def waits_for(self, cell: Cell) -> Cell | None:
         """Return the cell whose final weights a cell needs, or None."""
@@ -260,25 +281,35 @@ class Study:
     def differences(self, other: "Study") -> list[str]:
         """Return one line per key in which `other` is a different study.
 
-        The grid's axes can grow, so a value that is new in `other` is not a difference. How
-        a study was computed is left to the manifest.
+        What lies along the axes of the grid, rounds of iterative pruning included, is no
+        difference: no cell depends on which others there are. How a study was computed is left to
+        the manifest.
         """
         mine, theirs = flattened(self.to_dict()), flattened(other.to_dict())
-        lines = []
-        for key in dict.fromkeys([*mine, *theirs]):
-            block, _, axis = key.partition(".")
-            value: Any = mine.get(key)  # a rate of a layer may be in one of them only
-            given: Any = theirs.get(key)
-            if block == "engine":
-                continue
-            if block == "grid" and axis in AXES:
-                if axis == "replicates" and given < value:
-                    lines.append(f"{key}: {value} in the folder, {given} given (it can only grow)")
-                elif axis != "replicates" and (gone := [v for v in value if v not in given]):
-                    lines.append(f"{key}: {listed(gone)} in the folder, but not given")
-            elif value != given:
-                lines.append(f"{key}: {shown(value)} in the folder, {shown(given)} given")
-        return lines
+        left_out = ("engine.", "grid.", "pruning.rounds")
+        return [
+            f"{key}: {shown(mine.get(key))} in the folder, {shown(theirs.get(key))} given"
+            for key in dict.fromkeys([*mine, *theirs])  # a rate of a layer may be in one only
+            if not key.startswith(left_out) and mine.get(key) != theirs.get(key)
+        ]
+
+    def joined(self, other: "Study") -> "Study":
+        """Return `other` with all values along the axes of the grid that one of the two has.
+
+        Raises
+        ------
+        InputError
+            If there are too many cells then.
+        """
+        values, mine, theirs = other.to_dict(), self.grid, other.grid
+        values["grid"] = {
+            "thresholds": sorted({*mine.thresholds, *theirs.thresholds}),
+            "rewind_epochs": sorted({*mine.rewind_epochs, *theirs.rewind_epochs}),
+            "arms": list(dict.fromkeys((*mine.arms, *theirs.arms))),
+            "replicates": max(mine.replicates, theirs.replicates),
+        }
+        values["pruning"]["rounds"] = max(self.pruning.rounds, other.pruning.rounds)
+        return Study.from_dict(values, "what the folder has and what is given, together")
 
 
 def _plain(value: object) -> str:

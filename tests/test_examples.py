@@ -1,12 +1,15 @@
-"""What the docstrings promise: their examples are true."""
+"""What the docstrings promise: their examples are true, and every public name has one."""
 
 import doctest
+import re
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import lthdask
+from tests.studies import made_study
 from tests.test_verdict import minus, results
 
 ROOT = Path(__file__).parent.parent
@@ -27,8 +30,38 @@ def small():
     return results({"ticket": ticket, "random_mask": np.array(ticket) - 0.03}, speed=slow)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the study of which the examples speak."""
+    place = tmp_path_factory.mktemp("examples")
+    (place / "runs").mkdir()
+    made_study(place / "runs" / "digits")
+    return place
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_examples_in_the_docstrings_are_true(name):
-    found = doctest.testmod(import_module(name), extraglobs={"results": small()})
+def test_the_examples_in_the_docstrings_are_true(name, place, request, monkeypatch):
+    """Those that need workers share two of them."""
+    monkeypatch.chdir(place)
+    module, known = import_module(name), {"results": small()}
+    examples = [e.source for found in doctest.DocTestFinder().find(module) for e in found.examples]
+    if any(re.search(r"\bclient\b", source) for source in examples):
+        known["client"] = request.getfixturevalue("local_client")
+        known["address"] = request.getfixturevalue("running")
+    found = doctest.testmod(module, extraglobs=known, optionflags=doctest.ELLIPSIS)
     assert found.attempted
     assert not found.failed
+
+
+@pytest.mark.parametrize("name", lthdask.__all__)
+def test_a_public_name_has_an_example_that_is_run(name):
+    public = getattr(lthdask, name)
+    (found,) = doctest.DocTestFinder(recurse=False).find(public, name)
+    run = [e.source for e in found.examples if not e.options.get(doctest.SKIP)]
+    assert any(name in source for source in run)
+    assert public.__module__ in EXAMPLES
+
+
+def test_the_page_on_stability_lists_the_public_names():
+    page = (ROOT / "docs" / "stability.md").read_text()
+    assert sorted(re.findall(r"^\| `lthdask\.(\w+)` \|", page, re.MULTILINE)) == lthdask.__all__

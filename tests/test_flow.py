@@ -403,13 +403,6 @@ def test_another_study_in_the_same_folder_is_refused_with_the_difference(small, 
         run(SMALL.changed({"engine.threads": "2"}), local_client, folder)
 
 
-def test_the_grid_cannot_grow_past_the_states_that_are_kept(local_client, tmp_path):
-    study = TINY.changed({"grid.rewind_epochs": "0", "keep_until": "0"})
-    run(study, local_client, tmp_path)
-    with pytest.raises(InputError, match="states of its dense runs only until epoch 0"):
-        run(study.changed({"grid.rewind_epochs": "0,2"}), local_client, tmp_path)
-
-
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
 def test_a_damaged_checkpoint_is_computed_again(local_client, tmp_path, damage):
     run(TINY, local_client, tmp_path)

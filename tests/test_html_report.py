@@ -101,6 +101,8 @@ def test_the_report_says_what_came_out_with_its_uncertainty(folder, results):
     assert "name: lenet_300_100" in shown
     assert "torch: '2.0'" in shown
     assert "verdict, at a margin of 0.2 points" in shown
+    assert "Each of the 2 replicates had an initialisation" in shown
+    assert "Schuirmann, D. J. (1987)" in shown
 
 
 @pytest.fixture(scope="module")

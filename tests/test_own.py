@@ -91,9 +91,10 @@ def test_the_page_is_true_and_its_results_are_read_without_the_code(
         "mine:kept_sign",
     ]
     assert check(folder) == []
-    for command in ("status", "report"):
-        told = CliRunner().invoke(main, [command, str(folder)])
+    for command in ("status", "report", "report --methods"):
+        told = CliRunner().invoke(main, [*command.split(), str(folder)])
         assert told.exit_code == 0, told.output
+    assert "by mine:rmsprop@" in told.output
     assert "mine:network@" in (folder / "report.html").read_text()
 
     (words / "kept.txt").rename(folder / "code" / "mine.py")

@@ -13,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 
 import lthdask
 from lthdask.commands.main import main
+from lthdask.report.methods.references import REFERENCES
 
 ROOT = Path(__file__).parent.parent
 CONDA = {"torch": "pytorch", "dask": "dask-core"}
@@ -44,6 +45,13 @@ def test_the_engine_imports_with_nothing_but_torch_torchvision_and_numpy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_importing_lthdask_imports_nothing_but_lthdask():
+    code = "import sys; before = {*sys.modules}; import lthdask\n"
+    code += "print(*{name.partition('.')[0] for name in {*sys.modules} - before})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) - sys.stdlib_module_names == {"lthdask"}
+
+
 def test_the_public_names_are_few_and_all_there():
     questions = ["controls", "difference_to_dense", "early_stop", "frontier", "select", "verdicts"]
     names = ["InputError", "Options", "Study", "follow", "open_client", "open_results", "run"]
@@ -72,6 +80,51 @@ def test_every_option_that_a_page_names_is_one_of_our_commands(page):
         command = re.search(r"(?:scripts/|\blthdask )([a-z-]+)(?:\.py)?", line)
         there = known[command[1]] if command and command[1] in known else every
         assert set(named) <= there, line
+
+
+CFF = {
+    "cff-version": str,
+    "message": str,
+    "type": str,
+    "title": str,
+    "abstract": str,
+    "version": str,
+    "license": str,
+    "keywords": list,
+    "authors": list,
+    "references": list,
+}
+CFF_REFERENCE = {"type": str, "title": str, "authors": list, "year": int, "url": str}
+CFF_MAY = {"conference": dict, "notes": str}
+"""Keys of the Citation File Format 1.2.0 that are used here, with their types."""
+
+
+def test_citation_cff_is_valid_and_cites_what_the_methods_cite():
+    found = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {key: type(value) for key, value in found.items()} == CFF
+    assert (found["cff-version"], found["type"]) == ("1.2.0", "software")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert all(found[key] == project[key] for key in ("version", "license", "keywords"))
+    assert (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1].startswith(found["version"])
+    assert found["authors"] == [{"name": "The lthdask developers"}]
+    for reference in found["references"]:
+        types = {key: type(value) for key, value in reference.items()}
+        assert types.items() <= (CFF_REFERENCE | CFF_MAY).items()
+        assert types.items() >= CFF_REFERENCE.items()
+        assert reference["type"] in ("conference-paper", "generic")
+        assert all(set(name) == {"family-names", "given-names"} for name in reference["authors"])
+        assert set(reference.get("conference", ["name"])) == {"name"}
+        initials = (
+            f"{a['family-names']}, {' '.join(f'{n[0]}.' for n in a['given-names'].split())}"
+            for a in reference["authors"]
+        )
+        begin = f"{', '.join(initials)} ({reference['year']}). {reference['title']}. "
+        number = reference["url"].removeprefix("https://arxiv.org/abs/")
+        assert [
+            whole
+            for whole in REFERENCES.values()
+            if whole.startswith(begin) and whole.endswith(f"arXiv:{number}.")
+        ]
 
 
 def test_every_test_that_the_method_page_names_is_there():

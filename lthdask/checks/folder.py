@@ -222,17 +222,19 @@ def _damaged_dense_run(
     folder: Folder, sound: Cube, manifest: Manifest, replicate: int, study: Study
 ) -> Iterator[Damage]:
     """Find damage in the checkpoints and the curves of a dense run."""
-    digests = manifest.checkpoints.get(replicate)
+    trained, digests = replicate in manifest.checkpoints, manifest.checkpoints.get(replicate, {})
     remedy = f"the dense run of replicate {replicate} is trained again"
-    for epoch in range(study.recipe.epochs + 1) if digests is not None else ():
-        file = checkpoints.path_of(folder.path, replicate, epoch)
+    for epoch in range(study.recipe.epochs + 1) if trained else ():
+        file, digest = checkpoints.path_of(folder.path, replicate, epoch), digests.get(epoch, "")
         try:
-            checkpoints.load(file, (digests or {}).get(epoch, ""))
+            checkpoints.load(file, digest)
         except InputError:
+            if checkpoints.holds_more(file, digest):
+                continue
             mend = partial(_forget_dense_run, folder, replicate)
             yield Damage(str(file.relative_to(folder.path)), _problem(file), remedy, mend)
     found, damaged = sound.read_dense(replicate)
-    complete = digests is None or bool(np.isfinite(found.get("dense_curves", 0.0)).all())
+    complete = not trained or bool(np.isfinite(found.get("dense_curves", 0.0)).all())
     if damaged or not complete:
         problem = "it is damaged" if damaged else "values are missing in it"
         mend = partial(_forget_dense_run, folder, replicate, curves=True)

@@ -59,6 +59,14 @@ def open_client(
     ------
     InputError
         If something that was given cannot be used, or patience with the queue has ended.
+
+    Examples
+    --------
+    >>> with open_client(2) as client:                    # on this machine  # doctest: +SKIP
+    ...     lthdask.run(lthdask.Study.read("digits"), client)
+    >>> with open_client(scheduler=address) as client:    # workers that are there
+    ...     len(client.scheduler_info()["workers"])
+    2
     """
     settings = Settings.read(Path(cluster) if cluster else None)
     chosen = choose(settings, deployment, scheduler, say)

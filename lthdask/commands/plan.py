@@ -57,7 +57,7 @@ def print_plan(console: Console, study: "Study", where: Where, given: Given) -> 
     dense = f"{counted(runs, 'dense run')} of {study.recipe.epochs}"
     # A search leaves out cells that the loop would train: that is not saved by sharing.
     most, saved = ("", _saved(values)) if given["adaptive"] is None else ("at most ", "")
-    say(console, f"epochs  {most}{values['epochs']:,}, with {dense}{saved}")
+    say(console, f"epochs  {most}{values['epochs']:,}, with {dense}{_again(values)}{saved}")
     disk, more = (values[name] / 1e6 for name in ("disk_bytes", "disk_meanwhile_bytes"))
     meanwhile = f", and at most {more:.0f} MB more while it runs" if more else ""
     say(console, f"disk    {disk:.0f} MB{meanwhile}")
@@ -65,6 +65,12 @@ def print_plan(console: Console, study: "Study", where: Where, given: Given) -> 
     if values["epochs"]:
         _print_schedules(console, values["schedules"])
     return 0
+
+
+def _again(values: dict[str, Any]) -> str:
+    """Say what is trained again of dense runs, whose states were not kept, or are lost."""
+    again = values["epochs_again"]
+    return f" and {counted(again, 'epoch')} again, for states that are not there" if again else ""
 
 
 def _saved(values: dict[str, Any]) -> str:
@@ -131,6 +137,7 @@ def _plan(study: "Study", where: Where, given: Given) -> dict[str, Any]:
         "done": found.done,
         "dense_runs": found.dense_runs,
         "epochs": found.epochs,
+        "epochs_again": found.left.again_epochs,
         "plain_epochs": found.plain,
         "disk_bytes": found.disk,
         "disk_meanwhile_bytes": found.meanwhile(workers),

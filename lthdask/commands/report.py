@@ -43,20 +43,36 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Write a table of the cells, and no page unless -o is given, too.",
     panel=options.OUTPUT,
 )
+@click.option(
+    "--methods",
+    is_flag=True,
+    help="Print what a paper says of the methods, with references, or write it to -o FILE; and no "
+    "page.",
+    panel=options.OUTPUT,
+)
 def command(
-    folders: tuple[Path, ...], study: str, out: Path | None, output: Path | None, csv: Path | None
+    folders: tuple[Path, ...],
+    study: str,
+    out: Path | None,
+    output: Path | None,
+    csv: Path | None,
+    methods: bool,
 ) -> None:
     """Write what came out of a study as one page that opens without a network.
 
-    It holds a summary, figures, tables, the cost, the study and what failed. DIR is the study's
+    It holds a summary, figures, tables, the cost, the methods and what failed. DIR is the study's
     folder, the same as --out. Of several studies, it compares their figures and settings.
 
     Exit codes: 0 if it was written, 2 for invalid input.
     """
     console = Console()
-    if len(folders) > 1:
+    if len(folders) > 1 and not methods:
         exit_with(console, lambda: _compare(console, folders, output, csv))
+    if methods and (csv or len(folders) > 1):
+        raise click.UsageError("--methods takes the folder of one study, and no --csv")
     folder = folders[0] if folders else None
+    if methods:
+        exit_with(console, lambda: _methods(console, folder_of(folder, study, out), output))
     exit_with(console, lambda: _report(console, folder_of(folder, study, out), output, csv))
 
 
@@ -72,6 +88,7 @@ def write_report(console: Console, folder: Path, output: Path | None = None) -> 
     """
     from lthdask.grid import Cell
     from lthdask.report.account import GROUPS, report
+    from lthdask.report.methods.text import methods
     from lthdask.report.summary import cells_with
     from lthdask.storage.folder import Folder
     from lthdask.storage.results import open_results
@@ -80,7 +97,7 @@ def write_report(console: Console, folder: Path, output: Path | None = None) -> 
     _require_writable(output)
     results = open_results(folder, *GROUPS)
     failed = [Cell(**found) for found in cells_with(results, "failed")]
-    page = report(results, Folder(folder).reasons(failed))
+    page = report(results, Folder(folder).reasons(failed), methods(folder))
     _write(output, page)
     say(console, f"report: {output}")
 
@@ -103,6 +120,19 @@ def _report(console: Console, folder: Path, output: Path | None, csv: Path | Non
             say(console, f"table: {csv}")
         if output or not csv:
             write_report(console, folder, output)
+    return 0
+
+
+def _methods(console: Console, folder: Path, output: Path | None) -> int:
+    from lthdask.report.methods.text import methods
+
+    text = methods(folder)
+    if not output:
+        click.echo(text, nl=False)
+        return 0
+    with _elsewhere():
+        _write(output, text)
+    say(console, f"methods: {output}")
     return 0
 
 

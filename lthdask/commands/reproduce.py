@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from rich.console import Console
@@ -12,6 +12,9 @@ from lthdask.commands.options import DONE, OUTPUT, STUDY, Given, Where, a_folder
 from lthdask.commands.shared import exit_with, say
 from lthdask.commands.training import import_ahead, train
 from lthdask.options import Options
+
+if TYPE_CHECKING:
+    from lthdask.driver.opening import Opened
 
 # Everything else is imported when it is needed: --help must not wait for torch.
 
@@ -79,13 +82,17 @@ def _reproduce(console: Console, given: Given) -> int:
         import_ahead(where)
     from lthdask.report.published import published
     from lthdask.report.reproduction import outcome, print_reproduction, reproduction
-    from lthdask.storage.results import open_results
+    from lthdask.storage.results import open_asked, open_results
 
     theirs = published(given["card"])
     # What cannot be read is said before anything is trained.
     rounds = open_results(given["iterative"]) if given["iterative"] else None
-    results = given["results"] or _train(console, theirs, where, given)
-    found = reproduction(open_results(results), theirs, rounds)
+    if results := given["results"]:
+        ours = open_results(results)
+    else:
+        opened = _train(console, theirs, where, given)
+        results, ours = opened.folder.path, open_asked(opened.folder.path, opened.asked)
+    found = reproduction(ours, theirs, rounds)
     if given["as_json"]:
         click.echo(json.dumps(outcome(found) | {"folder": str(results)}, indent=2))
     else:
@@ -94,8 +101,8 @@ def _reproduce(console: Console, given: Given) -> int:
     return 0 if found.holds else 1
 
 
-def _train(console: Console, theirs: Any, where: Where, given: Given) -> Path:
-    """Train the published grid; return its folder."""
+def _train(console: Console, theirs: Any, where: Where, given: Given) -> "Opened":
+    """Train the published grid; return the study with its folder."""
     from lthdask.report.published import protocol
     from lthdask.study import Study
 

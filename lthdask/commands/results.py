@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import options
 from lthdask.commands.shared import counted, exit_with, folder_of, say
+
+if TYPE_CHECKING:
+    from lthdask.study import Study
 
 # Everything else is imported when it is needed: --help must not wait for SciPy.
 
@@ -29,8 +33,8 @@ def command(folder: Path | None, study: str, out: Path | None, as_json: bool) ->
     exit_with(console, lambda: print_outcome(console, folder_of(folder, study, out), as_json))
 
 
-def print_outcome(console: Console, path: Path, as_json: bool) -> int:
-    """Say what came out of the study in a folder; return the exit code.
+def print_outcome(console: Console, path: Path, as_json: bool, study: "Study | None" = None) -> int:
+    """Say what came out of the study in a folder, or of a part of it; return the exit code.
 
     Raises
     ------
@@ -42,9 +46,10 @@ def print_outcome(console: Console, path: Path, as_json: bool) -> int:
     from lthdask.report.summary import cells_with, limits, outcome, sentences
     from lthdask.report.tables import tables
     from lthdask.storage.folder import Folder
-    from lthdask.storage.results import open_results
+    from lthdask.storage.results import open_asked, open_results
 
-    folder, results = Folder(path), open_results(path, "layers")
+    folder = Folder(path)
+    results = open_asked(path, study, "layers") if study else open_results(path, "layers")
     failed = [Cell(**found) for found in cells_with(results, "failed")]
     why = folder.reasons(failed)
     if as_json:

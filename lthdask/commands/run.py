@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from rich.console import Console
@@ -15,8 +15,11 @@ from lthdask.commands.results import print_outcome
 from lthdask.commands.shared import exit_with, say
 from lthdask.commands.status import print_status
 from lthdask.commands.training import import_ahead, train
-from lthdask.errors import InputError
+from lthdask.errors import InputError, listed
 from lthdask.options import Options
+
+if TYPE_CHECKING:
+    from lthdask.study import Study
 
 # Everything else is imported when it is needed: --help must not wait for torch.
 
@@ -74,10 +77,14 @@ def _run(console: Console, given: Given) -> int:
         return _print_job_script(where)
     if given["dry_run"]:
         return print_plan(console, study, where, given)
-    folder = train(console, study, where, given["out"], given["data"], how_to_train(given))
+    opened = train(console, study, where, given["out"], given["data"], how_to_train(given))
+    folder = opened.folder.path
     if given["masks_only"]:
-        return _print_masks(console, folder, as_json)
-    code = print_outcome(console, folder, as_json)
+        return _print_masks(console, folder, study, as_json)
+    code = print_outcome(console, folder, as_json, study)
+    if opened.more:
+        more = "; ".join(f"{axis} {listed(values)}" for axis, values in opened.more.items())
+        say(console, f"{folder} has more than this ({more}): lthdask results {folder}")
     leave_report(console, folder)
     return code
 
@@ -96,12 +103,12 @@ def _print_job_script(where: Where) -> int:
     return 0
 
 
-def _print_masks(console: Console, folder: Path, as_json: bool) -> int:
+def _print_masks(console: Console, folder: Path, study: "Study", as_json: bool) -> int:
     """Say how the masks of the dense epochs differ."""
     from lthdask.report.masks import mask_sentences, mask_table, mask_values
-    from lthdask.storage.results import open_results
+    from lthdask.storage.results import open_asked
 
-    results = open_results(folder, "masks")
+    results = open_asked(folder, study, "masks")
     if as_json:
         click.echo(json.dumps(mask_values(results) | {"folder": str(folder)}, indent=2))
         return 0

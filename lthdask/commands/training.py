@@ -59,8 +59,8 @@ def train(
     out: Path | None,
     data: Path | None,
     options: Options,
-) -> Path:
-    """Train what is left of a study, and show it; return the study's folder.
+) -> "Opened":
+    """Train what is left of a study, and show it; return the study with its folder, as it was.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def train(
             _train(console, log, opened, left, where, data)
         else:
             _say_that_all_is_done(console, log, opened)
-    return opened.folder.path
+    return opened
 
 
 def _train(
@@ -118,7 +118,8 @@ def _train(
     with opened_client as client, _stopping_once(console):
         log.lines.info("scheduler %s", client.scheduler.address)
         dense = f", {counted(len(left.dense_runs), 'dense run')}" if left.dense_runs else ""
-        tell(f"{opened.study.name}: {counted(len(left.cells), 'cell')} to train{dense}")
+        again = f", {counted(left.again_epochs, 'epoch')} of dense runs again" if left.again else ""
+        tell(f"{opened.study.name}: {counted(len(left.cells), 'cell')} to train{dense}{again}")
         with shown(console) as show:
             watch = _all_of(show, _written_to(log), _saying_what_went_wrong(console))
             flow.train(opened, client, data, watch)

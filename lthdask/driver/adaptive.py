@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from lthdask.driver.remaining import epochs_to_train
-from lthdask.grid import ARMS, Cell, longest_first
+from lthdask.grid import ARMS, Cell, axes_of, longest_first
 from lthdask.lottery.matching import matches
 from lthdask.storage.cube import Cube
 from lthdask.storage.schema import Status
@@ -112,7 +112,7 @@ class Exploration:
     cube : Cube
         Where the answers are read.
     every : iterable of Cell
-        Every cell of the study, as its folder has them.
+        Every cell that was asked for, as its folder has them.
     left : iterable of Cell
         Those of them that are to be trained.
     share : float
@@ -124,9 +124,9 @@ class Exploration:
     ) -> None:
         self.study, self.cube = study, cube
         self.left, self.wanted = set(left), set[Cell]()
-        axes = study.grid.thresholds, study.grid.rewind_epochs
-        self.points: dict[Point, list[Cell]] = {point: [] for point in product(*axes)}
         cells = longest_first(every)
+        axes = axes_of(cells)
+        self.points: dict[Point, list[Cell]] = {point: [] for point in product(*axes)}
         for cell in cells:  # those without a k, or a threshold, belong to all of them
             arm = ARMS[cell.arm]
             thresholds = (cell.threshold,) if arm.has_threshold else axes[0]

@@ -12,7 +12,7 @@ from typing import Any
 from lthdask.data.digest import DataDigest
 from lthdask.driver.full_disk import said_when_full
 from lthdask.errors import InputError
-from lthdask.grid import Cell, is_applicable
+from lthdask.grid import Cell, is_applicable, stored_at
 from lthdask.options import Options
 from lthdask.own import codes, file_of, is_own, plain, require_given
 from lthdask.pruning.rule import prunable_weights
@@ -36,6 +36,9 @@ class Opened:
     Attributes
     ----------
     study : Study
+        What the folder has and what was asked for, together: a study only grows.
+    asked : Study
+        What was asked for: all of it, or a part.
     options : Options
     folder : Folder
     manifest : Manifest or None
@@ -44,17 +47,21 @@ class Opened:
     axes : mapping of str to list
         The axes of the study's cells. New values come last, so that everything in the cube keeps
         its place.
-    cells : mapping of Cell to Status
+    every : mapping of Cell to Status
         Every cell of the study.
+    cells : mapping of Cell to Status
+        Those that were asked for.
     engine : Engine
         The engine to ask a worker for: the one that was used before, if there was one.
     """
 
     study: Study
+    asked: Study
     options: Options
     folder: Folder
     manifest: Manifest | None
     axes: Mapping[str, list[Any]]
+    every: Mapping[Cell, Status]
     cells: Mapping[Cell, Status]
     engine: Engine
 
@@ -62,6 +69,13 @@ class Opened:
     def data(self) -> DataDigest | None:
         """What identifies the data it was computed on; None if that was not recorded."""
         return self.manifest.data if self.manifest else None
+
+    @property
+    def more(self) -> Mapping[str, list[Any]]:
+        """What the folder has along its axes and was not asked for; empty where that is all."""
+        asked = self.asked.grid.axes()
+        more = {name: [v for v in of if v not in asked[name]] for name, of in self.axes.items()}
+        return {name: values for name, values in more.items() if values}
 
 
 @contextmanager
@@ -81,7 +95,7 @@ def driving_study(
     with said_when_full(folder.path):
         folder.make()
         with driving(folder.path):
-            _require_growth(study, folder)  # another study is left as it is
+            _joined(study, folder)  # another study is left as it is
             _finish_growing(folder)
             folder.write_code(codes(study.own))
             yield open_study(study, out, options)
@@ -100,24 +114,28 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     Raises
     ------
     InputError
-        If it cannot be written, or contains another study or one that cannot grow to this, or
-        if the options do not fit the study, or code of one's own has changed or was not given.
+        If it cannot be written, or contains another study, or if the options do not fit the
+        study, or code of one's own has changed or was not given.
     """
     _require_together(study, options)
     folder = _folder(study, out)
     folder.check()
-    _require_growth(study, folder)
+    asked, study = study, _joined(study, folder)
     cube = Cube(folder.cube) if folder.cube.exists() else None
     manifest = _manifest(folder, cube)
     axes = {
         name: sorted(values, key=[*(cube.axis(name) if cube else []), *values].index)
         for name, values in study.grid.axes().items()
     }
-    cells = dict.fromkeys((Cell(*at) for at in product(*axes.values())), Status.PENDING)
-    cells |= cube.cells() if cube else {}
-    cells = {cell: status for cell, status in cells.items() if is_applicable(cell, axes)}
+    every = dict.fromkeys((Cell(*at) for at in product(*axes.values())), Status.PENDING)
+    every |= cube.cells() if cube else {}
+    every = {cell: status for cell, status in every.items() if is_applicable(cell, axes)}
     engine = _engine(study, folder, manifest)
-    return Opened(study, options, folder, manifest, axes, cells, engine)
+    opened = Opened(study, asked, options, folder, manifest, axes, every, every, engine)
+    if not opened.more:
+        return opened
+    wanted = {stored_at(Cell(*at), axes) for at in product(*asked.grid.axes().values())}
+    return replace(opened, cells={cell: every[cell] for cell in every if cell in wanted})
 
 
 def extent_of(study: Study, manifest: Manifest, layers: list[str]) -> Extent:
@@ -202,10 +220,10 @@ def _require_together(study: Study, options: Options) -> None:
         )
 
 
-def _require_growth(study: Study, folder: Folder) -> None:
-    """Refuse a study that the one in the folder, if there is one, cannot grow to."""
+def _joined(study: Study, folder: Folder) -> Study:
+    """Return a study together with what its folder has of it; refuse another study there."""
     if (text := folder.study()) is None:
-        return
+        return study
     before = Study.parse(text, str(folder.path / "study.yaml"))
     now = {plain(name): name for name in study.own}
     if odd := [name for name in before.own if now.get(plain(name), name) != name]:
@@ -220,13 +238,7 @@ def _require_growth(study: Study, folder: Folder) -> None:
             f"the folder {folder.path} contains another study; choose another folder with `out`, "
             f"or give the same settings: " + "; ".join(lines)
         )
-    kept, last = before.kept_until, study.grid.rewind_epochs[-1]
-    if last > kept:
-        raise InputError(
-            f"the grid cannot grow to rewind epoch {last}: the folder {folder.path} keeps "
-            f"complete states of its dense runs only until epoch {kept}; "
-            f"choose another folder with `out`"
-        )
+    return before.joined(study)
 
 
 def _engine(study: Study, folder: Folder, manifest: Manifest | None) -> Engine:

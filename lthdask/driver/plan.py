@@ -61,6 +61,7 @@ class Plan:
     study : Study
     left : Remaining
         What is to be trained; of an adaptive run, the longest cells that its budget allows.
+        Its `again` says what of dense runs is trained again.
     cells : list of Cell
         Cells that may be trained, longest first.
     done : int
@@ -151,14 +152,15 @@ def plan(
     train `here`, on this machine.
     """
     opened = open_study(study, out, options)
-    left = remaining(opened)
+    study, left = opened.study, remaining(opened)
     cells, dense_runs = left.cells, len(left.dense_runs)
-    epochs = epochs_to_train(study, cells, dense_runs)
+    dense = epochs_to_train(study, [], dense_runs) + left.again_epochs
+    epochs = epochs_to_train(study, cells, 0) + dense
     if options.adaptive is not None:  # what it spends at most, dense runs aside
         whole = epochs_to_train(study, opened.cells, 0)
-        epochs = min(epochs, int(options.adaptive * whole) + dense_runs * study.recipe.epochs)
+        epochs = min(epochs, int(options.adaptive * whole) + dense)
         spent = accumulate(study.recipe.epochs - cell.first_epoch for cell in cells)
-        most = epochs - dense_runs * study.recipe.epochs
+        most = epochs - dense
         within = [cell for cell, so_far in zip(cells, spent, strict=True) if so_far <= most]
         left = replace(left, cells=within)
     elsewhere = None, "cells would train on other machines, and none is done yet"
@@ -173,12 +175,20 @@ def plan(
         len(opened.cells) - (unfinished if options.masks_only else len(cells)),
         epochs,
         plain_epochs(study, len(cells), dense_runs),
-        dense_runs * checkpoint_bytes(study, sizes) + len(cells) * BYTES_PER_CELL,
+        _bytes_to_keep(study, left, sizes),
         _cohort(opened),
         seconds,
         source,
         sizes,
     )
+
+
+def _bytes_to_keep(study: Study, left: Remaining, sizes: tuple[int, int]) -> int:
+    """Return the size of what is written and kept."""
+    weights, complete = sizes
+    again = left.again_epochs * (complete - weights)  # weights are there, as a rule
+    dense_runs = len(left.dense_runs) * checkpoint_bytes(study, sizes)
+    return dense_runs + again + len(left.cells) * BYTES_PER_CELL
 
 
 def checkpoint_bytes(study: Study, sizes: tuple[int, int]) -> int:
@@ -192,8 +202,7 @@ def checkpoint_sizes(study: Study, own: Any = None) -> tuple[int, int]:
     """Return the bytes of the weights of a checkpoint, and of a complete one."""
     network = own or study.outline()
     weights = sum(t.numel() * t.element_size() for t in network.state_dict().values())
-    settings = study.recipe.optimizer
-    buffers = int(settings.momentum > 0) if settings.name == "sgd" else 2  # one's own: a guess
+    buffers = study.recipe.optimizer.buffers
     moments = buffers * sum(p.numel() * p.element_size() for p in network.parameters())
     return weights, weights + moments
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from lthdask.driver.kept import Kept
 from lthdask.driver.opening import Opened
 from lthdask.grid import Cell, longest_first
 from lthdask.storage import checkpoints
@@ -23,9 +24,13 @@ class Remaining:
     dense_runs : set of int
         Replicates whose dense run is to be trained.
     every : collection of Cell
-        Every cell of the study.
+        Every cell that was asked for.
     lost : mapping of Cell to Cell
         Those of `cells` that cannot be trained: each starts from a cell that has failed.
+    again : mapping of int to range
+        Replicate → what of its dense run is to be trained again, as :meth:`Kept.lacking` says.
+    awaited : collection of Cell
+        Cells whose final weights are needed by cells that were not asked for.
     """
 
     cells: list[Cell]
@@ -33,6 +38,13 @@ class Remaining:
     dense_runs: set[int]
     every: Collection[Cell] = ()
     lost: Mapping[Cell, Cell] = field(default_factory=dict)
+    again: Mapping[int, range] = field(default_factory=dict)
+    awaited: Collection[Cell] = ()
+
+    @property
+    def again_epochs(self) -> int:
+        """Epochs of dense runs that are trained again."""
+        return sum(map(len, self.again.values()))
 
 
 def remaining(opened: Opened) -> Remaining:
@@ -65,11 +77,30 @@ def remaining(opened: Opened) -> Remaining:
     dense_runs = {c.replicate for c, status in opened.cells.items() if status in needing}
     dense_runs -= trained
     if opened.options.masks_only:
-        every = range(opened.study.grid.replicates)
+        every = range(opened.asked.grid.replicates)
         return Remaining([], list(every), dense_runs, opened.cells)
     replicates = {cell.replicate for cell in unfinished} | dense_runs
     cells = longest_first(unfinished)
-    return Remaining(cells, sorted(replicates), dense_runs, opened.cells, lost)
+    others = {c for c, status in opened.every.items() if status in wanted and c not in opened.cells}
+    return Remaining(
+        cells,
+        sorted(replicates),
+        dense_runs,
+        opened.cells,
+        lost,
+        _again(opened, cells, replicates - dense_runs),
+        {needed for cell in others if (needed := opened.study.waits_for(cell))},
+    )
+
+
+def _again(opened: Opened, cells: Iterable[Cell], trained: Iterable[int]) -> dict[int, range]:
+    """Return what of dense runs that are trained is lacking, as far as their files tell at once."""
+    of = {replicate: list[Cell]() for replicate in trained}
+    for cell in cells:
+        of.get(cell.replicate, []).append(cell)
+    kept = {replicate: Kept(opened.study, opened.folder.path, replicate) for replicate in of}
+    found = {replicate: kept[replicate].lacking(of[replicate]) for replicate in sorted(of)}
+    return {replicate: epochs for replicate, epochs in found.items() if epochs is not None}
 
 
 def epochs_to_train(study: Study, cells: Iterable[Cell], dense_runs: int) -> int:

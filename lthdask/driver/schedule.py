@@ -50,10 +50,11 @@ def wall_epochs(chains: Chains, left: Remaining, workers: int, most: int = 1) ->
             window.add(_Run(cohort[0].replicate, cohort, length, took), length)
 
     for replicate in left.replicates:
-        if replicate in left.dense_runs:
-            window.add(_Run(replicate, [], float("inf"), epochs), float("inf"))
-        else:
+        dense = range(epochs) if replicate in left.dense_runs else left.again.get(replicate)
+        if dense is None:
             add(chains.first_of(replicate))
+        else:
+            window.add(_Run(replicate, [], float("inf"), len(dense)), float("inf"))
     while running or ready or len(window):
         for run in window.take(len(running) + len(ready), workers):
             count += 1

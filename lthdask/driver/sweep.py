@@ -8,9 +8,7 @@ broken is marked, with those that wait for it, and the rest goes on.
 import functools
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lthdask.cluster.queue import Queue, Task
@@ -18,16 +16,22 @@ from lthdask.driver.adaptive import Exploration
 from lthdask.driver.attempts import Attempts
 from lthdask.driver.chains import Chains
 from lthdask.driver.full_disk import raise_if_full
+from lthdask.driver.kept import Kept
 from lthdask.driver.remaining import Remaining, epochs_to_train
-from lthdask.errors import InputError, OtherData
+from lthdask.errors import OtherData
 from lthdask.events import Event
-from lthdask.grid import Cell
+from lthdask.grid import Cell, axes_of
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.manifest import Manifest
 from lthdask.storage.schema import Status
 from lthdask.worker.cells import train_cells
-from lthdask.worker.tasks import compare_masks, dense_run_name, train_dense
+from lthdask.worker.tasks import (
+    compare_masks,
+    dense_run_name,
+    train_dense,
+    train_dense_again,
+)
 from lthdask.worker.work import Work
 
 log = logging.getLogger(__name__)
@@ -64,6 +68,7 @@ class Sweep:
         self.attempts = Attempts(self.work, self.queue)
         self.chains = Chains(self.work.study, self.cells, self.remaining.lost)
         self.without_dense = {cell.replicate for cell in self.cells}
+        self.again: dict[int, range] = {}
         if (share := self.work.options.adaptive) is not None:
             every = self.remaining.every
             self.exploration = Exploration(self.work.study, self.cube, every, self.cells, share)
@@ -74,16 +79,19 @@ class Sweep:
         for cell in self.cells:
             folder.remove_traceback(cell)
         if not self.work.options.masks_only:  # which trains no cell, and decides nothing of them
-            waited_for = (study.waits_for(cell) for cell in self.cells)
-            folder.remove_finals(cell for cell in waited_for if cell)
+            waited_for = {cell for cell in map(study.waits_for, self.cells) if cell}
+            folder.remove_finals(waited_for | set(self.remaining.awaited))
         replicates = self.remaining.replicates
-        trained = {replicate for replicate in replicates if self.is_trained(replicate)}
+        trained = {r for r in replicates if r in self.manifest.checkpoints}
+        found = {r: self._kept(r).lacking(self.chains.of(r)) for r in sorted(trained)}
+        self.again = {r: epochs for r, epochs in found.items() if epochs is not None}
         status = f"{engine.precision} on {engine.device}: {self.manifest.engine_reason}"
         epochs = epochs_to_train(study, self.cells, dense_runs=len(replicates) - len(trained))
+        epochs += sum(map(len, self.again.values()))
         self.watch(Event("plan", status=status, cells=len(self.cells), epochs=epochs))
         for cell, awaited in self.remaining.lost.items():
             self._fail(cell, _broken_off(awaited, "failed"))
-        return trained
+        return trained - self.again.keys()
 
     def end(self) -> None:
         """Mark the cells that a search did not ask for, and remove states that are left over."""
@@ -94,41 +102,27 @@ class Sweep:
             skipped = {cell: why for cell, why in reasons.items() if statuses[cell] in unasked}
             for cell in skipped:
                 self.cube.mark(cell, Status.SKIPPED)
-            self.work.folder.write_skipped({str(cell): why for cell, why in skipped.items()})
+            others = [c for c in statuses if c not in self.remaining.every]
+            before = {str(c) for c in others if statuses[c] is Status.SKIPPED}
+            self.work.folder.write_skipped({str(c): why for c, why in skipped.items()}, before)
         done = (cell for cell, status in statuses.items() if status is Status.DONE)
         self.work.folder.remove_states(done)
 
     def add_dense_run(self, replicate: int) -> None:
-        """Queue the dense run of a replicate, before all cells."""
+        """Queue the dense run of a replicate, or what is lacking of it, before all cells."""
         then = functools.partial(self._dense_run_landed, replicate)
         name = dense_run_name(replicate)
-        arguments = self.attempts.work_for(name), replicate
-        self.queue.add(Task(name, train_dense, arguments, length=float("inf"), then=then))
+        function: Callable[..., Any] = train_dense
+        arguments: tuple[Any, ...] = (self.attempts.work_for(name), replicate)
+        if replicate in self.again:
+            part = self.again[replicate], self.manifest.checkpoints[replicate]
+            function, arguments = train_dense_again, (*arguments, *part)
+        self.queue.add(Task(name, function, arguments, length=float("inf"), then=then))
 
-    def is_trained(self, replicate: int) -> bool:
-        """Return whether the checkpoints that a replicate's cells start from are there, and whole.
-
-        If one is not, none counts: the dense run is trained anew, and gives the same.
-        """
-        if replicate not in self.manifest.checkpoints:
-            return False
-        try:
-            with ThreadPoolExecutor() as threads:  # no cell is trained meanwhile
-                files = self._files(replicate).values()
-                list(threads.map(lambda file: checkpoints.require(*file), files))
-        except InputError as error:
-            log.warning("%s: the dense run is trained anew", error)
-            return False
-        return True
-
-    def _files(self, replicate: int) -> dict[int, tuple[Path, str]]:
-        """Return the checkpoints that a replicate's cells start from: epoch → file, its digest."""
-        folder = self.work.folder
-        digests = self.manifest.checkpoints[replicate]
-        return {
-            epoch: (checkpoints.path_of(folder.path, replicate, epoch), digests.get(epoch, ""))
-            for epoch in self._epochs_for(self.chains.of(replicate))
-        }
+    def _kept(self, replicate: int) -> Kept:
+        """Return what is kept of a dense run that is trained."""
+        study, digests = self.work.study, self.manifest.checkpoints[replicate]
+        return Kept(study, self.work.folder.path, replicate, digests)
 
     def _epochs_for(self, cells: list[Cell]) -> list[int]:
         """Return the epochs of the dense run that cells need the checkpoints of."""
@@ -136,18 +130,19 @@ class Sweep:
 
     def add_cells(self, replicate: int) -> None:
         """Queue what comes after the dense run of a replicate."""
-        for epoch, file in self._files(replicate).items():
-            self.queue.share(
-                checkpoint_name(replicate, epoch), functools.partial(checkpoints.load, *file)
-            )
+        for epoch in self._epochs_for(self.chains.of(replicate)):
+            load = functools.partial(checkpoints.load, *self._kept(replicate).file(epoch))
+            self.queue.share(checkpoint_name(replicate, epoch), load)
         self.without_dense.discard(replicate)
         if self.work.options.masks_only:
-            for threshold in self.work.study.grid.thresholds:
+            for threshold in axes_of(self.remaining.every)[0]:
                 self._add_masks(replicate, threshold)
         elif self.exploration:
             self._explore()
         else:
-            self.queue_cells(self.chains.first_of(replicate))
+            failed = self.attempts.reasons.keys()
+            first = self.chains.first_of(replicate)
+            self.queue_cells([cell for cell in first if str(cell) not in failed])
 
     def queue_cells(self, cells: list[Cell]) -> None:
         """Queue cells that can be trained now, side by side where the engine has it."""
@@ -181,9 +176,14 @@ class Sweep:
             if self.work.options.masks_only:
                 raise self.attempts.reasons[name]
             self.watch(Event("dense", f"dense run {replicate}", "failed"))
-            self.without_dense.discard(replicate)
+            kept = self._kept(replicate) if replicate in self.again else None
+            if not kept:
+                self.without_dense.discard(replicate)
             for cell in self.chains.first_of(replicate):
-                self._fail(cell, self.attempts.reasons[name])
+                if not kept or kept.lacking([cell]) is not None:
+                    self._fail(cell, self.attempts.reasons[name])
+            if kept:
+                self.add_cells(replicate)  # those that start from what is there
             return
         self.manifest = self.manifest.with_dense_run(replicate, outcome)
         folder.write_manifest(self.manifest)
@@ -249,7 +249,8 @@ class Sweep:
         if self.exploration:
             self.exploration.ended(cell)
             self._explore()
-        if released := self.chains.release(cell):
+        released = self.chains.release(cell)
+        if released and released not in self.remaining.awaited:
             self.work.folder.final(released).unlink(missing_ok=True)
 
     def _explore(self) -> None:

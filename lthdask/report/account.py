@@ -31,7 +31,7 @@ GROUPS = ("curves", "layers", "records", "masks")
 """Groups of variables that a report shows."""
 
 
-def report(results: xr.Dataset, why: Mapping[str, str] | None = None) -> str:
+def report(results: xr.Dataset, why: Mapping[str, str] | None = None, methods: str = "") -> str:
     """Return the report of a study as one HTML page, which needs no network.
 
     Parameters
@@ -40,6 +40,8 @@ def report(results: xr.Dataset, why: Mapping[str, str] | None = None) -> str:
         What ``lthdask.open_results(path, *GROUPS)`` returned.
     why : mapping of str to str, optional
         Why cells failed: what was raised → a file that says more.
+    methods : str
+        The methods in words, a paragraph on each line.
     """
     spent = cost(results)
     sections = [
@@ -51,6 +53,7 @@ def report(results: xr.Dataset, why: Mapping[str, str] | None = None) -> str:
         Section("Cost", [str(spent) if spent else "No cell has a record of its time."],
                 [timeline(results)]),
         Section("Failures", _failures(results, why or {})),
+        *([Section("Methods", [*filter(None, methods.splitlines())])] if methods else []),
         Section("How it came about", facts=_provenance(results)),
         Section("The study", text=results.attrs["study"].strip()),
     ]  # fmt: skip

@@ -4,7 +4,7 @@ Each array is read when it is first asked for, and once. A later look reads the 
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -62,8 +62,9 @@ class Arrays:
     path : Path
         The study's folder, or the Zarr cube in it.
     at : mapping, optional
-        Axis → the one value of it that is looked at, such as ``{"replicate": 0}``. Of the rest,
-        nothing is read; such arrays are not to be looked at again.
+        Axis → the one value of it that is looked at, such as ``{"replicate": 0}``, or a list of
+        some. Of the rest, nothing is read; such arrays are not to be looked at again. Of a list,
+        an arm without a k, or a threshold, has its results at the first value.
 
     Attributes
     ----------
@@ -122,13 +123,27 @@ class Arrays:
             if name != "status":
                 self["status"]
             with readable(self.path):
-                places = [self._places[axis] for axis in ARRAYS[name].cell]
-                # One value, or all of them.
+                places = self._index(ARRAYS[name].cell)
+                # One value, or nearly all of them.
                 found = self._arrays[name][tuple(slice(p.min(), p.max() + 1) for p in places)]
                 if name == "status":
                     _require_valid(found)
-                self._read[name] = found[np.ix_(*(p - p.min() for p in places))]
+                self._read[name] = found[tuple(p - p.min() for p in places)]
         return self._read[name]
+
+    def _index(self, axes: tuple[str, ...]) -> Sequence[NDArray[np.intp]]:
+        """Return where what is looked at lies in an array along these axes."""
+        places = np.ix_(*(self._places[axis] for axis in axes))
+        if axes != CELL or not any(isinstance(values, list) for values in self._at.values()):
+            return places
+        index = [place.copy() for place in np.broadcast_arrays(*places)]
+        for row, arm in enumerate(self.axes["arm"]):
+            # It is stored at the first value there was, which may be none of those in the list.
+            if not ARMS[arm].has_k and 0 not in self._places["rewind_epoch"]:
+                index[3][row, :, :, 0] = 0
+            if not ARMS[arm].has_threshold and 0 not in self._places["threshold"]:
+                index[2][row, :, 0, :] = 0
+        return index
 
     def named(self, array: str, name: str) -> NDArray[Any]:
         """Return one of the named values of an array; NaN where an older cube lacks it."""
@@ -139,6 +154,15 @@ class Arrays:
             return values
         shape = [len(self.axes.get(dimension, ())) for dimension in ARRAYS[array].dimensions[:-1]]
         return np.full(shape, np.nan)
+
+    def densities(self) -> NDArray[np.float64]:
+        """Return the median of the densities that were counted in the tickets of each threshold.
+
+        It takes one value for each threshold to plot over, and to survive means.
+        """
+        tickets = self.named("metrics", "density")[self.axes["arm"] == "ticket"]
+        known = [values[np.isfinite(values)] for values in np.moveaxis(tickets, 2, 0)]
+        return np.array([np.median(values) if len(values) else np.nan for values in known])
 
     def look_again(self) -> None:
         """Bring what was read up to what lies on disk now; only cells that are new are read."""
@@ -170,9 +194,12 @@ class Arrays:
         places = _sorted(axis, values)
         if axis not in self._at:
             return places
-        if self._at[axis] not in values:
-            raise InputError(f"{axis} {self._at[axis]} is not in the results at {self.path}")
-        return np.array([values.index(self._at[axis])])
+        asked = self._at[axis] if isinstance(self._at[axis], list) else [self._at[axis]]
+        for value in asked:
+            if value not in values:
+                raise InputError(f"{axis} {value} is not in the results at {self.path}")
+        chosen = {values.index(value) for value in asked}
+        return np.array([place for place in places if place in chosen])
 
     def _changed(self, status: NDArray[Any]) -> tuple[list[Index], list[Index]]:
         """Return where a status was written since it was read, and where it was erased."""

@@ -47,9 +47,7 @@ def save(path: Path, checkpoint: Checkpoint, complete: bool = True) -> str:
     str
         SHA-256 of the file, in hexadecimal.
     """
-    if not complete:
-        checkpoint = replace(checkpoint, buffers={})
-    content = _encoded(checkpoint, {})
+    content = _content(checkpoint, complete)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
     return hashlib.sha256(content).hexdigest()
@@ -86,6 +84,33 @@ def require(path: Path, digest: str) -> None:
     with _opened(path) as file:
         found = hashlib.file_digest(file, "sha256")
     _require_digest(path, found, digest)
+
+
+def is_there(path: Path, complete: bool = False) -> bool:
+    """Return whether there is a checkpoint, `complete` with buffers; only its head is read."""
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            names = file.keys()
+            return not complete or any(name.startswith("buffers/") for name in names)
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
+def agrees(checkpoint: Checkpoint, digest: str) -> bool:
+    """Return whether :func:`save` gave this digest to a checkpoint, or to its weights alone."""
+    contents = (_content(checkpoint, complete) for complete in (True, False))
+    return any(hashlib.sha256(content).hexdigest() == digest for content in contents)
+
+
+def holds_more(path: Path, digest: str) -> bool:
+    """Return whether a checkpoint has the weights that were saved under `digest`, and buffers.
+
+    So it is where a state was made again, and the manifest does not say so yet.
+    """
+    try:
+        return agrees(_decoded(path, path.read_bytes())[0], digest)
+    except (OSError, InputError):
+        return False
 
 
 @contextmanager
@@ -208,6 +233,10 @@ class State:
 
 def _progress(checkpoint: Checkpoint) -> tuple[int, int]:
     return checkpoint.epoch, checkpoint.step
+
+
+def _content(checkpoint: Checkpoint, complete: bool) -> bytes:
+    return _encoded(checkpoint if complete else replace(checkpoint, buffers={}), {})
 
 
 def _encoded(checkpoint: Checkpoint, notes: dict[str, Any]) -> bytes:

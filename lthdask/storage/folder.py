@@ -14,7 +14,7 @@ runs/<name>/
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import takewhile
@@ -173,8 +173,10 @@ class Folder:
             if file.parent.name in names:
                 file.unlink(missing_ok=True)
 
-    def write_skipped(self, reasons: Mapping[str, str]) -> None:
-        """Keep why cells were skipped: name of the cell → reason."""
+    def write_skipped(self, reasons: Mapping[str, str], before: Collection[str] = ()) -> None:
+        """Keep why cells were skipped: name of the cell → reason; and of those skipped `before`."""
+        known = read_json(self._skipped) if before else {}
+        reasons = {name: why for name, why in known.items() if name in before} | dict(reasons)
         write_whole(self._skipped, (json.dumps(reasons, indent=2) + "\n").encode())
 
     def begin_attempt(self, name: object, about: Mapping[str, Any], most: int) -> int:

@@ -100,7 +100,7 @@ class Manifest:
         except (OSError, ValueError, RecursionError):
             found = None
         values = found if isinstance(found, dict) else {}
-        if values.pop("digest", None) != _digest(values):
+        if values.pop("digest", None) != digest_of(values):
             raise InputError(f"{path} is damaged: its digest does not match its content")
         values.setdefault("first_format", require_known(values.setdefault("format", 1), path))
         if not _names_epochs(values.get("checkpoints")):
@@ -150,7 +150,7 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Write the manifest, with a digest of itself."""
         values = self._plain()
-        whole = values | {"digest": _digest(values)}
+        whole = values | {"digest": digest_of(values)}
         write_whole(path, (json.dumps(whole, indent=2) + "\n").encode())
 
     def with_dense_run(self, replicate: int, digests: Mapping[int, str]) -> "Manifest":
@@ -189,7 +189,7 @@ def require_known(found: Any, path: Path) -> int:
     )
 
 
-def _digest(values: Mapping[str, Any]) -> str:
+def digest_of(values: Mapping[str, Any]) -> str:
     """Return the SHA-256 of what JSON can hold."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -1,12 +1,10 @@
 """The results of a study as a labelled dataset, with one named variable per metric."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -18,8 +16,12 @@ from lthdask.grid import CHILDREN
 from lthdask.lottery.learning_speed import learning_speed
 from lthdask.reading import nearest
 from lthdask.storage.arrays import Arrays
+from lthdask.storage.manifest import digest_of
 from lthdask.storage.meanings import CURVES, LEARNING, METRICS, PERCENT, Meaning
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, GROUPS, NAMES, Array, Status
+
+if TYPE_CHECKING:
+    from lthdask.study import Study  # which imports torch; results are read without
 
 OF_DENSE = (
     "test_accuracy",
@@ -62,9 +64,11 @@ def open_results(path: str | Path, *groups: str) -> xr.Dataset:
 
     Examples
     --------
-    >>> results = open_results("runs/digits")                        # doctest: +SKIP
-    >>> results.test_accuracy.sel(threshold=0.9, rewind_epoch=2)     # doctest: +SKIP
-    >>> open_results("runs/digits", "curves").validation_loss_curve  # doctest: +SKIP
+    >>> results = open_results("runs/digits")
+    >>> results.test_accuracy.sel(arm="ticket", threshold=0.9, rewind_epoch=2).values
+    array([95.])
+    >>> open_results("runs/digits", "curves").validation_loss_curve.dims[4:]
+    ('epoch',)
     """
     return next(follow(path, *groups))
 
@@ -78,8 +82,9 @@ def follow(path: str | Path, *groups: str) -> Iterator[xr.Dataset]:
 
     Examples
     --------
-    >>> looks = follow("runs/digits")                      # doctest: +SKIP
-    >>> results = next(looks)  # and again, some time later  # doctest: +SKIP
+    >>> looks = follow("runs/digits")
+    >>> next(looks).dense_test_accuracy.values  # and again, some time later
+    array([95.])
     """
     for group in groups:
         if group not in list(GROUPS):
@@ -110,6 +115,19 @@ def open_part(path: str | Path, *groups: str, **at: Any) -> xr.Dataset:
     The results are those of :func:`open_results`, with a single value along these axes.
     """
     return _dataset(Arrays(Path(path), at), groups)
+
+
+def open_asked(path: str | Path, study: "Study", *groups: str) -> xr.Dataset:
+    """Open what a study asks for, in a folder that may have more along the axes of its grid.
+
+    It is as if nothing else was trained. Where the folder has no more, it is :func:`open_results`.
+    """
+    arrays, axes = Arrays(Path(path)), study.grid.axes()
+    if all(len(arrays.axes[name]) == len(values) for name, values in axes.items()):
+        return _dataset(arrays, groups)
+    part = Arrays(Path(path), axes)
+    part.attributes["study"] = study.to_dict()
+    return _dataset(part, groups)
 
 
 def study_of(results: xr.Dataset) -> Mapping[str, Any]:
@@ -234,18 +252,8 @@ def _coordinates(arrays: Arrays, used: set[Any]) -> dict[str, xr.Variable]:
             values = values.astype(float) if name == "rewind_epoch" else values
             found[name] = xr.Variable(along, values, about)
     about = {"long_name": "density", "description": "median of what was counted in the tickets"}
-    found["density"] = xr.Variable("threshold", _densities(arrays), about)
+    found["density"] = xr.Variable("threshold", arrays.densities(), about)
     return found
-
-
-def _densities(arrays: Arrays) -> NDArray[np.float64]:
-    """Return the median of the densities that were counted in the tickets of each threshold.
-
-    It takes one value for each threshold to plot over, and to survive means.
-    """
-    tickets = arrays.named("metrics", "density")[arrays.axes["arm"].tolist().index("ticket")]
-    known = [values[np.isfinite(values)] for values in np.moveaxis(tickets, 1, 0)]
-    return np.array([np.median(values) if len(values) else np.nan for values in known])
 
 
 def _empty(arrays: Arrays, dimensions: Sequence[str], array: Array) -> NDArray[Any]:
@@ -258,11 +266,11 @@ def _about(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a dataset: short, and of types that every file format has."""
     study = attributes.get("study", {})
     kept = {name: attributes[name] for name in KEPT if attributes.get(name) is not None}
-    data = json.dumps(attributes.get("data"), sort_keys=True)
+    data = attributes.get("data")
     return (
         {"groups": f"{', '.join(GROUPS)}: more variables, by open_results(path, group)"}
         | {name: _short(value) for name, value in kept.items()}
-        | ({"data": f"sha256 {sha256(data.encode()).hexdigest()[:16]}"} if data != "null" else {})
+        | ({"data": f"sha256 {digest_of(data)[:16]}"} if data else {})
         | {"study": yaml.safe_dump(study, sort_keys=False, default_flow_style=None)}
     )
 

@@ -46,6 +46,11 @@ class Optimizer:
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be at least 0; got {self.weight_decay}")
 
+    @property
+    def buffers(self) -> int:
+        """How many numbers it remembers of each weight."""
+        return int(self.momentum > 0) if self.name == "sgd" else 2
+
 
 @dataclass(frozen=True)
 class Schedule:

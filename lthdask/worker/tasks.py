@@ -7,6 +7,7 @@ because results that live only on a worker are lost with it.
 import itertools
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from lthdask.data.digest import DataDigest
@@ -97,29 +98,108 @@ def train_dense(work: Work, replicate: int, here: TaskContext) -> dict[int, str]
     dict of int to str
         Epoch → digest of its checkpoint.
     """
-    study, folder = work.study, work.folder
+    training = _resumed(work, replicate, here)
+    training.begin(0)
+    end = _train_dense(training, replicate, work.study.recipe.epochs, known={})
+    Cube(work.folder.cube).write_dense(replicate, training.curves, training.learning)
+    if end:
+        training.save(end)
+    return training.digests
+
+
+def train_dense_again(
+    work: Work, replicate: int, epochs: range, digests: Mapping[int, str], here: TaskContext
+) -> dict[int, str]:
+    """Train a part of a trained dense run again, for states that were not kept or are damaged.
+
+    Parameters
+    ----------
+    work : Work
+    replicate : int
+    epochs : range
+        ``range(2, 5)`` goes on from checkpoint 2, and makes checkpoints 3 to 5.
+    digests : mapping of int to str
+        Those of the dense run's checkpoints, by epoch. What is made again must agree with them.
+    here : TaskContext
+
+    Returns
+    -------
+    dict of int to str
+        All digests: those of checkpoints that are complete now have changed.
+
+    Raises
+    ------
+    InputError
+        If a checkpoint has other weights than the one it is to replace. That is kept.
+    """
+    training = _resumed(work, replicate, here)
+    start = training.start
+    reached = min(start.epoch, epochs.stop) if start else 0
+    if set(range(epochs.start + 1, reached + 1)) - training.digests.keys():
+        training.restart("its state is of another attempt")
+    if training.start is None:
+        path = checkpoints.path_of(work.folder.path, replicate, epochs.start)
+        with suppress(InputError):  # without it, from the initialisation
+            training.start = checkpoints.load(path, digests.get(epochs.start, ""))
+    training.begin(0)
+    if end := _train_dense(training, replicate, epochs.stop, digests):
+        training.save(end)
+    return {**digests, **training.digests}
+
+
+def _resumed(work: Work, replicate: int, here: TaskContext) -> ResumableRun:
+    """Return the dense run with its newest state, if its checkpoints are whole."""
     training = ResumableRun(work, dense_run_name(replicate), here)
     for epoch, digest in training.digests.items():
         try:
-            checkpoints.require(checkpoints.path_of(folder.path, replicate, epoch), digest)
+            checkpoints.require(checkpoints.path_of(work.folder.path, replicate, epoch), digest)
         except InputError as error:
             training.restart(str(error))
             break
-    training.begin(0)
+    return training
+
+
+def _train_dense(
+    training: ResumableRun,
+    replicate: int,
+    last: int,
+    known: Mapping[int, str],
+) -> Checkpoint | None:
+    """Train a dense run until so many epochs are done, and save its checkpoints.
+
+    They must agree with the digests that are `known`.
+    """
+    work, checkpoint = training.work, training.start
+    if checkpoint and checkpoint.epoch >= last:
+        return checkpoint
     experiment = work.experiment()
-    epochs = runs.train_dense(experiment, replicate, training.start, training.due)
-    checkpoint = training.start
+    epochs = runs.train_dense(experiment, replicate, checkpoint, training.due)
     for found in follow([training], itertools.starmap(Progress.at, epochs), experiment):
         (checkpoint,) = found.states()
         if checkpoint.step == 0:
-            done = checkpoint.epoch
-            path = checkpoints.path_of(folder.path, replicate, done)
-            complete = done <= study.kept_until or done == study.recipe.epochs
-            training.digests[done] = checkpoints.save(path, checkpoint, complete)
-    Cube(folder.cube).write_dense(replicate, training.curves, training.learning)
-    if checkpoint:
-        training.save(checkpoint)
-    return training.digests
+            _save(training, replicate, checkpoint, known)
+            if checkpoint.epoch == last:
+                break
+    return checkpoint
+
+
+def _save(
+    training: ResumableRun, replicate: int, checkpoint: Checkpoint, known: Mapping[int, str]
+) -> None:
+    """Save a checkpoint of a dense run, once it is seen to be the one that is known."""
+    study, folder, done = training.work.study, training.work.folder, checkpoint.epoch
+    if done in known and not checkpoints.agrees(checkpoint, known[done]):
+        training.end()  # nobody may go on from it
+        raise InputError(
+            f"the dense run of replicate {replicate} is not the same when it is trained again "
+            f"here: after epoch {done} its weights are not those in {folder.path}, and results "
+            f"must not mix; run the study on the kind of machine, and with the versions, that its "
+            f"manifest.json names (on a GPU no two runs need agree), or choose another folder "
+            f"with `out`"
+        )
+    complete = done <= study.kept_until or done == study.recipe.epochs
+    path = checkpoints.path_of(folder.path, replicate, done)
+    training.digests[done] = checkpoints.save(path, checkpoint, complete)
 
 
 def compare_masks(

@@ -1,0 +1,105 @@
+"""What is known of a study, as plain values; and words for numbers and lists."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lthdask.reading import flattened
+from lthdask.storage.arrays import Arrays
+from lthdask.storage.schema import CELL, Status
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a study.
+
+    Attributes
+    ----------
+    settings : mapping of str to value
+        Dotted key of the study → its value.
+    axes : mapping of str to sequence
+        The values along each axis of a cell.
+    cells : mapping of Status to int
+        How many cells have each status that occurs.
+    densities : sequence of float
+        What was left in the tickets of each threshold; NaN where that is not known.
+    untrained : int
+        Dense runs that are not trained yet.
+    about : mapping
+        What is kept with the cube: data, engine, versions.
+    masks_compared : bool
+        Whether the masks of a dense run's epochs were compared.
+    """
+
+    settings: Mapping[str, Any]
+    axes: Mapping[str, Sequence[Any]]
+    cells: Mapping[Status, int]
+    densities: Sequence[float]
+    untrained: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
+    masks_compared: bool = False
+
+    @classmethod
+    def read(cls, folder: Path) -> "Facts":
+        """Read them from a study's folder.
+
+        Raises
+        ------
+        InputError
+            If there are no results in the folder, or they are damaged.
+        """
+        arrays = Arrays(folder)
+        status, last = arrays["status"], arrays.named("dense_curves", "test_accuracy")[:, -1]
+        return cls(
+            flattened(arrays.attributes["study"]),
+            {axis: arrays.axes[axis].tolist() for axis in CELL},
+            {of: count for of in Status if (count := int((status == of).sum()))},
+            arrays.densities().tolist(),
+            int(np.isnan(last).sum()),
+            arrays.attributes,
+            "mask_distances" in arrays and bool(np.isfinite(arrays["mask_distances"]).any()),
+        )
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a setting; None where an older study lacks it."""
+        return self.settings.get(key)
+
+    def block(self, key: str) -> dict[str, Any]:
+        """Return the settings of a block, such as ``recipe.schedule``."""
+        start = f"{key}."
+        return {k.removeprefix(start): v for k, v in self.settings.items() if k.startswith(start)}
+
+    def arms(self, among: Iterable[str]) -> list[str]:
+        """Return those of some arms that the study has, in its order."""
+        return [arm for arm in self.axes["arm"] if arm in among]
+
+    @property
+    def replicates(self) -> int:
+        """How many replicates the study has."""
+        return len(self.axes["replicate"])
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Examples
+    --------
+    >>> counted(1, "epoch"), counted(1200, "step")
+    ('1 epoch', '1,200 steps')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def enumerated(values: Iterable[object]) -> str:
+    """Return values as a sentence lists them; numbers as short as they are.
+
+    Examples
+    --------
+    >>> enumerated([0.5, 0.9, 1.0]), enumerated(["one", "other"]), enumerated([2])
+    ('0.5, 0.9 and 1', 'one and other', '2')
+    """
+    *others, last = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+    return f"{', '.join(others)} and {last}" if others else last

@@ -1,0 +1,142 @@
+"""Sentences on how tickets were drawn, rewound and controlled."""
+
+from lthdask.grid import ARMS, CHILDREN, CONTROLS, POINTS_ON_LINE
+from lthdask.report.methods.facts import Facts, counted, enumerated
+from lthdask.training.recipe import Optimizer, Recipe, Schedule
+
+SCORES = {
+    "global": "their magnitude, over the whole network",
+    "layerwise": "their magnitude, within each layer",
+    "lamp": "the layer-adaptive score LAMP (Lee et al. 2021), over the whole network",
+    "magnitude_increase": "how much their magnitude had increased, over the whole network "
+    "(Zhou et al. 2019 rank within each layer)",
+    "movement": "how far they had moved, over the whole network "
+    "(Zhou et al. 2019 rank within each layer)",
+    "snip": "SNIP (Lee et al. 2019) on the first batch, over the whole network",
+    "synflow": "SynFlow (Tanaka et al. 2020) in 100 rounds, over the whole network",
+}
+OF_INITIAL_WEIGHTS = ("snip", "synflow")
+SOURCES = {
+    "random_mask": "Frankle et al. 2021",
+    "reinit": "Frankle & Carbin 2019",
+    "lr_rewind": "Renda et al. 2020",
+    "fine_tune": "Renda et al. 2020",
+}
+"""Where a control comes from."""
+
+
+def ranked(f: Facts) -> str:
+    """Say which weights could be pruned, and what they were ranked by."""
+    score, epoch = f["pruning.score"], f["mask_epoch"] or f["recipe.epochs"]
+    spared = f" (all but {enumerated(f['pruning.spare'])})" if f["pruning.spare"] else ""
+    whose = f"dense network after {counted(epoch, 'epoch')}"
+    if score in OF_INITIAL_WEIGHTS:
+        whose = "dense network before training"
+    return (
+        f"The weights of convolutions and linear layers{spared} were ranked, in the {whose}, by "
+        f"{SCORES.get(score, score)}; biases and batch norm were never pruned."
+    )
+
+
+def pruned(f: Facts) -> str:
+    """Say how many of them went at once."""
+    rate = f"{100 * f['pruning.rate']:g} %"
+    rates = enumerated(
+        [f"{100 * value:g} % of {name}" for name, value in f.block("pruning.layer_rates").items()]
+        or [""]
+    )
+    if f["pruning.schedule"] == "iterative":
+        return (
+            f"Pruning was iterative (Frankle & Carbin 2019): each of "
+            f"{counted(f['pruning.rounds'], 'round')} pruned {rate} of the weights that were left"
+            f"{f' ({rates})' if rates else ''}. From the second on, a round ranked the weights of "
+            f"the trained ticket of the round before, at the same rewind epoch."
+        )
+    if f["pruning.by"] == "cutoff":
+        return "At once, all weights with a score below a cutoff were pruned."
+    where = " in each layer" if f["pruning.score"] == "layerwise" else ""
+    more = f", as much as rounds of {rate} would take{where} ({rates})" if rates else where
+    return f"At once, the threshold's share with the lowest scores was pruned{more}."
+
+
+def thresholds(f: Facts) -> str:
+    """Say which thresholds there were, and what they left."""
+    known = zip(f.axes["threshold"], f.densities, strict=True)
+    each = [f"{t:g} ({f'{100 * d:.4g} %' if d == d else 'not known yet'})" for t, d in known]
+    return (
+        f"{'Cutoffs' if f['pruning.by'] == 'cutoff' else 'Thresholds'} were {enumerated(each)}; in "
+        f"brackets stands the share of the weights of convolutions and linear layers that was left "
+        f"in the tickets, counted after training (median)."
+    )
+
+
+def rewound(f: Facts) -> str:
+    """Say from where tickets were trained again, and how."""
+    ks = [float(k) for k in f.axes["rewind_epoch"]]
+    source = "Renda et al. 2020" + ("; Frankle et al. 2019" if max(ks) else "")
+    epochs, fresh = f["recipe.epochs"], " Optimizers started afresh." if f["fresh_buffers"] else ""
+    state = "weights and statistics" if fresh else "complete state"
+    return (
+        f"A ticket is checkpoint k, the dense network's {state} after k epochs ({source}), under "
+        f"its mask. It was trained for epochs k + 1 to T = {epochs}, at their learning rates and "
+        f"on their batches, while pruned weights stayed at zero; k was {enumerated(ks)}.{fresh}"
+    )
+
+
+def controls(f: Facts) -> str:
+    """Say what tickets were compared with, besides the dense network."""
+    said = []
+    for arm in f.arms(CONTROLS):
+        rate = f" of {_fine_tune_rate(f):g}" if ARMS[arm].fine_tuned else ""
+        source = f"; {SOURCES[arm]}" if arm in SOURCES else ""
+        said.append(f"{arm} ({_meaning(arm)}{rate}{source})")
+    if not said:
+        return "There was no control, which would tell what a ticket owes to its mask and weights."
+    return f"Controls of the same densities were {enumerated(said)}."
+
+
+def _meaning(arm: str) -> str:
+    return ARMS[arm].meaning.partition(";")[0]
+
+
+def _fine_tune_rate(f: Facts) -> float:
+    optimizer, schedule = f.block("recipe.optimizer"), f.block("recipe.schedule")
+    recipe = Recipe(
+        f["recipe.epochs"],
+        f["recipe.batch_size"],
+        Optimizer(**optimizer),
+        Schedule(**schedule),
+        fine_tune_rate=f["recipe.fine_tune_rate"],
+    )
+    return recipe.fine_tuning().optimizer.rate
+
+
+def stability(f: Facts) -> str:
+    """Say how stability was measured, if it was."""
+    if not (children := f.arms(CHILDREN)):
+        return ""
+    said = enumerated(f"{arm} ({_meaning(arm)})" for arm in children)
+    return (
+        f"Stability (Frankle et al. 2020) was measured by {said}: a barrier is the highest test "
+        f"error at {POINTS_ON_LINE} points on the line between the final weights of two siblings, "
+        f"less the mean of its ends, with batch-norm statistics computed anew at each point."
+    )
+
+
+def masks(f: Facts) -> str:
+    """Say whether masks were compared."""
+    if not f.masks_compared:
+        return ""
+    return "The masks of every two epochs of a dense run were compared (after You et al. 2020)."
+
+
+def learning_speed(f: Facts) -> str:
+    """Say how learning speed was measured, if it was."""
+    if not (every := f["recipe.measure_every"]):
+        return ""
+    judged = ", and tickets were judged there, too" if f.replicates > 1 else ""
+    return (
+        f"For learning speed (Frankle & Carbin 2019), losses and accuracies were measured every "
+        f"{counted(every, 'step')} and after each epoch; a run stops early where its validation "
+        f"loss is lowest, in steps from its own start{judged}."
+    )

@@ -1,0 +1,126 @@
+"""Sentences on what was trained: data, network, recipe."""
+
+from typing import Any
+
+from lthdask.report.methods.facts import Facts, counted, enumerated
+from lthdask.storage.manifest import digest_of
+from lthdask.training.recipe import ADAM_BETAS
+
+DATA = {
+    "digits": "scikit-learn's handwritten digits (Alpaydin & Kaynak 1998)",
+    "cifar10": "CIFAR-10 (Krizhevsky 2009)",
+    "cifar100": "CIFAR-100 (Krizhevsky 2009)",
+    "mnist": "MNIST (LeCun et al. 1998)",
+    "fashion_mnist": "Fashion-MNIST (Xiao et al. 2017)",
+    "svhn": "SVHN (Netzer et al. 2011)",
+    "folder": "a folder of images",
+}
+AUGMENTATIONS = {
+    "flip": "mirrored left to right with probability 1/2",
+    "crop": "moved by up to an eighth of their size over a black border",
+    "resized_crop": "replaced by a random part of 8 % to 100 % of them (Szegedy et al. 2015)",
+}
+NETWORKS = {
+    "mobilenet_v2": "MobileNetV2 (Sandler et al. 2018) without dropout",
+    "resnet20": "ResNet-20 (He et al. 2016)",
+    "lenet_300_100": "LeNet-300-100 (LeCun et al. 1998)",
+}
+FORMS = {
+    "imagenet": "with its strides for images of 224 pixels",
+    "small": "with stride 1 in the stem and in its first strided stage",
+}
+
+
+def question(f: Facts) -> str:
+    """Say what the study is, in numbers."""
+    thresholds = counted(len(f.axes["threshold"]), "pruning threshold")
+    rewind_epochs = counted(len(f.axes["rewind_epoch"]), "rewind epoch")
+    return (
+        f"Lottery tickets (Frankle & Carbin 2019) were looked for in a grid of {thresholds} by "
+        f"{rewind_epochs}, in {counted(f.replicates, 'replicate')}."
+    )
+
+
+def data(f: Facts) -> str:
+    """Say what the data were, how they were split, and what identifies them."""
+    name, size, known = f["data.name"], f["data.image_size"], f.about.get("data") or {}
+    splits, kind = "", _kind(f)
+    if known.get("splits"):
+        train, validation, test = (f"{split['count']:,}" for split in _splits(known))
+        splits = (
+            f": {train} {kind}s for training, {validation} for validation and {test} for the test, "
+            f"in {known['classes']} classes (digest: sha256 {digest_of(known)[:16]})"
+        )
+    if not size:  # tensors of one's own
+        return f"The data were those of {name}, code of the authors' own{splits}. {_set_aside(f)}"
+    whose = "those of ImageNet" if name == "folder" else "taken from the training images"
+    return (
+        f"The data were {DATA.get(name, name)} at {size}×{size} pixels{splits}. They were "
+        f"normalised by a mean and a standard deviation for each channel, {whose}. {_set_aside(f)}"
+    )
+
+
+def _kind(f: Facts) -> str:
+    return "image" if f["data.image_size"] else "input"
+
+
+def _set_aside(f: Facts) -> str:
+    kind = _kind(f)
+    return (
+        f"The {counted(f['data.validation'], f'validation {kind}')} had been set aside from the "
+        f"training {kind}s, the same for all replicates; nothing was chosen on the test {kind}s."
+    )
+
+
+def _splits(known: dict[str, Any]) -> list[dict[str, Any]]:
+    return [known["splits"][name] for name in ("training", "validation", "test")]
+
+
+def augmentation(f: Facts) -> str:
+    """Say what was done to training images."""
+    how = [AUGMENTATIONS.get(name, name) for name in f["data.augmentation"] or ()]
+    return f"Training {_kind(f)}s were {enumerated(how) if how else 'not augmented'}."
+
+
+def network(f: Facts) -> str:
+    """Say which network was trained."""
+    name, form = f["network.name"], ""
+    if name == "mobilenet_v2":
+        form = f", {FORMS[f['network.form']]}, at width {f['network.width']:g}"
+    return f"The network was {NETWORKS.get(name, name)}{form}."
+
+
+def training(f: Facts) -> str:
+    """Say how the dense network was trained."""
+    of = f.block("recipe.optimizer")
+    decay = f"weight decay {of['weight_decay']:g}"
+    optimizers = {
+        "sgd": f"stochastic gradient descent (momentum {of['momentum']:g}, {decay})",
+        "adam": f"Adam (Kingma & Ba 2015; β = {enumerated(ADAM_BETAS)}, {decay})",
+    }
+    own = f"{of['name']} (momentum {of['momentum']:g}, {decay})"
+    smoothing = f["recipe.label_smoothing"]
+    smoothed = f", with labels smoothed by {smoothing:g} (Szegedy et al. 2016)" if smoothing else ""
+    steps = f.about.get("steps")
+    length = f" of {counted(steps, 'step')}" if steps else ""
+    return (
+        f"A dense network was trained for T = {counted(f['recipe.epochs'], 'epoch')}{length}, on "
+        f"batches of {f['recipe.batch_size']}, by {optimizers.get(of['name'], own)} of the "
+        f"cross-entropy{smoothed}; an incomplete last batch was left out."
+    )
+
+
+def schedule(f: Facts) -> str:
+    """Say how the learning rate changed."""
+    of, rate = f.block("recipe.schedule"), f"{f['recipe.optimizer.rate']:g}"
+    warmup, milestones = of["warmup_epochs"], enumerated(of["milestones"] or [""])
+    first = f"first {warmup} epochs" if warmup > 1 else "first epoch"
+    begun = f"rose step by step to {rate} over the {first}" if warmup else f"began at {rate}"
+    ends = {
+        "constant": "stayed there",
+        "step": f"was multiplied by {of['factor']:g} after each of the epochs {milestones}",
+        "cosine": "fell to 0 along half a cosine",
+        "linear": "fell to 0 along a straight line",
+    }
+    ended = ends.get(of["name"], f"followed the schedule {of['name']}")
+    return f"The learning rate {begun} and {ended}."
