@@ -11,6 +11,7 @@ OPTIONS = {
     "adaptive": "--adaptive",
     "allow_origin": "--allow-origin",
     "cluster": "--cluster",
+    "code": "--code",
     "data": "--data",
     "deployment": "--deploy",
     "device": "--device",

@@ -6,7 +6,7 @@ checks itself the same way whether it is read from a file or built in Python.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lthdask.data.readers import DataSource
 from lthdask.errors import InputError, listed
 from lthdask.grid import ARMS, Cell, Grid
 from lthdask.networks.build import Network, on_meta
+from lthdask.own import allow, is_own, name_of, require_code
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
 from lthdask.reading import explained, flattened, nearest, shown, study_text, value_of, yaml_mapping
 from lthdask.training.engine import Engine
@@ -116,6 +117,8 @@ class Study:
                 "iterative pruning prunes the arm ticket from round to round; add that arm"
             )
         self.pruning.check(self.grid.thresholds)
+        if is_own(self.network.name):
+            return  # a worker looks at its layers, before anything is trained
         weights = prunable_weights(self.outline())
         spared_weights(weights, self.pruning.spare)
         rates_by_layer(weights, self.pruning)
@@ -123,10 +126,19 @@ class Study:
     def outline(self) -> nn.Module:
         """Return the network without storage: the names and, except at its ends, the shapes.
 
-        The data decide on input channels and classes. Three and ten stand for them here, because
-        no name depends on them.
+        The data decide on input channels and classes, and one's own on all of the shape. Three,
+        ten and eight pixels stand for them here, because no name depends on them.
         """
-        return on_meta(self.network, (3, self.data.image_size, self.data.image_size), 10)
+        size = self.data.image_size or 8
+        return on_meta(self.network, (3, size, size), 10)
+
+    @property
+    def own(self) -> list[str]:
+        """The functions of one's own that the study uses."""
+        recipe = self.recipe
+        blocks = (self.network, self.data, recipe.optimizer, recipe.schedule)
+        names = [*(block.name for block in blocks), self.pruning.score]
+        return [name for name in names if is_own(name)]
 
     @property
     def iterative(self) -> bool:
@@ -186,19 +198,23 @@ class Study:
         return max(self.keep_until, self.grid.rewind_epochs[-1])
 
     @classmethod
-    def read(cls, which: str | Path) -> "Study":
+    def read(cls, which: str | Path, code: Iterable[str | Path] = ()) -> "Study":
         """Read a named study, or a file.
 
         Parameters
         ----------
         which : str or Path
             A name from :func:`lthdask.reading.studies`, or the path of a YAML file.
+        code : iterable of path
+            Files whose functions the study may name, as in ``mine:build``, and run.
 
         Raises
         ------
         InputError
             If there is no such study, or something in it is wrong.
         """
+        for file in code:
+            allow(file)
         return cls.parse(study_text(which), str(which))
 
     @classmethod
@@ -208,11 +224,15 @@ class Study:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "study") -> "Study":
-        """Return the study of nested mappings, strictly validated."""
+        """Return the study of nested mappings, strictly validated.
+
+        A function in place of a name, such as a network's, stands for code of one's own.
+        """
         try:
+            require_code(flattened(values).values())
             values = _with_rounds(values)
             # Through JSON, which is where pydantic is strict on types and takes lists.
-            text = json.dumps(values)
+            text = json.dumps(values, default=_plain)
             return pydantic.TypeAdapter(cls).validate_json(text, strict=True)
         except pydantic.ValidationError as error:
             problems = "; ".join(explained(problem, cls) for problem in error.errors()[:3])
@@ -229,13 +249,14 @@ class Study:
         """Return the study as YAML text, from which :meth:`parse` makes an equal one."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
 
-    def changed(self, changes: Mapping[str, str]) -> "Study":
+    def changed(self, changes: Mapping[str, str | Callable[..., Any]]) -> "Study":
         """Return the study with some keys changed, as on the command line.
 
         Parameters
         ----------
         changes : mapping of str to str
-            Dotted key, such as ``recipe.batch_size`` → value; a list is comma-separated.
+            Dotted key, such as ``recipe.batch_size`` → value; a list is comma-separated. A
+            function is code of one's own.
         """
         values = self.to_dict()
         for key, text in changes.items():
@@ -249,7 +270,10 @@ class Study:
             if isinstance(block[last], dict):
                 parts = ", ".join(f"{key}.{part}" for part in block[last])
                 raise InputError(f"{key!r} is a block; set one of {parts}")
-            block[last] = value_of(text, isinstance(block[last], list), key)
+            if isinstance(text, str):
+                block[last] = value_of(text, isinstance(block[last], list), key)
+            else:
+                block[last] = name_of(text)
         if values["pruning"]["schedule"] == "iterative" and "grid.thresholds" not in changes:
             values["grid"].pop("thresholds", None)
         return Study.from_dict(values, "command line")
@@ -286,6 +310,13 @@ class Study:
         }
         values["pruning"]["rounds"] = max(self.pruning.rounds, other.pruning.rounds)
         return Study.from_dict(values, "what the folder has and what is given, together")
+
+
+def _plain(value: object) -> str:
+    """Return what JSON has in place of a value that it does not know: the name of a function."""
+    if callable(value):
+        return name_of(value)
+    raise TypeError(f"a study holds numbers, texts, lists and functions; got {value!r}")
 
 
 def _with_rounds(values: Mapping[str, Any]) -> Mapping[str, Any]:

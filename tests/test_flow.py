@@ -23,7 +23,7 @@ from lthdask.cluster.client import open_client
 from lthdask.cluster.queue import Queue, Task
 from lthdask.cluster.workers import Prepare
 from lthdask.data.readers import load
-from lthdask.driver.plan import checkpoint_bytes, plan
+from lthdask.driver.plan import checkpoint_bytes, checkpoint_sizes, plan
 from lthdask.errors import InputError
 from lthdask.events import Event
 from lthdask.flow import run
@@ -660,10 +660,10 @@ def test_the_plan_says_what_a_run_then_does(small, tmp_path):
     assert fresh.on(2).seconds == 11 * fresh.seconds_per_epoch > 0
     assert not (tmp_path / "new").exists()
     written = sum(f.stat().st_size for f in (folder / "checkpoints").rglob("*") if f.is_file())
-    assert 2 * checkpoint_bytes(SMALL) == pytest.approx(written, rel=0.1)
+    assert 2 * checkpoint_bytes(SMALL, checkpoint_sizes(SMALL)) == pytest.approx(written, rel=0.1)
     tops = [*folder.glob("cells/ticket-*"), *folder.glob("results.zarr/*/c/0/?/?/?")]
     in_cells = sum(1 + len([*top.rglob("*")]) for top in tops)  # files and folders, of a block
-    assert fresh.disk == 2 * checkpoint_bytes(SMALL) + 4096 * in_cells
+    assert fresh.disk == 2 * checkpoint_bytes(SMALL, checkpoint_sizes(SMALL)) + 4096 * in_cells
     later = plan(SMALL, folder)
     assert (len(later.cells), later.done, later.epochs, later.disk) == (0, 8, 0, 0)
     assert later.source == "8 earlier cells"

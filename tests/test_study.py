@@ -67,7 +67,10 @@ WRONG = [
     ({"recipe.epochs": "many"}, 'recipe.epochs should be a valid integer; got "many"'),
     ({"recipe.epochs": "3.5"}, "recipe.epochs should be a valid integer; got 3.5"),
     ({"recipe.optimizer.rate": "5e-2x"}, 'should be a valid number; got "5e-2x"'),
-    ({"recipe.schedule.name": "stap"}, "should be 'constant', 'step', 'cosine' or 'linear'; got"),
+    (
+        {"recipe.schedule.name": "stap"},
+        "unknown schedule 'stap'; known: constant, cosine, linear, step",
+    ),
     ({"grid.thresholds": "0.5,1.2"}, "share to prune, between 0 and 1; got 1.2"),
     ({"grid.thresholds": "0,0.5"}, "share to prune, between 0 and 1; got 0"),
     ({"grid.thresholds": ".nan"}, "between 0 and 1; got nan"),
@@ -106,7 +109,10 @@ FILES = [
     (DIGITS.to_yaml().replace("epochs: 6", "epoch: 7"), "did you mean 'recipe.epochs'?"),
     (DIGITS.to_yaml().replace("batch_size: 64", "batch_size: '64'"), 'got "64"'),
     (DIGITS.to_yaml().replace("seed: 0", "seed: true"), "seed should be a valid integer"),
-    (DIGITS.to_yaml().replace("seed: 0", "seed: 2020-01-01"), "not JSON"),
+    (
+        DIGITS.to_yaml().replace("seed: 0", "seed: 2020-01-01"),
+        "a study holds numbers, texts, lists and functions",
+    ),
     ("name: digits", "the key 'data' is missing"),
     ("? [a, b]\n: 1", "not YAML"),
     ("name: &a [*a]", "my.yaml"),

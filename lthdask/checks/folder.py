@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from lthdask.checks.completeness import is_complete
-from lthdask.driver.opening import extent_of
+from lthdask.driver.opening import extent_of, layers_of
 from lthdask.errors import InputError
 from lthdask.grid import Cell
-from lthdask.pruning.rule import prunable_weights
 from lthdask.reading import yaml_mapping
 from lthdask.storage import checkpoints
 from lthdask.storage.creation import create_cube
@@ -147,7 +146,8 @@ def _damages(folder: Folder) -> Iterator[Damage]:
     if folder.cube.exists() or manifest.checkpoints:
         with tempfile.TemporaryDirectory() as aside:
             written = yaml_mapping(copy if _digest(text) != digest else text, str(file))
-            sound = _sound_cube(Path(aside) / "results.zarr", study, manifest, written)
+            layers = layers_of(study, folder.cube)
+            sound = _sound_cube(Path(aside) / "results.zarr", study, layers, manifest, written)
             yield from _damaged_files(folder, sound.link_chunks(folder.cube))
             lacking = {name for name, first in ADDED.items() if first > manifest.first_format}
             for names in product(*(manifest.axes[name] for name in CELL)):
@@ -170,12 +170,13 @@ def _texts(folder: Folder) -> tuple[str, str]:
     return text, copy
 
 
-def _sound_cube(path: Path, study: Study, manifest: Manifest, written: Mapping[str, Any]) -> Cube:
+def _sound_cube(
+    path: Path, study: Study, layers: list[str], manifest: Manifest, written: Mapping[str, Any]
+) -> Cube:
     """Make the cube of the study as it was before any cell was trained.
 
     The study is kept with it as it was `written`, with the keys that it had then.
     """
-    layers = list(prunable_weights(study.outline()))
     create_cube(path, extent_of(study, manifest, layers), manifest.about(written))
     return Cube(path)
 

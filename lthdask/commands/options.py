@@ -74,6 +74,15 @@ study = click.option(
     help=f"The study: {', '.join(completion.shipped('studies'))}, or a YAML file.",
     panel=STUDY,
 )
+code = click.option(
+    "--code",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Run this file, such as mine.py, whose functions the study names, such as mine:build. "
+    "Repeatable.",
+    panel=STUDY,
+)
 replicates = _key(
     "--replicates", "grid.replicates", "Independent repetitions of the whole grid.", metavar="N"
 )
@@ -151,6 +160,7 @@ whole_study = together(
         type=click.Choice(["auto", "cpu", "cuda"]),
     ),
     settings,
+    code,
     data,
 )
 where_to_train = together(
@@ -277,7 +287,7 @@ def asked_study(given: Given) -> "Study":
     from lthdask.study import Study
 
     keys = {key: str(given[name]) for name, key in KEYS.items() if given[name] is not None}
-    asked = Study.read(given["study"]).changed(keys | changes(given["settings"]))
+    asked = Study.read(given["study"], given["code"]).changed(keys | changes(given["settings"]))
     if not given["stability"]:
         return asked
     arms = dict.fromkeys([*asked.grid.arms, *CHILDREN])

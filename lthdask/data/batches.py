@@ -30,7 +30,7 @@ class Images:
     Parameters
     ----------
     images : Tensor, (N, ...)
-        Inputs; images are uint8, (N, C, H, W).
+        Inputs; images are uint8, (N, C, H, W), other numbers float32 or int64.
     labels : Tensor of int64, (N,)
     """
 
@@ -80,8 +80,8 @@ class Data:
     classes : int
         Number of classes; labels are 0..classes - 1.
     mean, std : Tensor
-        Mean and standard deviation of the training inputs; for images, of their bytes per
-        channel, (C, 1, 1).
+        What inputs are normalised by: for images, mean and standard deviation of their bytes per
+        channel, (C, 1, 1); 0 and 1 for inputs that are used as they are.
     augmentation : tuple of str
         As in `lthdask.data.readers.DataSource`.
     digest : DataDigest, optional
@@ -129,8 +129,8 @@ class Data:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the (images, labels) of `epoch`, from step `start` on; a child has its own.
 
-        Images are float32, normalised, (batch_size, ...). They depend on nothing but the
-        arguments.
+        Images are float32, normalised, (batch_size, ...); whole numbers stay int64. They depend
+        on nothing but the arguments.
         """
         count, steps = len(self.train), self.steps(batch_size)
         device, shape = self.mean.device, (steps, batch_size)
@@ -165,7 +165,7 @@ class Data:
 
     def evaluation_batch(self, models: int = 1) -> int:
         """Return how many images are evaluated at once, by this many models side by side."""
-        many = self.mean.is_cuda and self.shape[-1] <= 64 and models <= 16
+        many = self.mean.is_cuda and max(self.shape, default=1) <= 64 and models <= 16
         return EVALUATION_BATCH_ON_A_GPU if many else EVALUATION_BATCH
 
     @property
@@ -173,6 +173,8 @@ class Data:
         return self.shape[-1] // 8
 
     def _normalised(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.int64:  # numbers of words, say
+            return images
         return (images.float() - self.mean) / self.std
 
 

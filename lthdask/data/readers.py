@@ -19,7 +19,9 @@ from torch import Tensor
 from lthdask.data.batches import Data, Images, Split
 from lthdask.data.digest import DataDigest
 from lthdask.data.image_files import ImageFiles
-from lthdask.errors import InputError, one_of
+from lthdask.data.tensors import are_images, read
+from lthdask.errors import InputError
+from lthdask.own import chosen, is_own, plain
 from lthdask.streams import Purpose, permutation, stream
 
 LARGEST_IMAGE = 1024
@@ -29,14 +31,18 @@ RESIZED_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class DataSource:
-    """Which images a study trains on, and how they are shown.
+    """Which images, or other inputs, a study trains on, and how they are shown.
 
     Parameters
     ----------
     name : str
-        One of `READERS`.
+        One of `READERS`, or a function of one's own: of the data folder, or None. It returns
+        two pairs of inputs and labels, for training and for the test: tensors or arrays, labels
+        from 0 on. Inputs of type uint8 and shape (N, C, H, W) are images; others are used as they
+        are, as float32 or int64.
     image_size : int
-        Height and width the images are brought to, in pixels, 8 to 1,024.
+        Height and width the images are brought to, in pixels, 8 to 1,024. With data of one's own,
+        0 leaves them as they are.
     validation : int
         Training images that are set aside for validation, at least 1.
     augmentation : tuple of {"flip", "crop", "resized_crop"}
@@ -46,14 +52,13 @@ class DataSource:
     """
 
     name: str
-    image_size: int
-    validation: int
+    image_size: int = 0
+    validation: int = 0
     augmentation: tuple[Literal["flip", "crop", "resized_crop"], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.name not in READERS:
-            raise one_of("data set", self.name, list(READERS))
-        if self.image_size < 8:
+        object.__setattr__(self, "name", chosen("data set", self.name, READERS))
+        if self.image_size < 8 and not (self.image_size == 0 and is_own(self.name)):
             raise ValueError(f"image_size must be 8 pixels or more; got {self.image_size}")
         if self.image_size > LARGEST_IMAGE:
             raise ValueError(
@@ -92,13 +97,20 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         If the folder or its files are missing or malformed, or the validation split
         leaves nothing to train on.
     """
-    if folder is None and source.name != "digits":
+    own = is_own(source.name)
+    if folder is None and source.name != "digits" and not own:
         raise InputError(
             f"the data set {source.name!r} is read from disk; give its folder with `data`"
         )
     if folder is not None and not folder.is_dir() and not download:
         raise InputError(f"the data folder {folder} does not exist; choose another one with `data`")
-    everything, test, classes = READERS[source.name](source, folder or Path(), download)
+    everything: Split
+    test: Split
+    if own:
+        everything, test, classes = read(source.name, folder)
+        _require_images(source, everything.images)
+    else:
+        everything, test, classes = READERS[source.name](source, folder or Path(), download)
     if source.validation >= len(everything):
         raise InputError(
             f"validation takes {source.validation} of {len(everything)} training images "
@@ -121,10 +133,25 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
     return Data(train, validation, test, classes, mean, std, source.augmentation, digest)
 
 
+def _require_images(source: DataSource, inputs: Tensor) -> None:
+    """Refuse to do with other inputs what is for images."""
+    shown = [key for key in ("image_size", "augmentation") if getattr(source, key)]
+    if shown and not are_images(inputs):
+        raise InputError(
+            f"data.{shown[0]} is for images, which are uint8 of shape (N, C, H, W); "
+            f"{plain(source.name)} returns {inputs.dtype} of shape "
+            f"{tuple(inputs.shape)}"
+        )
+    if source.augmentation and not source.image_size:
+        raise InputError("data.augmentation needs data.image_size, the size of the images")
+
+
 def _statistics(train: Split) -> tuple[Tensor, Tensor]:
     if isinstance(train, ImageFiles):  # ImageNet's, which everyone uses
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         return (mean * 255)[:, None, None], (std * 255)[:, None, None]
+    if not are_images(train.images):
+        return torch.zeros(()), torch.ones(())
     levels = torch.arange(256, dtype=torch.float64)
     means, stds = [], []
     for channel in train.images.unbind(1):
@@ -140,7 +167,7 @@ def _resized(split: Split, size: int) -> Split:
     if isinstance(split, ImageFiles):
         return split
     images = split.images
-    if images.shape[2:] == (size, size):
+    if not size or images.shape[2:] == (size, size):
         return Images(images.contiguous(), split.labels)
     resized = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
     for part, whole in zip(

@@ -14,6 +14,7 @@ from lthdask.driver.full_disk import said_when_full
 from lthdask.errors import InputError
 from lthdask.grid import Cell, is_applicable, stored_at
 from lthdask.options import Options
+from lthdask.own import codes, file_of, is_own, plain, require_given
 from lthdask.pruning.rule import prunable_weights
 from lthdask.reading import yaml_mapping
 from lthdask.storage.cube import Cube, attributes, readable
@@ -96,6 +97,7 @@ def driving_study(
         with driving(folder.path):
             _joined(study, folder)  # another study is left as it is
             _finish_growing(folder)
+            folder.write_code(codes(study.own))
             yield open_study(study, out, options)
 
 
@@ -113,7 +115,7 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     ------
     InputError
         If it cannot be written, or contains another study, or if the options do not fit the
-        study.
+        study, or code of one's own has changed or was not given.
     """
     _require_together(study, options)
     folder = _folder(study, out)
@@ -143,6 +145,16 @@ def extent_of(study: Study, manifest: Manifest, layers: list[str]) -> Extent:
     return Extent(manifest.axes, epochs, layers, study.pruning.meaning, manifest.steps, iterations)
 
 
+def layers_of(study: Study, cube: Path) -> list[str]:
+    """Return the names of a study's prunable weights.
+
+    Those of a network of one's own, whose code need not be here, are what the cube says.
+    """
+    if is_own(study.network.name):
+        return Cube(cube).axis("layer")
+    return list(prunable_weights(study.outline()))
+
+
 def _finish_growing(folder: Folder) -> None:
     """Bring the cube to the format and the size that the manifest says.
 
@@ -152,7 +164,7 @@ def _finish_growing(folder: Folder) -> None:
     if manifest is None or text is None or not folder.cube.exists():
         return
     study, now = Study.parse(text), replace(manifest, format=FORMAT)
-    extent = extent_of(study, now, list(prunable_weights(study.outline())))
+    extent = extent_of(study, now, layers_of(study, folder.cube))
     written: Mapping[str, Any] = yaml_mapping(text, "study")
     if sha256(text.encode()).hexdigest() != manifest.study_digest:  # killed before it was told
         written = attributes(folder.cube).get("study", written)
@@ -194,7 +206,9 @@ def _folder(study: Study, out: str | Path | None) -> Folder:
 
 
 def _require_together(study: Study, options: Options) -> None:
-    """Refuse options that do not fit the study."""
+    """Refuse options that do not fit the study, and code of one's own that has not been given."""
+    require_given(study.own)
+    codes(study.own)
     if options.adaptive is not None and study.iterative:
         raise InputError(
             "iterative pruning trains every round, so no cell can be skipped; leave out `adaptive`"
@@ -211,6 +225,14 @@ def _joined(study: Study, folder: Folder) -> Study:
     if (text := folder.study()) is None:
         return study
     before = Study.parse(text, str(folder.path / "study.yaml"))
+    now = {plain(name): name for name in study.own}
+    if odd := [name for name in before.own if now.get(plain(name), name) != name]:
+        file = file_of(odd[0])
+        raise InputError(
+            f"{file} has changed since the study in {folder.path} was begun; choose another folder "
+            f"with `out`, or give the file as it was with `code`: a copy lies in "
+            f"{folder.code / file}"
+        )
     if lines := before.differences(study):
         raise InputError(
             f"the folder {folder.path} contains another study; choose another folder with `out`, "

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.lottery import runs
 from lthdask.options import Options
+from lthdask.own import is_own
 from lthdask.storage.arrays import Arrays
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
@@ -76,6 +78,8 @@ class Plan:
         Time of an epoch on one worker, evaluation included; None if it is not known.
     source : str
         Where `seconds_per_epoch` comes from, or why it is not known.
+    checkpoint : tuple of int
+        Bytes of the weights of a checkpoint, and of a complete one.
     """
 
     study: Study
@@ -88,6 +92,7 @@ class Plan:
     cohort: int
     seconds_per_epoch: float | None
     source: str
+    checkpoint: tuple[int, int]
 
     @property
     def dense_runs(self) -> int:
@@ -126,7 +131,7 @@ class Plan:
 
         They are for the states of unfinished runs, and for final weights that others wait for.
         """
-        weights, complete = checkpoint_sizes(self.study)
+        weights, complete = self.checkpoint
         at_once = min(workers * self.cohort, len(self.cells) + self.dense_runs)
         awaited = sum(map(self.study.awaited, self.cells))
         final = weights + weights // 4  # with its mask, a byte for each of four
@@ -162,6 +167,7 @@ def plan(
     unfinished = sum(s in (Status.PENDING, Status.SKIPPED) for s in opened.cells.values())
     measured = _from_earlier_cells(opened.folder)
     seconds, source = measured or (_measured(opened, data) if here else elsewhere)
+    sizes = checkpoint_sizes(study, _own_network(opened, data))
     return Plan(
         study,
         left,
@@ -169,35 +175,44 @@ def plan(
         len(opened.cells) - (unfinished if options.masks_only else len(cells)),
         epochs,
         plain_epochs(study, len(cells), dense_runs),
-        _bytes_to_keep(study, left),
+        _bytes_to_keep(study, left, sizes),
         _cohort(opened),
         seconds,
         source,
+        sizes,
     )
 
 
-def _bytes_to_keep(study: Study, left: Remaining) -> int:
+def _bytes_to_keep(study: Study, left: Remaining, sizes: tuple[int, int]) -> int:
     """Return the size of what is written and kept."""
-    weights, complete = checkpoint_sizes(study)
+    weights, complete = sizes
     again = left.again_epochs * (complete - weights)  # weights are there, as a rule
-    dense_runs = len(left.dense_runs) * checkpoint_bytes(study)
+    dense_runs = len(left.dense_runs) * checkpoint_bytes(study, sizes)
     return dense_runs + again + len(left.cells) * BYTES_PER_CELL
 
 
-def checkpoint_bytes(study: Study) -> int:
+def checkpoint_bytes(study: Study, sizes: tuple[int, int]) -> int:
     """Return the size of the checkpoints of one dense run, without their headers."""
-    weights, whole = checkpoint_sizes(study)
+    weights, whole = sizes
     complete = min(study.kept_until + 1, study.recipe.epochs)
     return (study.recipe.epochs + 1) * weights + complete * (whole - weights)
 
 
-def checkpoint_sizes(study: Study) -> tuple[int, int]:
+def checkpoint_sizes(study: Study, own: Any = None) -> tuple[int, int]:
     """Return the bytes of the weights of a checkpoint, and of a complete one."""
-    network = study.outline()
+    network = own or study.outline()
     weights = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     buffers = study.recipe.optimizer.buffers
     moments = buffers * sum(p.numel() * p.element_size() for p in network.parameters())
     return weights, weights + moments
+
+
+def _own_network(opened: Opened, data: str | Path | None) -> Any:
+    """Return the network where its data must be read to know its shape, else None."""
+    if not any(map(is_own, (opened.study.network.name, opened.study.data.name))):
+        return None
+    engine = replace(opened.engine, device="cpu").chosen()
+    return Work(opened.study, engine, opened.folder, data).experiment().outline()
 
 
 def _cohort(opened: Opened) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lthdask.data.batches import Data
 from lthdask.networks.build import Network, build, on_meta
+from lthdask.own import is_own
 from lthdask.pruning.rule import Pruning, prunable_weights
 from lthdask.streams import Purpose, stream
 from lthdask.training.engine import Engine
@@ -76,7 +77,10 @@ class Experiment:
         try:
             network = idle.pop()
         except IndexError:
-            network = _laid_out(deepcopy(self.outline()).to_empty(device=device))
+            if is_own(self.network.name):  # it may hold more than weights
+                network = self.build(again=True)
+            else:
+                network = _laid_out(deepcopy(self.outline()).to_empty(device=device))
         yield network  # a network that failed is not lent again
         network.zero_grad()
         idle.append(network)
@@ -92,6 +96,11 @@ class Experiment:
     def parameters(self) -> int:
         """Return how many parameters the network has."""
         return _parameters(*self._kind)
+
+    @property
+    def keeps_cells_apart(self) -> bool:
+        """Whether cells can be trained side by side: network and optimizer are known."""
+        return not (is_own(self.network.name) or is_own(self.recipe.optimizer.name))
 
     @property
     def _kind(self) -> tuple[Network, tuple[int, ...], int]:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthdask.errors import one_of
+from lthdask.errors import InputError
+from lthdask.own import chosen, file_of, function, is_own
 
 Shape = tuple[int, ...]
 SEVEN_STAGES = [  # expansion, channels, blocks, stride: Sandler et al. 2018, table 2
@@ -36,7 +37,7 @@ class Network:
     Parameters
     ----------
     name : str
-        One of `NETWORKS`.
+        One of `NETWORKS`, or a function of one's own, of (shape, classes).
     form : {"imagenet", "small"}
         MobileNetV2's strides: those for 224 pixels (32 in all, so that a 32-pixel image ends
         as one pixel), or stem and first strided stage at stride 1.
@@ -49,8 +50,7 @@ class Network:
     width: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.name not in NETWORKS:
-            raise one_of("network", self.name, list(NETWORKS))
+        object.__setattr__(self, "name", chosen("network", self.name, NETWORKS))
         if self.name != "mobilenet_v2" and (self.form, self.width) != ("imagenet", 1.0):
             raise ValueError(f"form and width belong to mobilenet_v2; {self.name} has neither")
         if not 0 < self.width <= 4:
@@ -69,7 +69,14 @@ def build(network: Network, shape: Shape, classes: int) -> nn.Module:
     classes : int
         Number of outputs.
     """
-    return NETWORKS[network.name](network, shape, classes)
+    if not is_own(network.name):
+        return NETWORKS[network.name](network, shape, classes)
+    built = function(network.name)(shape, classes)
+    if not isinstance(built, nn.Module):
+        raise InputError(
+            f"the network of {file_of(network.name)} must be a torch.nn.Module; got {type(built)}"
+        )
+    return built
 
 
 class Pointwise(nn.Conv2d):
@@ -230,5 +237,8 @@ NETWORKS: dict[str, Callable[[Network, Shape, int], nn.Module]] = {
 @functools.cache  # torchvision takes 0.1 s to build MobileNetV2
 def on_meta(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return `network` without storage: names and shapes only. It is shared; copy to change it."""
+    if is_own(network.name):  # whose code may ask for values
+        with torch.random.fork_rng(devices=[]):
+            return build(network, shape, classes)
     with torch.device("meta"):
         return build(network, shape, classes)

@@ -8,7 +8,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lthdask.errors import InputError
-from lthdask.pruning.scores import SCORES, Weights
+from lthdask.own import chosen, is_given, is_own, plain
+from lthdask.pruning.scores import SCORES, Weights, score_of
 
 MOST_ROUNDS = 1000
 
@@ -26,8 +27,10 @@ class Pruning:
         ``magnitude_increase`` and ``movement``, after Zhou et al. (NeurIPS 2019), who rank them
         within each layer; ``movement`` is not the movement pruning of Sanh et al. (NeurIPS
         2020). These use the initial weights and their gradients: ``snip`` (Lee et al., ICLR
-        2019), ``synflow`` (Tanaka et al., NeurIPS 2020). All but ``layerwise`` rank over the
-        whole network.
+        2019), ``synflow`` (Tanaka et al., NeurIPS 2020). Or a function of one's own, whose
+        parameters are some of ``final``, ``initial`` and ``gradient`` (that of the loss by the
+        initial weights): the weights of a layer that are not pruned yet, flat. All but
+        ``layerwise`` rank over the whole network.
     by : {"share", "cutoff"}
         Whether a threshold is the share of weights to prune, in (0, 1), or the cutoff
         itself: the lowest score that survives, more than 0.
@@ -47,9 +50,7 @@ class Pruning:
         the others. In one shot, a layer loses what it would in the rounds that lead there.
     """
 
-    score: Literal[
-        "global", "layerwise", "lamp", "magnitude_increase", "movement", "snip", "synflow"
-    ] = "global"
+    score: str = "global"
     by: Literal["share", "cutoff"] = "share"
     schedule: Literal["one_shot", "iterative"] = "one_shot"
     spare: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class Pruning:
     layer_rates: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "score", chosen("score", self.score, SCORES))
         if not 0 < self.rate < 1:
             raise ValueError(f"rate must be above 0 and below 1; got {self.rate}")
         for name, rate in self.layer_rates.items():
@@ -70,10 +72,11 @@ class Pruning:
             raise ValueError("rounds, layer_rates and synflow need by: share; got by: cutoff")
         if self.schedule == "one_shot" and self.rounds:
             raise ValueError(f"rounds belong to the iterative schedule; got {self.rounds}")
-        if self.schedule == "iterative" and self.needs_gradients:
+        known = not is_own(self.score) or is_given(self.score)
+        if self.schedule == "iterative" and known and self.needs_gradients:
             raise ValueError(
-                f"{self.score} scores the initial weights, so rounds of training teach it nothing; "
-                f"prune in one shot"
+                f"{plain(self.score)} scores the initial weights, so rounds of training teach "
+                f"it nothing; prune in one shot"
             )
         if self.schedule == "iterative":
             if not 1 <= self.rounds <= MOST_ROUNDS:
@@ -91,18 +94,18 @@ class Pruning:
     @property
     def needs_initial(self) -> bool:
         """Whether the score looks at the initial weights."""
-        return "initial" in SCORES[self.score].needs
+        return "initial" in score_of(self.score).needs
 
     @property
     def needs_gradients(self) -> bool:
         """Whether the score looks at gradients at the initial weights."""
-        return "gradients" in SCORES[self.score].needs
+        return "gradients" in score_of(self.score).needs
 
     @property
     def meaning(self) -> tuple[str, str]:
         """Units and description of a threshold."""
         if self.by == "cutoff":
-            return f"{self.score} score", "lowest score that survives pruning"
+            return f"{plain(self.score)} score", "lowest score that survives pruning"
         return "1", "share of the prunable weights that is pruned"
 
     def check(self, thresholds: Sequence[float]) -> None:
@@ -119,13 +122,13 @@ class Pruning:
 def prunable_weights(network: nn.Module) -> dict[str, Tensor]:
     """Return the convolution and linear weights by name, in the network's order.
 
-    Biases and batch norm are never prunable. The layer's type decides, because batch norm, too,
-    has a parameter named "weight".
+    Biases, batch norm and embeddings are never prunable. The layer's type decides, because these,
+    too, have a parameter named "weight".
     """
     return {
         f"{name}.weight" if name else "weight": layer.weight.detach()
         for name, layer in network.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
     }
 
 

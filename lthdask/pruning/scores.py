@@ -4,15 +4,18 @@ A score is a function of what is known about one layer. `SCORES` lists them, wit
 needs besides the final weights.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lthdask.errors import InputError
+from lthdask.errors import InputError, listed
+from lthdask.own import function, is_own, plain
 
 Weights = Mapping[str, Tensor]
 Mask = Mapping[str, Tensor]
@@ -108,6 +111,38 @@ SCORES: dict[str, Score] = {
 }
 
 
+@cache
+def score_of(name: str) -> Score:
+    """Return a score by its name; one's own is asked for what its parameters are named after.
+
+    Raises
+    ------
+    InputError
+        If its code cannot be run, or it has other parameters than `Evidence`.
+    """
+    if not is_own(name):
+        return SCORES[name]
+    of = function(name)
+    asked = tuple(inspect.signature(of).parameters)
+    if not asked or set(asked) - {"final", "initial", "gradient"}:
+        raise InputError(
+            f"the parameters of the score {plain(name)} must be some of final, initial and "
+            f"gradient; got {listed(asked) or 'none'}"
+        )
+
+    def score(layer: Evidence) -> Tensor:
+        scores = torch.as_tensor(of(**{part: getattr(layer, part).clone() for part in asked}))
+        if scores.shape != layer.final.shape:
+            raise InputError(
+                f"the score {plain(name)} must return one number for each of the "
+                f"{len(layer.final):,} weights; got shape {tuple(scores.shape)}"
+            )
+        return scores.detach().to(torch.promote_types(scores.dtype, torch.float32))
+
+    needs = {"final": (), "initial": ("initial",), "gradient": ("initial", "gradients")}
+    return Score(score, tuple(dict.fromkeys(need for part in asked for need in needs[part])))
+
+
 def scored(
     score: str,
     living: Mask,
@@ -120,7 +155,7 @@ def scored(
     Parameters
     ----------
     score : str
-        One of `SCORES`.
+        One of `SCORES`, or one's own.
     living : mapping of str to Tensor
         Name of each weight to score → ``True`` where it is not pruned yet.
     weights : mapping of str to Tensor
@@ -134,7 +169,7 @@ def scored(
         If a score is not a number.
     """
     given = {"initial": initial, "gradients": gradients}
-    of, needs = SCORES[score]
+    of, needs = score_of(score)
     if missing := [name for name in needs if given[name] is None]:
         raise TypeError(f"the score {score!r} needs {' and '.join(missing)}")
     scores = {}
@@ -153,6 +188,6 @@ def scored(
 def _require_numbers(name: str, score: str, *tensors: Tensor) -> None:
     if any(tensor.isnan().any() for tensor in tensors):
         raise InputError(
-            f"the {score} score of some weights of {name!r} is not a number, so they have no "
-            f"rank; check whether the training that they come from diverged"
+            f"the {plain(score)} score of some weights of {name!r} is not a number, so they have "
+            f"no rank; check whether the training that they come from diverged"
         )

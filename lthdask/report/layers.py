@@ -5,6 +5,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from lthdask.own import is_own
 from lthdask.storage.results import study_of
 from lthdask.storage.schema import Status
 from lthdask.storage.shapes import weight_shapes
@@ -77,7 +78,8 @@ def limiting_layers(results: xr.Dataset, threshold: float) -> list[Layer]:
     """
     means = layer_means(results).sel(threshold=threshold)
     names, densities = means.layer.values.tolist(), means.layer_density.values.tolist()
-    channels = _output_channels(results)
+    if not (channels := _output_channels(results)):
+        return []
     living = [
         1 - dead / channels[name]
         for name, dead in zip(names, means.layer_dead_channels.values.tolist(), strict=True)
@@ -88,7 +90,10 @@ def limiting_layers(results: xr.Dataset, threshold: float) -> list[Layer]:
 
 
 def _output_channels(results: xr.Dataset) -> dict[str, int]:
-    """Return how many output channels each layer has: as a checkpoint says, or the network."""
+    """Return how many output channels each layer has: as a checkpoint says, or the network.
+
+    Nothing where there is no checkpoint, and the network is one's own: no reader runs its code.
+    """
     if source := results.encoding.get("source"):
         shapes = weight_shapes(Path(source).parent)
         if set(results.layer.values.tolist()) <= set(shapes):
@@ -96,6 +101,9 @@ def _output_channels(results: xr.Dataset) -> dict[str, int]:
     from lthdask.pruning.rule import prunable_weights  # here: torch takes seconds
     from lthdask.study import Study
 
+    study = Study.from_dict(study_of(results))
+    if is_own(study.network.name):
+        return {}
     # Only the last layer's channels, and the first's inputs, depend on the data.
-    outline = Study.from_dict(study_of(results)).outline()
+    outline = study.outline()
     return {name: len(weight) for name, weight in prunable_weights(outline).items()}

@@ -7,6 +7,7 @@ runs/<name>/
     checkpoints/    of the dense runs
     cells/          one small file per attempt at a run, and the state of unfinished ones
     results.zarr    the results
+    code/           the files of code of one's own, if the study has any
     log.txt         what the commands that ran the study said
 """
 
@@ -38,6 +39,7 @@ class Folder:
         self.path = path.absolute()
         self.cube = self.path / "results.zarr"
         self.log = self.path / "log.txt"
+        self.code = self.path / "code"
         self._study = self.path / "study.yaml"
         self._manifest = self.path / "manifest.json"
         self._skipped = self.path / "skipped.json"
@@ -58,7 +60,9 @@ class Folder:
                 f"choose another folder with `out`"
             )
         inside = [*self.path.iterdir()] if there == self.path else []
-        holds = [path for path in inside if path.name[0] != "." and path != self.log]
+        holds = [
+            path for path in inside if path.name[0] != "." and path not in (self.log, self.code)
+        ]
         if holds and self.study() is None:
             raise InputError(
                 f"the folder {self.path} contains something other than a study, such as "
@@ -113,6 +117,12 @@ class Folder:
     def write_study(self, text: str) -> None:
         """Write the study as YAML."""
         write_whole(self._study, text.encode())
+
+    def write_code(self, files: Mapping[str, bytes]) -> None:
+        """Write the files of code of one's own, for workers to run: name → what it holds."""
+        for name, text in files.items():
+            self.code.mkdir(exist_ok=True)
+            write_whole(self.code / name, text)
 
     def manifest(self) -> Manifest | None:
         """Return how the study was computed; None if it was not begun.

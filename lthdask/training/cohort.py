@@ -28,9 +28,9 @@ from lthdask.training.loop import (
     Progress,
     advancing,
     lay_over,
-    optimizer_of,
     require_finite,
 )
+from lthdask.training.optimizers import optimizer_of
 from lthdask.training.recipe import Recipe
 
 

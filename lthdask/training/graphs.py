@@ -33,7 +33,8 @@ def plain(step: Step, optimizer: torch.optim.Optimizer, state: Sequence[Tensor])
     """Return `step` as a function of (images, labels, learning rate)."""
 
     def advance(images: Tensor, labels: Tensor, rate: float) -> None:
-        optimizer.param_groups[0]["lr"] = rate
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         step(images, labels)
 
     return advance

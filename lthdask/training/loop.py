@@ -7,7 +7,7 @@ bits as one that was never stopped.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from lthdask.data.batches import Data
 from lthdask.errors import FinalError
+from lthdask.own import is_own
 from lthdask.pruning.masks import Mask
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.engine import Engine
 from lthdask.training.evaluation import at_least_float32, evaluate, laid_out, precision
 from lthdask.training.graphs import Advance, graphed, plain
-from lthdask.training.recipe import ADAM_BETAS, Optimizer, Recipe
+from lthdask.training.optimizers import buffers_of, optimizer_of
+from lthdask.training.recipe import Recipe
 
 
 class Diverged(FinalError):  # noqa: N818 - an outcome of a run, as much as an error
@@ -132,6 +134,8 @@ def train(
     network.load_state_dict(start.weights)
     weights = dict(network.named_parameters())
     optimizer = optimizer_of(recipe.optimizer, weights, start.buffers)
+    if is_own(recipe.optimizer.name):  # it may do on the CPU what a graph does not record
+        engine = replace(engine, graphs=False)
     # float32 masks in the layout of their weights: 0.3 % of a step; boolean ones took 1.8 %.
     kept = {name: torch.empty_like(weights[name]).copy_(m) for name, m in (mask or {}).items()}
     lay_over(kept, weights, optimizer)
@@ -235,35 +239,6 @@ def _loss(
     return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=smoothing)
 
 
-def optimizer_of(
-    settings: Optimizer, weights: dict[str, nn.Parameter], buffers: dict[str, dict[str, Tensor]]
-) -> torch.optim.Optimizer:
-    """Return the optimizer with `buffers` restored, as copies in the layout of the weights."""
-    parameters = list(weights.values())
-    optimizer: torch.optim.Optimizer
-    if settings.name == "adam":
-        optimizer = torch.optim.Adam(
-            parameters, settings.rate, ADAM_BETAS, weight_decay=settings.weight_decay, fused=True
-        )
-    else:
-        optimizer = torch.optim.SGD(
-            parameters,
-            settings.rate,
-            settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-    for name, of_weight in buffers.items():
-        weight = weights[name]
-        optimizer.state[weight] = {
-            buffer: torch.empty_like(weight).copy_(tensor)
-            if tensor.shape == weight.shape
-            else tensor.to(weight.device, copy=True)
-            for buffer, tensor in of_weight.items()
-        }
-    return optimizer
-
-
 def _states(
     state: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
@@ -272,11 +247,7 @@ def _states(
     epoch: int,
     step: int,
 ) -> list[Checkpoint]:
-    buffers = {
-        name: {buffer: t for buffer, t in optimizer.state[weight].items() if t is not None}
-        for name, weight in weights.items()
-        if weight in optimizer.state
-    }
+    buffers = buffers_of(optimizer, weights)
     return [Checkpoint(epoch, state, buffers, step, float(loss) if step else 0.0)]
 
 

@@ -2,8 +2,14 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from lthdask.errors import InputError
+from lthdask.own import chosen, function, is_own, plain
+
+OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("constant", "step", "cosine", "linear")
+FALLING = ("cosine", "linear")
+"""Schedules that end at 0."""
 ADAM_BETAS = (0.9, 0.999)
 
 
@@ -13,7 +19,9 @@ class Optimizer:
 
     Parameters
     ----------
-    name : {"sgd", "adam"}
+    name : str
+        ``sgd``, ``adam``, or a function of one's own, of (parameters, rate, momentum,
+        weight_decay), which returns a `torch.optim.Optimizer`.
     rate : float
         Highest learning rate, more than 0.
     momentum : float
@@ -22,12 +30,13 @@ class Optimizer:
         Added to the gradient as ``weight_decay * w``, at least 0.
     """
 
-    name: Literal["sgd", "adam"]
+    name: str
     rate: float
     momentum: float = 0.0
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", chosen("optimizer", self.name, OPTIMIZERS))
         if not 0 < self.rate < math.inf:
             raise ValueError(f"rate must be above 0; got {self.rate}")
         if not 0 <= self.momentum < 1:
@@ -49,9 +58,11 @@ class Schedule:
 
     Parameters
     ----------
-    name : {"constant", "step", "cosine", "linear"}
-        What follows the warm-up: the highest rate throughout; that rate times `factor` at each
-        milestone; half a cosine down to 0 at the last epoch; a straight line down to 0 there.
+    name : str
+        What follows the warm-up. ``constant`` is the highest rate throughout; ``step``, that rate
+        times `factor` at each milestone; ``cosine``, half a cosine down to 0 at the last epoch;
+        ``linear``, a straight line down to 0 there; or a function of one's own, of the epochs that
+        are done, as a float, and of all epochs, which returns the share of the highest rate.
     warmup_epochs : int
         Epochs over which the rate rises from 0, step by step.
     milestones : tuple of int
@@ -60,12 +71,13 @@ class Schedule:
         What the rate of ``step`` is multiplied by, in (0, 1).
     """
 
-    name: Literal["constant", "step", "cosine", "linear"] = "constant"
+    name: str = "constant"
     warmup_epochs: int = 0
     milestones: tuple[int, ...] = ()
     factor: float = 0.1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", chosen("schedule", self.name, SCHEDULES))
         if self.warmup_epochs < 0:
             raise ValueError(f"warmup_epochs must be 0 or more; got {self.warmup_epochs}")
         if bool(self.milestones) != (self.name == "step"):
@@ -138,14 +150,15 @@ class Recipe:
         Raises
         ------
         ValueError
-            If the schedule falls to 0 and `fine_tune_rate` is not given.
+            If the schedule falls to 0 or is one's own, and `fine_tune_rate` is not given.
         """
         rate = self.fine_tune_rate
         if rate is None:
-            if self.schedule.name in ("cosine", "linear"):
+            if self.schedule.name in FALLING or is_own(self.schedule.name):
+                why = "falls to 0" if self.schedule.name in FALLING else "need not have one"
                 raise ValueError(
                     f"the arm fine_tune trains at the last level of the schedule, but "
-                    f"{self.schedule.name} falls to 0; give recipe.fine_tune_rate"
+                    f"{plain(self.schedule.name)} {why}; give recipe.fine_tune_rate"
                 )
             rate = self.rate(self.epochs - 1, 0, 1)
         return replace(
@@ -176,5 +189,17 @@ class Recipe:
                 return height * (1 + math.cos(math.pi * share)) / 2
             case "linear":
                 return height * (1 - share)
-            case _:
+            case "constant":
                 return height
+        return height * _own_share(schedule.name, done, self.epochs)
+
+
+def _own_share(name: str, done: float, epochs: int) -> float:
+    """Return what a schedule of one's own makes of the highest rate, once it is known to be one."""
+    share = float(function(name)(done, epochs))
+    if not 0 <= share < math.inf:
+        raise InputError(
+            f"the schedule {plain(name)} must return a share of the rate, 0 or more; got {share} "
+            f"after {done:g} epochs"
+        )
+    return share

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from lthdask.data.digest import DataDigest
 from lthdask.errors import InputError
-from lthdask.events import TaskContext
+from lthdask.events import Event, TaskContext
 from lthdask.lottery import drawing, runs
+from lthdask.lottery.trial import require_repeatable
 from lthdask.pruning.distances import distances
 from lthdask.pruning.rule import prunable_weights
 from lthdask.storage import checkpoints
@@ -56,8 +57,8 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
     Raises
     ------
     InputError
-        If the device, the study's folder or the data cannot be used from this worker, or the data
-        are not those that the study was begun with.
+        If the device, the study's folder, the data or code of one's own cannot be used from this
+        worker, or the data or the code are not those that the study was begun with.
     """
     host = platform.node()
     if not work.folder.sees(probe):
@@ -69,8 +70,12 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
     train, batch = len(experiment.data.train), work.study.recipe.batch_size
     if train < batch:
         raise InputError(f"batch_size is {batch}, but there are only {train} training images")
+    if work.study.own:
+        require_repeatable(experiment)
     layers = list(prunable_weights(experiment.build()))
     choice = runs.choose_engine(work.engine, experiment)
+    if choice.engine.device == "cuda" and not experiment.keeps_cells_apart:
+        here.tell(Event("warning", "cohort", choice.reason))
     validation = experiment.data.validation.labels
     majority = int(validation.bincount().max()) / len(validation)
     return Surroundings(

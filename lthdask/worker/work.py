@@ -13,6 +13,7 @@ from lthdask.data.digest import DataDigest, other_data
 from lthdask.data.readers import DataSource, load
 from lthdask.lottery.experiment import Experiment
 from lthdask.options import Options
+from lthdask.own import load as load_code
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
@@ -58,9 +59,11 @@ class Work:
         Raises
         ------
         InputError
-            If the data cannot be read here, or are not those that the study was begun with.
+            If the data, or code of one's own, cannot be read here, or are not those that the study
+            was begun with.
         """
         study = self.study
+        load_code(self.folder.code, study.own)
         return Experiment(
             network=study.network,
             data=self._data(),

@@ -44,19 +44,31 @@ def question(f: Facts) -> str:
 def data(f: Facts) -> str:
     """Say what the data were, how they were split, and what identifies them."""
     name, size, known = f["data.name"], f["data.image_size"], f.about.get("data") or {}
-    splits = ""
+    splits, kind = "", _kind(f)
     if known.get("splits"):
         train, validation, test = (f"{split['count']:,}" for split in _splits(known))
         splits = (
-            f": {train} images for training, {validation} for validation and {test} for the test, "
+            f": {train} {kind}s for training, {validation} for validation and {test} for the test, "
             f"in {known['classes']} classes (digest: sha256 {digest_of(known)[:16]})"
         )
+    if not size:  # tensors of one's own
+        return f"The data were those of {name}, code of the authors' own{splits}. {_set_aside(f)}"
     whose = "those of ImageNet" if name == "folder" else "taken from the training images"
     return (
         f"The data were {DATA.get(name, name)} at {size}×{size} pixels{splits}. They were "
-        f"normalised by a mean and a standard deviation for each channel, {whose}. The "
-        f"{counted(f['data.validation'], 'validation image')} had been set aside from the training "
-        f"images, the same for all replicates; nothing was chosen on the test images."
+        f"normalised by a mean and a standard deviation for each channel, {whose}. {_set_aside(f)}"
+    )
+
+
+def _kind(f: Facts) -> str:
+    return "image" if f["data.image_size"] else "input"
+
+
+def _set_aside(f: Facts) -> str:
+    kind = _kind(f)
+    return (
+        f"The {counted(f['data.validation'], f'validation {kind}')} had been set aside from the "
+        f"training {kind}s, the same for all replicates; nothing was chosen on the test {kind}s."
     )
 
 
@@ -67,7 +79,7 @@ def _splits(known: dict[str, Any]) -> list[dict[str, Any]]:
 def augmentation(f: Facts) -> str:
     """Say what was done to training images."""
     how = [AUGMENTATIONS.get(name, name) for name in f["data.augmentation"] or ()]
-    return f"Training images were {enumerated(how) if how else 'not augmented'}."
+    return f"Training {_kind(f)}s were {enumerated(how) if how else 'not augmented'}."
 
 
 def network(f: Facts) -> str:
@@ -86,13 +98,14 @@ def training(f: Facts) -> str:
         "sgd": f"stochastic gradient descent (momentum {of['momentum']:g}, {decay})",
         "adam": f"Adam (Kingma & Ba 2015; β = {enumerated(ADAM_BETAS)}, {decay})",
     }
+    own = f"{of['name']} (momentum {of['momentum']:g}, {decay})"
     smoothing = f["recipe.label_smoothing"]
     smoothed = f", with labels smoothed by {smoothing:g} (Szegedy et al. 2016)" if smoothing else ""
     steps = f.about.get("steps")
     length = f" of {counted(steps, 'step')}" if steps else ""
     return (
         f"A dense network was trained for T = {counted(f['recipe.epochs'], 'epoch')}{length}, on "
-        f"batches of {f['recipe.batch_size']}, by {optimizers.get(of['name'], of['name'])} of the "
+        f"batches of {f['recipe.batch_size']}, by {optimizers.get(of['name'], own)} of the "
         f"cross-entropy{smoothed}; an incomplete last batch was left out."
     )
 
