@@ -1,0 +1,127 @@
+"""Write the figures of docs/fashion.md, and its picture: python docs/fashion.py DIR."""
+
+import sys
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import xarray as xr
+from scipy import stats
+
+import lthdask
+
+PAGE = Path(__file__).with_suffix(".md")
+PICTURE = PAGE.parent / "pictures" / "fashion.png"
+MARK = "<!-- What follows is written by `python docs/fashion.py DIR`. -->\n"
+ARMS = {"ticket": "ticket", "reinit": "reinit", "random_mask": "random mask"}
+
+
+def figures(folder: Path) -> str:
+    """Return what a study of one rewind epoch shows, as the end of the page."""
+    results = lthdask.open_results(folder)
+    judged = lthdask.verdicts(results).isel(rewind_epoch=0)
+    speed = lthdask.early_stop(results).isel(rewind_epoch=0)
+    parts = [_run(folder, results), _dense(results, speed)]
+    return "\n".join([*parts, _accuracy(results, judged), _speed(results, speed)])
+
+
+def picture(folder: Path, path: Path) -> None:
+    """Draw test accuracy over density, with intervals of 95 %."""
+    results = lthdask.open_results(folder)
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    final = _final(results)
+    count = final.count("replicate")
+    half = final.std("replicate", ddof=1) / count**0.5 * stats.t.isf(0.025, count - 1)
+    for arm, name in ARMS.items():
+        of = final.mean("replicate").sel(arm=arm)
+        axes.errorbar(
+            100 * results.density, of, half.sel(arm=arm), marker="o", capsize=3, label=name
+        )
+    axes.axhline(results.dense_test_accuracy.mean(), color="grey", zorder=0, label="dense")
+    axes.set(xscale="log", xlabel="weights that remain, %", ylabel="test accuracy, %")
+    axes.set_xticks([round(100 * d, 1) for d in results.density.values[::2]])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(plt.NullLocator())
+    axes.invert_xaxis()
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def _final(results: xr.Dataset) -> xr.DataArray:
+    return results.test_accuracy.where(results.status == 1).isel(rewind_epoch=0)
+
+
+def _run(folder: Path, results: xr.Dataset) -> str:
+    """Say how long it took, and by which versions, as its log has it."""
+    lines = (folder / "log.txt").read_text().splitlines()
+    began, ended = (datetime.fromisoformat(line.split()[0]) for line in (lines[0], lines[-1]))
+    minutes = (ended - began).total_seconds() / 60
+    named = [part for part in lines[0].split(", ") if part.startswith(("torch ", "python "))]
+    done, asked = int((results.status == 1).sum()), int((results.status != 5).sum())
+    return (
+        f"\n## The run\n\n{done} of {asked} cells and {results.sizes['replicate']} dense runs, on "
+        f"{began:%Y-%m-%d}, in {minutes:.0f} minutes by its log ({', '.join(named)}).\n"
+    )
+
+
+def _dense(results: xr.Dataset, speed: xr.Dataset) -> str:
+    last = results.dense_test_accuracy
+    return (
+        f"The dense network ends at {last.mean().item():.2f} %, with a standard deviation of\n"
+        f"{last.std(ddof=1).item():.2f} over the replicates. Its validation loss is lowest after\n"
+        f"{speed.dense_early_stop_iteration.item():,.0f} steps, where it has "
+        f"{speed.dense_early_stop_test_accuracy.item():.2f} %.\n"
+    )
+
+
+def _accuracy(results: xr.Dataset, judged: xr.Dataset) -> str:
+    rows = [
+        "## Accuracy\n\nTest accuracy after the last epoch in %, the mean of the replicates; differences in"
+        "\npoints, with half of their 95 % interval.\n",
+        "| density, % | ticket | reinit | random mask | ticket − dense | ticket − reinit "
+        "| ticket − random mask | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    final = _final(results).mean("replicate")
+    for threshold in results.threshold.values:
+        of = judged.sel(threshold=threshold)
+        row = [f"{final.sel(arm=arm, threshold=threshold).item():.2f}" for arm in ARMS]
+        row.append(_difference(of.minus_dense, of.minus_dense_interval))
+        for control in list(ARMS)[1:]:
+            beside = of.sel(control=control)
+            row.append(_difference(beside.minus_control, beside.minus_control_interval))
+        rows.append(_line(results, threshold, [*row, of.verdict.item()]))
+    counted = Counter(judged.verdict.values.tolist())
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common())
+    return "\n".join([*rows, f"\nOf the {len(rows) - 3} rounds: {said}.\n"])
+
+
+def _speed(results: xr.Dataset, speed: xr.Dataset) -> str:
+    rows = [
+        "## Learning speed\n\nSteps until the lowest validation loss, and the test accuracy there.\n",
+        "| density, % | ticket | reinit | random mask | ticket, % | reinit, % | random mask, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for threshold in results.threshold.values:
+        of = speed.sel(threshold=threshold)
+        steps = [f"{of.early_stop_iteration.sel(arm=arm).item():,.0f}" for arm in ARMS]
+        there = [f"{of.early_stop_test_accuracy.sel(arm=arm).item():.2f}" for arm in ARMS]
+        rows.append(_line(results, threshold, steps + there))
+    return "\n".join(rows) + "\n"
+
+
+def _difference(mean: xr.DataArray, interval: xr.DataArray) -> str:
+    half = (interval.sel(bound="high") - interval.sel(bound="low")).item() / 2
+    return f"{mean.item():.2f} ± {half:.2f}".replace("-", "−")
+
+
+def _line(results: xr.Dataset, threshold: float, values: list[str]) -> str:
+    density = f"{100 * results.density.sel(threshold=threshold).item():.1f}"
+    return f"| {' | '.join([density, *values])} |"
+
+
+if __name__ == "__main__":
+    kept = PAGE.read_text().partition(MARK)[0]
+    PAGE.write_text(kept + MARK + figures(Path(sys.argv[1])))
+    picture(Path(sys.argv[1]), PICTURE)
