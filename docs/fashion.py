@@ -77,8 +77,8 @@ def _dense(results: xr.Dataset, speed: xr.Dataset) -> str:
 
 def _accuracy(results: xr.Dataset, judged: xr.Dataset) -> str:
     rows = [
-        "## Accuracy\n\nTest accuracy after the last epoch in %, the mean of the replicates; differences in"
-        "\npoints, with half of their 95 % interval.\n",
+        "## Accuracy\n\nTest accuracy after the last epoch in %, the mean of the replicates;"
+        "\ndifferences in points, with half of their 95 % interval.\n",
         "| density, % | ticket | reinit | random mask | ticket − dense | ticket − reinit "
         "| ticket − random mask | verdict |",
         "|---|---|---|---|---|---|---|---|",
@@ -99,7 +99,7 @@ def _accuracy(results: xr.Dataset, judged: xr.Dataset) -> str:
 
 def _speed(results: xr.Dataset, speed: xr.Dataset) -> str:
     rows = [
-        "## Learning speed\n\nSteps until the lowest validation loss, and the test accuracy there.\n",
+        "## Learning speed\n\nSteps until the lowest validation loss, and test accuracy there.\n",
         "| density, % | ticket | reinit | random mask | ticket, % | reinit, % | random mask, % |",
         "|---|---|---|---|---|---|---|",
     ]
