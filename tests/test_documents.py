@@ -1,9 +1,9 @@
 """README and docs/ say what is true: each block is run or checked, each link leads somewhere.
 
 A block of code is Python where it parses as such, and commands otherwise. A comment before it,
-which no page shows, says what it is instead: `<!-- output -->`, or `<!-- needs a cluster -->`,
-and likewise a GPU, data, time or a network. Such commands are not run, but their options are
-checked all the same.
+which no page shows, says what it is instead: `<!-- output -->`, the test that runs it, or
+`<!-- needs a cluster -->`, and likewise a GPU, data, time or a network. Such commands are not run,
+but their options are checked all the same.
 """
 
 import ast
@@ -36,7 +36,8 @@ PAGES = [
 ]
 PAGES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 MARK = re.compile(
-    r"<!-- (?:(output)|(every block )?needs (?:a |)(cluster|GPU|data|time|network)).* -->"
+    r"<!-- (?:(output|tests/\w+\.py)|"
+    r"(every block )?needs (?:a )?(cluster|GPU|data|time|network)).* -->"
 )
 OURS = {"pip", "uv", "git", "cd", "ruff", "mypy", "lint-imports", "tee"}
 
