@@ -49,14 +49,18 @@ def setup(app: Sphinx) -> None:
 
 
 html_theme = "pydata_sphinx_theme"
+html_title = f"lthdask {release}"
+html_sidebars = {"**": ["pages"]}
 html_theme_options = {
+    "navbar_center": [],
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 6,
     "footer_start": [],
     "footer_end": [],
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
 }
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+smartquotes = False  # they make a dash of the two of an option
 copybutton_selector = "div.highlight:not(.highlight-text) pre"

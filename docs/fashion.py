@@ -7,7 +7,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import xarray as xr
-from scipy import stats
 
 import lthdask
 
@@ -19,33 +18,36 @@ ARMS = {"ticket": "ticket", "reinit": "reinit", "random_mask": "random mask"}
 
 def figures(folder: Path) -> str:
     """Return what a study of one rewind epoch shows, as the end of the page."""
-    results = lthdask.open_results(folder)
+    results = _complete(lthdask.open_results(folder))
     judged = lthdask.verdicts(results).isel(rewind_epoch=0)
     speed = lthdask.early_stop(results).isel(rewind_epoch=0)
     parts = [_run(folder, results), _dense(results, speed)]
     return "\n".join([*parts, _accuracy(results, judged), _speed(results, speed)])
 
 
-def picture(folder: Path, path: Path) -> None:
-    """Draw test accuracy over density, with intervals of 95 %."""
-    results = lthdask.open_results(folder)
+def picture(results: xr.Dataset, path: Path) -> None:
+    """Draw test accuracy over density, with bars from the lowest replicate to the highest."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    final = _final(results)
-    count = final.count("replicate")
-    half = final.std("replicate", ddof=1) / count**0.5 * stats.t.isf(0.025, count - 1)
+    final, places = _final(results), 100 * results.density
     for arm, name in ARMS.items():
-        of = final.mean("replicate").sel(arm=arm)
-        axes.errorbar(
-            100 * results.density, of, half.sel(arm=arm), marker="o", capsize=3, label=name
-        )
+        of = final.sel(arm=arm)
+        mean = of.mean("replicate")
+        bars = [mean - of.min("replicate"), of.max("replicate") - mean]
+        axes.errorbar(places, mean, bars, marker="o", capsize=3, label=name)
     axes.axhline(results.dense_test_accuracy.mean(), color="grey", zorder=0, label="dense")
     axes.set(xscale="log", xlabel="weights that remain, %", ylabel="test accuracy, %")
-    axes.set_xticks([round(100 * d, 1) for d in results.density.values[::2]])
+    axes.set_xticks(places[:: 1 + len(places) // 8].values.round(1))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(plt.NullLocator())
     axes.invert_xaxis()
     axes.legend()
     figure.savefig(path, dpi=150)
+
+
+def _complete(results: xr.Dataset) -> xr.Dataset:
+    """Leave out the rounds of which cells are still to be trained."""
+    waiting = (results.status == 0).any(("arm", "replicate", "rewind_epoch"))
+    return results.sel(threshold=results.threshold[~waiting.values])
 
 
 def _final(results: xr.Dataset) -> xr.DataArray:
@@ -58,9 +60,9 @@ def _run(folder: Path, results: xr.Dataset) -> str:
     began, ended = (datetime.fromisoformat(line.split()[0]) for line in (lines[0], lines[-1]))
     minutes = (ended - began).total_seconds() / 60
     named = [part for part in lines[0].split(", ") if part.startswith(("torch ", "python "))]
-    done, asked = int((results.status == 1).sum()), int((results.status != 5).sum())
+    done = int((results.status == 1).sum())
     return (
-        f"\n## The run\n\n{done} of {asked} cells and {results.sizes['replicate']} dense runs, on "
+        f"\n## The run\n\n{done} cells and {results.sizes['replicate']} dense runs, on "
         f"{began:%Y-%m-%d}, in {minutes:.0f} minutes by its log ({', '.join(named)}).\n"
     )
 
@@ -124,4 +126,4 @@ def _line(results: xr.Dataset, threshold: float, values: list[str]) -> str:
 if __name__ == "__main__":
     kept = PAGE.read_text().partition(MARK)[0]
     PAGE.write_text(kept + MARK + figures(Path(sys.argv[1])))
-    picture(Path(sys.argv[1]), PICTURE)
+    picture(_complete(lthdask.open_results(sys.argv[1])), PICTURE)

@@ -39,7 +39,7 @@ MARK = re.compile(
     r"<!-- (?:(output|tests/\w+\.py)|"
     r"(every block )?needs (?:a )?(cluster|GPU|data|time|network)).* -->"
 )
-OURS = {"pip", "uv", "git", "cd", "ruff", "mypy", "lint-imports", "tee"}
+OURS = {"pip", "uv", "git", "cd", "ruff", "mypy", "lint-imports", "tee", "sphinx-build"}
 
 
 @dataclass(frozen=True)
