@@ -6,9 +6,11 @@ from datetime import datetime
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import xarray as xr
 
 import lthdask
+from lthdask.report.verdict import WINNING
 
 PAGE = Path(__file__).with_suffix(".md")
 PICTURE = PAGE.parent / "pictures" / "fashion.png"
@@ -61,9 +63,15 @@ def _run(folder: Path, results: xr.Dataset) -> str:
     minutes = (ended - began).total_seconds() / 60
     named = [part for part in lines[0].split(", ") if part.startswith(("torch ", "python "))]
     done = int((results.status == 1).sum())
+    rounds, asked = results.sizes["threshold"], lthdask.open_results(folder).sizes["threshold"]
+    missing = (
+        "" if rounds == asked else f" The tables have the {rounds} of {asked} rounds that are done."
+    )
     return (
         f"\n## The run\n\n{done} cells and {results.sizes['replicate']} dense runs, on "
-        f"{began:%Y-%m-%d}, in {minutes:.0f} minutes by its log ({', '.join(named)}).\n"
+        f"{began:%Y-%m-%d}, in {minutes:.0f} minutes by its log ({', '.join(named)}).{missing}\n\n"
+        "![Test accuracy over the share of weights that remain, with bars from the lowest\n"
+        "replicate to the highest.](pictures/fashion.png)\n"
     )
 
 
@@ -96,7 +104,14 @@ def _accuracy(results: xr.Dataset, judged: xr.Dataset) -> str:
         rows.append(_line(results, threshold, [*row, of.verdict.item()]))
     counted = Counter(judged.verdict.values.tolist())
     said = ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common())
-    return "\n".join([*rows, f"\nOf the {len(rows) - 3} rounds: {said}.\n"])
+    winning = results.density.values[judged.verdict.values == WINNING]
+    where = f" Winning tickets have {_share(winning)} of the weights." if len(winning) else ""
+    return "\n".join([*rows, f"\nOf these {len(rows) - 3} rounds: {said}.{where}\n"])
+
+
+def _share(densities: np.ndarray) -> str:
+    """Say from which to which density."""
+    return f"{100 * densities.max():.1f} % to {100 * densities.min():.1f} %"
 
 
 def _speed(results: xr.Dataset, speed: xr.Dataset) -> str:
@@ -110,6 +125,16 @@ def _speed(results: xr.Dataset, speed: xr.Dataset) -> str:
         steps = [f"{of.early_stop_iteration.sel(arm=arm).item():,.0f}" for arm in ARMS]
         there = [f"{of.early_stop_test_accuracy.sel(arm=arm).item():.2f}" for arm in ARMS]
         rows.append(_line(results, threshold, steps + there))
+    ticket = speed.early_stop_iteration.sel(arm="ticket")
+    fastest = ticket.idxmin("threshold").item()
+    early = speed.sel(threshold=fastest).early_stop_iteration
+    times = {name: early.sel(arm=arm).item() for arm, name in ARMS.items() if arm != "ticket"}
+    times["the dense network"] = speed.dense_early_stop_iteration.item()
+    said = ", ".join(
+        f"{t / ticket.min().item():.1f} times as early as {n}" for n, t in times.items()
+    )
+    density = 100 * results.density.sel(threshold=fastest).item()
+    rows.append(f"\nTickets are fastest at {density:.1f} %: {said}.")
     return "\n".join(rows) + "\n"
 
 
