@@ -59,8 +59,6 @@ html_theme_options = {
     "footer_end": [],
     "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
 }
-html_static_path = ["_static"]
-html_css_files = ["site.css"]
 html_show_sourcelink = False
 smartquotes = False  # they make a dash of the two of an option
 copybutton_selector = "div.highlight:not(.highlight-text) pre"
