@@ -204,7 +204,7 @@ class Study:
         Parameters
         ----------
         which : str or Path
-            A name from :func:`lthdask.reading.studies`, or the path of a YAML file.
+            The name of a shipped study, or the path of a YAML file.
         code : iterable of path
             Files whose functions the study may name, as in ``mine:build``, and run.
 

@@ -10,14 +10,16 @@ LAYERS = ["1.weight", "3.weight", "5.weight"]
 START = 1.7e9
 
 
-def made_study(folder, arms=("ticket",), replicates=1, accuracy=None, status=None, **changes):
-    """Write a study of two thresholds, 0.5 and 0.9, and two rewind epochs, 0 and 2, of three.
+def made_study(
+    folder, arms=("ticket",), replicates=1, accuracy=None, status=None, sparse=0.9, **changes
+):
+    """Write a study of two thresholds, 0.5 and `sparse`, and two rewind epochs, 0 and 2, of three.
 
     Its dense runs have 95 %. `accuracy` gives that of a cell, a share; 95 % by default. `status`
     gives what became of a cell; done by default. The cells of a replicate follow each other on
     a worker of its own, and take 10 s each.
     """
-    keys = {"thresholds": "0.5,0.9", "rewind_epochs": "0,2", "arms": ",".join(arms)}
+    keys = {"thresholds": f"0.5,{sparse}", "rewind_epochs": "0,2", "arms": ",".join(arms)}
     keys |= {"replicates": str(replicates)}
     study = Study.read("mnist-lenet").changed(
         {f"grid.{key}": value for key, value in keys.items()} | {"recipe.epochs": "3"} | changes
@@ -32,7 +34,7 @@ def made_study(folder, arms=("ticket",), replicates=1, accuracy=None, status=Non
         cube.write_dense(replicate, curves(0.95))
     for arm in arms:
         for replicate in range(replicates):
-            for place, (threshold, k) in enumerate([(0.5, 0), (0.5, 2), (0.9, 0), (0.9, 2)]):
+            for place, (threshold, k) in enumerate([(0.5, 0), (0.5, 2), (sparse, 0), (sparse, 2)]):
                 cell = Cell(arm, replicate, threshold, k)
                 what = status(cell) if status else Status.DONE
                 if not is_applicable(cell, axes):

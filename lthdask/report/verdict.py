@@ -58,7 +58,7 @@ def verdicts(
     The scratch controls are those of `SCRATCH` that the study has. A cell that wins, or is no
     better, also matches, and has the verdict that says more. ``undecided`` is a cell of which
     nothing is shown, and, unless it is worse, one of which a replicate diverged or collapsed
-    (:func:`lthdask.report.paired.collapsed`): the mean of the others does not speak for it.
+    (docs/method.md says when): the mean of the others does not speak for it.
 
     A standard deviation is at least one image, the smallest step that is seen between test
     accuracies: replicates that are equal by chance prove nothing.
