@@ -6,6 +6,7 @@ every ticket and write its cell.
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -79,13 +80,17 @@ def train(
     client: "Client",
     data: str | Path | None = None,
     watch: Callable[[Event], None] = lambda event: None,
+    stop: threading.Event | None = None,
 ) -> None:
-    """Train what is left of an opened study; the arguments are those of :func:`run`."""
+    """Train what is left of an opened study; the arguments are those of :func:`run`.
+
+    Once another thread sets `stop`, no task goes on, and it ends with a `CancelledError`.
+    """
     show_page(
         client, partial(page_of, opened.folder.path), origins_with(opened.options.allow_origin)
     )
     tell = _Messages(watch)
-    queue = Queue(client, tell)
+    queue = Queue(client, tell, stop or threading.Event())
     work = Work(
         opened.study, opened.engine, opened.folder, data, opened.options, recorded=opened.data
     )
