@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Event as Flag
@@ -21,6 +22,7 @@ from typing import Any
 
 import dask
 from distributed import Client, Future, as_completed
+from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker, NoWorkerError
 
@@ -217,7 +219,8 @@ class Queue:
             take_back(self.client, self._name)
             raise
         finally:
-            self.client.unsubscribe_topic(topic)
+            with suppress(ClosedClientError):
+                self.client.unsubscribe_topic(topic)
 
     def _go_on(self) -> None:
         """Raise if there is a reason to end."""

@@ -16,6 +16,7 @@ STYLE = f"""
 .lthdask {{
   background: #ffffff; padding: 4px 8px;
   {words.STYLE.replace(":host > div", "& > div").replace(":host", "&")}
+  table {{ font: inherit; }}
   table.map {{ display: inline-table; margin: 6px 24px 6px 0; }}
   table.map caption {{ text-align: left; font-weight: bold; }}
   table.map td {{ border: 1px solid #d0d0d0; padding: 2px 5px; text-align: center; }}
@@ -38,6 +39,8 @@ def still(name: str, source: Source, note: str = "") -> str:
     look = source.look()
     arms = [] if look.results is None else look.results.arm.values.tolist()
     maps = "".join(_map(arm, source.columns(arm, None)) for arm in arms)
+    legend = ", ".join(f"{mark} {state}" for state, mark in MARKS.items() if f">{mark}<" in maps)
+    maps += f'<p class="faint">{legend}</p>' if legend else ""
     below = f'<p role="status">{escape(note)}</p>' if note else ""
     told = f"{words.heading(name, look)}{maps}{below}{words.failures(look)}"
     return f'<div class="lthdask"><style>{STYLE}</style>{told}</div>'
