@@ -212,23 +212,22 @@ def test_a_worker_whose_task_does_not_stop_is_replaced(local_client, monkeypatch
 SCRIPT = """
 import os, sys, time
 import lthdask
-from tests.test_interactive import LONG, is_training, until
 
 if __name__ == "__main__":
     client = lthdask.open_client(2, deployment="local")
-    submitted = lthdask.submit(LONG, client, sys.argv[1])
-    until(lambda: is_training(submitted))
+    submitted = lthdask.submit(lthdask.Study.read("long.yaml"), client, "run")
+    while not submitted.progress.epochs_done:
+        time.sleep(0.02)
     print(*client.run(os.getpid).values())
 """
 
 
 @pytest.mark.slow
 def test_a_process_that_ends_without_closing_its_client_ends_its_workers(tmp_path):
+    (tmp_path / "long.yaml").write_text(LONG.to_yaml())
     (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "-W", "error", str(tmp_path / "script.py"), str(tmp_path / "run")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": "."}
-    )
+    command = [sys.executable, "-W", "error", "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     pids = map(int, done.stdout.splitlines()[-1].split())
     until(lambda: not any(map(psutil.pid_exists, pids)))
