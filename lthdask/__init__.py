@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lthdask.cluster.client import open_client as open_client
     from lthdask.errors import InputError as InputError
     from lthdask.flow import run as run
+    from lthdask.interactive import submit as submit
     from lthdask.options import Options as Options
     from lthdask.report.controls import controls as controls
     from lthdask.report.early_stop import early_stop as early_stop
@@ -40,6 +41,7 @@ _HOME = {
     "open_results": "results",
     "run": "flow",
     "select": "report.selection",
+    "submit": "interactive",
     "verdicts": "report.verdict",
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "open_results",
     "run",
     "select",
+    "submit",
     "verdicts",
 ]
 

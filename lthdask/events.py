@@ -32,7 +32,7 @@ class Event:
 
 
 class Stopped(Exception):  # noqa: N818 - an outcome of a task, not an error
-    """A task has stopped because its worker has to go; another worker picks it up."""
+    """A task has stopped because its worker has to go, or nobody waits for it; it is picked up."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TaskContext:
     tell : callable
         Sends an `Event` to the driver, which tells it before the outcome of the task.
     should_stop : callable
-        Returns whether the worker has to go: save, and raise `Stopped`.
+        Returns whether the worker has to go, or the run was cancelled: save, and raise `Stopped`.
     lifetime : float or None
         Seconds after which the worker leaves by itself.
     place : str

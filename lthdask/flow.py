@@ -6,7 +6,9 @@ every ticket and write its cell.
 """
 
 import logging
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from lthdask.driver.remaining import remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.events import Event
 from lthdask.options import Options, origins_with
+from lthdask.report.notebook import bar, in_notebook
 from lthdask.report.page.document import page_of
 from lthdask.results import open_asked
 from lthdask.study import Study
@@ -39,9 +42,11 @@ def run(
     out: str | Path | None = None,
     data: str | Path | None = None,
     options: Options = Options(),
-    watch: Callable[[Event], None] = lambda event: None,
+    watch: Callable[[Event], None] | None = None,
 ) -> xr.Dataset:
-    """Train every cell of a study that is not done yet.
+    """Train every cell of a study that is not done yet, and wait until it is.
+
+    :func:`lthdask.submit` does not wait.
 
     A folder that has the study already grows along the axes of its grid by what is new. What it
     has besides is left alone.
@@ -57,9 +62,10 @@ def run(
         The folder of the data set, seen by every worker.
     options : Options
         How to train it; none of them changes a result.
-    watch : callable
+    watch : callable, optional
         Called with each `Event`, in the thread that called this. Workers go on meanwhile, but no
-        further work is queued until it returns. If it raises, the run ends with that.
+        further work is queued until it returns. If it raises, the run ends with that. By
+        default, a cell of a notebook shows a bar.
 
     Returns
     -------
@@ -82,8 +88,11 @@ def run(
     >>> results.sel(arm="ticket", replicate=0).density.values
     array([0.5, 0.1])
     """
-    with driving_study(study, out, options) as opened:
-        train(opened, client, data, watch)
+    with (
+        driving_study(study, out, options) as opened,
+        bar() if watch is None and in_notebook() else nullcontext(watch) as told,
+    ):
+        train(opened, client, data, told)
     return open_asked(opened.folder.path, study)
 
 
@@ -91,14 +100,18 @@ def train(
     opened: Opened,
     client: "Client",
     data: str | Path | None = None,
-    watch: Callable[[Event], None] = lambda event: None,
+    watch: Callable[[Event], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> None:
-    """Train what is left of an opened study; the arguments are those of :func:`run`."""
+    """Train what is left of an opened study; the arguments are those of :func:`run`.
+
+    Once another thread sets `stop`, no task goes on, and it ends with a `CancelledError`.
+    """
     show_page(
         client, partial(page_of, opened.folder.path), origins_with(opened.options.allow_origin)
     )
-    tell = _Messages(watch)
-    queue = Queue(client, tell)
+    tell = _Messages(watch or (lambda event: None))
+    queue = Queue(client, tell, stop or threading.Event())
     work = Work(
         opened.study, opened.engine, opened.folder, data, opened.options, recorded=opened.data
     )

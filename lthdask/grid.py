@@ -5,7 +5,7 @@ over thresholds and rewind epochs, make the grid.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
@@ -150,6 +150,9 @@ class Cell:
 class Grid:
     """The axes of a study.
 
+    What it is given becomes plain values of Python: lists, ranges, arrays and numbers of NumPy are
+    taken as well.
+
     Parameters
     ----------
     thresholds : tuple of float
@@ -169,6 +172,10 @@ class Grid:
     replicates: int = 1
 
     def __post_init__(self) -> None:
+        for name, kind in (("thresholds", float), ("rewind_epochs", _whole), ("arms", str)):
+            object.__setattr__(self, name, _each(name, getattr(self, name), kind))
+        (replicates,) = _each("replicates", self.replicates, _whole)
+        object.__setattr__(self, "replicates", replicates)
         for name in ("thresholds", "rewind_epochs", "arms"):
             values = getattr(self, name)
             if not values:
@@ -203,6 +210,23 @@ class Grid:
         axes = self.axes()
         cells = (Cell(*cell) for cell in product(*axes.values()))
         return longest_first(cell for cell in cells if is_applicable(cell, axes))
+
+
+def _each(name: str, given: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """Return what is given for an axis, one value or several, as plain values."""
+    one = isinstance(given, str) or not hasattr(given, "__iter__")
+    try:
+        return tuple(kind(value) for value in ([given] if one else given))
+    except (TypeError, ValueError):
+        wanted = {float: "numbers", _whole: "whole numbers"}.get(kind, "names")
+        raise ValueError(f"{name} takes {wanted}; got {given!r}") from None
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number as an int, also one that comes as a float."""
+    if int(value) != value:
+        raise ValueError
+    return int(value)
 
 
 def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:

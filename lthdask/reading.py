@@ -5,13 +5,16 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 import yaml
 
 from lthdask.errors import InputError
+
+T = TypeVar("T")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -80,10 +83,38 @@ def value_of(text: str, is_list: bool, key: str) -> Any:
     return [value for value in values if value is not None]
 
 
-def explained(problem: Any, block: type) -> str:
-    """Return what pydantic found wrong with a `block`, as a sentence for its author."""
+def strictly(kind: type[T], values: Any, name: str = "") -> T:
+    """Return plain values as a dataclass or another type, strictly validated.
+
+    `name` is that of the block in a study.
+
+    Raises
+    ------
+    InputError
+        If something in them is wrong.
+    """
+    import pydantic  # which takes long, and readers of results do without
+
+    try:
+        # Through JSON, which is where pydantic is strict on types and takes lists.
+        found: T = _reader(cast(Any, kind)).validate_json(json.dumps(values), strict=True)
+    except pydantic.ValidationError as error:
+        problems = (explained(problem, kind, name) for problem in error.errors()[:3])
+        raise InputError("; ".join(problems)) from None
+    return found
+
+
+@cache
+def _reader(kind: Any) -> Any:
+    import pydantic
+
+    return pydantic.TypeAdapter(kind)
+
+
+def explained(problem: Any, block: type, name: str = "") -> str:
+    """Return what pydantic found wrong with a `block`, of a name, as a sentence for its author."""
     path = [str(part) for part in problem["loc"]]
-    key = ".".join(path)
+    key = ".".join([name, *path] if name else path)
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"unknown key {key!r}{nearest(key, _keys(block, path[:-1]))}"
     if problem["type"] in ("missing", "missing_argument"):
@@ -119,6 +150,35 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def in_lines(study: Any) -> str:
+    """Return a study in a few lines, without what is as by default."""
+    lines = list[str]()
+    for field in fields(study)[1:]:
+        value = getattr(study, field.name)
+        if is_dataclass(value):
+            lines.append(f"  {field.name:<16}{_in_brief(value)}")
+        elif value != field.default:
+            lines.append(f"  {field.name:<16}{value}")
+    return "\n".join([f"{study.name}: {len(study.grid.cells())} cells", *lines])
+
+
+def _in_brief(block: Any) -> str:
+    """Return what a block of a study holds: its first field, and others that are not by default."""
+    told = []
+    for place, field in enumerate(fields(block)):
+        value = getattr(block, field.name)
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        if place and value == default:
+            continue
+        label = "" if field.name == "name" else f"{field.name} "
+        if is_dataclass(value):
+            told.append(f"{label}({_in_brief(value)})")
+        else:
+            several = value if isinstance(value, tuple) else [value]
+            told.append(label + " ".join(str(one) for one in several))
+    return ", ".join(told)
 
 
 def shown(value: Any) -> str:

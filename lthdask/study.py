@@ -6,22 +6,23 @@ checks itself the same way whether it is read from a file or built in Python.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-import pydantic
 import yaml
 from torch import nn
 
+from lthdask import changing
+from lthdask.changing import plain
 from lthdask.data.readers import DataSource
 from lthdask.errors import InputError, listed
 from lthdask.grid import ARMS, Cell, Grid
 from lthdask.networks.build import Network, on_meta
-from lthdask.own import allow, is_own, name_of, require_code
+from lthdask.own import allow, is_own, require_code
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
-from lthdask.reading import explained, flattened, nearest, shown, study_text, value_of, yaml_mapping
+from lthdask.reading import flattened, in_lines, shown, strictly, study_text, yaml_mapping
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
@@ -30,9 +31,11 @@ for _block in (DataSource, Network, Optimizer, Schedule, Recipe, Pruning, Grid, 
     _block.__pydantic_config__ = {"extra": "forbid"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """One experiment: network, data, recipe, grid.
+
+    Values of NumPy, lists and mappings are taken for what they hold, and refused as in a file.
 
     Parameters
     ----------
@@ -84,6 +87,8 @@ class Study:
     engine: Engine = Engine()
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            object.__setattr__(self, name, strictly(kind, plain(getattr(self, name)), name))
         epochs, last = self.recipe.epochs, self.grid.rewind_epochs[-1]
         if not re.fullmatch(r"[\w][\w.-]*", self.name, re.ASCII):
             raise ValueError(
@@ -229,14 +234,9 @@ class Study:
         A function in place of a name, such as a network's, stands for code of one's own.
         """
         try:
+            values = plain(values)
             require_code(flattened(values).values())
-            values = _with_rounds(values)
-            # Through JSON, which is where pydantic is strict on types and takes lists.
-            text = json.dumps(values, default=_plain)
-            return pydantic.TypeAdapter(cls).validate_json(text, strict=True)
-        except pydantic.ValidationError as error:
-            problems = "; ".join(explained(problem, cls) for problem in error.errors()[:3])
-            raise InputError(f"{source}: {problems}") from None
+            return strictly(cls, _with_rounds(values))
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{source}: {error}") from None
 
@@ -249,34 +249,51 @@ class Study:
         """Return the study as YAML text, from which :meth:`parse` makes an equal one."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
 
-    def changed(self, changes: Mapping[str, str | Callable[..., Any]]) -> "Study":
-        """Return the study with some keys changed, as on the command line.
+    def __repr__(self) -> str:
+        """Return the study in a few lines, without what is as by default."""
+        return in_lines(self)
+
+    def changed(self, changes: Mapping[str, Any]) -> "Study":
+        """Return the study with some keys changed.
 
         Parameters
         ----------
-        changes : mapping of str to str
-            Dotted key, such as ``recipe.batch_size`` → value; a list is comma-separated. A
-            function is code of one's own.
+        changes : mapping of str to object
+            Dotted key, such as ``recipe.batch_size`` → value: a number, a list, a range, an array,
+            or a function, which is code of one's own; or a text as on the command line, where a
+            list is comma-separated.
         """
-        values = self.to_dict()
-        for key, text in changes.items():
-            *path, last = key.split(".")
-            block: Any = values
-            for part in path:
-                block = block.get(part) if isinstance(block, dict) else None
-            if not isinstance(block, dict) or last not in block:
-                known = list(flattened(self.to_dict()))
-                raise InputError(f"unknown key {key!r}{nearest(key, known)}")
-            if isinstance(block[last], dict):
-                parts = ", ".join(f"{key}.{part}" for part in block[last])
-                raise InputError(f"{key!r} is a block; set one of {parts}")
-            if isinstance(text, str):
-                block[last] = value_of(text, isinstance(block[last], list), key)
-            else:
-                block[last] = name_of(text)
-        if values["pruning"]["schedule"] == "iterative" and "grid.thresholds" not in changes:
+        values = changing.changed(self.to_dict(), changes)
+        if values["pruning"]["schedule"] == "iterative" and changing.THRESHOLDS not in changes:
             values["grid"].pop("thresholds", None)
-        return Study.from_dict(values, "command line")
+        return Study.from_dict(values, self.name)
+
+    def grown(
+        self,
+        *,
+        thresholds: Any = (),
+        rewind_epochs: Any = (),
+        arms: Any = (),
+        replicates: int = 1,
+    ) -> "Study":
+        """Return the study with a larger grid, of which a run trains what is new.
+
+        Parameters
+        ----------
+        thresholds, rewind_epochs, arms : list, range, array or text, optional
+            What the grid is to have besides what it has.
+        replicates : int, optional
+            How many there are to be in all, at least.
+
+        Examples
+        --------
+        >>> study = Study.read("digits").grown(thresholds=[0.9], arms="random_mask", replicates=3)
+        >>> study.grid.thresholds, study.grid.arms, study.grid.replicates
+        ((0.5, 0.8, 0.9, 0.95, 0.98), ('ticket', 'random_mask'), 3)
+        """
+        more = {"thresholds": thresholds, "rewind_epochs": rewind_epochs, "arms": arms}
+        more["replicates"] = replicates
+        return self.changed(changing.grown(self.to_dict()["grid"], more))
 
     def differences(self, other: "Study") -> list[str]:
         """Return one line per key in which `other` is a different study.
@@ -310,13 +327,6 @@ class Study:
         }
         values["pruning"]["rounds"] = max(self.pruning.rounds, other.pruning.rounds)
         return Study.from_dict(values, "what the folder has and what is given, together")
-
-
-def _plain(value: object) -> str:
-    """Return what JSON has in place of a value that it does not know: the name of a function."""
-    if callable(value):
-        return name_of(value)
-    raise TypeError(f"a study holds numbers, texts, lists and functions; got {value!r}")
 
 
 def _with_rounds(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -284,9 +284,8 @@ def test_the_end_of_patience_is_a_clear_error_and_the_job_is_cancelled(cluster_f
         patience="6s", **{"job-extra-directives": ["--gres=gpu:1", "--begin=now+1hour"]}
     )
     said = []
-    opened = open_client(1, cluster=path, deployment="slurm", say=said.append)
     problem = r"no worker has started within .*\(1 PENDING \(BeginTime\)\)"
-    with pytest.raises(InputError, match=problem), opened:
-        pass
+    with pytest.raises(InputError, match=problem):
+        open_client(1, cluster=path, deployment="slurm", say=said.append)
     assert any("waiting for the queue: 1 PENDING" in line for line in said)
     until(lambda: not jobs(), "the job is still in the queue", 20)

@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from lthdask.errors import InputError
 from lthdask.grid import ARMS, Cell, Grid
@@ -60,6 +62,69 @@ def test_settings_change_by_dotted_key_with_lists_separated_by_commas():
     assert DIGITS.changed({"pruning.spare": "stem"}).pruning.spare == ("stem",)
 
 
+def test_settings_take_values_of_python_numpy_and_xarray():
+    text = DIGITS.changed(
+        {"grid.thresholds": "0.7,0.8", "grid.rewind_epochs": "0,1,2", "seed": "3"}
+    )
+    for thresholds, ks, seed in (
+        ([0.7, 0.8], range(3), 3),
+        (np.arange(0.7, 0.85, 0.1), np.array([0.0, 1.0, 2.0]), np.int64(3)),  # 0.7999999999999999
+        ((0.7, 0.8), xr.DataArray([0, 1, 2]), 3.0),
+    ):
+        changes = {"grid.thresholds": thresholds, "grid.rewind_epochs": ks, "seed": seed}
+        assert DIGITS.changed(changes) == text
+    assert DIGITS.changed({"grid.thresholds": 0.5, "fresh_buffers": True, "mask_epoch": 3}) == (
+        DIGITS.changed({"grid.thresholds": "0.5", "fresh_buffers": "true", "mask_epoch": "3"})
+    )
+    with pytest.raises(
+        InputError, match="made of numbers, texts, lists, mappings and functions; got <object"
+    ):
+        DIGITS.changed({"seed": object()})
+    with pytest.raises(InputError, match="digits: seed should be a valid integer; got 1.5"):
+        DIGITS.changed({"seed": 1.5})
+
+
+def test_a_study_grows_by_values_to_the_union_of_both_grids():
+    grown = DIGITS.grown(
+        thresholds=np.array([0.95, 0.9]), rewind_epochs=[3, 0], arms="reinit", replicates=3
+    )
+    assert grown.grid == Grid((0.5, 0.8, 0.9, 0.95, 0.98), (0, 1, 2, 3, 4), ("ticket", "reinit"), 3)
+    assert DIGITS.differences(grown) == []
+    assert grown.grown(replicates=2) == grown
+    assert DIGITS.grown() == DIGITS
+    with pytest.raises(InputError, match="unknown arm 'magic'"):
+        DIGITS.grown(arms=["magic"])
+    rounds = DIGITS.changed({"pruning.schedule": "iterative", "pruning.rounds": 3})
+    assert rounds.grown(replicates=2).grid.replicates == 2
+
+
+def test_a_study_is_built_of_values_as_they_come_and_is_the_same():
+    grid = Grid(np.array([0.5, 0.9]), range(2), "ticket", np.int64(2))
+    data = dataclasses.replace(DIGITS.data, augmentation=["crop"])
+    study = dataclasses.replace(DIGITS, grid=grid, data=data, seed=np.int32(1))
+    changes = {"grid.thresholds": "0.5,0.9", "grid.rewind_epochs": "0,1", "grid.replicates": "2"}
+    assert study == DIGITS.changed(changes | {"data.augmentation": "crop", "seed": "1"})
+    assert Study.parse(study.to_yaml()) == study
+    assert hash(study)
+    with pytest.raises(InputError, match="recipe.epochs should be a valid integer; got 6.5"):
+        dataclasses.replace(DIGITS, recipe=dataclasses.replace(DIGITS.recipe, epochs=6.5))
+    for given, problem in (
+        ({"thresholds": [0.5], "rewind_epochs": [0.5]}, "rewind_epochs takes whole numbers"),
+        ({"thresholds": None, "rewind_epochs": [0]}, "thresholds takes numbers; got None"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            Grid(**given)
+
+
+def test_a_study_shows_itself_in_a_few_lines():
+    lines = repr(DIGITS.changed({"seed": 3})).splitlines()
+    assert lines[0] == "digits: 16 cells"
+    assert len(lines) == 9
+    assert "  grid            thresholds 0.5 0.8 0.95 0.98, rewind_epochs 0 1 2 4" in lines
+    assert "  seed            3" in lines
+    assert max(map(len, lines)) < 200
+
+
 WRONG = [
     ({"recipe.epoch": "3"}, "unknown key 'recipe.epoch'; did you mean 'recipe.epochs'?"),
     ({"bogus": "3"}, "unknown key 'bogus'"),
@@ -111,7 +176,7 @@ FILES = [
     (DIGITS.to_yaml().replace("seed: 0", "seed: true"), "seed should be a valid integer"),
     (
         DIGITS.to_yaml().replace("seed: 0", "seed: 2020-01-01"),
-        "a study holds numbers, texts, lists and functions",
+        "a study is made of numbers, texts, lists, mappings and functions",
     ),
     ("name: digits", "the key 'data' is missing"),
     ("? [a, b]\n: 1", "not YAML"),

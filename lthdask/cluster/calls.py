@@ -7,7 +7,14 @@ from typing import Any
 
 from distributed import Reschedule, get_worker
 
-from lthdask.cluster.workers import TOPIC, has_to_go, node_of, place_of, start_anew
+from lthdask.cluster.workers import (
+    has_to_go,
+    is_unwanted,
+    node_of,
+    place_of,
+    start_anew,
+    topic_of,
+)
 from lthdask.errors import FinalError, InputError
 from lthdask.events import Stopped, TaskContext
 
@@ -15,9 +22,10 @@ from lthdask.events import Stopped, TaskContext
 def call_on_worker(function: Callable[..., Any], *shared: Any) -> tuple[Any, str]:
     """Run a task on a worker; return its outcome, and where that was."""
     worker = get_worker()
+    task = worker.get_current_task()
     here = TaskContext(
-        tell=lambda event: worker.log_event(TOPIC, astuple(event)),
-        should_stop=lambda: has_to_go(worker),
+        tell=lambda event: worker.log_event(topic_of(task), astuple(event)),
+        should_stop=lambda: has_to_go(worker) or is_unwanted(worker, task),
         lifetime=worker.lifetime,
         place=place_of(worker.name, worker.address),
         node=node_of(worker),
@@ -35,7 +43,7 @@ def call_on_worker(function: Callable[..., Any], *shared: Any) -> tuple[Any, str
     if all(isinstance(problem, FinalError) for problem in problems):
         return outcome, here.place
     if not all(isinstance(problem, FinalError | InputError) for problem in problems):
-        start_anew(worker, worker.get_current_task())
+        start_anew(worker, task)
     travels = [_as_it_travels(one) for one in several]
     outcome = travels if isinstance(outcome, list) else travels[0]
     raise FailedError(outcome, here.place, here.node) from problems[0]

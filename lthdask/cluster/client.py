@@ -6,22 +6,20 @@ runs in, or those of a scheduler that runs already. One worker has one device.
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-
-from distributed import Client
 
 from lthdask.cluster import security
 from lthdask.cluster.deployment import choose
 from lthdask.cluster.jobs import queued
 from lthdask.cluster.local import local
+from lthdask.cluster.owned import Client, in_order
 from lthdask.cluster.settings import Settings
 from lthdask.cluster.steps import allocated
 from lthdask.cluster.workers import Prepare, Say, Workers
 from lthdask.errors import InputError
 
 
-@contextmanager
 def open_client(
     workers: Workers = None,
     *,
@@ -30,8 +28,11 @@ def open_client(
     deployment: str | None = None,
     scheduler: str | None = None,
     say: Say = print,
-) -> Iterator[Client]:
-    """Open a client, and close it with its workers at the end, however the end comes.
+) -> Client:
+    """Open a client, whose closing ends its workers, and leaves no job in a queue.
+
+    Close it with ``client.close()``, or open it in a ``with`` statement. The end of the process
+    closes it, too.
 
     Parameters
     ----------
@@ -46,12 +47,12 @@ def open_client(
     deployment : str, optional
         Replaces the file's deployment.
     scheduler : str, optional
-        Address of a scheduler that runs already; replaces the file's.
+        Address of a scheduler that runs already; replaces the file's. Its workers stay.
     say : callable
         Called with one line at a time: where it trains, and what it waits for.
 
-    Yields
-    ------
+    Returns
+    -------
     distributed.Client
         With at least one worker.
 
@@ -62,26 +63,31 @@ def open_client(
 
     Examples
     --------
-    >>> with open_client(2) as client:                    # on this machine  # doctest: +SKIP
-    ...     lthdask.run(lthdask.Study.read("digits"), client)
-    >>> with open_client(scheduler=address) as client:    # workers that are there
+    >>> client = open_client(2)                              # on this machine  # doctest: +SKIP
+    >>> results = lthdask.run(study, client)                 # doctest: +SKIP
+    >>> client.close()                                       # doctest: +SKIP
+    >>> with open_client(scheduler=address) as client:       # workers that are there
     ...     len(client.scheduler_info()["workers"])
     2
     """
     settings = Settings.read(Path(cluster) if cluster else None)
     chosen = choose(settings, deployment, scheduler, say)
-    with settings.applied(), security.own_scratch(), collecting_rarely():
+    with ExitStack() as opened:
+        for change in (settings.applied(), security.own_scratch(), collecting_rarely()):
+            opened.enter_context(in_order(change))
         if chosen == "scheduler":
-            opened = _existing(str(scheduler or settings.scheduler))
+            existing = _existing(str(scheduler or settings.scheduler))
+            client = opened.enter_context(closing(existing))
         elif chosen == "local":
-            opened = local(workers, threads, say)
+            client = opened.enter_context(local(workers, threads, say))
         elif chosen == "srun":
-            opened = allocated(settings, workers, threads, say)
+            client = opened.enter_context(allocated(settings, workers, threads, say))
         else:
-            opened = queued(chosen, settings, workers or 1, threads, say)
-        with opened as client:
-            client.register_plugin(Prepare())
-            yield client
+            jobs = queued(chosen, settings, workers or 1, threads, say)
+            client = opened.enter_context(jobs)
+        client.register_plugin(Prepare())
+        client.own(opened.pop_all())
+    return client
 
 
 @contextmanager
@@ -99,13 +105,10 @@ def collecting_rarely() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-@contextmanager
-def _existing(address: str) -> Iterator[Client]:
-    """Workers of a scheduler that runs already; they stay when the client leaves."""
+def _existing(address: str) -> Client:
+    """Return a client to a scheduler that runs already; its workers stay when the client leaves."""
     certificates = security.configured_for(address)
     try:  # for distributed.comm.timeouts.connect
-        client = Client(address, security=certificates)
+        return Client(address, security=certificates)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(f"no Dask scheduler answers at {address}: {error}") from None
-    with client:
-        yield client

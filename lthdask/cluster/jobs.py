@@ -10,16 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import dask
-from distributed import Client
 
 from lthdask.cluster.overrides import MEMORY, SAMPLING
+from lthdask.cluster.owned import Client, in_order
 from lthdask.cluster.security import own_scratch
 from lthdask.cluster.settings import Settings
 from lthdask.cluster.workers import Say, dashboard_address, devices
@@ -93,9 +93,9 @@ def queued(
     # A job that ended is replaced after this time, which is longer while a local client is open.
     replaced = dask.config.set({"distributed.deploy.lost-worker-timeout": "15s"})
     with (
-        replaced,
+        in_order(replaced),
         _queue_cluster(queue, settings, threads) as cluster,
-        Client(cluster) as client,
+        closing(Client(cluster)) as client,
     ):
         _say_how_many_jobs(cluster.workers_of_a_job, workers, say)
         order_workers(cluster, workers)

@@ -6,15 +6,16 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from multiprocessing import forkserver, resource_tracker, util
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import LocalCluster
 from distributed.utils import get_mp_context
 
 from lthdask.cluster import security
 from lthdask.cluster.overrides import ALONE, SETTINGS
+from lthdask.cluster.owned import Client, in_order
 from lthdask.cluster.room import Room
 from lthdask.cluster.workers import Say, Workers, dashboard_address
 from lthdask.errors import InputError
@@ -64,12 +65,14 @@ def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
     with ExitStack() as stack:
         # A nanny starts its worker again. Dask would close it for good if, so long after one
         # death, the worker happened to be starting after another.
-        stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1000 d"}))
+        never = {"distributed.deploy.lost-worker-timeout": "1000 d"}
+        stack.enter_context(in_order(dask.config.set(never)))
         # It does so again and again, also one that ends as it starts.
         patience = "distributed.scheduler.no-workers-timeout"
-        stack.enter_context(dask.config.set({patience: dask.config.get(patience) or PATIENCE}))
+        waiting = {patience: dask.config.get(patience) or PATIENCE}
+        stack.enter_context(in_order(dask.config.set(waiting)))
         if count == 1 and all(dask.config.get(key) == SETTINGS[key] for key in ALONE):
-            stack.enter_context(dask.config.set(ALONE))
+            stack.enter_context(in_order(dask.config.set(ALONE)))
         get_mp_context()  # says once what Dask would have it import; what we say comes after
         start_forkserver()
         with _interrupted_later(), _in_words():
@@ -86,7 +89,7 @@ def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
                     silence_logs=logging.CRITICAL,  # tracebacks are kept in the study's folder
                 )
             )
-        client = stack.enter_context(Client(cluster))
+        client = stack.enter_context(closing(Client(cluster)))
         say(f"dashboard: {client.dashboard_link}")
         yield client
 
@@ -98,8 +101,9 @@ def _in_words() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise InputError(
-            f"the workers of this machine end as they start, for example because memory is short; "
-            f"choose fewer `workers`, or end what else runs here (Dask: {error})"
+            f"the workers of this machine end as they start: where memory is short, choose fewer "
+            f"`workers`, or end what else runs here; a script must open its client below "
+            f"`if __name__ == '__main__':`, because workers import it (Dask: {error})"
         ) from None
 
 

@@ -13,21 +13,25 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Event as Flag
 from typing import Any
 
 import dask
 from distributed import Client, Future, as_completed
+from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker, NoWorkerError
 
 from lthdask.cluster.calls import call_on_worker
 from lthdask.cluster.jobs import ask_for_workers, workers_asked_for
 from lthdask.cluster.sick_places import SickPlaces
+from lthdask.cluster.stopping import CLOSED, take_back
 from lthdask.cluster.window import FEWEST, Window
-from lthdask.cluster.workers import TOPIC
+from lthdask.cluster.workers import topic_of
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.events import Event
 
@@ -38,6 +42,7 @@ NO_WORKERS = (
     "is short; choose fewer `workers`, or end what else runs there. What is done is kept, and the "
     "same command picks up where it left off"
 )
+CANCELLED = "it was cancelled; what is done is kept, and the same study picks up where it left off"
 REFUSALS = 20
 """How often in a row no worker may take a shared value; each time takes up to half a minute."""
 
@@ -89,10 +94,13 @@ class Queue:
     watch : callable, optional
         Called with each event that a running task sends, in the thread that runs the queue. It is
         told before the outcome of its task is, and after what the task has sent before.
+    stop : threading.Event, optional
+        Once another thread sets it, the queue ends with a `CancelledError`.
     """
 
     client: Client
     watch: Callable[[Event], None] = lambda event: None
+    stop: Flag = field(default_factory=Flag)
     _waiting: Window[Task] = field(default_factory=Window)
     _loaders: dict[str, Callable[[], Any]] = field(default_factory=dict)
     _futures: dict[str, Future] = field(default_factory=dict)
@@ -163,8 +171,17 @@ class Queue:
         return max(workers_asked_for(self.client), self._workers, 1)
 
     def run(self) -> None:
-        """Run until no task is left, including those that are added on the way."""
-        landed = as_completed([], with_results=True, raise_errors=False)
+        """Run until no task is left, including those that are added on the way.
+
+        Whatever else it ends with, no task of it runs on.
+
+        Raises
+        ------
+        concurrent.futures.CancelledError
+            If it was stopped.
+        """
+        loop = self.client.loop
+        landed = as_completed([], loop=loop, with_results=True, raise_errors=False)
         running = dict[str, tuple[Task, Future]]()
 
         def note(event: tuple[float, Any]) -> None:  # in the loop of Dask, perhaps the scheduler's
@@ -172,9 +189,11 @@ class Queue:
             with landed.thread_condition:
                 landed.thread_condition.notify()
 
-        self.client.subscribe_topic(TOPIC, note)
+        topic = topic_of(self._key(""))
+        self.client.subscribe_topic(topic, note)
         try:
             while self._waiting or running:
+                self._go_on()
                 ask_for_workers(self.client, len(self._waiting) + len(running))
                 for task, future in self._submit_next(len(running)):
                     running[future.key] = task, future
@@ -187,6 +206,7 @@ class Queue:
                         result = result[1]
                     future.release()
                     if status == "cancelled":
+                        self._go_on()
                         log.warning(
                             "%s lost its checkpoints with a worker; sending them again", task.name
                         )
@@ -194,14 +214,28 @@ class Queue:
                         self.add(task)
                     else:
                         task.then(self.places.outcome(task.name, _in_our_words(result)))
+        except BaseException:
+            self._futures.clear()
+            take_back(self.client, self._name)
+            raise
         finally:
-            for _, future in running.values():  # of a run that has failed, or was stopped
-                future.release()
-            self.client.unsubscribe_topic(TOPIC)
+            with suppress(ClosedClientError):
+                self.client.unsubscribe_topic(topic)
+
+    def _go_on(self) -> None:
+        """Raise if there is a reason to end."""
+        if self.stop.is_set():
+            raise CancelledError(CANCELLED)
+        if self.client.status in CLOSED:
+            raise InputError(
+                "the client was closed while the study was trained; what is done is kept, and the "
+                "same study picks up where it left off with another client"
+            )
 
     def _next(self, landed: as_completed) -> list[tuple[Future, Any]]:
         """Wait for tasks that have ended, and tell what is sent meanwhile."""
         while not landed.has_ready():
+            self._go_on()
             self._tell()
             with landed.thread_condition:
                 if not (landed.has_ready() or self._events):
@@ -213,22 +247,6 @@ class Queue:
     def _tell(self) -> None:
         while self._events:
             self.watch(self._events.popleft())
-
-    @contextmanager
-    def allowing(self, deaths: int) -> Iterator[None]:
-        """Have a task that has taken so many workers with it end with an `ExhaustedError`.
-
-        A scheduler that runs already keeps the number that its owner has set.
-        """
-        if self.client.cluster is None:
-            yield
-            return
-        usual = dask.config.get("distributed.scheduler.allowed-failures")
-        self.client.run_on_scheduler(_allow_deaths, deaths - 1)
-        try:
-            yield
-        finally:
-            self.client.run_on_scheduler(_allow_deaths, usual)
 
     def _submit_next(self, running: int) -> Iterator[tuple[Task, Future]]:
         """Submit what there is room for: one task per worker first, so that they begin."""
@@ -266,11 +284,6 @@ class Queue:
         for name in task.shared:
             if name in self._futures and self._futures[name].status != "finished":
                 del self._futures[name]
-
-
-def _allow_deaths(number: int, dask_scheduler: Any) -> None:
-    """Set how many workers may die with a task that is tried again."""
-    dask_scheduler.allowed_failures = number
 
 
 def _in_our_words(result: Any) -> Any:

@@ -8,14 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import dask
-from distributed import Client
 
 from lthdask.cluster.allocation import Allocation, require_allocation
 from lthdask.cluster.jobs import job_cluster, say_where_the_dashboard_is, step_class
+from lthdask.cluster.owned import Client, in_order
 from lthdask.cluster.settings import Settings, margin
 from lthdask.cluster.workers import Say, Workers
 from lthdask.errors import InputError
@@ -38,9 +38,9 @@ def allocated(settings: Settings, workers: Workers, threads: int, say: Say) -> I
     if most and nodes * each != most:
         say(f"{nodes * each} workers in place of {most}: {each} on each of {nodes} nodes")
     with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "15s"}),
+        in_order(dask.config.set({"distributed.deploy.lost-worker-timeout": "15s"})),
         _step_cluster(settings, here, each, say) as cluster,
-        Client(cluster) as client,
+        closing(Client(cluster)) as client,
     ):
         cluster.adapt(minimum=nodes * each, maximum=nodes * each)
         say_where_the_dashboard_is(cluster, say)

@@ -24,8 +24,6 @@ from lthdask.events import Event
 
 Workers = int | tuple[int, int] | None
 Say = Callable[[str], None]
-TOPIC = "lthdask"
-"""Topic under which Dask keeps the events that tasks send."""
 WORKER_OF_A_JOB = re.compile(r"(?P<job>.*-\d+)-(?P<number>\d+)")
 """Name of a worker whose job has several."""
 LEAVING = 30.0
@@ -39,6 +37,17 @@ _told_to_go: WeakSet[Any] = WeakSet()
 def has_to_go(worker: Any) -> bool:
     """Return whether a worker is about to close: its time is up, or it was told to."""
     return worker.status.name.startswith("clos") or worker in _told_to_go
+
+
+def is_unwanted(worker: Any, task: str) -> bool:
+    """Return whether the driver has taken back a task that runs on a worker."""
+    found = worker.state.tasks.get(task)
+    return found is None or found.state == "cancelled"
+
+
+def topic_of(task: object) -> str:
+    """Return the topic under which Dask keeps what a task sends: each queue hears its own."""
+    return f"lthdask-{str(task).rsplit('-', 2)[-2:][0]}"
 
 
 def start_anew(worker: Any, task: str) -> None:
@@ -109,7 +118,8 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]
 
         def tell(message: Any, category: Any, file: str, line: int, *others: Any) -> None:
             event = Event("warning", f"{file}:{line}", str(message))
-            worker.log_event(TOPIC, astuple(event))
+            for topic in {topic_of(task.key) for task in worker.state.all_running_tasks}:
+                worker.log_event(topic, astuple(event))
             if not sys.stderr.isatty():  # where the command says it
                 shown(message, category, file, line, *others)
 

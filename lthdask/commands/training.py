@@ -107,7 +107,7 @@ def _train(
         say(console, line)
         log.lines.info(on_command_line(line))
 
-    opened_client = open_client(
+    client = open_client(
         where.workers,
         threads=opened.study.engine.threads,
         cluster=where.cluster,
@@ -115,7 +115,7 @@ def _train(
         scheduler=where.scheduler,
         say=tell,
     )
-    with opened_client as client, _stopping_once(console):
+    with client, _stopping_once(console):
         log.lines.info("scheduler %s", client.scheduler.address)
         dense = f", {counted(len(left.dense_runs), 'dense run')}" if left.dense_runs else ""
         again = f", {counted(left.again_epochs, 'epoch')} of dense runs again" if left.again else ""

@@ -8,6 +8,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
+from lthdask.cluster.deaths import allowing
 from lthdask.cluster.queue import Queue, Task
 from lthdask.data.digest import other_data
 from lthdask.driver.opening import Opened, extent_of
@@ -39,7 +40,7 @@ def surroundings(queue: Queue, work: Work) -> Surroundings:
         those that the study was begun with, or worker after worker dies.
     """
     found = list[Any]()
-    with work.folder.probe() as probe, queue.allowing(work.options.max_attempts):
+    with work.folder.probe() as probe, allowing(work.options.max_attempts, queue.client):
         for _ in range(work.options.max_attempts):  # the first worker may be sick
             queue.add(Task("look-around", look_around, (work, probe), then=found.append))
             queue.run()

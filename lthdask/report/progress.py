@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
 
 from lthdask.events import Event
 
@@ -14,38 +15,76 @@ QUIET_SECONDS = 60.0
 """Seconds between two lines about epochs in a log."""
 
 
-@dataclass
-class Pace:
-    """How far a study is, and how fast it goes.
+@dataclass(frozen=True)
+class Progress:
+    """How far a run of a study is at one moment, and how fast it goes.
 
     Attributes
     ----------
     cells, epochs : int
-        How many are to be trained in all.
+        How many are to be trained in all, those of dense runs included; 0 before that is known.
     cells_done, epochs_done : int
+    seconds : float
+        For how long it has been trained.
+
+    Examples
+    --------
+    >>> Progress(cells=16, epochs=80, cells_done=4, epochs_done=20, seconds=10)
+    4/16 cells, 2 epochs/s, 30 s left
     """
 
     cells: int = 0
     epochs: int = 0
     cells_done: int = 0
     epochs_done: int = 0
-    _began: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float | None:
+        """Epochs per second; None before the first."""
+        return self.epochs_done / self.seconds if self.epochs_done and self.seconds else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the end, at the rate so far."""
+        return max(0, self.epochs - self.epochs_done) / self.rate if self.rate else None
+
+    def __repr__(self) -> str:
+        """Return cells done, epochs per second and the time left."""
+        done = f"{self.cells_done}/{self.cells} cells"
+        if self.epochs_done >= self.epochs > 0 and self.cells_done >= self.cells:
+            return f"{done} in {duration(self.seconds)}"
+        if self.rate is None or self.left is None:
+            return done
+        return f"{done}, {self.rate:.2g} epochs/s, {duration(self.left)} left"
+
+
+class Pace:
+    """Counts what a run of a study tells."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._began, self._counted = clock, clock(), Progress()
 
     def count(self, event: Event) -> None:
         """Take an event into account."""
+        now = self._counted
         if event.kind == "plan":
-            self.cells, self.epochs, self._began = event.cells, event.epochs, time.monotonic()
-        self.cells_done += event.kind == "cell"
-        self.epochs_done += event.epochs if event.kind == "epoch" else 0
+            now, self._began = Progress(event.cells, event.epochs), self._clock()
+        elif event.kind == "cell":
+            now = replace(now, cells_done=now.cells_done + 1)
+        elif event.kind == "epoch":
+            now = replace(now, epochs_done=now.epochs_done + event.epochs)
+        self._counted = now
 
-    def __str__(self) -> str:
-        """Return cells done, epochs per second and the time left."""
-        done = f"{self.cells_done}/{self.cells} cells"
-        if not self.epochs_done:
-            return done
-        rate = self.epochs_done / (time.monotonic() - self._began)
-        left = max(0, self.epochs - self.epochs_done) / rate
-        return f"{done}, {rate:.2g} epochs/s, {duration(left)} left"
+    @property
+    def progress(self) -> Progress:
+        """How far it is now."""
+        return replace(self._counted, seconds=self._clock() - self._began)
+
+
+def part(now: Progress) -> str:
+    """Return which part of a study is trained."""
+    return "tickets" if now.cells_done else "dense run"
 
 
 def duration(seconds: float) -> str:
@@ -79,7 +118,7 @@ def told(
         if ended or (event.kind == "epoch" and clock() - said >= QUIET_SECONDS):
             said = clock()
             what = f"{event.name} {event.status}" if ended else event.name
-            say(f"{what}: {pace}", event)
+            say(f"{what}: {pace.progress}", event)
 
     return tell
 
@@ -97,7 +136,7 @@ def shown(
         return
     pace = Pace()
     columns = TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[pace]}")
-    with Progress(*columns, console=console) as bars:
+    with Bars(*columns, console=console) as bars:
         bar: TaskID = bars.add_task("starting", total=None, pace="")
 
         def draw(event: Event) -> None:
@@ -106,10 +145,13 @@ def shown(
                 console.print(event.status, highlight=False)
             if event.kind in ("dense", "cell") and event.status != "done":
                 console.print(f"{event.name} {event.status}", highlight=False)
-            what = "tickets" if pace.cells_done or event.kind == "cell" else "dense run"
-            total = pace.epochs or None
+            now = pace.progress
             bars.update(
-                bar, description=what, total=total, completed=pace.epochs_done, pace=str(pace)
+                bar,
+                description=part(now),
+                total=now.epochs or None,
+                completed=now.epochs_done,
+                pace=str(now),
             )
 
         yield draw

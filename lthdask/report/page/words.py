@@ -93,13 +93,18 @@ def _who(look: Look) -> str:
 
 def cell(at: Mapping[str, Any]) -> str:
     """Return what is known of the chosen cell, for those who do not use a pointer."""
+    return f'<p role="status">{escape(about(at))}</p>'
+
+
+def about(at: Mapping[str, Any]) -> str:
+    """Return what is known of a cell, in a line."""
     told = [f"threshold {at['threshold_text']}, k={at['k']}: {at['outcome']}"]
     told += [f"test accuracy {at['accuracy']}"] if at["accuracy"] else []
     told += [f"{at['text']} points from the dense run"] if at["text"] else []
     told += [f"density {at['density']}"] if at["density"] else []
     told += [at["verdict"]] if at["verdict"] else []
     told += [f"on {at['place']}"] if at["place"] else []
-    return f'<p role="status">{escape(" · ".join(told))}</p>'
+    return " · ".join(told)
 
 
 def failures(look: Look) -> str:

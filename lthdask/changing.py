@@ -1,0 +1,103 @@
+"""Changes of a study: new values of its keys, as they come from Python or the command line."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from lthdask.errors import InputError
+from lthdask.own import name_of
+from lthdask.reading import flattened, nearest, value_of
+
+THRESHOLDS = "grid.thresholds"
+
+
+def plain(value: Any) -> Any:
+    """Return a value of Python, NumPy, pandas or xarray as numbers, texts, lists and mappings.
+
+    A function, which is code of one's own, is its name.
+
+    Raises
+    ------
+    InputError
+        If it is something else.
+
+    Examples
+    --------
+    >>> plain(range(3)), plain((0.5, {"a": {1}}))
+    ([0, 1, 2], [0.5, {'a': [1]}])
+    """
+    for convert in ("to_numpy", "tolist"):
+        if hasattr(value, convert):
+            value = getattr(value, convert)()
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | range | set | frozenset):
+        return [plain(part) for part in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if callable(value):
+        return name_of(value)
+    raise InputError(
+        f"a study is made of numbers, texts, lists, mappings and functions; got {value!r}"
+    )
+
+
+def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values, some of which are changed by their dotted keys.
+
+    Raises
+    ------
+    InputError
+        If there is no such key, it is a block, or a text is not YAML.
+    """
+    new: dict[str, Any] = plain(values)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        block: Any = new
+        for part in path:
+            block = block.get(part) if isinstance(block, dict) else None
+        if not isinstance(block, dict) or last not in block:
+            raise InputError(f"unknown key {key!r}{nearest(key, list(flattened(values)))}")
+        if isinstance(block[last], dict):
+            parts = ", ".join(f"{key}.{part}" for part in block[last])
+            raise InputError(f"{key!r} is a block; set one of {parts}")
+        block[last] = _taken(value, block[last], key)
+    return new
+
+
+def grown(grid: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes by which a grid has the values of some axes, besides those it has."""
+    changes = dict[str, Any]()
+    for axis, given in more.items():
+        now, key = grid[axis], f"grid.{axis}"
+        values = _taken(given, now, key)
+        if not isinstance(now, list):
+            changes[key] = max(now, values) if isinstance(values, int) else values
+        elif new := [value for value in dict.fromkeys(values) if value not in now]:
+            are_numbers = all(isinstance(value, int | float) for value in new)
+            changes[key] = sorted(now + new) if are_numbers else now + new
+    return changes
+
+
+def _taken(value: Any, now: Any, key: str) -> Any:
+    """Return a new value of a key, of which it is known what it is now.
+
+    A text is read as on the command line. What comes from arithmetic becomes what was meant: 2.0
+    is 2 where whole numbers are wanted, and a threshold has the twelve digits of its name.
+    """
+    is_list = isinstance(now, list)
+    if isinstance(value, str):
+        return value_of(value, is_list, key)
+    value = plain(value)
+    if not is_list:
+        return _as_meant(value, now, key)
+    several = value if isinstance(value, list) else [value]
+    return [_as_meant(one, now[0] if now else None, key) for one in several]
+
+
+def _as_meant(value: Any, now: Any, key: str) -> Any:
+    if type(now) is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return float(f"{value:.12g}") if key == THRESHOLDS and isinstance(value, float) else value
