@@ -212,7 +212,7 @@ def test_what_an_engine_raises_is_a_finding(monkeypatch):
 @pytest.mark.parametrize(
     ("spoil", "code", "line"),
     [
-        ("", 0, "all hold, in"),
+        pytest.param("", 0, "all hold, in", marks=pytest.mark.slow),
         pytest.param(
             "drawing.random_mask = lambda mask, *_: mask",
             1,
