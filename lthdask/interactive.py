@@ -207,8 +207,7 @@ class Submitted:
     def _told(self) -> str:
         now, problem = self.progress, self._problem
         if isinstance(problem, CancelledError):
-            done = f"{now.cells_done}/{now.cells} cells done"
-            return f"cancelled, {done if now.cells else 'nothing was trained'}"
+            return f"cancelled, {now.cells_done}/{now.cells} cells done"
         if problem:
             return f"ended by {type(problem).__name__}: {problem}"
         if self._stop.is_set() and not self._ended.is_set():
