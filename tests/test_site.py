@@ -17,7 +17,7 @@ PICTURES = {
     "analysis": "<img",
     "interactive": '<table class="map">',
     "your-own": "<progress",
-    "cluster": "lthdask.open_client",  # tests/test_slurm.py runs it
+    "cluster": "highlight-ipython3",  # the rest once tests/test_slurm.py has run it
 }
 
 
