@@ -42,7 +42,9 @@ def submit(
 ) -> "Submitted":
     """Train every cell of a study that is not done yet, in the background.
 
-    It returns at once. The arguments are those of :func:`lthdask.run`, which waits.
+    It returns at once. The arguments are those of :func:`lthdask.run`, which waits. A client of
+    :func:`lthdask.open_client` that is closed meanwhile cancels the run first; a plain
+    ``distributed.Client`` ends it at once, while tasks still finish a step and save their state.
 
     Returns
     -------
@@ -97,7 +99,6 @@ class Submitted:
         self._opened, self._stop, self._ended = (threading.Event() for _ in range(3))
         self._prepared = threading.Event()
         self._output = Output()
-        self._drawing: threading.Thread | None = None
 
         def drive() -> None:
             try:
@@ -224,20 +225,18 @@ class Submitted:
         """Show the grid in the cell of a notebook, and keep it up to date until all has ended."""
         if not in_notebook():
             raise NotImplementedError  # IPython then takes another representation
-        self._output = Output()
-        self._output.show(self._repr_html_(), repr(self))
-        if self._drawing is None:
-            self._drawing = _begin(self._draw, f"lthdask map of {self.study.name}")
+        output = Output()
+        output.show(self._repr_html_(), repr(self))
+        self._output = output
+        self._drawing = _begin(partial(self._draw, output), f"lthdask map of {self.study.name}")
 
-    def _draw(self) -> None:
-        """Keep the picture that was asked for last up to date."""
-        while True:
+    def _draw(self, output: Output) -> None:
+        """Keep a picture up to date, until another one is asked for."""
+        ended = False
+        while output is self._output and not ended:
             ended = self._ended.wait(EVERY)
-            output = self._output
-            with suppress(InputError, OSError, RuntimeError):  # the next picture will do
+            with suppress(Exception):  # the next picture will do
                 output.show(self._repr_html_(), repr(self))
-            if ended and output is self._output:
-                return
 
 
 def _cancel(submitted: "weakref.ref[Submitted]") -> None:

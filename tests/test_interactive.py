@@ -5,6 +5,7 @@ On the two worker processes that all tests share.
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +23,14 @@ import lthdask
 from lthdask.cluster import stopping
 from lthdask.cluster.queue import Queue, Task
 from lthdask.errors import InputError
+from lthdask.events import Event, Stopped
+from lthdask.report.page.source import Source
+from lthdask.report.page.still import still
 from lthdask.storage.driver import driver_of
 from lthdask.storage.folder import Folder
+from tests.studies import made_study
 from tests.test_flow import TINY
+from tests.test_room import in_process
 
 LONG = TINY.changed({"recipe.epochs": 2000, "engine.precision": "float32"})
 """It is never trained to its end."""
@@ -196,6 +202,19 @@ def test_results_so_far_are_there_at_once_and_what_nobody_holds_goes_on(local_cl
     assert (lthdask.open_results(tmp_path).status == 1).all()
 
 
+def test_a_folder_that_goes_while_it_is_drawn_leaves_a_picture_without_maps(tmp_path):
+    class Gone(Source):
+        def columns(self, arm, replicate):
+            shutil.rmtree(self.folder.path)
+            self._due = 0
+            assert self.look().results is None
+            return super().columns(arm, replicate)
+
+    html = still("tiny", Gone(made_study(tmp_path / "study")))
+    assert "4 of 4 cells done" in html
+    assert "<table" not in html
+
+
 @pytest.mark.slow
 def test_a_worker_whose_task_does_not_stop_is_replaced(local_client, monkeypatch):
     monkeypatch.setattr(stopping, "PATIENCE", 0.5)
@@ -208,6 +227,60 @@ def test_a_worker_whose_task_does_not_stop_is_replaced(local_client, monkeypatch
         queue.run()
     local_client.wait_for_workers(2)
     assert len(before & set(local_client.run(os.getpid).values())) == 1
+
+
+def _go_on_until_it_is_unwanted(here):
+    here.tell(Event("begun", str(os.getpid())))
+    while not here.should_stop():
+        time.sleep(0.01)
+    raise Stopped
+
+
+@pytest.mark.slow
+def test_a_worker_that_does_not_answer_is_replaced_and_the_others_stop(local_client, monkeypatch):
+    monkeypatch.setattr(stopping, "PATIENCE", 1)
+    local_client.wait_for_workers(2)
+    pids = []
+
+    def freeze_one(event):
+        pids.append(int(event.name))
+        if len(pids) == 2:
+            os.kill(pids[0], signal.SIGSTOP)
+            queue.stop.set()
+
+    queue = Queue(local_client, freeze_one)
+    for name in "ab":
+        queue.add(Task(name, _go_on_until_it_is_unwanted))
+    with pytest.raises(CancelledError):
+        queue.run()
+    local_client.wait_for_workers(2)
+    left = set(local_client.run(os.getpid).values())
+    assert (pids[0] in left, pids[1] in left, len(left)) == (False, True, 2)
+    assert running_tasks(local_client) == []
+
+
+deaf = threading.Event()
+
+
+def _be_deaf_for_a_second(here):
+    deaf.set()
+    time.sleep(1)
+
+
+@pytest.mark.parametrize("patience", [30, 0.1], ids=["it ends", "it goes on"])
+def test_a_worker_that_nobody_would_replace_ends_what_it_does(monkeypatch, caplog, patience):
+    monkeypatch.setattr(stopping, "PATIENCE", 0.1)
+    monkeypatch.setattr(stopping, "REPLACING", patience)
+    deaf.clear()
+    with in_process(1) as cluster, Client(cluster) as client:
+        queue = Queue(client)
+        queue.add(Task("deaf", _be_deaf_for_a_second))
+        threading.Thread(target=lambda: (deaf.wait(), queue.stop.set())).start()
+        with pytest.raises(CancelledError):
+            queue.run()
+        goes_on = running_tasks(client) != []
+    assert goes_on == (patience == 0.1)
+    assert goes_on == ("may still train" in caplog.text)
 
 
 SCRIPT = """

@@ -12,8 +12,10 @@ pytestmark = pytest.mark.notebook
 
 BEGIN = """
 import lthdask
+from lthdask import interactive
 from tests.test_flow import TINY
 from tests.test_interactive import LONG, is_training, running_tasks, until
+interactive.EVERY = 0.001
 client = lthdask.open_client(2, deployment="local")
 """
 
@@ -63,6 +65,8 @@ def test_a_notebook_shows_what_is_trained_and_interrupting_it_stops_that(kernel,
     found = outputs(client, submit)
     (at_once,) = shown(found)
     assert "being prepared" in at_once or "running" in at_once
+    found = outputs(client, "for _ in range(20): display(submitted)")
+    assert len(shown(found)) == 20  # each once, though a thread draws it meanwhile
     found = outputs(client, "submitted.wait(); submitted._drawing.join()")
     assert "done, 4/4 cells in " in shown(found, "update_display_data")[-1]
 

@@ -1,11 +1,13 @@
 """How many workers a machine has room for, and what becomes of a run where none can live."""
 
 import os
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from pathlib import Path
 
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Status
 
 from lthdask.cluster.queue import NoWorkersError, Queue, Task
 from lthdask.cluster.room import GB, Room, cgroup_limits
@@ -90,14 +92,27 @@ def test_where_memory_is_used_up_linux_ends_workers_before_the_command(local_cli
     assert min(theirs) > ours
 
 
+@contextmanager
+def in_process(workers):
+    """A cluster of this process, whose workers have no nanny."""
+    with LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp://",
+        dashboard_address=":0",
+        memory_limit=0,  # or a worker that is paused would go on by itself
+        silence_logs=50,
+    ) as cluster:
+        yield cluster
+
+
 @pytest.mark.parametrize("shared", [(), ("checkpoint",)], ids=["a task", "a shared value"])
 def test_a_run_without_workers_ends_and_fails_nothing(shared):
     outcomes = []
     with (
         dask.config.set({"distributed.scheduler.no-workers-timeout": "300 ms"}),
-        LocalCluster(
-            n_workers=0, processes=False, protocol="tcp://", dashboard_address=":0", silence_logs=50
-        ) as cluster,
+        in_process(0) as cluster,
         Client(cluster) as client,
     ):
         queue = Queue(client)
@@ -105,4 +120,44 @@ def test_a_run_without_workers_ends_and_fails_nothing(shared):
         queue.add(Task("cell", str, shared=shared, then=outcomes.append))
         with pytest.raises(NoWorkersError, match="no worker is left, and none has started"):
             queue.run()
+    assert outcomes == []
+
+
+@pytest.mark.parametrize("workers", [0, 1], ids=["no worker", "one that takes nothing"])
+def test_a_run_that_waits_for_workers_can_be_cancelled(workers):
+    outcomes = []
+    with (
+        dask.config.set({"distributed.scheduler.no-workers-timeout": "15 s"}),  # not for ever
+        in_process(workers) as cluster,
+        Client(cluster, timeout=1) as client,
+    ):
+        client.run(_pause)
+        while client.run_on_scheduler(_running):
+            pass
+        queue = Queue(client)
+        queue.share("checkpoint", queue.stop.set)
+        queue.add(Task("cell", str, shared=("checkpoint",), then=outcomes.append))
+        with pytest.raises(CancelledError):
+            queue.run()
+    assert outcomes == []
+
+
+def _pause(dask_worker):
+    dask_worker.status = Status.paused
+
+
+def _running(dask_scheduler):
+    return len(dask_scheduler.running)
+
+
+def test_a_scheduler_that_is_lost_ends_the_run_and_fails_no_task():
+    outcomes = []
+    with dask.config.set({"distributed.comm.timeouts.connect": "300 ms"}), in_process(1) as cluster:
+        client = Client(cluster.scheduler_address)
+        queue = Queue(client)
+        queue.share("checkpoint", cluster.close)
+        queue.add(Task("cell", str, shared=("checkpoint",), then=outcomes.append))
+        with pytest.raises(OSError, match="imed out|losed"):
+            queue.run()
+        client.close()
     assert outcomes == []

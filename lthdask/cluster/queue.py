@@ -9,6 +9,7 @@ turns out to be sick is left out.
 """
 
 import logging
+import math
 import secrets
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from threading import Event as Flag
 from typing import Any
 
 import dask
+from dask.utils import parse_timedelta
 from distributed import Client, Future, as_completed
 from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
@@ -49,6 +51,10 @@ REFUSALS = 20
 
 class NoWorkersError(InputError):
     """There are no workers any more, or none that does anything."""
+
+
+class _UnreadableError(Exception):
+    """A shared value cannot be read; its cause says why."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +132,17 @@ class Queue:
         """Return a shared value, scattered."""
         if name in self._futures:
             return self._futures[name]
-        value = self._loaders[name]()
+        try:
+            value = self._loaders[name]()
+        except (InputError, OSError) as problem:
+            raise _UnreadableError from problem
         for _ in range(REFUSALS):
             self._wait_for_a_worker()
             try:
                 (self._futures[name],) = self.client.scatter({self._key(name): value}).values()
                 return self._futures[name]
             except (CommClosedError, TimeoutError):  # its worker has just died, or is leaving
+                self._go_on()
                 log.warning("no worker was there to receive %s; sending it again", name)
                 time.sleep(1)
         raise NoWorkersError(
@@ -142,13 +152,13 @@ class Queue:
 
     def _wait_for_a_worker(self) -> None:
         """Wait if there is none, such as between two jobs of a queue."""
-        if self.client.nthreads():
-            return
-        try:
-            patience = dask.config.get("distributed.scheduler.no-workers-timeout")
-            self.client.wait_for_workers(1, timeout=patience)  # or for ever
-        except TimeoutError:
-            raise NoWorkersError(NO_WORKERS) from None
+        patience = dask.config.get("distributed.scheduler.no-workers-timeout")
+        ends = time.monotonic() + parse_timedelta(patience) if patience else math.inf
+        while not self.client.nthreads():
+            self._go_on()
+            if time.monotonic() > ends:
+                raise NoWorkersError(NO_WORKERS)
+            time.sleep(0.1)
 
     def _key(self, name: str) -> str:
         """Return a key that no queue has ever used.
@@ -263,10 +273,8 @@ class Queue:
         for task in tasks:
             try:
                 values = [self._shared(name) for name in task.shared]
-            except NoWorkersError:
-                raise
-            except (InputError, OSError) as problem:
-                task.then(problem)
+            except _UnreadableError as error:
+                task.then(error.__cause__)
                 continue
             sent.append(task)
             key = self._key(task.label or task.name)

@@ -50,6 +50,8 @@ def still(name: str, source: Source, note: str = "") -> str:
 
 def _map(arm: str, columns: dict[str, list[Any]]) -> str:
     """Return the map of an arm: thresholds by rewind epochs."""
+    if not columns:  # the folder has gone since it was looked at
+        return ""
     rows: dict[int, list[dict[str, Any]]] = {}
     for values in zip(*columns.values(), strict=True):
         at = dict(zip(columns, values, strict=True))
