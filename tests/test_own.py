@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,12 @@ def test_the_page_is_true_and_its_results_are_read_without_the_code(
     kept = more.test_accuracy.sel(threshold=[0.5, 0.9])
     np.testing.assert_array_equal(kept.values, results.test_accuracy.values)
     assert np.isfinite(more.test_accuracy.sel(arm="ticket", threshold=0.7)).all()
+
+    for file, problem in (("layer/c/0", "not what was written"), ("", "missing")):
+        lost = folder / "results.zarr" / file
+        lost.unlink() if file else shutil.rmtree(lost)
+        (damage,) = check(folder)
+        assert f"results.zarr: it is {problem}; beyond repair" in str(damage)
 
 
 def test_a_study_runs_no_code_that_was_not_given(words, monkeypatch):
