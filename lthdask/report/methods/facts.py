@@ -59,7 +59,7 @@ class Facts:
         """
         arrays = Arrays(folder)
         about = arrays.attributes
-        same = about["engine"]["device"] == "cpu" and not about.get("earlier_versions")
+        same = about.get("engine", {}).get("device") == "cpu" and not about.get("earlier_versions")
         status, last = arrays["status"], arrays.named("dense_curves", "test_accuracy")[:, -1]
         return cls(
             flattened(about["study"]),
