@@ -3,6 +3,7 @@
 Nothing of it is loaded from a network, neither while it is built nor while it is read.
 """
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -30,6 +31,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_in_temp = True  # from nothing, each time
+nb_execution_excludepatterns = ["notebooks/cluster.ipynb"]  # tests/test_slurm.py does
 
 autodoc_typehints = "none"  # numpydoc's sections say the types, in words
 autosummary_generate = True
@@ -43,9 +45,19 @@ def _inside(app: Sphinx, page: str, text: list[str]) -> None:
         text[0] = text[0].replace("../benchmarks/README.md", "benchmarks.md")
 
 
+def _as_it_ran(app: Sphinx, page: str, text: list[str]) -> None:
+    """Show the notebook that needs a cluster as it last ran here, unless it has changed since."""
+    ran = Path(__file__).parent / "_build" / "cluster.ipynb"
+    if page == "notebooks/cluster" and ran.exists():
+        asked, found = (json.loads(of)["cells"] for of in (text[0], ran.read_text()))
+        if [cell["source"] for cell in asked] == [cell["source"] for cell in found]:
+            text[0] = ran.read_text()
+
+
 def setup(app: Sphinx) -> None:
     """Add what the site needs beside its extensions."""
     app.connect("source-read", _inside)
+    app.connect("source-read", _as_it_ran)
 
 
 html_theme = "pydata_sphinx_theme"

@@ -26,9 +26,14 @@ def plain(value: Any) -> Any:
     >>> plain(range(3)), plain((0.5, {"a": {1}}))
     ([0, 1, 2], [0.5, {'a': [1]}])
     """
+    single = str(getattr(value, "dtype", "")) == "float32"  # whose 0.9 is 0.899999976158
     for convert in ("to_numpy", "tolist"):
         if hasattr(value, convert):
             value = getattr(value, convert)()
+    if single and isinstance(value, float):
+        value = float(f"{value:.7g}")
+    elif single:
+        value = [float(f"{one:.7g}") for one in value]
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
@@ -53,7 +58,7 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         If there is no such key, it is a block, or a text is not YAML.
     """
     new: dict[str, Any] = plain(values)
-    for key, value in changes.items():
+    for key, value in ((str(key), value) for key, value in changes.items()):
         *path, last = key.split(".")
         block: Any = new
         for part in path:
@@ -75,9 +80,14 @@ def grown(grid: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
         values = _taken(given, now, key)
         if not isinstance(now, list):
             changes[key] = max(now, values) if isinstance(values, int) else values
-        elif new := [value for value in dict.fromkeys(values) if value not in now]:
-            are_numbers = all(isinstance(value, int | float) for value in new)
-            changes[key] = sorted(now + new) if are_numbers else now + new
+        else:
+            all_of = list(now)
+            for value in values:
+                if value not in all_of:
+                    all_of.append(value)
+            if len(all_of) > len(now):
+                are_numbers = all(isinstance(value, int | float) for value in all_of)
+                changes[key] = sorted(all_of) if are_numbers else all_of
     return changes
 
 
@@ -98,6 +108,8 @@ def _taken(value: Any, now: Any, key: str) -> Any:
 
 
 def _as_meant(value: Any, now: Any, key: str) -> Any:
+    if isinstance(value, bool) and type(now) in (int, float):
+        raise InputError(f"{key!r} takes numbers; got {value}")
     if type(now) is int and isinstance(value, float) and value.is_integer():
         return int(value)
     return float(f"{value:.12g}") if key == THRESHOLDS and isinstance(value, float) else value

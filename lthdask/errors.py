@@ -44,6 +44,10 @@ class InputError(ValueError):
     unknown study 'digit'; did you mean 'digits'? known: ...
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows of it: the sentence, without its way through lthdask."""
+        return [f"{type(self).__name__}: {self}", *getattr(self, "__notes__", ())]
+
 
 class FinalError(RuntimeError):
     """The end of a run, wherever it is trained: its place is not to blame."""

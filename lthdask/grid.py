@@ -216,8 +216,11 @@ def _each(name: str, given: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
     """Return what is given for an axis, one value or several, as plain values."""
     one = isinstance(given, str) or not hasattr(given, "__iter__")
     try:
-        return tuple(kind(value) for value in ([given] if one else given))
-    except (TypeError, ValueError):
+        values = [given] if one else list(given)
+        if kind is not str and any(isinstance(value, bool) for value in values):
+            raise TypeError
+        return tuple(kind(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
         wanted = {float: "numbers", _whole: "whole numbers"}.get(kind, "names")
         raise ValueError(f"{name} takes {wanted}; got {given!r}") from None
 

@@ -95,6 +95,7 @@ class Submitted:
         self._source = Source(self.folder)
         self._problem: BaseException | None = None
         self._opened, self._stop, self._ended = (threading.Event() for _ in range(3))
+        self._prepared = threading.Event()
         self._output = Output()
         self._drawing: threading.Thread | None = None
 
@@ -106,8 +107,8 @@ class Submitted:
             except BaseException as problem:
                 self._problem = problem
             self._last, self._source = self._pace.progress, Source(self.folder)
-            self._ended.set()
-            self._opened.set()
+            for reached in (self._ended, self._prepared, self._opened):
+                reached.set()
 
         self._thread = _begin(drive, f"lthdask {study.name}")
         try:
@@ -122,6 +123,8 @@ class Submitted:
 
     def _count(self, event: Event) -> None:
         self._pace.count(event)
+        if event.kind == "plan":
+            self._prepared.set()
 
     @property
     def progress(self) -> Progress:
@@ -136,11 +139,20 @@ class Submitted:
         """
         results = None
         with suppress(InputError):  # until it is prepared
-            results = self.results("records")
+            results = open_asked(self.folder, self.study, "records")
         return cell_table(self.study.grid.cells(), results, self._source.look().running)
 
     def results(self, *groups: str) -> xr.Dataset:
-        """Return the results of the study so far, as from :func:`lthdask.open_results`."""
+        """Return the results of the study so far, as from :func:`lthdask.open_results`.
+
+        Until the study is prepared, which takes seconds, this waits.
+
+        Raises
+        ------
+        InputError
+            If the run has ended before there were any.
+        """
+        self._prepared.wait()
         return open_asked(self.folder, self.study, *groups)
 
     def wait(self, timeout: float | None = None) -> xr.Dataset:

@@ -91,6 +91,48 @@ def test_a_state_that_was_not_kept_is_made_again_from_the_nearest_before_bit_for
     assert not list(late.glob("cells/*/state-*"))
 
 
+BEGUN = EARLY.changed({"grid.rewind_epochs": [0], "keep_until": 0})
+GROWN = BEGUN.changed({"grid.rewind_epochs": [0, 1]})
+
+
+class Killed(BaseException):
+    """The driver is no more."""
+
+
+def killed(*_):
+    raise Killed
+
+
+def after_an_epoch_of_the_dense_run(event):
+    if event.kind == "epoch" and event.name == "dense-r0":
+        killed()
+
+
+def test_a_dense_run_that_was_begun_before_the_grid_grew_gives_what_one_begun_after_does(
+    local_client, tmp_path
+):
+    options = Options(checkpoint_interval=0)
+    with pytest.raises(Killed):
+        run(BEGUN, local_client, tmp_path / "run", None, options, after_an_epoch_of_the_dense_run)
+    assert list(tmp_path.glob("run/cells/dense-r0/state-*"))
+    grown, alone = (ran(GROWN, local_client, tmp_path / name) for name in ("run", "alone"))
+    for name in RESULTS:
+        np.testing.assert_array_equal(grown[name].values, alone[name].values, err_msg=name)
+
+
+def test_a_state_that_a_killed_driver_left_is_not_taken_for_what_is_made_again(
+    local_client, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as driver:
+        driver.setattr(checkpoints.State, "remove", killed)  # after the manifest is written
+        with pytest.raises(Killed):
+            run(BEGUN, local_client, tmp_path / "run")
+    assert list(tmp_path.glob("run/cells/dense-r0/state-*"))
+    grown, alone = (ran(GROWN, local_client, tmp_path / name) for name in ("run", "alone"))
+    for name in RESULTS:
+        np.testing.assert_array_equal(grown[name].values, alone[name].values, err_msg=name)
+
+
 def test_the_plan_tells_what_is_trained_again(early):
     found = plan(LATE, early[0], here=False)
     assert (found.left.again, found.epochs) == ({0: range(1, 3)}, 2 + 2)
@@ -221,6 +263,9 @@ def test_arms_without_a_k_or_a_threshold_are_in_every_part_as_if_alone(tmp_path)
         there = whole.sel(arm=arm, replicate=0, threshold=threshold, rewind_epoch=k)
         assert found.sel(arm=arm).test_accuracy == there.test_accuracy
         assert found.sel(arm=arm).status == Status.DONE
+    other = float(study.grid.thresholds[0]) / 2
+    with pytest.raises(InputError, match=f"threshold {other:g} is not in the results"):
+        open_asked(folder, study.changed({"grid.thresholds": [other, *study.grid.thresholds[1:]]}))
     wide = open_asked(folder, study.changed({"grid.replicates": "1"}))
     xr.testing.assert_equal(wide, whole.sel(replicate=[0]))
     (tmp_path / "begun").mkdir()

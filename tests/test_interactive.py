@@ -188,8 +188,9 @@ def test_a_client_of_somebody_else_that_is_closed_ends_the_run_in_a_sentence(
     until(lambda: not running_tasks(local_client))
 
 
-def test_what_nobody_holds_is_trained_to_its_end(local_client, tmp_path):
-    lthdask.submit(TINY, local_client, tmp_path)
+def test_results_so_far_are_there_at_once_and_what_nobody_holds_goes_on(local_client, tmp_path):
+    at_once = lthdask.submit(TINY, local_client, tmp_path).results()
+    assert at_once.sizes["replicate"] == 1
     gc.collect()
     until(lambda: driver_of(tmp_path) is None)
     assert (lthdask.open_results(tmp_path).status == 1).all()

@@ -66,6 +66,11 @@ def test_a_notebook_shows_what_is_trained_and_interrupting_it_stops_that(kernel,
     found = outputs(client, "submitted.wait(); submitted._drawing.join()")
     assert "done, 4/4 cells in " in shown(found, "update_display_data")[-1]
 
+    odd = f"lthdask.run(TINY.changed({{'seed': 1}}), client, {str(tmp_path / 'a')!r})"
+    told = dict(outputs(client, odd))["error"]
+    assert "seed: 0 in the folder, 1 given" in told["evalue"]
+    assert told["traceback"] == [f"InputError: {told['evalue']}"]
+
     folder = Folder(tmp_path / "c")
 
     def interrupt():

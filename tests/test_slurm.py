@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import dask
+import nbformat
 import numpy as np
 import pytest
 import yaml
 from distributed import Client
+from nbclient import NotebookClient
 
 from lthdask.cluster.client import open_client
 from lthdask.cluster.dashboard import crew_of, show_page
@@ -37,6 +40,7 @@ pytestmark = [
         not REQUIRED and not slurm_answers(), reason="no Slurm answers: bash tests/slurm.sh up"
     ),
 ]
+DOCS = Path(__file__).parent.parent / "docs"
 STUDY = SMALL.changed(
     # On a busy machine, what a short measurement chooses may differ from run to run.
     {"grid.replicates": "1", "grid.thresholds": "0.5,0.8,0.9,0.95", "engine.precision": "float32"}
@@ -289,3 +293,19 @@ def test_the_end_of_patience_is_a_clear_error_and_the_job_is_cancelled(cluster_f
         open_client(1, cluster=path, deployment="slurm", say=said.append)
     assert any("waiting for the queue: 1 PENDING" in line for line in said)
     until(lambda: not jobs(), "the job is still in the queue", 20)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_the_notebook_of_a_login_node_trains_in_jobs_and_leaves_none(cluster_file, tmp_path):
+    """It is kept as it ran, for the documentation that is built next."""
+    notebook = nbformat.read(DOCS / "notebooks" / "cluster.ipynb", 4)
+    cluster_file()
+    path = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=120, resources=path).execute()
+    assert not jobs()
+    outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+    assert "lthdask-" in outputs["queue"][0].text
+    assert outputs["place"][0].data["text/html"].count("cpu job ") == 6
+    assert "done, 6/6 cells in " in outputs["grow"][0].data["text/plain"]
+    (DOCS / "_build").mkdir(exist_ok=True)
+    nbformat.write(notebook, DOCS / "_build" / "cluster.ipynb")

@@ -1,6 +1,7 @@
 """What a study promises: strict, complete, and clear about what is wrong."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -70,6 +71,7 @@ def test_settings_take_values_of_python_numpy_and_xarray():
         ([0.7, 0.8], range(3), 3),
         (np.arange(0.7, 0.85, 0.1), np.array([0.0, 1.0, 2.0]), np.int64(3)),  # 0.7999999999999999
         ((0.7, 0.8), xr.DataArray([0, 1, 2]), 3.0),
+        (np.float32([0.7, 0.8]), [0, 1, 2], 3),
     ):
         changes = {"grid.thresholds": thresholds, "grid.rewind_epochs": ks, "seed": seed}
         assert DIGITS.changed(changes) == text
@@ -94,6 +96,9 @@ def test_a_study_grows_by_values_to_the_union_of_both_grids():
     assert DIGITS.grown() == DIGITS
     with pytest.raises(InputError, match="unknown arm 'magic'"):
         DIGITS.grown(arms=["magic"])
+    for odd in ({"thresholds": [[0.9]]}, {"arms": [1]}, {"replicates": True}):
+        with pytest.raises(InputError, match=next(iter(odd))):
+            DIGITS.grown(**odd)
     rounds = DIGITS.changed({"pruning.schedule": "iterative", "pruning.rounds": 3})
     assert rounds.grown(replicates=2).grid.replicates == 2
 
@@ -139,6 +144,10 @@ WRONG = [
     ({"grid.thresholds": "0.5,1.2"}, "share to prune, between 0 and 1; got 1.2"),
     ({"grid.thresholds": "0,0.5"}, "share to prune, between 0 and 1; got 0"),
     ({"grid.thresholds": ".nan"}, "between 0 and 1; got nan"),
+    ({"grid.thresholds": [0.5, math.nan]}, "between 0 and 1; got nan"),
+    ({"grid.rewind_epochs": [True]}, "'grid.rewind_epochs' takes numbers; got True"),
+    ({"grid.thresholds": [[0.9]]}, "thresholds"),
+    ({5: 1}, "unknown key '5'"),
     ({"grid.thresholds": "0.9,0.5"}, "thresholds must increase; got 0.9, 0.5"),
     ({"grid.thresholds": ""}, "thresholds must hold at least one value"),
     ({"pruning.by": "cutoff", "grid.thresholds": "-1,0.5"}, "a number above 0; got -1"),

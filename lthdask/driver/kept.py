@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 from lthdask.errors import InputError
@@ -61,8 +62,14 @@ class Kept:
     def _holds(self, epoch: int, complete: bool) -> bool:
         """Return whether a checkpoint is there and whole, `complete` with its buffers."""
         self._read({epoch})
-        complete = complete and self.study.remembers(epoch)
+        complete = complete and self.study.remembers(epoch) and self._remembers
         return self._whole.get(epoch, True) and checkpoints.is_there(self.file(epoch)[0], complete)
+
+    @cached_property
+    def _remembers(self) -> bool:
+        """Whether the optimizer, which may be one's own, has buffers: those at T are kept."""
+        last, _ = self.file(self.study.recipe.epochs)
+        return checkpoints.is_there(last, complete=True) or not checkpoints.is_there(last)
 
     def _read(self, epochs: set[int]) -> None:
         if self.digests is not None:

@@ -213,6 +213,10 @@ def _require_together(study: Study, options: Options) -> None:
         raise InputError(
             "iterative pruning trains every round, so no cell can be skipped; leave out `adaptive`"
         )
+    if options.adaptive is not None and "ticket" not in study.grid.arms:
+        raise InputError(
+            "`adaptive` looks for tickets that match; add the arm ticket, or leave out `adaptive`"
+        )
     if options.masks_only and study.pruning.needs_gradients:
         raise InputError(
             f"{study.pruning.score} masks come from epoch 0 alone, so there are none to compare; "

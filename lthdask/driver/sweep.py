@@ -20,7 +20,7 @@ from lthdask.driver.kept import Kept
 from lthdask.driver.remaining import Remaining, epochs_to_train
 from lthdask.errors import OtherData
 from lthdask.events import Event
-from lthdask.grid import Cell, axes_of
+from lthdask.grid import ARMS, Cell
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.manifest import Manifest
@@ -135,7 +135,8 @@ class Sweep:
             self.queue.share(checkpoint_name(replicate, epoch), load)
         self.without_dense.discard(replicate)
         if self.work.options.masks_only:
-            for threshold in axes_of(self.remaining.every)[0]:
+            asked = {c.threshold for c in self.remaining.every if ARMS[c.arm].has_threshold}
+            for threshold in sorted(asked) or self.work.study.grid.thresholds:
                 self._add_masks(replicate, threshold)
         elif self.exploration:
             self._explore()

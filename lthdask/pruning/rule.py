@@ -110,13 +110,13 @@ class Pruning:
 
     def check(self, thresholds: Sequence[float]) -> None:
         """Refuse thresholds that are outside the range of `by`."""
-        low, high = min(thresholds), max(thresholds)
-        if self.by == "share" and not (low > 0 and high < 1):
-            wrong = low if not low > 0 else high
-            raise InputError(f"a threshold is the share to prune, between 0 and 1; got {wrong:g}")
-        if self.by == "cutoff" and not (low > 0 and high < float("inf")):
-            wrong = low if not low > 0 else high
-            raise InputError(f"a cutoff is a score, a number above 0; got {wrong:g}")
+        for value in thresholds:
+            if self.by == "share" and not 0 < value < 1:
+                raise InputError(
+                    f"a threshold is the share to prune, between 0 and 1; got {value:g}"
+                )
+            if self.by == "cutoff" and not 0 < value < float("inf"):
+                raise InputError(f"a cutoff is a score, a number above 0; got {value:g}")
 
 
 def prunable_weights(network: nn.Module) -> dict[str, Tensor]:

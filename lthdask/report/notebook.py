@@ -57,8 +57,7 @@ def bar() -> Iterator[Callable[[Event], None]]:
     try:
         yield draw
     finally:
-        if notes:
-            output.show(*_drawn(pace.progress, notes))
+        output.show(*(_drawn(pace.progress, notes) if notes else ("", "")))
 
 
 def _drawn(now: Progress, notes: list[str]) -> tuple[str, str]:

@@ -129,7 +129,7 @@ def open_asked(path: str | Path, study: "Study", *groups: str) -> xr.Dataset:
     It is as if nothing else was trained. Where the folder has no more, it is :func:`open_results`.
     """
     arrays, axes = Arrays(Path(path)), study.grid.axes()
-    if all(len(arrays.axes[name]) == len(values) for name, values in axes.items()):
+    if all(sorted(arrays.axes[name].tolist()) == sorted(asked) for name, asked in axes.items()):
         return _dataset(arrays, groups)
     part = Arrays(Path(path), axes)
     part.attributes["study"] = study.to_dict()

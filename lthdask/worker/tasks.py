@@ -148,11 +148,19 @@ def train_dense_again(
 
 
 def _resumed(work: Work, replicate: int, here: TaskContext) -> ResumableRun:
-    """Return the dense run with its newest state, if its checkpoints are whole."""
+    """Return the dense run with its newest state, if its checkpoints are whole, and enough now.
+
+    A state may be older than the growth of the study, or than the end of the run.
+    """
     training = ResumableRun(work, dense_run_name(replicate), here)
+    remembers = bool(training.start and training.start.buffers)
     for epoch, digest in training.digests.items():
+        path = checkpoints.path_of(work.folder.path, replicate, epoch)
         try:
-            checkpoints.require(checkpoints.path_of(work.folder.path, replicate, epoch), digest)
+            checkpoints.require(path, digest)
+            complete = remembers and 0 < epoch <= work.study.kept_until
+            if not checkpoints.is_there(path, complete):
+                raise InputError(f"{path} was saved before its complete state was asked for")
         except InputError as error:
             training.restart(str(error))
             break

@@ -17,6 +17,8 @@ STYLE = f"""
   background: #ffffff; padding: 4px 8px;
   {words.STYLE.replace(":host > div", "& > div").replace(":host", "&")}
   table {{ font: inherit; }}
+  table, caption, tr, th {{ background: none !important; }}  /* also where a notebook is dark */
+  table, caption {{ color: inherit !important; }}
   table.map {{ display: inline-table; margin: 6px 24px 6px 0; }}
   table.map caption {{ text-align: left; font-weight: bold; }}
   table.map td {{ border: 1px solid #d0d0d0; padding: 2px 5px; text-align: center; }}
