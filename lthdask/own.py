@@ -6,7 +6,6 @@ functions. From then on the name carries the beginning of the file's digest, as 
 that needs the file runs it under a name that no other module has.
 """
 
-import inspect
 import platform
 import re
 import sys
@@ -136,14 +135,14 @@ def name_of(given: Callable[..., Any]) -> str:
         If it is not a function of a file that can be imported.
     """
     module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", "")
-    path = inspect.getsourcefile(sys.modules[module]) if module in sys.modules else None
-    if module == "__main__" or not path or not name.isidentifier():
+    path = Path(getattr(sys.modules.get(module or ""), "__file__", None) or "")
+    if module == "__main__" or path.suffix != ".py" or not name.isidentifier():
         raise InputError(
             f"workers cannot import {name or given!r}: put it into a file, such as mine.py, as a "
             f"function of its own, and import it (a cell of a notebook is written into a file "
             f"where it begins with %%writefile mine.py)"
         )
-    code = _allow(Path(path))
+    code = _allow(path)
     return f"{code.path.stem}:{name}@{code.digest}"
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lthdask.cluster.settings import Settings
 from lthdask.commands.main import main
-from lthdask.commands.shared import say
+from lthdask.commands.shared import exit_with, say
 from lthdask.errors import OPTIONS, InputError, on_command_line
 from tests.test_flow import TINY
 
@@ -243,6 +243,17 @@ def test_a_message_names_parameters_in_python_and_options_on_the_command_line():
     console = Console(file=io.StringIO(), width=20)
     say(console, str(error))
     assert console.file.getvalue() == f"{line}\n"
+
+
+def test_only_a_command_that_resumes_says_so_when_it_is_stopped():
+    def stopped():
+        raise KeyboardInterrupt
+
+    for resumes, more in ((False, ""), (True, "; the same command picks up where it left off")):
+        console = Console(file=io.StringIO())
+        with pytest.raises(SystemExit, match="130"):
+            exit_with(console, stopped, resumes)
+        assert console.file.getvalue() == f"stopped{more}\n"
 
 
 def test_what_the_library_says_is_told_with_options(tiny_file, tmp_path):

@@ -191,7 +191,7 @@ CHANGES = {
     "engine.precision": ({}, "bfloat16", "in bfloat16 (activations"),
     "engine.threads": ({}, "3", "3 CPU threads for a cell"),
     "engine.dense_threads": ({}, "4", "4 for a dense run"),
-    "engine.cohort": (GPU, "16", "16 cells side by side at most"),
+    "engine.cohort": (GPU, "16", "at most 16 cells side by side"),
     "engine.graphs": (GPU, "false", "without CUDA graphs"),
     "engine.kernels": (GPU, "false", "without kernels of its own"),
 }
@@ -265,6 +265,7 @@ def test_what_was_tested_depends_on_replicates_and_controls():
     few = words({"grid.replicates": "3", "grid.arms": "ticket,reinit"})
     assert "more than the margin above reinit (intersection-union" in few
     assert "less than the margin above it." in few
+    assert "at most 5 % of the verdicts of each kind are expected to be wrong" in few
     assert (
         "diverged or fell more than 7 standard deviations below the median of its cell never" in few
     )
@@ -274,6 +275,57 @@ def test_what_was_tested_depends_on_replicates_and_controls():
     kept = words({"grid.replicates": "3", "grid.arms": "ticket,lr_rewind"})
     assert "wins" not in kept
     assert "the rewind epoch at which arms are compared" in kept
+
+
+def test_of_a_study_without_tickets_nothing_is_said_of_tickets():
+    three = {"grid.replicates": "3", "recipe.fine_tune_rate": "0.001"}
+    said = words(three | {"grid.arms": "reinit"}).partition("\nReferences")[0]
+    assert "No tickets were trained. Pruned weights stayed at zero in training. Contr" in said
+    assert re.search(r"Thresholds were [\d., ]+ and [\d.]+\. No", said)
+    for untrue in ("tickets were judged", "A ticket", "t-test", "verdict", "sparsest", "; k was"):
+        assert untrue not in said
+    rewound = words(three | {"grid.arms": "random_mask", "grid.rewind_epochs": "0,3"})
+    assert (
+        "complete state after k epochs (Renda et al. 2020; Frankle et al. 2019); k was" in rewound
+    )
+    children = words(three | {"grid.arms": "dense_child"})
+    for untrue in ("Thresholds were", "ranked", "pruned", "There was no control", "stayed at zero"):
+        assert untrue not in children
+    assert "No tickets were trained. Checkpoint k is" in children
+
+
+def test_bits_are_only_claimed_where_all_cells_are_known_to_have_been_trained_one_by_one(tmp_path):
+    folder = packed(3, tmp_path)
+    claimed = "on such an engine, the same study gives the same results bit for bit"
+    assert claimed in methods(folder)
+    last = "1 for a dense run. The study's last run was set to train one cell at a time."
+    (attempt,) = folder.glob("cells/ticket-r0-t0.9-k1/attempt-1.json")
+    attempt.write_text(attempt.read_text().replace('"beside": 1', '"beside": 4'))
+    assert (claimed in methods(folder), last in methods(folder)) == (False, True)
+    attempt.unlink()
+    assert (claimed in methods(folder), last in methods(folder)) == (False, True)
+    several = words(GPU | {"engine.cohort": "auto", "engine.graphs": "false"})
+    assert "set to train as many cells side by side as fit into memory, without CUDA" in several
+
+
+def test_ones_own_code_is_told_as_what_it_is():
+    known = facts()
+    own = {"pruning.score": "mine:kept", "recipe.schedule.name": "mine:half", "data.image_size": 0}
+    settings = {**known.settings, **own, "data.name": "mine:bytes"}
+    about = {"data": {"shape": (3, 8, 8)}}
+    said = in_words(replace(known, settings=settings, about=about))
+    assert (
+        "were those of mine:bytes (code of the authors' own). Inputs of bytes (uint8) were norm"
+        in said
+    )
+    assert "ranked, over the whole network, by mine:kept (code of the authors' own, whi" in said
+    assert "rate was 0.0012 times the schedule mine:half (code of the authors' own)." in said
+    warm = settings | {"recipe.schedule.warmup_epochs": 2, "data.augmentation": ["flip"]}
+    said = in_words(replace(known, settings=warm, about=about))
+    assert "over the first 2 epochs, and then was 0.0012 times the schedule mine:half" in said
+    assert "own). They were normalised by a mean" in said
+    flat = {"data": {"shape": (5,)}}
+    assert "They were used as they were." in in_words(replace(known, settings=settings, about=flat))
 
 
 def test_what_is_not_done_is_said():

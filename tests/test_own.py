@@ -2,8 +2,11 @@
 
 import itertools
 import re
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -112,6 +115,12 @@ def test_the_page_is_true_and_its_results_are_read_without_the_code(
     np.testing.assert_array_equal(kept.values, results.test_accuracy.values)
     assert np.isfinite(more.test_accuracy.sel(arm="ticket", threshold=0.7)).all()
 
+    for file, problem in (("layer/c/0", "not what was written"), ("", "missing")):
+        lost = folder / "results.zarr" / file
+        lost.unlink() if file else shutil.rmtree(lost)
+        (damage,) = check(folder)
+        assert f"results.zarr: it is {problem}; beyond repair" in str(damage)
+
 
 def test_a_study_runs_no_code_that_was_not_given(words, monkeypatch):
     monkeypatch.chdir(words)
@@ -132,7 +141,7 @@ def test_a_study_runs_no_code_that_was_not_given(words, monkeypatch):
     assert not (words / "runs").exists()
 
 
-def test_what_cannot_be_run_is_said_in_one_sentence(tmp_path):
+def test_what_cannot_be_run_is_said_in_one_sentence(tmp_path, monkeypatch):
     written(tmp_path, "broken.py", "def network(:\n")
     written(tmp_path, "late.py", "import json\n\nraise KeyError('token')\n")
     written(tmp_path, "gone.py", "raise SystemExit('no licence')\n")
@@ -153,7 +162,9 @@ def test_what_cannot_be_run_is_said_in_one_sentence(tmp_path):
         (tmp_path / "not-a-name.py").touch()
         with pytest.raises(InputError, match=problem):
             own.allow(tmp_path / file)
-    for given in (lambda shape, classes: None, Network.__post_init__):
+    monkeypatch.delattr(sys.modules["__main__"], "__file__")  # as in a notebook
+    here = FunctionType(written.__code__, {"__name__": "__main__"}, "network")
+    for given in (lambda shape, classes: None, Network.__post_init__, here, max):
         with pytest.raises(InputError, match="workers cannot import .* put it into a file"):
             Study.read("digits").changed({"network.name": given})
     one, other = tmp_path / "one", tmp_path / "other"
@@ -289,6 +300,13 @@ def test_a_run_of_ones_own_network_and_optimizer_that_is_stopped_at_any_step_end
     assert equal(end, tickets[-1])
 
 
+def test_a_network_of_three_dimensions_trains(tmp_path):
+    code = "from torch import nn\ndef network(shape, classes):\n    return nn.Sequential("
+    code += "nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 4, (1, 3, 3)), nn.Flatten(), nn.Linear(144, 4))"
+    written(tmp_path, "volumes.py", code)
+    require_repeatable(small_experiment(Network("volumes:network")))
+
+
 def test_the_rate_is_that_of_the_schedule_in_every_group_of_ones_own_optimizer(tmp_path):
     experiment = of_patches(tmp_path)
     recipe = replace(experiment.recipe, schedule=Schedule("patches:still"))
@@ -327,7 +345,7 @@ UNUSABLE = {
     "what it has": (
         "network",
         "lambda shape, classes: nn.Linear(shape[7], classes)",
-        "the network cannot be built on .*unusable.py, line 15: IndexError",
+        "the network cannot be built on .*unusable.py, line 23: IndexError",
     ),
     "an optimizer": (
         "optimizer",
@@ -343,6 +361,40 @@ UNUSABLE = {
         "optimizer",
         "lambda parameters, rate, *of: Counting(parameters, {'lr': rate})",
         "the optimizer keeps 'steps', which is no tensor",
+    ),
+    "tensors of the weights' kind": (
+        "optimizer",
+        "lambda parameters, rate, *of: Whole(parameters, {'lr': rate})",
+        "keeps 'steps' as torch.int64, which PyTorch turns into torch.float32",
+    ),
+    "one rate": (
+        "optimizer",
+        "lambda parameters, rate, *of: torch.optim.SGD("
+        "[{'params': parameters[:2], 'lr': rate / 10}, {'params': parameters[2:]}], rate)",
+        "must have the rate that it was given, 0.1, in every group: .*; got 0.01",
+    ),
+    "weights that are not frozen": (
+        "network",
+        "lambda shape, classes: nn.Sequential(nn.Flatten(), "
+        "nn.Linear(64, 64).requires_grad_(False), nn.Linear(64, classes))",
+        "1.weight cannot be pruned: .* neither frozen",
+    ),
+    "weights that are not shared": (
+        "network",
+        "lambda shape, classes: nn.Sequential(nn.Flatten(), one := nn.Linear(64, 64), "
+        "tied(one), nn.Linear(64, classes))",
+        "2.weight cannot be pruned: .* nor shared by two layers",
+    ),
+    "weights that are not computed": (
+        "network",
+        "lambda shape, classes: nn.Sequential(nn.Flatten(), "
+        "nn.utils.parametrizations.weight_norm(nn.Linear(64, classes)))",
+        "1.weight cannot be pruned: .* nor computed from others",
+    ),
+    "a schedule of every epoch": (
+        "schedule",
+        "lambda epoch, epochs: [1, 0.1][int(epoch)]",
+        "the schedule fails on .*unusable.py, line 23: IndexError",
     ),
     "no state beside": (
         "optimizer",
@@ -375,6 +427,14 @@ class Counting(torch.optim.Optimizer):
     def step(self):
         for p in self.param_groups[0]["params"]:
             self.state[p]["steps"] = self.state[p].get("steps", 0) + 1
+class Whole(torch.optim.Optimizer):
+    def step(self):
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["steps"] = self.state[p].get("steps", torch.tensor(0)) + 1
+def tied(layer):
+    other = nn.Linear(64, 64)
+    other.weight = layer.weight
+    return other
 class Forgetful(torch.optim.Optimizer):
     def step(self):
         self.defaults["steps"] += 1

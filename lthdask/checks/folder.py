@@ -146,7 +146,12 @@ def _damages(folder: Folder) -> Iterator[Damage]:
     if folder.cube.exists() or manifest.checkpoints:
         with tempfile.TemporaryDirectory() as aside:
             written = yaml_mapping(copy if _digest(text) != digest else text, str(file))
-            layers = layers_of(study, folder.cube)
+            try:
+                layers = layers_of(study, folder.cube)
+            except InputError:  # of a network of one's own
+                remedy = f"beyond repair, because only it names the network's layers; {anew}"
+                yield Damage("results.zarr", _problem(folder.cube), remedy)
+                return
             sound = _sound_cube(Path(aside) / "results.zarr", study, layers, manifest, written)
             yield from _damaged_files(folder, sound.link_chunks(folder.cube))
             lacking = {name for name, first in ADDED.items() if first > manifest.first_format}

@@ -73,7 +73,7 @@ def command(**given: Any) -> None:
     """
     # With --json, standard output holds nothing but JSON.
     console = Console(stderr=given["as_json"], quiet=given["quiet"])
-    exit_with(console, lambda: _reproduce(console, given))
+    exit_with(console, lambda: _reproduce(console, given), resumes=True)
 
 
 def _reproduce(console: Console, given: Given) -> int:

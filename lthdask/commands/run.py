@@ -63,7 +63,7 @@ def command(**given: Any) -> None:
     """
     # With --json, standard output holds nothing but JSON.
     console = Console(stderr=given["as_json"], quiet=given["quiet"])
-    exit_with(console, lambda: _run(console, given))
+    exit_with(console, lambda: _run(console, given), resumes=True)
 
 
 def _run(console: Console, given: Given) -> int:

@@ -11,8 +11,11 @@ from rich.console import Console
 from lthdask.errors import InputError, on_command_line
 
 
-def exit_with(console: Console, body: Callable[[], int]) -> None:
-    """Run the body of a command and exit with its code: 2 for bad input, 130 if stopped."""
+def exit_with(console: Console, body: Callable[[], int], resumes: bool = False) -> None:
+    """Run the body of a command and exit with its code: 2 for bad input, 130 if stopped.
+
+    One that `resumes` picks up where it left off.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(body())
@@ -20,7 +23,8 @@ def exit_with(console: Console, body: Callable[[], int]) -> None:
         say(Console(stderr=True), f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
-        say(console, "stopped; the same command picks up where it left off")
+        more = "; the same command picks up where it left off" if resumes else ""
+        say(console, f"stopped{more}")
         sys.exit(130)
 
 

@@ -1,6 +1,7 @@
 """The experiment: what a training run depends on, besides its replicate, mask and start."""
 
 import functools
+import itertools
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -119,5 +120,8 @@ def _parameters(*kind: Any) -> int:
 
 
 def _laid_out(network: nn.Module) -> nn.Module:
-    moved: nn.Module = network.to(memory_format=torch.channels_last)
-    return moved
+    # Not by `Module.to`, which refuses the weights of Conv3d.
+    for tensor in itertools.chain(network.parameters(), network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return network

@@ -37,8 +37,18 @@ def require_repeatable(experiment: Experiment) -> None:
         weights = experiment.prunable()
     if not weights:
         raise InputError("the network has no convolution or linear layer, so nothing can be pruned")
+    trained = {n for n, of in experiment.outline().named_parameters() if of.requires_grad}
+    if odd := [name for name in weights if name not in trained]:
+        raise InputError(
+            f"{odd[0]} cannot be pruned: the weights of convolutions and linear layers must be "
+            f"trained parameters of their own, neither frozen, nor shared by two layers, nor "
+            f"computed from others, as by weight_norm"
+        )
     spared_weights(weights, experiment.pruning.spare)
     rates_by_layer(weights, experiment.pruning)
+    with explained("the schedule fails"):
+        for epoch in range(experiment.recipe.epochs):
+            experiment.recipe.rate(epoch, 0, 1)
     with explained("a few steps of the study fail"):
         _try(_small(experiment))
 

@@ -49,10 +49,10 @@ def verdicts(
     compares are done (Schuirmann 1987 [1]_). A claim of several parts has the largest of their
     p-values (intersection-union test, Berger 1982 [2]_); "some" control, the smallest, times
     the number of controls (Bonferroni). Each claim is made once per cell of the map, so its
-    p-values are adjusted together, by Benjamini and Hochberg [3]_: of the cells that get a
-    verdict, at most a share of `level` is expected to get it wrongly. The whole claim is
-    adjusted, never its parts, because that says nothing of their conjunction. The method holds
-    for tests that depend on each other positively [4]_, as those of many tickets that are
+    p-values are adjusted together, by Benjamini and Hochberg [3]_: of the cells of
+    which a claim is made, at most a share of `level` is expected to have it wrongly. The whole
+    claim is adjusted, never its parts, because that says nothing of their conjunction. The method
+    holds for tests that depend on each other positively [4]_, as those of many tickets that are
     compared with one dense run. docs/method.md has the error rates.
 
     The scratch controls are those of `SCRATCH` that the study has. A cell that wins, or is no

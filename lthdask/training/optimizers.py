@@ -1,5 +1,7 @@
 """Optimizers: made from the settings of a recipe, in the state that a checkpoint holds."""
 
+from math import isclose
+
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +67,12 @@ def _own(
         raise InputError(
             f"the optimizer of {plain(settings.name)} must have all parameters that it was given"
         )
+    rates = {float(group.get("lr", settings.rate)) for group in optimizer.param_groups}
+    if odd := [rate for rate in rates if not isclose(rate, settings.rate, rel_tol=1e-6)]:
+        raise InputError(
+            f"the optimizer of {plain(settings.name)} must have the rate that it was given, "
+            f"{settings.rate:g}, in every group: the schedule sets it at each step; got {odd[0]:g}"
+        )
     if buffers:
         state = {
             place: {buffer: tensor.clone() for buffer, tensor in buffers[name].items()}
@@ -82,7 +90,8 @@ def buffers_of(optimizer: torch.optim.Optimizer, weights: dict[str, nn.Parameter
     Raises
     ------
     InputError
-        If it keeps something that is no tensor, and would be lost where training is stopped.
+        If it keeps something that would be lost where training is stopped: what is no tensor, or
+        has not the dtype of its weight (a count named ``step`` may), to which PyTorch turns it.
     """
     found: Buffers = {}
     for name, weight in weights.items():
@@ -92,6 +101,11 @@ def buffers_of(optimizer: torch.optim.Optimizer, weights: dict[str, nn.Parameter
                 raise InputError(
                     f"the optimizer keeps {other[0]!r}, which is no tensor and would be lost where "
                     f"training is stopped; make it a tensor"
+                )
+            if other := [b for b, t in kept.items() if b != "step" and t.dtype != weight.dtype]:
+                raise InputError(
+                    f"the optimizer keeps {other[0]!r} as {kept[other[0]].dtype}, which PyTorch "
+                    f"turns into {weight.dtype} where training is resumed; make it {weight.dtype}"
                 )
             found[name] = kept
     return found

@@ -36,6 +36,8 @@ def replicates(f: Facts) -> str:
 
 def tests(f: Facts) -> str:
     """Say how tickets were compared with the dense network."""
+    if not f.tickets:
+        return ""
     margin = _points(f["matching_margin"])
     if f.replicates == 1:
         return f"A ticket is within the margin if it is at most {margin} below the dense network."
@@ -51,7 +53,7 @@ def tests(f: Facts) -> str:
 def wins(f: Facts) -> str:
     """Say how tickets were compared with the controls that take an ingredient away."""
     scratch = f.arms(SCRATCH)
-    if f.replicates == 1 or not scratch:
+    if f.replicates == 1 or not (f.tickets and scratch):
         return ""
     every = f"each of {enumerated(scratch)}" if len(scratch) > 1 else scratch[0]
     some = "one of them (Bonferroni)" if len(scratch) > 1 else "it"
@@ -64,15 +66,15 @@ def wins(f: Facts) -> str:
 
 def many(f: Facts) -> str:
     """Say how it was allowed for that there are many cells."""
-    if f.replicates == 1:
+    if f.replicates == 1 or not f.tickets:
         return ""
     fallen = "diverged"
     if f.replicates > 2:
         fallen += f" or fell more than {COLLAPSE} standard deviations below the median of its cell"
     return (
         f"The p-values of each claim were adjusted for all cells of the map (Benjamini & Hochberg "
-        f"1995), so that at most {100 * LEVEL:g} % of the verdicts are expected to be wrong; a "
-        f"ticket of which a replicate {fallen} never matches. Intervals are two-sided, at "
+        f"1995), so that at most {100 * LEVEL:g} % of the verdicts of each kind are expected to be "
+        f"wrong; a ticket of which a replicate {fallen} never matches. Intervals are two-sided, at "
         f"{100 * (1 - LEVEL):g} %, of each cell alone. The frontier of a rewind epoch is the "
         f"lowest density with a mean difference to the dense network of at least minus the margin; "
         f"its interval inverts the tests."
@@ -81,6 +83,8 @@ def many(f: Facts) -> str:
 
 def choices(f: Facts) -> str:
     """Say what was chosen on the validation images."""
+    if not f.tickets:
+        return ""
     chosen = "The sparsest ticket within the margin was chosen on the validation images"
     if f.replicates > 1:
         chosen += ", and its interval allows for the choice from all cells (Bonferroni)"
@@ -100,16 +104,16 @@ def engine(f: Facts) -> str:
         how += " (activations and convolutions; weights, gradients and updates in float32)"
     how += f", with {counted(used['threads'], 'CPU thread')} for a cell and "
     how += f"{used['dense_threads']} for a dense run"
-    if device == "cpu" and cohort == 1:
+    if f.alone and cohort == 1:
         return f"{how}; on such an engine, the same study gives the same results bit for bit."
-    if cohort != 1:
-        how += f", {'as many cells' if cohort == 'auto' else counted(cohort, 'cell')} side by side"
-        how += " as fitted into memory" if cohort == "auto" else " at most"
+    last = "one cell at a time" if cohort == 1 else f"at most {cohort} cells side by side"
+    if cohort == "auto":
+        last = "as many cells side by side as fit into memory"
     if device == "cuda":
         without = {"CUDA graphs": used["graphs"], "kernels of its own": used["kernels"]}
         off = [what for what, on in without.items() if not on]
-        how += f", without {enumerated(off)}" if off else ""
-    return f"{how}."
+        last += f", without {enumerated(off)}" if off else ""
+    return f"{how}. The study's last run was set to train {last}."
 
 
 def versions(f: Facts) -> str:

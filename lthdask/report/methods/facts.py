@@ -9,6 +9,8 @@ import numpy as np
 
 from lthdask.reading import flattened
 from lthdask.storage.arrays import Arrays
+from lthdask.storage.cube import Cube
+from lthdask.storage.folder import Folder
 from lthdask.storage.schema import CELL, Status
 
 
@@ -32,6 +34,9 @@ class Facts:
         What is kept with the cube: data, engine, versions.
     masks_compared : bool
         Whether the masks of a dense run's epochs were compared.
+    alone : bool
+        Whether all cells, on a CPU, are known to have been trained one by one, and with the same
+        versions.
     """
 
     settings: Mapping[str, Any]
@@ -41,6 +46,7 @@ class Facts:
     untrained: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
     masks_compared: bool = False
+    alone: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> "Facts":
@@ -52,15 +58,18 @@ class Facts:
             If there are no results in the folder, or they are damaged.
         """
         arrays = Arrays(folder)
+        about = arrays.attributes
+        same = about.get("engine", {}).get("device") == "cpu" and not about.get("earlier_versions")
         status, last = arrays["status"], arrays.named("dense_curves", "test_accuracy")[:, -1]
         return cls(
-            flattened(arrays.attributes["study"]),
+            flattened(about["study"]),
             {axis: arrays.axes[axis].tolist() for axis in CELL},
             {of: count for of in Status if (count := int((status == of).sum()))},
             arrays.densities().tolist(),
             int(np.isnan(last).sum()),
-            arrays.attributes,
+            about,
             "mask_distances" in arrays and bool(np.isfinite(arrays["mask_distances"]).any()),
+            same and _alone(Folder(folder)),
         )
 
     def __getitem__(self, key: str) -> Any:
@@ -77,9 +86,24 @@ class Facts:
         return [arm for arm in self.axes["arm"] if arm in among]
 
     @property
+    def tickets(self) -> bool:
+        """Whether the study has tickets, and not only what is compared with them."""
+        return "ticket" in self.axes["arm"]
+
+    @property
     def replicates(self) -> int:
         """How many replicates the study has."""
         return len(self.axes["replicate"])
+
+
+def _alone(folder: Folder) -> bool:
+    """Return whether all that was trained of the cells was trained one by one."""
+    for cell, status in Cube(folder.cube).cells().items():
+        if status in (Status.DONE, Status.DIVERGED):
+            attempts = folder.attempts(cell)
+            if not attempts or any(attempt.get("beside") != 1 for attempt in attempts):
+                return False
+    return True
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,6 +1,7 @@
 """Sentences on how tickets were drawn, rewound and controlled."""
 
 from lthdask.grid import ARMS, CHILDREN, CONTROLS, POINTS_ON_LINE
+from lthdask.own import is_own
 from lthdask.report.methods.facts import Facts, counted, enumerated
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
@@ -27,19 +28,32 @@ SOURCES = {
 
 def ranked(f: Facts) -> str:
     """Say which weights could be pruned, and what they were ranked by."""
+    if not _prunes(f):
+        return ""
     score, epoch = f["pruning.score"], f["mask_epoch"] or f["recipe.epochs"]
     spared = f" (all but {enumerated(f['pruning.spare'])})" if f["pruning.spare"] else ""
-    whose = f"dense network after {counted(epoch, 'epoch')}"
-    if score in OF_INITIAL_WEIGHTS:
-        whose = "dense network before training"
+    after = f"after {counted(epoch, 'epoch')}"
+    when = "before training" if score in OF_INITIAL_WEIGHTS else after
+    by = f", in the dense network {when}, by {SCORES.get(score, score)}"
+    if is_own(score):
+        by = (
+            f", over the whole network, by {score} (code of the authors' own, which may use the "
+            f"dense network's weights {after}, its initial ones and their gradients)"
+        )
     return (
-        f"The weights of convolutions and linear layers{spared} were ranked, in the {whose}, by "
-        f"{SCORES.get(score, score)}; biases and batch norm were never pruned."
+        f"The weights of convolutions and linear layers{spared} were ranked{by}; biases and batch "
+        f"norm were never pruned."
     )
+
+
+def _prunes(f: Facts) -> bool:
+    return any(ARMS[arm].has_threshold for arm in f.axes["arm"])
 
 
 def pruned(f: Facts) -> str:
     """Say how many of them went at once."""
+    if not _prunes(f):
+        return ""
     rate = f"{100 * f['pruning.rate']:g} %"
     rates = enumerated(
         [f"{100 * value:g} % of {name}" for name, value in f.block("pruning.layer_rates").items()]
@@ -61,12 +75,17 @@ def pruned(f: Facts) -> str:
 
 def thresholds(f: Facts) -> str:
     """Say which thresholds there were, and what they left."""
+    if not _prunes(f):
+        return ""
+    name = "Cutoffs" if f["pruning.by"] == "cutoff" else "Thresholds"
+    if not f.tickets:
+        return f"{name} were {enumerated(f.axes['threshold'])}."
     known = zip(f.axes["threshold"], f.densities, strict=True)
     each = [f"{t:g} ({f'{100 * d:.4g} %' if d == d else 'not known yet'})" for t, d in known]
     return (
-        f"{'Cutoffs' if f['pruning.by'] == 'cutoff' else 'Thresholds'} were {enumerated(each)}; in "
-        f"brackets stands the share of the weights of convolutions and linear layers that was left "
-        f"in the tickets, counted after training (median)."
+        f"{name} were {enumerated(each)}; in brackets stands the share of the weights of "
+        f"convolutions and linear layers that was left in the tickets, counted after training "
+        f"(median)."
     )
 
 
@@ -76,6 +95,12 @@ def rewound(f: Facts) -> str:
     source = "Renda et al. 2020" + ("; Frankle et al. 2019" if max(ks) else "")
     epochs, fresh = f["recipe.epochs"], " Optimizers started afresh." if f["fresh_buffers"] else ""
     state = "weights and statistics" if fresh else "complete state"
+    if not f.tickets:
+        kept = " Pruned weights stayed at zero in training." if _prunes(f) else ""
+        if any(ARMS[arm].has_k for arm in f.axes["arm"]):
+            kept += f" Checkpoint k is the dense network's {state} after k epochs ({source}); "
+            kept += f"k was {enumerated(ks)}.{fresh}"
+        return f"No tickets were trained.{kept}"
     return (
         f"A ticket is checkpoint k, the dense network's {state} after k epochs ({source}), under "
         f"its mask. It was trained for epochs k + 1 to T = {epochs}, at their learning rates and "
@@ -90,6 +115,8 @@ def controls(f: Facts) -> str:
         rate = f" of {_fine_tune_rate(f):g}" if ARMS[arm].fine_tuned else ""
         source = f"; {SOURCES[arm]}" if arm in SOURCES else ""
         said.append(f"{arm} ({_meaning(arm)}{rate}{source})")
+    if not said and not f.tickets:
+        return ""
     if not said:
         return "There was no control, which would tell what a ticket owes to its mask and weights."
     return f"Controls of the same densities were {enumerated(said)}."
@@ -134,7 +161,7 @@ def learning_speed(f: Facts) -> str:
     """Say how learning speed was measured, if it was."""
     if not (every := f["recipe.measure_every"]):
         return ""
-    judged = ", and tickets were judged there, too" if f.replicates > 1 else ""
+    judged = ", and tickets were judged there, too" if f.tickets and f.replicates > 1 else ""
     return (
         f"For learning speed (Frankle & Carbin 2019), losses and accuracies were measured every "
         f"{counted(every, 'step')} and after each epoch; a run stops early where its validation "

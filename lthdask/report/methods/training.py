@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lthdask.own import is_own
 from lthdask.report.methods.facts import Facts, counted, enumerated
 from lthdask.storage.manifest import digest_of
 from lthdask.training.recipe import ADAM_BETAS
@@ -51,17 +52,23 @@ def data(f: Facts) -> str:
             f": {train} {kind}s for training, {validation} for validation and {test} for the test, "
             f"in {known['classes']} classes (digest: sha256 {digest_of(known)[:16]})"
         )
-    if not size:  # tensors of one's own
-        return f"The data were those of {name}, code of the authors' own{splits}. {_set_aside(f)}"
     whose = "those of ImageNet" if name == "folder" else "taken from the training images"
-    return (
-        f"The data were {DATA.get(name, name)} at {size}×{size} pixels{splits}. They were "
-        f"normalised by a mean and a standard deviation for each channel, {whose}. {_set_aside(f)}"
-    )
+    normalised = f"normalised by a mean and a standard deviation for each channel, {whose}"
+    own = f"those of {name} (code of the authors' own)" if is_own(name) else name
+    called = DATA.get(name, own) + (f" at {size}×{size} pixels" if size else "")
+    if _kind(f) == "image":
+        normalised = f"They were {normalised}. "
+    elif len(known.get("shape", range(3))) == 3:  # which may be images: nothing tells
+        normalised = (
+            f"Inputs of bytes (uint8) were {normalised}; any others were used as they were. "
+        )
+    else:
+        normalised = "They were used as they were. "
+    return f"The data were {called}{splits}. {normalised}{_set_aside(f)}"
 
 
 def _kind(f: Facts) -> str:
-    return "image" if f["data.image_size"] else "input"
+    return "image" if f["data.image_size"] or f["data.augmentation"] else "input"
 
 
 def _set_aside(f: Facts) -> str:
@@ -122,5 +129,8 @@ def schedule(f: Facts) -> str:
         "cosine": "fell to 0 along half a cosine",
         "linear": "fell to 0 along a straight line",
     }
+    if is_own(of["name"]):
+        own = f"{rate} times the schedule {of['name']} (code of the authors' own)"
+        return f"The learning rate {f'{begun}, and then was' if warmup else 'was'} {own}."
     ended = ends.get(of["name"], f"followed the schedule {of['name']}")
     return f"The learning rate {begun} and {ended}."
