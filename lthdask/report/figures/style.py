@@ -18,7 +18,7 @@ COLOURS = {**dict(zip(ARMS, _COLOURS, strict=True)), "dense": "#000000"}
 LINES = {**dict(zip(ARMS, _LINES, strict=True)), "dense": "4 2"}
 """How the line of each arm is dashed: colour is never all that tells arms apart."""
 MARKERS = dict(zip(ARMS, _MARKERS, strict=True))
-INK, FAINT = "#303030", "#d9d9d9"
+INK = "#303030"
 FONT = "11px"
 
 
