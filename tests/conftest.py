@@ -30,6 +30,13 @@ from lthdask.training.recipe import Optimizer, Recipe, Schedule
 settings.register_profile("busy-machine", deadline=None, derandomize=True)
 settings.load_profile("busy-machine")
 
+
+def pytest_xdist_auto_num_workers(config):
+    """Run the whole default selection in two processes, and everything else in one."""
+    whole = config.args_source is config.ArgsSource.TESTPATHS
+    return 2 if whole and config.option.markexpr.startswith("not ") else 0
+
+
 ENGINE = Engine(device="cpu", precision="float32")
 
 

@@ -282,7 +282,7 @@ def test_states_count_as_long_as_it_is_known_how_they_were_computed(old):
     assert not state.exists()
 
 
-DECLARED = {3: "93ef9cd2ec552c6c"}
+DECLARED = {4: "93ef9cd2ec552c6c"}
 """Format → digest of what its version declares."""
 
 

@@ -162,7 +162,7 @@ def test_what_cannot_be_run_is_said_in_one_sentence(tmp_path, monkeypatch):
         (tmp_path / "not-a-name.py").touch()
         with pytest.raises(InputError, match=problem):
             own.allow(tmp_path / file)
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")  # as in a notebook
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)  # as in a notebook
     here = FunctionType(written.__code__, {"__name__": "__main__"}, "network")
     for given in (lambda shape, classes: None, Network.__post_init__, here, max):
         with pytest.raises(InputError, match="workers cannot import .* put it into a file"):

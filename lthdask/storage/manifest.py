@@ -13,7 +13,7 @@ from lthdask.errors import InputError
 from lthdask.storage.files import write_whole
 from lthdask.training.engine import Engine
 
-FORMAT = 3
+FORMAT = 4
 """Format of manifest and cube: it rises with every change of what lies on disk. The files of
 format 1 have no number."""
 NOT_IN_CUBE = ("axes", "checkpoints", "study_digest", "format")
