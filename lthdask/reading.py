@@ -1,7 +1,6 @@
 """Values from YAML and from the command line, and one sentence for what is wrong with them."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -10,39 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
-import yaml
-
 from lthdask.errors import InputError
+from lthdask.strict_yaml import loaded, text_of
 
 T = TypeVar("T")
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which 5e-4 is a number, and an alias or a repeated key is an error.
-
-    A few aliases of aliases can stand for more values than fit into memory.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            problem = f"write out the value of the alias *{event.anchor}"
-            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                problem = f"the key {key_node.value!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def yaml_mapping(text: str, source: str) -> dict[str, Any]:
@@ -53,13 +23,7 @@ def yaml_mapping(text: str, source: str) -> dict[str, Any]:
     InputError
         If it is not a mapping, or a key is given twice.
     """
-    try:
-        values = yaml.load(text, _StrictLoader)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise InputError(f"{source}{line}: {problem}") from None
+    values = loaded(text, source)
     if not isinstance(values, dict):
         raise InputError(f"{source}: a study must be a mapping of keys to values, such as seed: 0")
     return values
@@ -73,10 +37,10 @@ def value_of(text: str, is_list: bool, key: str) -> Any:
     InputError
         If it is not YAML.
     """
+    parts = text.split(",") if is_list and not text.startswith("[") else [text]
     try:
-        parts = text.split(",") if is_list and not text.startswith("[") else [text]
-        values = [yaml.load(part, _StrictLoader) for part in parts]
-    except (yaml.YAMLError, ValueError):
+        values = [loaded(part, key) for part in parts]
+    except InputError:
         raise InputError(f"{key}: cannot read {text!r} as YAML") from None
     if not is_list or text.startswith("["):
         return values[0]
@@ -202,13 +166,10 @@ def study_text(which: str | Path) -> str:
     """
     path = Path(which)
     if str(which) in studies():
-        return (resources.files("lthdask") / "studies" / f"{which}.yaml").read_text()
+        shipped = resources.files("lthdask") / "studies" / f"{which}.yaml"
+        return shipped.read_text(encoding="utf-8")
     if path.suffix in (".yaml", ".yml") or path.is_file():
-        try:
-            return path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise InputError(f"cannot read the study file {path}: {reason}") from None
+        return text_of(path, "study file")
     close = get_close_matches(str(which), studies(), 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise InputError(

@@ -28,8 +28,9 @@ from lthdask.cluster.jobs import (
     job_script,
     order_workers,
 )
-from lthdask.cluster.settings import Settings, seconds
+from lthdask.cluster.settings import Settings, _known
 from lthdask.cluster.sick_places import SickPlaces
+from lthdask.cluster.values import problem_of, seconds
 from lthdask.cluster.workers import Prepare
 from lthdask.errors import InputError
 
@@ -64,20 +65,24 @@ WRONG = [
         3,
         "a wall-time must be [days-]hours:minutes:seconds",
     ),
-    ("jobqueue:\n  slurm:\n    walltime: 12:00:00", 3, "must be text in quotes"),
+    ("jobqueue:\n  slurm:\n    walltime: 43200", 3, 'must be text such as "04:00:00"'),
     (
         "jobqueue:\n  pbs:\n    cores: many",
         3,
         "jobqueue.pbs.cores must be a whole number above 0; got 'many'",
     ),
-    ("jobqueue:\n  pbs:\n    memory: lots", 3, "jobqueue.pbs.memory cannot be read"),
+    (
+        "jobqueue:\n  pbs:\n    memory: lots",
+        3,
+        "memory must be a size, such as 32GiB; got 'lots'",
+    ),
     ("jobqueue:\n  slurm:\n    job-extra-directives: --gres=gpu:1", 3, "must be a list"),
     ("jobqueue:\n  my-gpus: {cores: 1}", 2, "unknown key 'jobqueue.my-gpus'; known: slurm, pbs"),
     ("jobqueue:\n  slurm: 3", 2, "jobqueue.slurm must be a section of keys and values"),
     ("distributed:\n  schedular: {}", 2, "did you mean 'distributed.scheduler'?"),
     ("distributed:\n  comm:\n    timeout: {}", 3, "did you mean 'distributed.comm.timeouts'?"),
-    ("lthdask: {patience: for ever}", 1, "lthdask.patience cannot be read"),
-    ("lthdask: {checkpoint-interval: often}", 1, "checkpoint-interval cannot be read"),
+    ("lthdask: {patience: for ever}", 1, "lthdask.patience must be a time, such as 30 seconds"),
+    ("lthdask: {checkpoint-interval: often}", 1, "checkpoint-interval must be a time"),
     (
         "lthdask: {checkpoint-interval: 9 minutes}\njobqueue:\n  slurm: {walltime: '00:10:00'}",
         None,
@@ -90,8 +95,75 @@ WRONG = [
         "leave after 55 s (jobqueue.pbs: 60 s - 5 s of staggering)",
     ),
     ("a: [", 1, "expected the node content"),
+    ("distributed: &a {}\ndask: *a", 2, "write out the value of the alias *a"),
+    *(
+        ("jobqueue:\n  slurm:\n    " + line, 3, problem)
+        for line, problem in {
+            "memory: []": "must be one value; got []",
+            "memory: -5GB": "must be a size, such as 32GiB, more than 0; got '-5GB'",
+            "memory: 0": "more than 0; got 0",
+            "job-script-prologue: [[a]]": "must hold texts, not ['a']",
+            "interface: 3": "must be text; got 3",
+            "death-timeout: 0": "must be a time, such as 30 seconds, more than 0",
+            "processes: yes": "must be a whole number above 0; got 'yes'",
+        }.items()
+    ),
+    *(
+        (f"lthdask: {{{value}}}", 1, problem)
+        for value, problem in {
+            "patience: []": "must be one value",
+            "patience: .inf": "must be a time",
+            "checkpoint-interval: 0": "more than 0; got 0",
+            "scheduler: 5": "must be text; got 5",
+            "scheduler: ''": "must not be empty",
+        }.items()
+    ),
+    *(
+        (f"distributed:\n  {line}", 2, problem)
+        for line, problem in {
+            "scheduler: {worker-ttl: soon}": "worker-ttl must be a time",
+            "scheduler: {work-stealing: no}": "must be true or false; got 'no'",
+            "scheduler: {allowed-failures: -1}": "must be a number, 0 or more",
+            "adaptive: {maximum: .nan}": "must be a number, 0 or more",
+            "comm: {timeouts: {connect: -3}}": "connect must be a time",
+            "worker: {memory: {spill: most}}": "must be a number, 0 or more; got 'most'",
+            "worker: {preload: mine}": "must be a list",
+            "nanny: {environ: 3}": "must be a section of keys and values",
+        }.items()
+    ),
     ("[]", None, "a cluster file must be a mapping of sections"),
 ]
+
+
+def test_every_default_of_dask_and_its_queues_may_be_written_into_the_file():
+    def values(known, prefix=""):
+        for key, default in known.items():
+            if isinstance(default, dict) and default:
+                yield from values(default, f"{prefix}{key}.")
+            else:
+                yield prefix + key, default
+
+    refused = {
+        key: problem
+        for key, default in values(_known())
+        if (problem := problem_of(key, default, default))
+    }
+    assert refused == {}
+
+
+def test_what_another_kind_of_value_means_to_dask_is_taken(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "jobqueue:\n"
+        "  slurm: {walltime: 12:00:00, queue: 5, worker-extra-args: [--nthreads, 2]}\n"
+        "  lsf: {walltime: '00:30'}\n"
+        "distributed:\n"
+        "  scheduler: {bandwidth: 100MB}\n"
+        "  worker: {memory: {target: false}, resources: {GPU: 1}}\n"
+        "  comm: {compression: lz4}\n"
+    )
+    settings = Settings.read(tmp_path / "c.yaml")
+    assert settings.queue("slurm")["walltime"] == "12:00:00"
+    assert settings.queue("slurm")["worker_extra_args"] == ["--nthreads", "2"]
 
 
 @pytest.mark.parametrize(("text", "line", "problem"), WRONG, ids=[w[2] for w in WRONG])

@@ -184,11 +184,11 @@ FILES = [
     (DIGITS.to_yaml().replace("batch_size: 64", "batch_size: '64'"), 'got "64"'),
     (DIGITS.to_yaml().replace("seed: 0", "seed: true"), "seed should be a valid integer"),
     (
-        DIGITS.to_yaml().replace("seed: 0", "seed: 2020-01-01"),
+        DIGITS.to_yaml().replace("seed: 0", "seed: !!timestamp 2020-01-01"),
         "a study is made of numbers, texts, lists, mappings and functions",
     ),
     ("name: digits", "the key 'data' is missing"),
-    ("? [a, b]\n: 1", "not YAML"),
+    ("? [a, b]\n: 1", "found unhashable key"),
     ("name: &a [*a]", "my.yaml"),
     (DIGITS.to_yaml().replace("seed: 0", "seed: " + "9" * 5000), "my.yaml"),
 ]

@@ -70,7 +70,7 @@ def cgroup_limits(own: Path, root: Path) -> Iterator[int]:
         Where control groups are mounted, of version 1, 2 or both.
     """
     try:
-        lines = own.read_text().splitlines()
+        lines = own.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return
     for line in lines:

@@ -6,7 +6,6 @@ that are not in use, and errors name the line.
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +17,13 @@ from typing import Any
 
 import dask
 import yaml
-from dask.utils import parse_bytes, parse_timedelta
+from dask.utils import parse_timedelta
 
 from lthdask.cluster.overrides import SETTINGS
-from lthdask.cluster.places import DEPLOYMENTS, QUEUES
+from lthdask.cluster.places import QUEUES
+from lthdask.cluster.values import problem_of, seconds
 from lthdask.errors import InputError
+from lthdask.strict_yaml import composed, text_of, value_of
 
 OURS = {
     "deployment": "auto",
@@ -30,8 +31,6 @@ OURS = {
     "scheduler": None,
     "checkpoint-interval": "60 seconds",
 }
-WALLTIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d\d)")
-"""[days-][hours:]minutes:seconds"""
 
 
 @dataclass(frozen=True)
@@ -72,17 +71,8 @@ class Settings:
         """
         if path is None:
             return cls()
-        try:
-            text = path.read_text()
-            node = yaml.compose(text, yaml.SafeLoader)
-            values = yaml.safe_load(text)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise InputError(f"cannot read the cluster file {path}: {reason}") from None
-        except (yaml.YAMLError, ValueError) as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            raise InputError(f"{path}{line}: {getattr(error, 'problem', error)}") from None
+        node = composed(text_of(path, "cluster file"), str(path))
+        values = value_of(node, str(path)) if node else None
         if node is None or not isinstance(values, dict):
             raise InputError(
                 f"{path}: a cluster file must be a mapping of sections, like the one that "
@@ -113,7 +103,10 @@ class Settings:
                 f"{lack} section jobqueue.{name}; `lthdask cluster-file` writes such a file, "
                 f"and `cluster` chooses another one"
             )
-        return {key.replace("-", "_"): value for key, value in section.items()}
+        return {
+            key.replace("-", "_"): list(map(str, value)) if isinstance(value, list) else value
+            for key, value in section.items()
+        }
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -172,15 +165,6 @@ def margin(walltime: float) -> float:
     return min(walltime // 10, 600)
 
 
-def seconds(walltime: str) -> int:
-    """Return a wall-time such as ``04:00:00`` or ``2-12:00:00`` in seconds."""
-    found = WALLTIME.fullmatch(walltime)
-    if not found:
-        raise ValueError(f"a wall-time must be [days-]hours:minutes:seconds; got {walltime!r}")
-    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
-    return 86400 * days + 3600 * hours + 60 * minutes + rest
-
-
 def _known() -> dict[str, Any]:
     """Return every key there is, with its default."""
     known: dict[str, Any] = {"lthdask": OURS}
@@ -190,7 +174,8 @@ def _known() -> dict[str, Any]:
         spec = find_spec(package)
         assert spec is not None
         assert spec.origin is not None
-        known |= yaml.safe_load((Path(spec.origin).parent / f"{name}.yaml").read_text())
+        shipped = Path(spec.origin).parent / f"{name}.yaml"
+        known |= yaml.safe_load(shipped.read_text(encoding="utf-8"))
     known["jobqueue"] = {name: known["jobqueue"][name] for name in QUEUES}
     return known
 
@@ -213,36 +198,9 @@ def _check(path: Path, node: yaml.Node, known: Mapping[str, Any], prefix: str) -
                 raise InputError(f"{where}: {prefix + name} must be a section of keys and values")
             _check(path, value_node, default, f"{prefix}{name}.")
         else:
-            value = yaml.safe_load(yaml.serialize(value_node))
-            if problem := _problem(name, value, default):
+            value = value_of(value_node, where)
+            if problem := problem_of(prefix + name, value, default):
                 raise InputError(f"{where}: {prefix + name} {problem}; got {value!r}")
-
-
-def _problem(name: str, value: Any, default: Any) -> str | None:
-    """Return what is wrong with a value, if anything is."""
-    if value is None:
-        return None
-    if name == "deployment" and value not in DEPLOYMENTS:
-        return f"must be one of {_listed(DEPLOYMENTS)}"
-    if name == "require-encryption" and not isinstance(value, bool):
-        return "must be true or false"
-    if isinstance(default, list) and not isinstance(value, list):
-        return "must be a list"
-    if name in ("cores", "processes", "job-cpu") and not (type(value) is int and value > 0):
-        return "must be a whole number above 0"
-    try:
-        if name in ("memory", "job-mem"):
-            parse_bytes(value)
-        elif name in ("patience", "death-timeout", "checkpoint-interval"):
-            parse_timedelta(value)
-        elif name == "walltime":
-            if not isinstance(value, str):  # YAML 1.1 reads 04:00:00 as 14400
-                return 'must be text in quotes, such as "04:00:00"'
-            if seconds(value) < 60:
-                return "must be at least a minute"
-    except (ValueError, TypeError, KeyError) as error:
-        return f"cannot be read ({error})"
-    return None
 
 
 def _listed(names: Any) -> str:

@@ -27,12 +27,12 @@ def command(file: Path, force: bool) -> None:
 
 
 def _write(console: Console, file: Path, force: bool) -> int:
-    text = (resources.files("lthdask") / "cluster" / "cluster.yaml").read_text()
+    text = (resources.files("lthdask") / "cluster" / "cluster.yaml").read_text(encoding="utf-8")
     if file == Path("-"):
         click.echo(text, nl=False)
         return 0
     try:
-        with file.open("w" if force else "x") as written:
+        with file.open("w" if force else "x", encoding="utf-8") as written:
             written.write(text)
     except FileExistsError:
         raise InputError(f"{file} is there already; --force replaces it") from None

@@ -8,11 +8,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
-import yaml
 
 from lthdask.errors import InputError, one_of
 from lthdask.report.summary import flags
 from lthdask.storage.results import study_of
+from lthdask.strict_yaml import loaded
 from lthdask.study import Study
 
 ROUNDING = 0.05
@@ -127,8 +127,8 @@ def published(name: str) -> Published:
     """
     if name not in cards():
         raise one_of("card", name, cards())
-    text = (resources.files("lthdask") / "published" / f"{name}.yaml").read_text()
-    values = yaml.safe_load(text)
+    text = (resources.files("lthdask") / "published" / f"{name}.yaml").read_text(encoding="utf-8")
+    values = loaded(text, name)
     remaining, runs, dense = values["remaining"], values["replicates"], values["dense"]
     whole = Accuracy(dense["accuracy"], dense["runs"])
     return Published(

@@ -108,7 +108,7 @@ class Folder:
     def study(self) -> str | None:
         """Return the study of the folder as YAML, None if it holds none yet."""
         try:
-            return self._study.read_text()
+            return self._study.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError):
@@ -222,7 +222,7 @@ class Folder:
                 break
             except FileExistsError:
                 continue
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(about, file)
         return number
 
@@ -269,7 +269,7 @@ class Folder:
         """Keep the reason why a run failed."""
         place = self.of_run(name)
         place.mkdir(parents=True, exist_ok=True)
-        write_whole(place / "traceback.txt", text.encode())
+        write_whole(place / "traceback.txt", text.encode(errors="backslashreplace"))
 
     def has_traceback(self, name: object) -> bool:
         """Return whether there is a reason why a run failed."""

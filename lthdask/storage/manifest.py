@@ -94,7 +94,7 @@ class Manifest:
     @classmethod
     def _values(cls, path: Path) -> dict[str, Any] | None:
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError):

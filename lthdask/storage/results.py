@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-import yaml
 from numpy.typing import NDArray
 
 from lthdask.errors import InputError
@@ -19,6 +18,7 @@ from lthdask.storage.arrays import Arrays
 from lthdask.storage.manifest import digest_of
 from lthdask.storage.meanings import CURVES, LEARNING, METRICS, PERCENT, Meaning
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, GROUPS, NAMES, Array, Status
+from lthdask.strict_yaml import dumped, loaded
 
 if TYPE_CHECKING:
     from lthdask.study import Study  # which imports torch; results are read without
@@ -143,7 +143,7 @@ def study_of(results: xr.Dataset) -> Mapping[str, Any]:
 
 @cache
 def _parsed(text: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = yaml.safe_load(text)
+    found: Mapping[str, Any] = loaded(text, "study")
     return found
 
 
@@ -279,7 +279,7 @@ def _about(attributes: Mapping[str, Any]) -> dict[str, Any]:
         {"groups": f"{', '.join(GROUPS)}: more variables, by open_results(path, group)"}
         | {name: _short(value) for name, value in kept.items()}
         | ({"data": f"sha256 {digest_of(data)[:16]}"} if data else {})
-        | {"study": yaml.safe_dump(study, sort_keys=False, default_flow_style=None)}
+        | {"study": dumped(study)}
     )
 
 
@@ -287,5 +287,4 @@ def _short(value: Any) -> str | int | float:
     """Return a value as it is, or on one line of YAML."""
     if isinstance(value, str | int | float):
         return value
-    line = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-    return line.strip()
+    return dumped(value, on_a_line=True).strip()

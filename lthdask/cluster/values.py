@@ -1,0 +1,121 @@
+"""What a value of the cluster file may be: what its default is of the kind of.
+
+Dask looks at a value when it needs it, which can be in the middle of a run.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from dask.utils import parse_bytes, parse_timedelta
+
+from lthdask.cluster.places import DEPLOYMENTS
+
+WALLTIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d\d)")
+"""[days-][hours:]minutes:seconds"""
+COUNTS = ("cores", "processes", "job-cpu")
+TIMES = ("idle-timeout", "no-workers-timeout", "duration", "death-timeout")
+SIZES = ("memory", "job-mem", "pool-size")
+TEXTS = (
+    *("scheduler", "interface", "python"),
+    *("local-directory", "log-directory", "shared-temp-directory", "temporary-directory"),
+)
+FLAGS = ("require-encryption",)
+"""Keys whose default, if they have one, does not tell what they are."""
+MORE_THAN_NOTHING = ("patience", "checkpoint-interval", "death-timeout", *SIZES)
+OR_ANOTHER = ("compression", "max-spill")
+"""Keys whose default is true or false, and which take other values as well."""
+OR_FALSE = ("transfer", "target", "spill", "pause", "terminate")
+"""Shares of memory, which can be switched off."""
+
+
+def problem_of(key: str, value: Any, default: Any) -> str | None:
+    """Return what is wrong with the value of a dotted key, if anything is."""
+    section, _, name = key.rpartition(".")
+    if value is None:
+        return None
+    if name == "deployment":
+        known = ", ".join(DEPLOYMENTS)
+        return None if value in DEPLOYMENTS else f"must be one of {known}"
+    if name == "walltime":
+        return _walltime(f"{value}:00" if section == "jobqueue.lsf" else value)
+    if isinstance(default, dict):
+        return None if isinstance(value, dict) else "must be a section of keys and values"
+    if isinstance(default, list) or name in ("extra", "env-extra", "job-extra"):
+        return _list(value, default or [])
+    if isinstance(value, list | dict):
+        return "must be one value"
+    return _scalar(name, value, default)
+
+
+def _scalar(name: str, value: Any, default: Any) -> str | None:
+    """Return what is wrong with a number, a text, true or false."""
+    flag = isinstance(default, bool) and name not in OR_ANOTHER
+    if flag or name in FLAGS:
+        return None if isinstance(value, bool) else "must be true or false"
+    if name in COUNTS:
+        whole = type(value) is int and value > 0
+        return None if whole else "must be a whole number above 0"
+    if name in TIMES or (isinstance(default, str) and _reads(parse_timedelta, default)):
+        return _quantity(value, "a time, such as 30 seconds", parse_timedelta, name)
+    if name in SIZES or (isinstance(default, str) and _reads(parse_bytes, default)):
+        return _quantity(value, "a size, such as 32GiB", parse_bytes, name)
+    if isinstance(default, int | float) and not isinstance(default, bool):
+        return _number(name, value)
+    if (isinstance(default, str) or name in TEXTS) and not isinstance(value, str):
+        return "must be text"
+    return "must not be empty" if value == "" else None
+
+
+def _number(name: str, value: Any) -> str | None:
+    if name in OR_FALSE and value is False:
+        return None
+    if isinstance(value, str) and _reads(parse_bytes, value):  # as of a bandwidth
+        value = parse_bytes(value)
+    if isinstance(value, bool | str) or math.isnan(value) or value < 0:
+        return "must be a number, 0 or more"
+    return None
+
+
+def _quantity(value: Any, wanted: str, parse: Callable[[Any], Any], name: str) -> str | None:
+    if isinstance(value, bool) or not _reads(parse, value):
+        return f"must be {wanted}"
+    above = name in MORE_THAN_NOTHING
+    if 0 < parse(value) < math.inf or (parse(value) == 0 and not above):
+        return None
+    return f"must be {wanted}, {'more than 0' if above else '0 or more'}"
+
+
+def _reads(parse: Callable[[Any], Any], value: Any) -> bool:
+    try:
+        return parse(value) is not None
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return False
+
+
+def _list(value: Any, default: list[Any]) -> str | None:
+    """Return what is wrong with a list of texts and numbers, or of what its default holds."""
+    if not isinstance(value, list):
+        return "must be a list"
+    kinds = (str, int, float, *map(type, default))
+    odd = [one for one in value if not isinstance(one, kinds)]
+    return f"must hold texts, not {odd[0]!r}" if odd else None
+
+
+def _walltime(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return 'must be text such as "04:00:00"'
+    try:
+        return None if seconds(value) >= 60 else "must be at least a minute"
+    except ValueError as error:
+        return f"cannot be read ({error})"
+
+
+def seconds(walltime: str) -> int:
+    """Return a wall-time such as ``04:00:00`` or ``2-12:00:00`` in seconds."""
+    found = WALLTIME.fullmatch(walltime)
+    if not found:
+        raise ValueError(f"a wall-time must be [days-]hours:minutes:seconds; got {walltime!r}")
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return 86400 * days + 3600 * hours + 60 * minutes + rest
