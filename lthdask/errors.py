@@ -82,3 +82,12 @@ def one_of(what: str, given: str, known: "list[str] | tuple[str, ...]") -> Input
 def listed(values: Iterable[object]) -> str:
     """Return values as a message lists them."""
     return ", ".join(str(value) for value in values)
+
+
+OF_FILES = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
+"""What is wrong with a file, or its place. Anything else is wrong with the process or the disk."""
+
+
+def first_sentence(error: Exception) -> str:
+    """Return the beginning of what an error of another library says, or its kind."""
+    return str(error).strip().split(". ")[0].partition("\n")[0].rstrip(".") or type(error).__name__

@@ -218,7 +218,8 @@ def test_a_data_set_is_never_held_in_floats_as_a_whole():
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"])
 def test_missing_files_are_named_and_nothing_is_downloaded_unasked(tmp_path, name):
-    with pytest.raises(InputError, match=r"no usable .* put its files there, or set `download`"):
+    problem = r"no usable .*; put its (four )?files .*, or set `download`$"
+    with pytest.raises(InputError, match=problem):
         load(DataSource(name, 32, 10), tmp_path)
     assert not any(p.is_file() for p in tmp_path.rglob("*"))
 
@@ -375,3 +376,110 @@ def test_files_that_are_noise_or_have_labels_of_no_class_are_refused(tmp_path):
             (raw / f"{part}-labels-idx1-ubyte").write_bytes(header + labels)
         with pytest.raises(InputError, match="no usable MNIST .*5 images and"):
             load(DataSource("mnist", 28, 1), tmp_path)
+
+
+def idx_files(images=b"", labels=b"", count=5):
+    """The four files of MNIST, by name, each image of noise."""
+    files = {}
+    for part in ("train", "t10k"):
+        header = struct.pack(">4I", 0x803, count, 28, 28)
+        files[f"{part}-images-idx3-ubyte"] = header + (images or pixels(count, 28, 28).tobytes())
+        header = struct.pack(">2I", 0x801, count)
+        files[f"{part}-labels-idx1-ubyte"] = header + (labels or bytes(count))
+    return files
+
+
+@pytest.mark.parametrize("place", ["FashionMNIST/raw", "FashionMNIST", "raw", "."])
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
+def test_idx_files_are_found_as_torchvision_has_them_flat_and_compressed(
+    tmp_path, place, compressed
+):
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    written = idx_files()
+    for name, content in written.items():
+        if compressed:  # as they lie in Debian's dataset-fashion-mnist
+            (tmp_path / place / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (tmp_path / place / name).write_bytes(content)
+    data = load(DataSource("fashion_mnist", 28, validation=2), tmp_path)
+    assert data.test.images.numpy().tobytes() == written["t10k-images-idx3-ubyte"][16:]
+    assert len(everything(data)) == 5
+
+
+CUT = gzip.compress(idx_files()["t10k-images-idx3-ubyte"], mtime=0)[:-900]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("train-images-idx3-ubyte", b"\0\0\x08", "unpack requires a buffer of 4 bytes"),
+        ("train-images-idx3-ubyte", b"\0\0\x0d\x03" + bytes(99), "does not begin as an IDX file"),
+        (
+            "train-images-idx3-ubyte",
+            struct.pack(">4I", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1),
+            "does not hold the 79,228,162,458,924,105,385,300,197,375 values",
+        ),
+        ("train-labels-idx1-ubyte", struct.pack(">2I", 0x801, 5) + bytes(6), "hold the 5 values"),
+        ("t10k-labels-idx1-ubyte", struct.pack(">3I", 0x802, 5, 1) + bytes(5), "labels of 1, not"),
+        ("t10k-images-idx3-ubyte.gz", b"no gzip", "Not a gzipped file"),
+        ("t10k-images-idx3-ubyte.gz", CUT, "ended before"),
+    ],
+    ids=["short", "floats", "absurd", "too long", "dimensions", "not packed", "cut"],
+)
+def test_an_idx_file_that_is_none_is_named_and_nothing_is_allocated_for_it(
+    tmp_path, name, content, problem
+):
+    for file, good in idx_files().items():
+        (tmp_path / file).write_bytes(good)
+    (tmp_path / name.removesuffix(".gz")).unlink()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"no usable MNIST in {tmp_path}.*{problem}"):
+        load(DataSource("mnist", 28, 1), tmp_path)
+
+
+def test_the_folder_of_cifar_s_files_may_be_given_itself(tmp_path, monkeypatch):
+    write_cifar(tmp_path, monkeypatch, "CIFAR10")
+    data = load(DataSource("cifar10", 32, validation=2), tmp_path / "cifar-10-batches-py")
+    assert len(data.test) == 6
+
+
+def test_an_archive_that_is_still_packed_is_named(tmp_path):
+    (tmp_path / "cifar-10-python.tar.gz").touch()
+    problem = "unpack .*cifar-10-python.tar.gz there, so that .*cifar-10-batches-py/data_batch_1 ex"
+    with pytest.raises(InputError, match=problem):
+        load(DataSource("cifar10", 32, validation=2), tmp_path)
+
+
+def test_a_download_that_fails_is_not_advised_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(published.MNIST, "mirrors", ["http://127.0.0.1:1/"])
+    with pytest.raises(InputError, match="no usable MNIST in") as error:
+        load(DataSource("mnist", 28, 1), tmp_path, download=True)
+    assert "set `download`" not in str(error.value)
+
+
+def test_hidden_folders_are_no_classes_and_hidden_files_no_images(folder):
+    before = load(DataSource("folder", 16, validation=4), folder)
+    for part in ("train", "val"):
+        (folder / part / ".ipynb_checkpoints").mkdir()
+        (folder / part / ".ipynb_checkpoints" / "1.jpg").write_bytes(encoded("jpeg"))
+        (next((folder / part).iterdir()) / "._1.jpg").write_bytes(b"of another system")
+    data = load(DataSource("folder", 16, validation=4), folder)
+    assert (data.classes, data.digest) == (before.classes, before.digest)
+
+
+def test_pixels_of_16_bits_are_scaled_and_those_without_a_range_refused(folder):
+    levels = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    sixteen, floats = levels.astype(np.uint16), (levels / 65535).astype(np.float32)
+    file = next((folder / "train").glob("*/*"))
+    paths = [file.with_name(name) for name in ("grey.png", "grey.tif")]
+    for path in paths:
+        Image.fromarray(sixteen).save(path)
+    eight = file.with_name("eight.png")
+    Image.fromarray((sixteen / 257).round().astype(np.uint8)).save(eight)
+    read = ImageFiles([*paths, eight], torch.zeros(3), 16, folder)
+    ((images, _),) = read.batches([torch.arange(3)], torch.device("cpu"), None)
+    assert torch.equal(images[0], images[2])
+    assert torch.equal(images[1], images[2])
+    Image.fromarray(floats).save(file.with_name("floats.tif"))
+    with pytest.raises(InputError, match="floats.tif cannot be decoded .its pixels are floats"):
+        load(DataSource("folder", 16, validation=4), folder)

@@ -107,6 +107,25 @@ class ImageFiles:
         return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1)
 
 
+def _in_bytes(image: "Image") -> "Image":
+    """Return an image whose pixels are bytes; of 16 bits, they are scaled, which Pillow does not.
+
+    Raises
+    ------
+    ValueError
+        If its pixels have no range that their type tells.
+    """
+    from PIL import Image
+
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if sixteen:
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    if image.mode in ("I", "F"):
+        kind = {"I": "of 32 bits", "F": "floats"}[image.mode]
+        raise ValueError(f"its pixels are {kind}, without a range; convert it to 8 or 16 bits")
+    return image
+
+
 def _decoded(path: Path) -> "Image":
     """Return an image in RGB.
 
@@ -120,7 +139,7 @@ def _decoded(path: Path) -> "Image":
 
     try:
         with Image.open(path) as file:
-            return file.convert("RGB")
+            return _in_bytes(file).convert("RGB")
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(
             f"cannot read the image {path}: {error.strerror}; every image of the data folder "

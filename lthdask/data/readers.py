@@ -5,13 +5,11 @@ images, the same for every seed and replicate, so that accuracies of all runs ar
 on the same images.
 """
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +17,9 @@ from torch import Tensor
 from lthdask.data.batches import Data, Images, Split
 from lthdask.data.digest import DataDigest
 from lthdask.data.image_files import ImageFiles
+from lthdask.data.published import read_published
 from lthdask.data.tensors import are_images, read
-from lthdask.errors import InputError
+from lthdask.errors import OF_FILES, InputError, first_sentence
 from lthdask.own import chosen, is_own, plain
 from lthdask.streams import Purpose, permutation, stream
 
@@ -73,8 +72,8 @@ class DataSource:
             raise ValueError("resized_crop is for folders of images; use crop for this data set")
 
 
-OF_FILES = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
-"""What is wrong with a file, or its place. Anything else is wrong with the process or the disk."""
+IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""The ends of names of images, as in torchvision."""
 Reading = tuple[Split, Split, int]
 """All training images and the test images, as they lie on disk, and the number of classes."""
 
@@ -192,73 +191,54 @@ def _digits(source: DataSource, folder: Path, download: bool) -> Reading:
     return everything.subset(order[500:]), everything.subset(order[:500]), 10
 
 
-def _torchvision(name: str, classes: int, by_split: bool) -> Callable[..., Reading]:
-    """Return the reader of one of torchvision's data sets."""
+def _image_folder() -> Any:
+    """Return torchvision's reader of folders, for which hidden ones are no classes."""
+    import torchvision.datasets
+
+    def classes(directory: str) -> tuple[list[str], dict[str, int]]:
+        found, _ = torchvision.datasets.folder.find_classes(directory)
+        names = [name for name in found if not name.startswith(".")]
+        return names, {name: number for number, name in enumerate(names)}
+
+    kind = torchvision.datasets.ImageFolder
+    return type("Visible", (kind,), {"find_classes": staticmethod(classes)})
+
+
+def _is_image(path: str) -> bool:
+    """Return whether a file is an image by its name; what other systems hide beside it is none."""
+    name = Path(path).name.lower()
+    return name.endswith(IMAGES) and not name.startswith(".")
+
+
+def _published(name: str, classes: int) -> Callable[..., Reading]:
+    """Return the reader of a data set that torchvision has."""
 
     def read(source: DataSource, folder: Path, download: bool) -> Reading:
-        import torchvision.datasets
-
-        def part(train: bool) -> Images:
-            split = {"split": "train" if train else "test"} if by_split else {"train": train}
-            try:
-                found = getattr(torchvision.datasets, name)(folder, download=download, **split)
-            except Exception as error:  # torchvision asserts, unpickles and unzips
-                if getattr(error, "errno", None) and not isinstance(error, OF_FILES):
-                    raise  # which is no fault of the files
-                if file := _file_of(error, folder):
-                    raise InputError(
-                        f"no usable {name} in {folder}: its file {file.relative_to(folder)} cannot "
-                        f"be read ({_first_sentence(error)}); replace it"
-                    ) from error
+        train, test = read_published(name, folder, download)
+        for labels, count in ((split.labels, len(split.images)) for split in (train, test)):
+            known = not len(labels) or 0 <= labels.min() <= labels.max() < classes
+            if not count or count != len(labels) or not known:
+                span = f", from {labels.min()} to {labels.max()}" if len(labels) else ""
                 raise InputError(
-                    f"no usable {name} in {folder} ({_first_sentence(error)}); "
-                    f"put its files there, or set `download`"
-                ) from error
-            images = torch.as_tensor(np.asarray(found.data))
-            if images.ndim == 3:
-                images = images[:, None]
-            elif images.shape[3] == 3:
-                images = images.permute(0, 3, 1, 2)
-            labels = torch.as_tensor(found.labels if by_split else found.targets).long()
-            if len(images) != len(labels) or not 0 <= labels.min() <= labels.max() < classes:
-                raise InputError(
-                    f"no usable {name} in {folder}: it has {len(images)} images and "
-                    f"{len(labels)} labels, from {labels.min()} to {labels.max()}"
+                    f"no usable {name} in {folder}: it has {count} images and {len(labels)} "
+                    f"labels{span}"
                 )
-            return Images(images, labels)
-
-        return part(train=True), part(train=False), classes
+        return train, test, classes
 
     return read
 
 
-def _file_of(error: Exception, folder: Path) -> Path | None:
-    """Return the file of a folder that was being read, which torchvision's errors do not tell."""
-    if "not found" in str(error) or isinstance(error, FileNotFoundError):
-        return None
-    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        for value in frame.f_locals.values():
-            if isinstance(value, str) and value.startswith(f"{folder}/") and Path(value).is_file():
-                return Path(value)
-    return None
-
-
-def _first_sentence(error: Exception) -> str:
-    return str(error).strip().split(". ")[0].partition("\n")[0].rstrip(".") or type(error).__name__
-
-
 def _folder(source: DataSource, folder: Path, download: bool) -> Reading:
     """Read a folder laid out as ImageNet: train/CLASS/* and val/CLASS/*."""
-    import torchvision.datasets
-
+    kind = _image_folder()
     parts, names = [], []
     for part in ("train", "val"):
         try:
-            found = torchvision.datasets.ImageFolder(folder / part)
+            found = kind(folder / part, is_valid_file=_is_image)
         except OF_FILES as error:
             raise InputError(
                 f"{folder} is not laid out as train/CLASS/* and val/CLASS/*: "
-                f"{_first_sentence(error)}"
+                f"{first_sentence(error)}"
             ) from error
         paths = [Path(path) for path, _ in found.samples]
         labels = torch.tensor(found.targets)
@@ -274,11 +254,11 @@ def _folder(source: DataSource, folder: Path, download: bool) -> Reading:
 
 READERS: dict[str, Callable[[DataSource, Path, bool], Reading]] = {
     "digits": _digits,
-    "cifar10": _torchvision("CIFAR10", 10, by_split=False),
-    "cifar100": _torchvision("CIFAR100", 100, by_split=False),
-    "mnist": _torchvision("MNIST", 10, by_split=False),
-    "fashion_mnist": _torchvision("FashionMNIST", 10, by_split=False),
-    "svhn": _torchvision("SVHN", 10, by_split=True),
+    "cifar10": _published("CIFAR10", 10),
+    "cifar100": _published("CIFAR100", 100),
+    "mnist": _published("MNIST", 10),
+    "fashion_mnist": _published("FashionMNIST", 10),
+    "svhn": _published("SVHN", 10),
     "folder": _folder,
 }
 """The known data sets: name → reader."""
