@@ -172,7 +172,7 @@ class Grid:
     replicates: int = 1
 
     def __post_init__(self) -> None:
-        for name, kind in (("thresholds", float), ("rewind_epochs", _whole), ("arms", str)):
+        for name, kind in (("thresholds", _threshold), ("rewind_epochs", _whole), ("arms", str)):
             object.__setattr__(self, name, _each(name, getattr(self, name), kind))
         (replicates,) = _each("replicates", self.replicates, _whole)
         object.__setattr__(self, "replicates", replicates)
@@ -221,8 +221,13 @@ def _each(name: str, given: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
             raise TypeError
         return tuple(kind(value) for value in values)
     except (TypeError, ValueError, OverflowError):
-        wanted = {float: "numbers", _whole: "whole numbers"}.get(kind, "names")
+        wanted = "names" if kind is str else "whole numbers" if kind is _whole else "numbers"
         raise ValueError(f"{name} takes {wanted}; got {given!r}") from None
+
+
+def _threshold(value: Any) -> float:
+    """Return a threshold to the 12 digits that its cells are named by: 0.1 + 0.2 is 0.3."""
+    return float(f"{float(value):.12g}")
 
 
 def _whole(value: Any) -> int:

@@ -629,6 +629,11 @@ def test_results_that_were_deleted_are_computed_again_and_are_the_same(local_cli
     [
         ({"engine.device": "cuda"}, {}, "no CUDA device on .*set `device` to cpu"),
         ({"recipe.batch_size": "1000"}, {}, "batch_size is 1000, but there are only 397"),
+        (
+            {"recipe.measure_every": 1, "recipe.epochs": 100_000, "recipe.batch_size": 16},
+            {},
+            "measure_every 1 makes 2,400,000 measurements of each run, and 1,000,000",
+        ),
         ({"data.name": "mnist"}, {}, "give its folder with `data`"),
         ({"data.name": "mnist"}, {"data": "nowhere"}, "nowhere does not exist"),
     ],

@@ -29,6 +29,11 @@ def test_the_longest_runs_come_first(grid):
     assert starts == sorted(starts)
 
 
+def test_thresholds_that_differ_by_rounding_alone_are_one():
+    grid = Grid((0.1, 0.2, 0.1 + 0.2, 1 - 0.8**14), (0,))
+    assert grid.thresholds == (0.1, 0.2, 0.3, 0.956019534889)
+
+
 def test_a_cell_is_named_by_its_coordinates():
     assert str(Cell("ticket", 1, 0.97, 5)) == "ticket-r1-t0.97-k5"
 
@@ -38,6 +43,7 @@ def test_a_cell_is_named_by_its_coordinates():
     [
         ({"thresholds": (), "rewind_epochs": (0,)}, "thresholds must hold at least one value"),
         ({"thresholds": (0.5, 0.5), "rewind_epochs": (0,)}, "thresholds holds a value twice"),
+        ({"thresholds": (0.3, 0.1 + 0.2), "rewind_epochs": (0,)}, "thresholds holds a value twice"),
         ({"thresholds": (0.9, 0.5), "rewind_epochs": (0,)}, "thresholds must increase"),
         ({"thresholds": (0.5,), "rewind_epochs": (1, 0)}, "rewind_epochs must increase"),
         ({"thresholds": (0.5,), "rewind_epochs": (-1,)}, "rewind_epochs must be 0 or more; got -1"),

@@ -152,6 +152,7 @@ WRONG = [
     ({"grid.thresholds": ""}, "thresholds must hold at least one value"),
     ({"pruning.by": "cutoff", "grid.thresholds": "-1,0.5"}, "a number above 0; got -1"),
     ({"grid.rewind_epochs": "0,6"}, "rewind epoch 6 leaves nothing to train: the study has 6"),
+    ({"recipe.epochs": "1000000000"}, "epochs must be 1 to 100,000; got 1000000000"),
     ({"grid.rewind_epochs": "-1"}, "rewind_epochs must be 0 or more; got -1"),
     ({"grid.rewind_epochs": "1,1"}, "rewind_epochs holds a value twice: 1, 1"),
     ({"grid.replicates": "0"}, "replicates must be 1 or more; got 0"),

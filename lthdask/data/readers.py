@@ -5,6 +5,7 @@ images, the same for every seed and replicate, so that accuracies of all runs ar
 on the same images.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,12 @@ def _resized(split: Split, size: int) -> Split:
     images = split.images
     if not size or images.shape[2:] == (size, size):
         return Images(images.contiguous(), split.labels)
+    whole = len(images) * images.shape[1] * size**2
+    if whole > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise InputError(
+            f"{len(images):,} images of {size} by {size} pixels take {whole / 2**30:,.0f} GiB, "
+            f"more than the memory of this machine; set a smaller data.image_size"
+        )
     resized = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
     for part, whole in zip(
         resized.split(RESIZED_AT_ONCE), images.split(RESIZED_AT_ONCE), strict=True

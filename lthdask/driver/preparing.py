@@ -24,6 +24,8 @@ from lthdask.worker.tasks import Surroundings, look_around
 from lthdask.worker.work import Work
 
 PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr", "pillow")
+MOST_LOOKS = 1_000_000
+"""Measurements inside the epochs of one run."""
 KNOWN = InputError, ExhaustedError
 """What a worker raises that another would raise, too."""
 
@@ -63,15 +65,22 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
     Raises
     ------
     OtherData
-        If the study was computed on other data. Nothing is written then.
+        If the study was computed on other data.
+    InputError
+        If there would be more measurements than `MOST_LOOKS`. In both cases, nothing is written.
     """
     study, folder = opened.study, opened.folder
     manifest = _manifest(opened, around)
+    extent, about = extent_of(study, manifest, around.layers), manifest.about(study.to_dict())
+    if (looks := len(extent.iterations)) > MOST_LOOKS:
+        raise InputError(
+            f"recipe.measure_every {study.recipe.measure_every} makes {looks:,} measurements of "
+            f"each run, and {MOST_LOOKS:,} are the most; set a larger one"
+        )
     folder.write_study(study.to_yaml())
     if opened.manifest is None:
         folder.remove_states(folder.unfinished())  # nobody knows how they were computed
     folder.write_manifest(manifest)
-    extent, about = extent_of(study, manifest, around.layers), manifest.about(study.to_dict())
     if folder.cube.exists():
         grow(folder.cube, extent, about)
     else:

@@ -8,6 +8,8 @@ from lthdask.own import chosen, function, is_own, plain
 
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "step", "cosine", "linear")
+MOST_EPOCHS = 100_000
+"""Every cell has a curve of so many values."""
 FALLING = ("cosine", "linear")
 """Schedules that end at 0."""
 ADAM_BETAS = (0.9, 0.999)
@@ -98,7 +100,7 @@ class Recipe:
     Parameters
     ----------
     epochs : int
-        T, at least 1.
+        T, 1 to 100,000.
     batch_size : int
         Images in a step, at least 2. An epoch leaves out an incomplete last batch.
     optimizer : Optimizer
@@ -121,8 +123,8 @@ class Recipe:
     measure_every: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be 1 or more; got {self.epochs}")
+        if not 1 <= self.epochs <= MOST_EPOCHS:
+            raise ValueError(f"epochs must be 1 to {MOST_EPOCHS:,}; got {self.epochs}")
         if self.batch_size < 2:
             raise ValueError(f"batch_size must be 2 or more; got {self.batch_size}")
         if not self.schedule.warmup_epochs < self.epochs:
