@@ -28,10 +28,11 @@ from lthdask.cluster.jobs import (
     job_script,
     order_workers,
 )
+from lthdask.cluster.places import tunnel
 from lthdask.cluster.settings import Settings, _known
 from lthdask.cluster.sick_places import SickPlaces
 from lthdask.cluster.values import problem_of, seconds
-from lthdask.cluster.workers import Prepare
+from lthdask.cluster.workers import Prepare, devices
 from lthdask.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -411,6 +412,8 @@ def test_the_deployment_is_what_is_given_then_what_the_file_says_then_what_is_th
         assert choose(Settings(), None, None, said.append) == expected
     assert "sbatch answers here; set `deployment` to local" in said[0]
     assert "no Slurm answers here; set `deployment` to slurm" in said[1]
+    with pytest.raises(InputError, match="`scheduler` is an address, .*; got nothing"):
+        choose(Settings(), None, "")
     with pytest.raises(InputError, match="no address is given; give one with `scheduler`"):
         choose(Settings(), "scheduler", None)
 
@@ -481,6 +484,35 @@ def test_garbage_is_collected_as_before_once_the_client_is_closed():
     with collecting_rarely():
         assert gc.get_threshold() == tuple(3 * threshold for threshold in before)
     assert gc.get_threshold() == before
+
+
+@pytest.mark.parametrize(
+    ("visible", "there"),
+    {
+        "0, 1": ["0", "1"],
+        "GPU-aa,MIG-GPU-bb/1/0": ["GPU-aa", "MIG-GPU-bb/1/0"],
+        "": [],
+        "-1": [],
+        "1,-1,0": ["1"],  # as CUDA reads it
+        "NoDevFiles": [],
+    }.items(),
+)
+def test_gpus_are_counted_as_cuda_counts_them(monkeypatch, visible, there):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices() == there
+
+
+def test_a_user_without_a_name_is_shown_the_way_to_the_dashboard(monkeypatch):
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert tunnel(8787, 80) == f"ssh -N -L 8787:127.0.0.1:80 {os.uname().nodename}"
+
+
+def test_an_interface_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    (tmp_path / "c.yaml").write_text("jobqueue:\n  pbs: {interface: nope0, memory: 1GB, cores: 1}")
+    with pytest.raises(InputError, match="has no network interface 'nope0', .*; it has lo"):
+        job_script(Settings.read(tmp_path / "c.yaml"), "pbs")
 
 
 DEVICES = [

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from lthdask.storage.results import open_results
 from lthdask.storage.schema import Extent, Status
 from lthdask.training.checkpoint import Checkpoint
 from tests.conftest import MANIFEST, everything
+from tests.studies import made_study
 
 AXES = {"arm": ["ticket"], "replicate": [0], "threshold": [0.5, 0.9], "rewind_epoch": [0, 2]}
 CELL = Cell("ticket", 0, 0.9, 2)
@@ -323,3 +325,10 @@ def test_a_dead_driver_holds_nothing(tmp_path):
     assert driver_of(tmp_path) is None
     with driving(tmp_path):
         pass
+
+
+def test_a_tilde_in_a_folder_is_the_user_s_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Folder(Path("~/runs")).path == tmp_path / "runs"
+    made_study(tmp_path / "study")
+    assert open_results("~/study").sizes == open_results(tmp_path / "study").sizes

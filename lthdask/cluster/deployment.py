@@ -18,6 +18,8 @@ def choose(
     say: Callable[[str], None] = print,
 ) -> str:
     """Return the deployment to use: what is given, what the file says, or what is there."""
+    if scheduler is not None and not scheduler.strip():
+        raise InputError("`scheduler` is an address, such as tcp://host:8786; got nothing")
     chosen = "scheduler" if scheduler else deployment or settings.deployment
     if chosen == "scheduler" and not (scheduler or settings.scheduler):
         raise InputError(

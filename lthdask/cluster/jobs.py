@@ -1,11 +1,10 @@
 """Workers that are jobs of a queue: Slurm, or another one that dask-jobqueue knows."""
 
-import getpass
 import logging
 import math
-import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import dask
 
 from lthdask.cluster.overrides import MEMORY, SAMPLING
 from lthdask.cluster.owned import Client, in_order
+from lthdask.cluster.places import tunnel
 from lthdask.cluster.security import own_scratch
 from lthdask.cluster.settings import Settings
 from lthdask.cluster.workers import Say, dashboard_address, devices
@@ -109,9 +109,7 @@ def queued(
 def say_where_the_dashboard_is(cluster: Any, say: Say) -> None:
     """Say the line that brings a dashboard of this machine to the user's own."""
     port = cluster.scheduler.http_server.port
-    host, user = os.uname().nodename, getpass.getuser()
-    tunnel = f"ssh -N -L 8787:127.0.0.1:{port} {user}@{host}"
-    say(f"dashboard: {tunnel}, then http://127.0.0.1:8787/status")
+    say(f"dashboard: {tunnel(8787, port)}, then http://127.0.0.1:8787/status")
 
 
 def _say_how_many_jobs(each: int, workers: int | tuple[int, int], say: Say) -> None:
@@ -161,6 +159,12 @@ def job_cluster(
     cls: Any, given: dict[str, Any], settings: Settings, lifetime: tuple[float, float] | None
 ) -> Any:
     """Return a cluster of dask-jobqueue, with no worker yet."""
+    there = [name for _, name in socket.if_nameindex()]
+    if (interface := given.get("interface")) and interface not in there:
+        raise InputError(
+            f"{settings.file}: this machine has no network interface {interface!r}, where its "
+            f"scheduler would listen; it has {', '.join(there)}"
+        )
     given["job_name"] = given.pop("name", None) or NAME
     shared = _absolute(given.pop("shared_temp_directory", None) or "~/.lthdask")
     shared.mkdir(mode=0o700, parents=True, exist_ok=True)

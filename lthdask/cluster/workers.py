@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import astuple
+from itertools import takewhile
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -26,6 +27,8 @@ Workers = int | tuple[int, int] | None
 Say = Callable[[str], None]
 WORKER_OF_A_JOB = re.compile(r"(?P<job>.*-\d+)-(?P<number>\d+)")
 """Name of a worker whose job has several."""
+DEVICE = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
+"""A device in ``CUDA_VISIBLE_DEVICES``."""
 LEAVING = 30.0
 """Seconds that a process has to leave in order after a task failed there."""
 
@@ -159,10 +162,15 @@ def quiet_loops() -> None:
 
 
 def devices() -> list[str]:
-    """Return the GPUs that may be used here, without importing torch."""
+    """Return the GPUs that may be used here, without importing torch.
+
+    As CUDA reads ``CUDA_VISIBLE_DEVICES``: what follows a name of no device, such as -1, is not
+    visible.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [device for device in visible.split(",") if device]
+        names = (name.strip() for name in visible.split(","))
+        return list(takewhile(DEVICE.fullmatch, names))
     return [path.removeprefix("/dev/nvidia") for path in sorted(glob.glob("/dev/nvidia[0-9]*"))]
 
 

@@ -82,6 +82,7 @@ class Arrays:
     """
 
     def __init__(self, path: Path, at: Mapping[str, Any] = MappingProxyType({})) -> None:
+        path = path.expanduser()
         self.path = path if path.name == "results.zarr" else path / "results.zarr"
         self._at = at
         self._open()

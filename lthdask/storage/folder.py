@@ -36,7 +36,7 @@ class Folder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        self.path = path.expanduser().absolute()
         self.cube = self.path / "results.zarr"
         self.log = self.path / "log.txt"
         self.code = self.path / "code"

@@ -51,7 +51,7 @@ class Work:
 
     def __post_init__(self) -> None:
         if self.data is not None:  # the worker's working directory may be another one
-            object.__setattr__(self, "data", Path(self.data).absolute())
+            object.__setattr__(self, "data", Path(self.data).expanduser().absolute())
 
     def experiment(self) -> Experiment:
         """Return the experiment; its data are read once per process and driver.

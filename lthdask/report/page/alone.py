@@ -1,8 +1,6 @@
 """The page by itself: a server of this machine, for `lthdask watch`."""
 
 import asyncio
-import getpass
-import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -24,6 +22,7 @@ from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.web import HTTPError
 
+from lthdask.cluster.places import tunnel
 from lthdask.errors import InputError
 from lthdask.options import origins_with
 from lthdask.report.page.document import document
@@ -120,7 +119,7 @@ def serve(
     server = server_of(path, token, sockets, origins)
     at = sockets[0].getsockname()[1]
     say(f"watching {path} at http://127.0.0.1:{at}/?token={token}")
-    say(f"from elsewhere: ssh -N -L {at}:127.0.0.1:{at} {getpass.getuser()}@{os.uname().nodename}")
+    say(f"from elsewhere: {tunnel(at, at)}")
     try:
         server.io_loop.start()
     finally:
