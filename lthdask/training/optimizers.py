@@ -37,7 +37,7 @@ def optimizer_of(
     """
     if is_own(settings.name):
         return _own(settings, weights, buffers)
-    groups: Any = _groups(settings, weights, 2 + side_by_side)
+    groups = _groups(settings, weights, 2 + side_by_side)
     rate, decay = settings.rate, settings.weight_decay
     optimizer: torch.optim.Optimizer
     if settings.name == "sgd":
@@ -65,11 +65,11 @@ def optimizer_of(
 
 def _groups(
     settings: Optimizer, weights: dict[str, nn.Parameter], dimensions: int
-) -> list[nn.Parameter] | list[dict[str, Any]]:
-    """Return the parameters; in two groups where those with fewer `dimensions` do not decay."""
+) -> list[dict[str, Any]]:
+    """Return the parameters in one group, or in two if those with fewer `dimensions` don't decay."""
     parameters = list(weights.values())
     if settings.decay_norm_and_bias or not settings.weight_decay:
-        return parameters
+        return [{"params": parameters}]
     decaying = [weight for weight in parameters if weight.ndim >= dimensions]
     others = [weight for weight in parameters if weight.ndim < dimensions]
     return [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
