@@ -28,7 +28,6 @@ SEVEN_STAGES = [  # expansion, channels, blocks, stride: Sandler et al. 2018, ta
     [6, 160, 3, 2],
     [6, 320, 1, 1],
 ]
-BATCH_NORM_MOMENTUM = 0.1
 OWNERS = {
     "form": ("mobilenet_v2",),
     "width": ("mobilenet_v2",),
@@ -71,7 +70,7 @@ class Network:
     width: float = 1.0
     first_projection: bool = False
     initialisation: Literal["default", "variance_scaling"] = "default"
-    batch_norm_momentum: float = BATCH_NORM_MOMENTUM
+    batch_norm_momentum: float = 0.1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", chosen("network", self.name, NETWORKS))

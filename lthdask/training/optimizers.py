@@ -66,7 +66,7 @@ def optimizer_of(
 def _groups(
     settings: Optimizer, weights: dict[str, nn.Parameter], dimensions: int
 ) -> list[dict[str, Any]]:
-    """Return the parameters in one group, or in two if those with fewer `dimensions` don't decay."""
+    """Return the parameters; in two groups where those with fewer `dimensions` do not decay."""
     parameters = list(weights.values())
     if settings.decay_norm_and_bias or not settings.weight_decay:
         return [{"params": parameters}]
