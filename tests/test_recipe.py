@@ -96,7 +96,7 @@ MASK = {"0.weight": torch.arange(36).view(4, 1, 3, 3) % 3 > 0}
 
 def data(augmentation=()):
     of = small_data(augmentation=augmentation)
-    return replace(of, mean=of.mean.double(), std=of.std.double())
+    return replace(of, mean=of.mean.double(), std=of.std.double(), normalisation="image")
 
 
 def trained(recipe, start, mask, every=0):
