@@ -55,11 +55,11 @@ class Network:
         Multiplier of MobileNetV2's channels, more than 0.
     first_projection : bool
         Whether ResNet-20's first block, which changes no shape, has a 1×1 convolution as its
-        shortcut, too, as in TensorFlow's official ResNet; it has 272,762 parameters then.
+        shortcut, too, as in the code of Renda et al. 2020; it has 272,762 parameters then.
     initialisation : {"default", "variance_scaling"}
-        The network's own; or, of ResNet-20, that of TensorFlow's official one: convolutions normal
-        with variance 1 / fan-in, truncated at two deviations of what is drawn from; the classifier
-        normal with deviation 0.01, its biases 0.
+        The network's own; or, of ResNet-20, that of their code: convolutions normal, truncated at
+        two deviations, with variance 1 / fan-in after that; the classifier normal with deviation
+        0.01, its biases 0.
     batch_norm_momentum : float
         Share of a batch in the running statistics of batch norm, in (0, 1]; TensorFlow's decay is
         1 less this.
