@@ -264,7 +264,7 @@ def test_every_score_network_data_set_and_control_has_words_and_every_reference_
         ),
         (
             {"recipe.schedule.name": "one_cycle", "recipe.schedule.warmup_epochs": "3"},
-            "rose in a line from 0.00012 to 0.0012 over the first 3 epochs, fell back over as many",
+            "rose in a line from 0.00012 to 0.0012 over the first 3 epochs, fell back in the same",
         ),
         (
             {"recipe.schedule.name": "cosine_restarts", "recipe.schedule.milestones": "10,20"},

@@ -43,10 +43,7 @@ class Accuracy(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A difference between the authors' code, or their data, and the study.
-
-    `settings` take it away, as far as that can be done: key of the study → value.
-    """
+    """What the authors' code or data do otherwise, and the settings (key → value) that do so, too."""
 
     text: str
     settings: Mapping[str, Any]

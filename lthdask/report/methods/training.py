@@ -151,7 +151,7 @@ def schedule(f: Facts) -> str:
         lowest = f"{of['factor'] * f['recipe.optimizer.rate']:g}"
         return (
             f"The learning rate made one cycle (Smith & Topin 2019; Smith 2018): it rose in a line "
-            f"from {lowest} to {rate} over the {first}, fell back over as many, and then fell to 0."
+            f"from {lowest} to {rate} over the {first}, fell back in the same time, and then to 0."
         )
     ends = {
         "constant": "stayed there",
