@@ -43,7 +43,7 @@ class Accuracy(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What the authors' code or data do otherwise, and the settings (key → value) that do so, too."""
+    """What the authors do otherwise, and the settings (key → value) that do so, too."""
 
     text: str
     settings: Mapping[str, Any]
