@@ -38,7 +38,7 @@ CARDS = completion.shipped("published")
 @click.option(
     "--exact",
     is_flag=True,
-    help="Also take what the study does otherwise than the authors' code, as far as settings can: "
+    help="Also do what the authors' code does otherwise than ours, as far as settings can: "
     "shortcuts, initialisation, batch norm, images. What still differs is said.",
     panel=STUDY,
 )
