@@ -22,7 +22,12 @@ from tests.conftest import ENGINE, equal, small_data, small_experiment, small_re
 
 IMAGENET = Network("mobilenet_v2", "imagenet", 0.25)
 SMALL = Network("mobilenet_v2", "small", 0.25)
+PUBLISHED = Network("resnet20", "imagenet", 1.0, True, "variance_scaling", 0.003)
 ADAM = Optimizer("adam", rate=0.01, weight_decay=1e-3)
+SPARING = {
+    "sgd": Optimizer("sgd", 0.05, 0.9, 0.1, nesterov=True, decay_norm_and_bias=False),
+    "adamw": Optimizer("adamw", 0.01, weight_decay=0.1, decay_norm_and_bias=False),
+}
 
 
 class Cohort:
@@ -99,6 +104,8 @@ def numbers(metrics):
         (Network("resnet20"), 8, ADAM),
         (Network("lenet_300_100"), 8, None),
         (Network("lenet_300_100"), 8, ADAM),
+        (PUBLISHED, 8, SPARING["sgd"]),
+        (Network("lenet_300_100"), 8, SPARING["adamw"]),
     ],
 )
 def test_each_model_of_a_cohort_ends_where_it_ends_alone(network, size, optimizer):
@@ -162,7 +169,10 @@ def test_a_cohort_ends_where_every_model_has_diverged():
     assert [type(outcome) for outcome in outcomes] == [Diverged] * 3
 
 
-@pytest.mark.parametrize(("network", "optimizer"), [("lenet_300_100", ADAM), (SMALL, None)])
+@pytest.mark.parametrize(
+    ("network", "optimizer"),
+    [("lenet_300_100", ADAM), (SMALL, None), ("lenet_300_100", SPARING["adamw"])],
+)
 def test_a_cohort_that_is_stopped_and_resumed_anywhere_ends_in_the_same_bits(network, optimizer):
     cohort = Cohort(network, **({"optimizer": optimizer} if optimizer else {}))
     undisturbed = list(cohort.together(every=1))

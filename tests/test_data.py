@@ -1,11 +1,14 @@
 """What batches promise: a function of (seed, replicate, epoch), and of nothing else."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthdask.data.batches import Data, Images, _moved
+from lthdask.data.batches import Data, Images, _moved, standardised
 from lthdask.streams import Purpose, below, permutation, stream
 from tests.conftest import images, small_data
 
@@ -115,3 +118,32 @@ def test_images_are_normalised_with_the_given_mean_and_std():
     data = Data(split, split, split, 2, torch.full((1, 1, 1), 100.0), torch.full((1, 1, 1), 25.0))
     ((shown, _),) = data.epoch(8, 0, 0, 1)
     assert (shown == 2).all()
+
+
+def test_an_image_is_standardised_by_itself_and_a_flat_one_is_not_blown_up():
+    """By hand: 4 values with mean 1/4 deviate by √3/4, less than 1/√4, which is taken then."""
+    two = torch.tensor([[[[0, 0], [0, 1]]], [[[10, 30], [10, 30]]]])
+    found = standardised(torch.cat([two, torch.full((1, 1, 2, 2), 7)]).double())
+    assert found.flatten(1).tolist() == [[-0.5, -0.5, -0.5, 1.5], [-1, 1, -1, 1], [0, 0, 0, 0]]
+
+
+def test_images_are_standardised_as_they_are_shown():
+    """After crop and flip, black border included, over all channels: against NumPy."""
+    nothing, one = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    pixels = replace(small_data(8, 3, BOTH), mean=nothing, std=one)
+    data = replace(small_data(8, 3, BOTH), normalisation="image")
+
+    def by_numpy(images):
+        values = images.double().numpy().reshape(len(images), -1)
+        deviations = np.maximum(values.std(1), 1 / np.sqrt(values.shape[1]))
+        return ((values.T - values.mean(1)) / deviations).T.reshape(images.shape)
+
+    shown = zip(
+        [*data.epoch(8, 0, 0, 1), *data.evaluation(data.test)],
+        [*pixels.epoch(8, 0, 0, 1), *pixels.evaluation(data.test)],
+        strict=True,
+    )
+    for (found, labels), (plain, same_labels) in shown:
+        assert torch.equal(labels, same_labels)
+        assert found.dtype == torch.float32
+        np.testing.assert_allclose(found.numpy(), by_numpy(plain), rtol=1e-5, atol=1e-5)

@@ -190,6 +190,13 @@ def test_digits_are_brought_to_size():
     assert data.std.item() == pytest.approx(flat.std().item(), rel=1e-3)
 
 
+def test_a_source_says_whether_each_image_is_standardised_by_itself():
+    data = load(DataSource("digits", 8, validation=200, normalisation="image"))
+    shown = next(iter(data.evaluation(data.test)))[0].flatten(1)
+    assert shown.mean(1).abs().max() < 1e-5
+    assert shown.std(1, correction=0).sub(1).abs().max() < 1e-5
+
+
 def test_images_are_resized_one_by_one_whatever_their_number():
     data = load(DataSource("digits", 24, validation=200))
     small = load(DataSource("digits", 8, validation=200))

@@ -60,18 +60,26 @@ def test_a_depthwise_convolution_is_that_of_pytorch(count, channels, height, wid
     require_same(kernels.depthwise(images, weight, stride), theirs, images, weight)
 
 
-@given(st.integers(8, 40), st.integers(1, 130), st.integers(1, 3), st.booleans())
+@given(
+    st.integers(8, 40),
+    st.integers(1, 130),
+    st.integers(1, 3),
+    st.booleans(),
+    st.sampled_from([0.1, 0.003]),
+)
 @settings(max_examples=12)
-def test_batch_norm_is_that_of_pytorch_through_relu6_if_asked(count, channels, size, relu6):
+def test_batch_norm_is_that_of_pytorch_through_relu6_if_asked(
+    count, channels, size, relu6, momentum
+):
     images = images_like(count, channels, size, scale=3.0, around=1.0)
     gain, offset = drawn(channels), drawn(channels, around=2.0)
     ours, theirs = (
         (torch.zeros(channels, device=DEVICE), torch.ones(channels, device=DEVICE))
         for _ in range(2)
     )
-    plain = F.batch_norm(images, *theirs, gain, offset, True, 0.1, 1e-5)
+    plain = F.batch_norm(images, *theirs, gain, offset, True, momentum, 1e-5)
     plain = F.relu6(plain) if relu6 else plain
-    found = kernels.batch_norm(images, gain, offset, *ours, 0.1, 1e-5, relu6)
+    found = kernels.batch_norm(images, gain, offset, *ours, momentum, 1e-5, relu6)
     # A third of two almost equal images is noise: their variance is rounding.
     require_same(found, plain, images, gain, offset, tolerance=1e-3)
     for one, other in zip(ours, theirs, strict=True):
@@ -150,7 +158,8 @@ def test_a_stack_with_kernels_computes_what_one_without_computes():
 
 
 def test_a_first_layer_that_normalises_normalises_for_every_model():
-    network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)).to(DEVICE).train()
+    norm = nn.BatchNorm2d(3, momentum=0.003)
+    network = nn.Sequential(norm, nn.Conv2d(3, 2, 1)).to(DEVICE).train()
     ours, theirs = Stack(network, 2, True, True), Stack(network, 2, True, False)
     images = images_like(8, 3, 2).detach()
     torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)

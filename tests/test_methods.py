@@ -15,7 +15,7 @@ from lthdask.commands.main import main
 from lthdask.data.readers import READERS, DataSource
 from lthdask.errors import InputError
 from lthdask.grid import CONTROLS
-from lthdask.networks.build import NETWORKS
+from lthdask.networks.build import NETWORKS, Network
 from lthdask.pruning.scores import SCORES
 from lthdask.reading import flattened
 from lthdask.report.methods import evidence, tickets, training
@@ -152,14 +152,24 @@ CHANGES = {
     "data.image_size": ({}, "20", "20×20 pixels"),
     "data.validation": ({}, "123", "123 validation images"),
     "data.augmentation": ({}, "flip,crop", "mirrored left to right with probability 1/2 and moved"),
+    "data.normalisation": ({}, "image", "were standardised one by one after augmentation, each by"),
     "network.name": ({}, "resnet20", "ResNet-20 (He et al. 2016)"),
     "network.form": (MOBILE, "small", "with stride 1 in the stem"),
     "network.width": (MOBILE, "0.25", "at width 0.25"),
+    "network.first_projection": (GLOBAL, "true", "a projection shortcut in its first block"),
+    "network.initialisation": (GLOBAL, "variance_scaling", "truncated at two deviations"),
+    "network.batch_norm_momentum": (GLOBAL, "0.003", "of batch norm took 0.003 of each batch"),
     "recipe.epochs": ({}, "44", "T = 44 epochs"),
     "recipe.batch_size": ({}, "33", "batches of 33"),
     "recipe.optimizer.name": ({}, "sgd", "stochastic gradient descent"),
     "recipe.optimizer.rate": ({}, "0.03", "began at 0.03"),
     "recipe.optimizer.momentum": (SGD, "0.8", "momentum 0.8"),
+    "recipe.optimizer.nesterov": (
+        SGD | {"recipe.optimizer.momentum": "0.9"},
+        "true",
+        "(Nesterov momentum 0.9 (Sutskever et al. 2013), weight",
+    ),
+    "recipe.optimizer.decay_norm_and_bias": ({}, "false", "except on batch norm and biases"),
     "recipe.optimizer.weight_decay": ({}, "0.0007", "weight decay 0.0007"),
     "recipe.schedule.name": ({}, "cosine", "fell to 0 along half a cosine"),
     "recipe.schedule.warmup_epochs": (
@@ -245,10 +255,34 @@ def test_every_score_network_data_set_and_control_has_words_and_every_reference_
     assert all(f"'{name}'" in str(kinds) for name in training.AUGMENTATIONS)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"recipe.optimizer.name": "adamw", "recipe.optimizer.weight_decay": "0.01"},
+            "by AdamW (Loshchilov & Hutter 2019; β = 0.9 and 0.999, decoupled weight decay 0.01)",
+        ),
+        (
+            {"recipe.schedule.name": "one_cycle", "recipe.schedule.warmup_epochs": "3"},
+            "rose in a line from 0.00012 to 0.0012 over the first 3 epochs, fell back in the same",
+        ),
+        (
+            {"recipe.schedule.name": "cosine_restarts", "recipe.schedule.milestones": "10,20"},
+            "with warm restarts (Loshchilov & Hutter 2017) after the epochs 10 and 20.",
+        ),
+    ],
+)
+def test_each_optimizer_and_schedule_has_its_words_and_its_source(changes, told):
+    said = words(changes)
+    assert told in said
+    assert cited(said) == listed(said)
+
+
 def test_the_rules_that_are_told_are_those_that_are_used():
     for question in (verdicts, frontier):
         assert inspect.signature(question).parameters["level"].default == evidence.LEVEL
     assert evidence.COLLAPSE == COLLAPSE
+    assert Network("resnet20").batch_norm_momentum == training.BATCH_NORM_MOMENTUM
 
 
 def test_what_was_tested_depends_on_replicates_and_controls():

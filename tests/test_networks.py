@@ -1,8 +1,10 @@
 """What the networks promise: the published shapes, and no dependence on anything but a seed."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import nn
 
 from lthdask.errors import InputError
@@ -26,6 +28,49 @@ def parameters(network, size=32, channels=3, classes=10):
 )
 def test_networks_have_the_published_number_of_parameters(name, arguments, count):
     assert parameters(name, *arguments) == count
+
+
+def test_a_first_projection_is_one_more_shortcut_with_its_batch_norm():
+    usual, built = (
+        build(Network("resnet20", first_projection=asked), (3, 32, 32), 10)
+        for asked in (False, True)
+    )
+    more = dict(built.named_parameters()).keys() - dict(usual.named_parameters()).keys()
+    assert sorted(more) == [f"blocks.0.shortcut.{n}" for n in ("0.weight", "1.bias", "1.weight")]
+    assert sum(p.numel() for p in built.parameters()) == 272_474 + 16 * 16 + 2 * 16
+    first, features = built.blocks[0], torch.rand(5, 16, 4, 4)
+    inner = first.bn2(first.conv2(F.relu(first.bn1(first.conv1(features)))))
+    outer = F.batch_norm(F.conv2d(features, first.shortcut[0].weight), None, None, training=True)
+    torch.testing.assert_close(first(features), F.relu(inner + outer))
+
+
+def test_variance_scaling_is_tensorflows():
+    """Against SciPy's truncated normal, scaled to the variance 1 / fan-in."""
+    torch.manual_seed(0)
+    network = Network("resnet20", first_projection=True, initialisation="variance_scaling")
+    built = build(network, (3, 32, 32), 10)
+    convolutions = [layer.weight for layer in built.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == 22
+    truncated = stats.truncnorm(-2, 2)
+    drawn = [weight * (weight[0].numel() ** 0.5 * truncated.std()) for weight in convolutions]
+    unit = torch.cat([of.flatten() for of in drawn]).detach().numpy()
+    assert 1.99 < np.abs(unit).max() <= 2 + 1e-6
+    assert unit.std() == pytest.approx(truncated.std(), rel=0.005)
+    assert stats.kstest(unit, truncated.cdf).pvalue > 0.01
+    assert built.classifier.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert not built.classifier.bias.any()
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2"])
+def test_running_statistics_take_the_share_of_a_batch_that_is_asked_for(name):
+    network = build(Network(name, batch_norm_momentum=0.003), (3, 8, 8), 4)
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {0.003}
+    norm, images = norms[0], torch.rand(6, norms[0].num_features, 4, 4)
+    norm(images)
+    pixels = images.double().numpy().transpose(1, 0, 2, 3).reshape(norm.num_features, -1)
+    np.testing.assert_allclose(norm.running_mean, 0.003 * pixels.mean(1), rtol=1e-5)
+    np.testing.assert_allclose(norm.running_var, 0.997 + 0.003 * pixels.var(1, ddof=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +147,10 @@ def test_the_lenet_is_glorot_normal_with_zero_biases():
     ("make", "problem"),
     [
         (lambda: Network("vgg19"), "unknown network 'vgg19'; known: lenet_300_100, mobilenet_v2"),
-        (lambda: Network("resnet20", width=2.0), "belong to mobilenet_v2"),
+        (lambda: Network("resnet20", width=2.0), "width belongs to mobilenet_v2; resnet20 does"),
+        (lambda: Network("mobilenet_v2", first_projection=True), "belongs to resnet20"),
+        (lambda: Network("lenet_300_100", batch_norm_momentum=0.5), "mobilenet_v2 and resnet20; l"),
+        (lambda: Network("resnet20", batch_norm_momentum=0.0), "above 0 and at most 1; got 0.0"),
         (lambda: Network("mobilenet_v2", width=0), "width must be above 0"),
     ],
 )

@@ -510,6 +510,7 @@ def test_data_may_be_any_tensors(tmp_path):
         ("raising", {}, r"tensors:raising cannot be read on .*tensors.py, line 14: TypeError"),
         ("floats", {"image_size": 8}, "data.image_size is for images, which are uint8"),
         ("words", {"augmentation": ("flip",)}, "data.augmentation is for images"),
+        ("floats", {"normalisation": "image"}, "data.normalisation is for images"),
         ("images", {"augmentation": ("crop",)}, "data.augmentation needs data.image_size"),
         ("floats", {"validation": 30}, "leaves none to train on"),
     ],

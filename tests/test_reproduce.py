@@ -22,6 +22,7 @@ from torch import nn
 from lthdask.commands.reproduce import command
 from lthdask.errors import InputError
 from lthdask.networks.build import build
+from lthdask.reading import flattened
 from lthdask.report.contrasts import deviation_of_median
 from lthdask.report.published import Accuracy, Numbers, Place, medians, protocol, published
 from lthdask.report.reproduction import outcome, print_reproduction, reproduction, verdict
@@ -33,6 +34,12 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "reproduce.py"
 CARD = published("cifar10-resnet20")
 STUDY = Study.read("cifar10-resnet20")
+EXACT = {
+    "network.first_projection": True,
+    "network.batch_norm_momentum": 0.003,
+    "network.initialisation": "variance_scaling",
+    "data.normalisation": "image",
+}
 DONE, PENDING, NOT_APPLICABLE = Status.DONE, Status.PENDING, Status.NOT_APPLICABLE
 
 
@@ -94,7 +101,9 @@ def test_the_card_is_the_grid_of_its_study():
     assert CARD.one_shot.cells[Place("reinit", None, 13.4)] == Accuracy(87.46, 3)
     assert CARD.one_shot.cells[Place("ticket", 172, 10.7)] == Accuracy(84.81, 3)
     assert CARD.iterative.cells[Place("ticket", 12, 13.4)] == Accuracy(91.41, 3)
-    assert protocol(CARD) == {"grid.arms": "ticket,fine_tune,lr_rewind,reinit"}
+    arms = {"grid.arms": "ticket,fine_tune,lr_rewind,reinit"}
+    assert protocol(CARD) == arms
+    assert protocol(CARD, exact=True) == arms | EXACT
 
 
 def test_the_noise_is_that_of_the_66_cells_of_the_card():
@@ -135,7 +144,28 @@ def test_the_known_differences_are_true_of_our_code():
     shown = " ".join(printed(reproduction(results(), CARD), width=1000).split())
     for told in ("(ours there is the identity)", "(ours 0.9)", "2/fan-in", f"{steps} steps"):
         assert told in shown
-    assert outcome(reproduction(results(), CARD))["known_differences"] == list(CARD.their_code)
+    known = outcome(reproduction(results(), CARD))["known_differences"]
+    assert known == [of.text for of in CARD.their_code]
+    assert len(known) == 6
+
+
+def test_an_exact_study_is_compared_and_what_it_took_over_differs_no_longer():
+    exact = STUDY.changed(EXACT)
+    layers = list(build(exact.network, (3, 32, 32), 10).modules())
+    assert sum(getattr(layer, "kernel_size", 0) == (1, 1) for layer in layers) == 3
+    assert {1 - of.momentum for of in layers if isinstance(of, nn.BatchNorm2d)} == {0.997}
+    weight = [layer for layer in layers if isinstance(layer, nn.Conv2d)][-1].weight
+    assert weight.std().item() == pytest.approx(weight[0].numel() ** -0.5, rel=0.05)
+    found = reproduction(results(changes=EXACT), CARD)
+    assert (found.differences, outcome(found)["comparable"]) == ([], True)
+    assert [text.partition(",")[0] for text in found.known] == [
+        "trained on all 50",
+        "test accuracy is that of 8",
+    ]
+    some = {"network.first_projection": True, "network.batch_norm_momentum": 0.5}
+    found = reproduction(results(changes=some), CARD)
+    assert found.differences == ["network.batch_norm_momentum"]
+    assert len(found.known) == 5
 
 
 @pytest.mark.parametrize("iterative", [None, CARD.iterative])
@@ -435,12 +465,17 @@ def test_the_command_trains_a_fraction_of_the_protocol_and_compares_it(tmp_path)
     )
     options = f"--data {tmp_path} --cluster {tmp_path}/cluster.yaml --out {out} --workers 1"
     arguments = ["cifar10-resnet20", *options.split(), "--fraction", "0.06", "--replicates", "1"]
+    arguments += ["--exact"]
     arguments += [part for setting in settings for part in ("--set", setting)]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (1, "")
     assert "2/2 cells" in done.stdout
+    still = "still differs from their code: trained on all 50,000 images, 391 steps an epoch (ours"
+    assert still in done.stdout
+    trained = Study.parse((out / "study.yaml").read_text())
+    assert all(flattened(trained.to_dict())[key] == value for key, value in EXACT.items())
     assert "the numbers are not comparable" in done.stdout
     assert "the study has 11 epochs, and the protocol 182" in done.stdout
     assert "(i) k=0 is close to reinit, within 1.0 points: cannot be judged" in done.stdout

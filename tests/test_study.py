@@ -139,7 +139,7 @@ WRONG = [
     ({"recipe.optimizer.rate": "5e-2x"}, 'should be a valid number; got "5e-2x"'),
     (
         {"recipe.schedule.name": "stap"},
-        "unknown schedule 'stap'; known: constant, cosine, linear, step",
+        "unknown schedule 'stap'; known: constant, cosine, cosine_restarts, linear, one_cycle, st",
     ),
     ({"grid.thresholds": "0.5,1.2"}, "share to prune, between 0 and 1; got 1.2"),
     ({"grid.thresholds": "0,0.5"}, "share to prune, between 0 and 1; got 0"),

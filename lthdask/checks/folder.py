@@ -28,6 +28,7 @@ from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
 from lthdask.storage.manifest import FORMAT, Manifest
 from lthdask.storage.schema import ADDED, CELL, Status
+from lthdask.strict_yaml import dumped
 from lthdask.study import Study
 
 
@@ -163,13 +164,18 @@ def _damages(folder: Folder) -> Iterator[Damage]:
 
 
 def _texts(folder: Folder) -> tuple[str, str]:
-    """Return the study of the folder, and its copy in the cube; empty where damaged."""
+    """Return the study of the folder, and its copy in the cube; empty where damaged.
+
+    The copy has the keys that studies had when it was written.
+    """
     try:
         text = folder.study() or ""
     except InputError:
         text = ""
     try:
-        copy = Study.from_dict(attributes(folder.cube).get("study", {})).to_yaml()
+        written = attributes(folder.cube).get("study", {})
+        Study.from_dict(written)
+        copy = dumped(written)
     except InputError:
         copy = ""
     return text, copy

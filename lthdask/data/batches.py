@@ -7,7 +7,7 @@ batch at a time; a folder of images is decoded as it is needed.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -86,6 +86,8 @@ class Data:
         As in `lthdask.data.readers.DataSource`.
     digest : DataDigest, optional
         What identifies them, where they were read from disk.
+    normalisation : {"channel", "image"}
+        Whether images are normalised by `mean` and `std`, or each by its own (`standardised`).
     """
 
     train: Split
@@ -96,6 +98,7 @@ class Data:
     std: Tensor
     augmentation: tuple[str, ...] = ()
     digest: DataDigest | None = None
+    normalisation: Literal["channel", "image"] = "channel"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -175,7 +178,21 @@ class Data:
     def _normalised(self, images: Tensor) -> Tensor:
         if images.dtype == torch.int64:  # numbers of words, say
             return images
+        if self.normalisation == "image":
+            return standardised(images.to(self.mean.dtype))
         return (images.float() - self.mean) / self.std
+
+
+def standardised(images: Tensor) -> Tensor:
+    """Return images (N, ...), each less its mean, over its deviation.
+
+    The deviation is that of all its values (divided by their number, not by one less), and at least
+    1 / √number, as in TensorFlow's ``tf.image.per_image_standardization``.
+    """
+    values = images.flatten(1)
+    deviations, means = torch.std_mean(values, 1, correction=0, keepdim=True)
+    deviations = deviations.clamp(min=values.shape[1] ** -0.5)
+    return ((values - means) / deviations).view_as(images)
 
 
 def _moved(images: Tensor, moves: Tensor, border: int) -> Tensor:

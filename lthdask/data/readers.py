@@ -49,12 +49,17 @@ class DataSource:
         What is done to training images: they are mirrored left to right with probability 1/2;
         moved by up to an eighth of their size over a black border; or, for folders, a random
         part of 8 % to 100 % of the image is brought to size (Szegedy et al. 2015).
+    normalisation : {"channel", "image"}
+        What images are normalised by: mean and deviation of each channel, over the training images;
+        or each image by its own, over all its channels, after augmentation, as TensorFlow's
+        ``per_image_standardization`` does.
     """
 
     name: str
     image_size: int = 0
     validation: int = 0
     augmentation: tuple[Literal["flip", "crop", "resized_crop"], ...] = ()
+    normalisation: Literal["channel", "image"] = "channel"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", chosen("data set", self.name, READERS))
@@ -129,13 +134,23 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         raise InputError(f"cannot read the data file {error.filename}: {error.strerror}") from None
     train, validation, test = (_resized(split, source.image_size) for split in splits.values())
     mean, std = _statistics(train)
-    digest = DataDigest(train.shape, classes, digests)
-    return Data(train, validation, test, classes, mean, std, source.augmentation, digest)
+    return Data(
+        train,
+        validation,
+        test,
+        classes,
+        mean,
+        std,
+        source.augmentation,
+        DataDigest(train.shape, classes, digests),
+        source.normalisation,
+    )
 
 
 def _require_images(source: DataSource, inputs: Tensor) -> None:
     """Refuse to do with other inputs what is for images."""
     shown = [key for key in ("image_size", "augmentation") if getattr(source, key)]
+    shown += ["normalisation"] * (source.normalisation == "image")
     if shown and not are_images(inputs):
         raise InputError(
             f"data.{shown[0]} is for images, which are uint8 of shape (N, C, H, W); "

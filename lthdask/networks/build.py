@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthdask.errors import InputError
-from lthdask.own import chosen, file_of, function, is_own
+from lthdask.own import chosen, file_of, function, is_own, plain
 
 Shape = tuple[int, ...]
 SEVEN_STAGES = [  # expansion, channels, blocks, stride: Sandler et al. 2018, table 2
@@ -28,6 +28,16 @@ SEVEN_STAGES = [  # expansion, channels, blocks, stride: Sandler et al. 2018, ta
     [6, 160, 3, 2],
     [6, 320, 1, 1],
 ]
+OWNERS = {
+    "form": ("mobilenet_v2",),
+    "width": ("mobilenet_v2",),
+    "first_projection": ("resnet20",),
+    "initialisation": ("resnet20",),
+    "batch_norm_momentum": ("mobilenet_v2", "resnet20"),
+}
+"""Setting → the networks that have it."""
+TRUNCATED = 0.87962566103423978
+"""Standard deviation of a standard normal that is truncated at two deviations."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +53,38 @@ class Network:
         as one pixel), or stem and first strided stage at stride 1.
     width : float
         Multiplier of MobileNetV2's channels, more than 0.
+    first_projection : bool
+        Whether ResNet-20's first block, which changes no shape, has a 1×1 convolution as its
+        shortcut, too, as in the code of Renda et al. 2020; it has 272,762 parameters then.
+    initialisation : {"default", "variance_scaling"}
+        The network's own; or, of ResNet-20, that of their code: convolutions normal, truncated at
+        two deviations, with variance 1 / fan-in after that; the classifier normal with deviation
+        0.01, its biases 0.
+    batch_norm_momentum : float
+        Share of a batch in the running statistics of batch norm, in (0, 1]; TensorFlow's decay is
+        1 less this.
     """
 
     name: str
     form: Literal["imagenet", "small"] = "imagenet"
     width: float = 1.0
+    first_projection: bool = False
+    initialisation: Literal["default", "variance_scaling"] = "default"
+    batch_norm_momentum: float = 0.1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", chosen("network", self.name, NETWORKS))
-        if self.name != "mobilenet_v2" and (self.form, self.width) != ("imagenet", 1.0):
-            raise ValueError(f"form and width belong to mobilenet_v2; {self.name} has neither")
+        for key, owners in OWNERS.items():
+            if self.name not in owners and getattr(self, key) != getattr(type(self), key):
+                raise ValueError(
+                    f"{key} belongs to {' and '.join(owners)}; {plain(self.name)} does not have it"
+                )
         if not 0 < self.width <= 4:
             raise ValueError(f"width must be above 0 and at most 4; got {self.width}")
+        if not 0 < self.batch_norm_momentum <= 1:
+            raise ValueError(
+                f"batch_norm_momentum must be above 0 and at most 1; got {self.batch_norm_momentum}"
+            )
 
 
 def build(network: Network, shape: Shape, classes: int) -> nn.Module:
@@ -70,7 +100,11 @@ def build(network: Network, shape: Shape, classes: int) -> nn.Module:
         Number of outputs.
     """
     if not is_own(network.name):
-        return NETWORKS[network.name](network, shape, classes)
+        known = NETWORKS[network.name](network, shape, classes)
+        for layer in known.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = network.batch_norm_momentum
+        return known
     built = function(network.name)(shape, classes)
     if not isinstance(built, nn.Module):
         raise InputError(
@@ -163,14 +197,14 @@ def _as_three_channels(network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tenso
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut (He et al. 2016, section 3.3)."""
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
+    def __init__(self, before: int, after: int, stride: int, projection: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(after)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(after)
         self.shortcut = nn.Sequential()
-        if stride != 1:
+        if projection:
             convolution = nn.Conv2d(before, after, 1, stride, bias=False)
             self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(after))
 
@@ -185,19 +219,32 @@ class ResNet20(nn.Module):
 
     The two shortcuts that change shape are 1×1 convolutions, as in the lottery ticket
     literature's code, which makes 272,474 parameters with 10 classes. Weights are initialised
-    as in He et al. 2015.
+    as in He et al. 2015. `Network` says what can be otherwise.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, network: Network, classes: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16))
         shapes = [(16, 16, 1)] * 3 + [(16, 32, 2)] + [(32, 32, 1)] * 2
         shapes += [(32, 64, 2)] + [(64, 64, 1)] * 2
-        self.blocks = nn.Sequential(*(ResidualBlock(*shape) for shape in shapes))
+        self.blocks = nn.Sequential(
+            *(
+                ResidualBlock(*shape, shape[2] > 1 or (not place and network.first_projection))
+                for place, shape in enumerate(shapes)
+            )
+        )
         self.classifier = nn.Linear(64, classes)
+        scaled = network.initialisation == "variance_scaling"
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if scaled:
+                    drawn = module.weight[0].numel() ** -0.5 / TRUNCATED
+                    nn.init.trunc_normal_(module.weight, 0.0, drawn, -2 * drawn, 2 * drawn)
+                else:
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if scaled:
+            nn.init.normal_(self.classifier.weight, std=0.01)
+            nn.init.zeros_(self.classifier.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of a batch."""
@@ -208,7 +255,7 @@ class ResNet20(nn.Module):
 
 def resnet20(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return ResNet-20."""
-    return ResNet20(classes)
+    return ResNet20(network, classes)
 
 
 def lenet_300_100(network: Network, shape: Shape, classes: int) -> nn.Module:

@@ -42,6 +42,13 @@ class Accuracy(NamedTuple):
     runs: int
 
 
+class Difference(NamedTuple):
+    """What the authors do otherwise, and the settings (key → value) that do so, too."""
+
+    text: str
+    settings: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Numbers:
     """The accuracies of a grid; those that are missing were not measured.
@@ -72,7 +79,7 @@ class Published:
     deviation, dense_deviation : float
         Standard deviations of one run of a cell and of one dense run, in points. That of a
         cell is pooled over the cells of one-shot pruning, which all have as many runs.
-    their_code : tuple of str
+    their_code : tuple of Difference
         In what the authors' code differs from ours, and their data from the study's.
     remaining : tuple of float
         The rows, in percent.
@@ -89,7 +96,7 @@ class Published:
     iterative: Numbers
     deviation: float
     dense_deviation: float
-    their_code: tuple[str, ...]
+    their_code: tuple[Difference, ...]
     remaining: tuple[float, ...]
     columns: tuple[tuple[str, int | None], ...]
     signature: Mapping[str, Any]
@@ -98,6 +105,19 @@ class Published:
     def arms(self) -> list[str]:
         """The arms of the grid."""
         return list(dict.fromkeys(arm for arm, _ in self.columns))
+
+    @property
+    def exact(self) -> dict[str, Any]:
+        """The settings that take away every difference that can be."""
+        return {key: value for of in self.their_code for key, value in of.settings.items()}
+
+    def differing(self, settings: Mapping[str, Any]) -> list[str]:
+        """Return in what the authors' code differs from a study with these `settings`, by key."""
+        return [
+            of.text
+            for of in self.their_code
+            if not of.settings or any(settings.get(k) != value for k, value in of.settings.items())
+        ]
 
     def rewind_epochs(self, epochs: int) -> dict[int, int]:
         """Return each published rewind epoch → its equivalent in a study of `epochs` epochs.
@@ -139,7 +159,7 @@ def published(name: str) -> Published:
         Numbers(_cells(values["iterative"], remaining, runs), whole),
         _pooled(values["one_shot"]),
         dense["deviation"],
-        tuple(values["their_code"]),
+        tuple(Difference(of["differs"], of.get("settings", {})) for of in values["their_code"]),
         tuple(remaining),
         tuple((column["arm"], column["rewind_epoch"]) for column in values["one_shot"]),
         values["signature"],
@@ -147,8 +167,8 @@ def published(name: str) -> Published:
 
 
 def protocol(
-    card: Published, fraction: float = 1.0, milestones: Sequence[int] = ()
-) -> dict[str, str]:
+    card: Published, fraction: float = 1.0, milestones: Sequence[int] = (), exact: bool = False
+) -> dict[str, Any]:
     """Return what to change in the card's study to train its grid, or a fraction of it.
 
     Parameters
@@ -159,13 +179,15 @@ def protocol(
         by it and rounded.
     milestones : sequence of int
         The milestones of the study.
+    exact : bool
+        Whether to take away the differences from the authors' code that settings can.
 
     Raises
     ------
     InputError
         If rewind epochs or milestones would coincide.
     """
-    changes = {"grid.arms": ",".join(card.arms)}
+    changes = {"grid.arms": ",".join(card.arms)} | (card.exact if exact else {})
     if fraction == 1:
         return changes
     epochs = round(fraction * card.epochs) if 0 < fraction < 1 else 0

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lthdask.errors import on_command_line
+from lthdask.reading import flattened
 from lthdask.report.accuracy_map import print_table
 from lthdask.report.contrasts import deviation_of_median
 from lthdask.report.published import Accuracy, Numbers, Place, Published, column, medians
@@ -67,6 +68,8 @@ class Reproduction:
     differences : list of str
         Settings in which the study differs from the protocol. If there are any, the numbers
         are not comparable, only the signatures are.
+    known : list of str
+        In what the authors' code and data differ from the study all the same.
     epochs : int
         T of the study.
     """
@@ -75,6 +78,7 @@ class Reproduction:
     comparisons: list[Comparison]
     signatures: list[Signature]
     differences: list[str]
+    known: list[str]
     epochs: int
 
     @property
@@ -108,6 +112,7 @@ def reproduction(
         compare(ours, card),
         signatures(ours, card, rounds),
         differences(results, card),
+        card.differing(_settings(results)),
         study_of(results)["recipe"]["epochs"],
     )
 
@@ -126,10 +131,11 @@ def compare(ours: Numbers, card: Published) -> list[Comparison]:
 
 
 def differences(results: xr.Dataset, card: Published) -> list[str]:
-    """Return the settings in which a study is not the card's."""
+    """Return the settings in which a study is neither the card's nor nearer to its authors'."""
     lines = Study.read(card.study).differences(Study.from_dict(study_of(results)))
-    keys = (line.partition(":")[0] for line in lines)
-    return [key for key in keys if not key.startswith(OWN)]
+    keys, settings = (line.partition(":")[0] for line in lines), _settings(results)
+    theirs = {key for key, value in card.exact.items() if settings.get(key) == value}
+    return [key for key in keys if key not in theirs and not key.startswith(OWN)]
 
 
 def table(found: Reproduction) -> Table:
@@ -184,7 +190,7 @@ def sentences(found: Reproduction) -> list[str]:
             f"{missing} of {len(found.comparisons)} published accuracies have no counterpart here"
         )
     said += ["known differences between their protocol and ours:"]
-    said += [f"    {difference}" for difference in card.their_code]
+    said += [f"    {difference}" for difference in found.known]
     for signature in found.signatures:
         said += [f"({signature.number}) {signature.claim}: {verdict(signature)}"]
         said += [f"    {check}" for check in signature.deciding[:5]]
@@ -208,7 +214,7 @@ def outcome(found: Reproduction) -> dict[str, Any]:
         "study": found.card.study,
         "source": found.card.source,
         "epochs": found.epochs,
-        "known_differences": list(found.card.their_code),
+        "known_differences": found.known,
         "comparable": not found.differences,
         "differences": found.differences,
         "cells": [c.place._asdict() | _values(c) for c in found.comparisons if c.place],
@@ -234,6 +240,11 @@ def outcome(found: Reproduction) -> dict[str, Any]:
             for signature in found.signatures
         ],
     }
+
+
+def _settings(results: xr.Dataset) -> dict[str, Any]:
+    """Return the settings of the study by their dotted keys."""
+    return flattened(study_of(results))
 
 
 def _noise(ours: Accuracy | None, published: Accuracy, card: Published) -> float:

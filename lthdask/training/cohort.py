@@ -77,7 +77,7 @@ def train_cohort(
     side_by_side = {name: [start.weights[name] for start in starts] for name in starts[0].weights}
     models.network.load_state_dict({name: stacked(ts) for name, ts in side_by_side.items()})
     weights = dict(models.network.named_parameters())
-    optimizer = optimizer_of(recipe.optimizer, weights, _buffers(starts))
+    optimizer = optimizer_of(recipe.optimizer, weights, _buffers(starts), side_by_side=True)
     kept = _kept(masks, weights)
     lay_over(kept, weights, optimizer)
     steps, device = data.steps(recipe.batch_size), next(iter(weights.values())).device

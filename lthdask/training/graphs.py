@@ -96,14 +96,16 @@ def _recorded(
 
     its_images, its_labels = torch.zeros_like(images), torch.zeros_like(labels)
     its_rate = torch.zeros((), device=images.device)
-    graph, group = torch.cuda.CUDAGraph(), optimizer.param_groups[0]
+    graph = torch.cuda.CUDAGraph()
     optimizer.zero_grad()
-    group.update(lr=its_rate, capturable=True)
+    for group in optimizer.param_groups:
+        group.update(lr=its_rate, capturable=True)
     try:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             step(its_images, its_labels)
     finally:
-        group.update(lr=rate, capturable=False)
+        for group in optimizer.param_groups:
+            group.update(lr=rate, capturable=False)
 
     def replay(images: Tensor, labels: Tensor, rate: float) -> None:
         its_images.copy_(images)

@@ -1,6 +1,7 @@
 """Optimizers: made from the settings of a recipe, in the state that a checkpoint holds."""
 
 from math import isclose
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,31 +15,43 @@ Buffers = dict[str, dict[str, Tensor]]
 
 
 def optimizer_of(
-    settings: Optimizer, weights: dict[str, nn.Parameter], buffers: Buffers
+    settings: Optimizer,
+    weights: dict[str, nn.Parameter],
+    buffers: Buffers,
+    side_by_side: bool = False,
 ) -> torch.optim.Optimizer:
     """Return the optimizer with `buffers` restored, as copies in the layout of the weights.
+
+    Parameters
+    ----------
+    settings : Optimizer
+    weights : dict of str to Parameter
+    buffers : dict of str to dict of str to Tensor
+    side_by_side : bool
+        Whether the first axis of each weight counts the models of a cohort.
 
     Raises
     ------
     InputError
         If one's own function returns no optimizer of these weights.
     """
-    parameters = list(weights.values())
     if is_own(settings.name):
         return _own(settings, weights, buffers)
+    groups = _groups(settings, weights, 2 + side_by_side)
+    rate, decay = settings.rate, settings.weight_decay
     optimizer: torch.optim.Optimizer
-    if settings.name == "adam":
-        optimizer = torch.optim.Adam(
-            parameters, settings.rate, ADAM_BETAS, weight_decay=settings.weight_decay, fused=True
-        )
-    else:
+    if settings.name == "sgd":
         optimizer = torch.optim.SGD(
-            parameters,
-            settings.rate,
+            groups,
+            rate,
             settings.momentum,
-            weight_decay=settings.weight_decay,
+            weight_decay=decay,
+            nesterov=settings.nesterov,
             fused=True,
         )
+    else:
+        kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+        optimizer = kind(groups, rate, ADAM_BETAS, weight_decay=decay, fused=True)
     for name, of_weight in buffers.items():
         weight = weights[name]
         optimizer.state[weight] = {
@@ -48,6 +61,18 @@ def optimizer_of(
             for buffer, tensor in of_weight.items()
         }
     return optimizer
+
+
+def _groups(
+    settings: Optimizer, weights: dict[str, nn.Parameter], dimensions: int
+) -> list[dict[str, Any]]:
+    """Return the parameters; in two groups where those with fewer `dimensions` do not decay."""
+    parameters = list(weights.values())
+    if settings.decay_norm_and_bias or not settings.weight_decay:
+        return [{"params": parameters}]
+    decaying = [weight for weight in parameters if weight.ndim >= dimensions]
+    others = [weight for weight in parameters if weight.ndim < dimensions]
+    return [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
 
 
 def _own(

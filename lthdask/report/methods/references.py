@@ -53,6 +53,14 @@ REFERENCES = {
         "Lee, J., Park, S., Mo, S., Ahn, S., Shin, J. (2021). Layer-adaptive Sparsity for the "
         "Magnitude-based Pruning. ICLR. arXiv:2010.07611."
     ),
+    "Loshchilov & Hutter 2017": (
+        "Loshchilov, I., Hutter, F. (2017). SGDR: Stochastic Gradient Descent with Warm Restarts. "
+        "ICLR. arXiv:1608.03983."
+    ),
+    "Loshchilov & Hutter 2019": (
+        "Loshchilov, I., Hutter, F. (2019). Decoupled Weight Decay Regularization. ICLR. "
+        "arXiv:1711.05101."
+    ),
     "Netzer et al. 2011": (
         "Netzer, Y., Wang, T., Coates, A., Bissacco, A., Wu, B., Ng, A. Y. (2011). Reading Digits "
         "in Natural Images with Unsupervised Feature Learning. NIPS Workshop on Deep Learning and "
@@ -74,6 +82,18 @@ REFERENCES = {
         "Schuirmann, D. J. (1987). A Comparison of the Two One-Sided Tests Procedure and the Power "
         "Approach for Assessing the Equivalence of Average Bioavailability. J. Pharmacokinet. "
         "Biopharm. 15, 657–680."
+    ),
+    "Smith & Topin 2019": (
+        "Smith, L. N., Topin, N. (2019). Super-Convergence: Very Fast Training of Neural Networks "
+        "Using Large Learning Rates. Proc. SPIE 11006, 1100612. arXiv:1708.07120."
+    ),
+    "Smith 2018": (
+        "Smith, L. N. (2018). A Disciplined Approach to Neural Network Hyper-Parameters: Part 1 – "
+        "Learning Rate, Batch Size, Momentum, and Weight Decay. arXiv:1803.09820."
+    ),
+    "Sutskever et al. 2013": (
+        "Sutskever, I., Martens, J., Dahl, G., Hinton, G. (2013). On the Importance of "
+        "Initialization and Momentum in Deep Learning. ICML. PMLR 28, 1139–1147."
     ),
     "Szegedy et al. 2015": (
         "Szegedy, C., Liu, W., Jia, Y., Sermanet, P., Reed, S., Anguelov, D., Erhan, D., "

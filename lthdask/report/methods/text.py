@@ -12,11 +12,13 @@ Sentence = Callable[[Facts], str]
 PARAGRAPHS: Sequence[Mapping[Sentence, str]] = (
     {
         training.question: "",
-        training.data: "data.name data.image_size data.validation",
+        training.data: "data.name data.image_size data.validation data.normalisation",
         training.augmentation: "data.augmentation",
-        training.network: "network.name network.form network.width",
+        training.network: "network.name network.form network.width network.first_projection "
+        "network.initialisation network.batch_norm_momentum",
         training.training: "recipe.epochs recipe.batch_size recipe.optimizer.name "
-        "recipe.optimizer.momentum recipe.optimizer.weight_decay recipe.label_smoothing",
+        "recipe.optimizer.momentum recipe.optimizer.nesterov recipe.optimizer.weight_decay "
+        "recipe.optimizer.decay_norm_and_bias recipe.label_smoothing",
         training.schedule: "recipe.optimizer.rate recipe.schedule.name "
         "recipe.schedule.warmup_epochs recipe.schedule.milestones recipe.schedule.factor",
     },

@@ -26,6 +26,8 @@ NETWORKS = {
     "resnet20": "ResNet-20 (He et al. 2016)",
     "lenet_300_100": "LeNet-300-100 (LeCun et al. 1998)",
 }
+BATCH_NORM_MOMENTUM = 0.1
+"""What is usual, and not told."""
 FORMS = {
     "imagenet": "with its strides for images of 224 pixels",
     "small": "with stride 1 in the stem and in its first strided stage",
@@ -54,6 +56,11 @@ def data(f: Facts) -> str:
         )
     whose = "those of ImageNet" if name == "folder" else "taken from the training images"
     normalised = f"normalised by a mean and a standard deviation for each channel, {whose}"
+    if f["data.normalisation"] == "image":
+        normalised = (
+            "standardised one by one after augmentation, each by the mean and the standard "
+            "deviation of all its values (at least 1 over the root of their number)"
+        )
     own = f"those of {name} (code of the authors' own)" if is_own(name) else name
     called = DATA.get(name, own) + (f" at {size}×{size} pixels" if size else "")
     if _kind(f) == "image":
@@ -94,16 +101,33 @@ def network(f: Facts) -> str:
     name, form = f["network.name"], ""
     if name == "mobilenet_v2":
         form = f", {FORMS[f['network.form']]}, at width {f['network.width']:g}"
-    return f"The network was {NETWORKS.get(name, name)}{form}."
+    if f["network.first_projection"]:
+        form = ", with a projection shortcut in its first block, too"
+    said = [f"The network was {NETWORKS.get(name, name)}{form}."]
+    if f["network.initialisation"] == "variance_scaling":
+        said.append(
+            "Convolutions were initialised normal with variance 1/fan-in, truncated at two "
+            "deviations, the classifier normal with standard deviation 0.01 and biases 0."
+        )
+    if (momentum := f["network.batch_norm_momentum"]) not in (None, BATCH_NORM_MOMENTUM):
+        said.append(f"Running statistics of batch norm took {momentum:g} of each batch.")
+    return " ".join(said)
 
 
 def training(f: Facts) -> str:
     """Say how the dense network was trained."""
     of = f.block("recipe.optimizer")
     decay = f"weight decay {of['weight_decay']:g}"
+    if not of.get("decay_norm_and_bias", True):
+        decay += " except on batch norm and biases"
+    betas = f"β = {enumerated(ADAM_BETAS)}"
+    nesterov = "Nesterov " if of.get("nesterov") else ""
+    source = " (Sutskever et al. 2013)" if nesterov else ""
+    momentum = f"{nesterov}momentum {of['momentum']:g}{source}"
     optimizers = {
-        "sgd": f"stochastic gradient descent (momentum {of['momentum']:g}, {decay})",
-        "adam": f"Adam (Kingma & Ba 2015; β = {enumerated(ADAM_BETAS)}, {decay})",
+        "sgd": f"stochastic gradient descent ({momentum}, {decay})",
+        "adam": f"Adam (Kingma & Ba 2015; {betas}, {decay})",
+        "adamw": f"AdamW (Loshchilov & Hutter 2019; {betas}, decoupled {decay})",
     }
     own = f"{of['name']} (momentum {of['momentum']:g}, {decay})"
     smoothing = f["recipe.label_smoothing"]
@@ -123,11 +147,19 @@ def schedule(f: Facts) -> str:
     warmup, milestones = of["warmup_epochs"], enumerated(of["milestones"] or [""])
     first = f"first {warmup} epochs" if warmup > 1 else "first epoch"
     begun = f"rose step by step to {rate} over the {first}" if warmup else f"began at {rate}"
+    if of["name"] == "one_cycle":
+        lowest = f"{of['factor'] * f['recipe.optimizer.rate']:g}"
+        return (
+            f"The learning rate made one cycle (Smith & Topin 2019; Smith 2018): it rose in a line "
+            f"from {lowest} to {rate} over the {first}, fell back in the same time, and then to 0."
+        )
     ends = {
         "constant": "stayed there",
         "step": f"was multiplied by {of['factor']:g} after each of the epochs {milestones}",
         "cosine": "fell to 0 along half a cosine",
         "linear": "fell to 0 along a straight line",
+        "cosine_restarts": "fell to 0 along half a cosine, with warm restarts (Loshchilov & Hutter "
+        f"2017) after the epochs {milestones}",
     }
     if is_own(of["name"]):
         own = f"{rate} times the schedule {of['name']} (code of the authors' own)"
