@@ -20,18 +20,19 @@ class Arm:
     Parameters
     ----------
     meaning : str
-    start : {"rewound", "final", "new"}
-        Where training starts: checkpoint k of the dense run, checkpoint T, or another
-        initialisation.
+    start : {"rewound", "restarted", "final", "before", "new", "signs"}
+        Where training starts: checkpoint k of the dense run; its weights, with training begun
+        anew; checkpoint T; the end of the arm's own round before, and of the dense run in the
+        first; another initialisation; the signs of the first one.
     mask : {"ticket", "random", "parent", "none"}
-        Whose mask is laid over it: the ticket's; a random one with the ticket's count in each
-        layer; the parent's; or none.
+        Whose mask is laid over it: the ticket's, or what the arm's own round before gives; a
+        random one with the ticket's count in each layer; the parent's; or none.
     has_k, has_threshold : bool
-        Whether the arm has one. Without a k, all T epochs are trained. An arm that lacks one of
-        the two is trained once along that axis, and stored at its first value.
+        Whether the arm has one. One that lacks it is trained once along that axis, and stored at
+        its first value.
     compared_with : {"dense", "ticket"}
         What its accuracy is compared with; with `reordered`, the barrier to it is measured.
-    lacks : {"", "mask", "weights"}
+    lacks : {"", "mask", "weights", "magnitudes"}
         What a winning ticket has and this control takes away.
     fine_tuned : bool
         Whether it is trained at the recipe's rate for fine-tuning.
@@ -42,12 +43,12 @@ class Arm:
     """
 
     meaning: str
-    start: Literal["rewound", "final", "new"] = "rewound"
+    start: Literal["rewound", "restarted", "final", "before", "new", "signs"] = "rewound"
     mask: Literal["ticket", "random", "parent", "none"] = "ticket"
     has_k: bool = True
     has_threshold: bool = True
     compared_with: Literal["dense", "ticket"] = "ticket"
-    lacks: Literal["", "mask", "weights"] = ""
+    lacks: Literal["", "mask", "weights", "magnitudes"] = ""
     fine_tuned: bool = False
     reordered: bool = False
     parent: str | None = None
@@ -55,7 +56,13 @@ class Arm:
     @property
     def trained_like(self) -> tuple[object, ...]:
         """Arms that agree in this share one recipe, data order and optimizer state."""
-        return self.start == "final", self.fine_tuned, self.reordered, self.mask == "none"
+        kept = self.start if self.start in ("final", "before") else ""
+        return kept, self.fine_tuned, self.reordered, self.mask == "none"
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether it is trained for all T epochs, at their rates, with a fresh optimizer."""
+        return self.start in ("restarted", "new", "signs")
 
 
 ARMS = {
@@ -74,6 +81,17 @@ ARMS = {
         has_k=False,
         lacks="weights",
     ),
+    "constant_signs": Arm(
+        "the signs of the initial weights, times the standard deviation of their layer, under the "
+        "mask, trained for all T epochs; has no k",
+        start="signs",
+        has_k=False,
+        lacks="magnitudes",
+    ),
+    "equal_epochs": Arm(
+        "the weights of checkpoint k under the mask, trained for all T epochs as from the start",
+        start="restarted",
+    ),
     "lr_rewind": Arm(
         "the final dense weights under the mask, at the rates of epochs k + 1..T",
         start="final",
@@ -81,6 +99,15 @@ ARMS = {
     "fine_tune": Arm(
         "the final dense weights under the mask, at the rate for fine-tuning",
         start="final",
+        fine_tuned=True,
+    ),
+    "lr_rewind_iterated": Arm(
+        "what its own round before ended with, pruned further, at the rates of epochs k + 1..T",
+        start="before",
+    ),
+    "fine_tune_iterated": Arm(
+        "what its own round before ended with, pruned further, at the rate for fine-tuning",
+        start="before",
         fine_tuned=True,
     ),
     "ticket_child": Arm(
@@ -104,7 +131,7 @@ CONTROLS = tuple(
 )
 """Arms whose accuracy is compared with the ticket's."""
 SCRATCH = tuple(name for name, arm in ARMS.items() if arm.lacks)
-"""Controls that lack what makes a winning ticket: its mask, or its weights."""
+"""Controls that lack what makes a winning ticket: its mask, its weights or their magnitudes."""
 CHILDREN = tuple(name for name, arm in ARMS.items() if arm.reordered)
 """Arms that see the data in another order; the barriers to them measure stability."""
 POINTS_ON_LINE = 30
@@ -138,7 +165,7 @@ class Cell:
     @property
     def first_epoch(self) -> int:
         """Number of epochs that are finished before the cell is trained."""
-        return self.rewind_epoch if ARMS[self.arm].has_k else 0
+        return 0 if ARMS[self.arm].begins_anew else self.rewind_epoch
 
     @property
     def cohort(self) -> tuple[object, ...]:
