@@ -11,16 +11,26 @@ import numpy as np
 import pytest
 import torch
 
+from lthdask import grid
 from lthdask.errors import InputError
+from lthdask.events import Stopped, TaskContext
 from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
+from lthdask.options import Options
 from lthdask.pruning.rule import Pruning
 from lthdask.storage import checkpoints
+from lthdask.storage.creation import create_cube
+from lthdask.storage.folder import Folder
+from lthdask.storage.schema import Extent
 from lthdask.streams import Purpose, permutation, stream
 from lthdask.study import Study
-from tests.conftest import ENGINE, small_data, small_recipe
+from lthdask.worker.cells import train_cells
+from lthdask.worker.tasks import train_dense
+from lthdask.worker.work import Work
+from tests.conftest import ENGINE, everything, small_data, small_recipe
+from tests.test_flow import RESULTS, TINY
 
 T, SEED, REPLICATE, STEPS, MEAN = 4, 3, 1, 4, 100.375
 NEW = ("constant_signs", "equal_epochs", "lr_rewind_iterated", "fine_tune_iterated")
@@ -221,6 +231,80 @@ def test_a_round_that_its_own_arm_goes_on_from_keeps_its_momentum(ours, tmp_path
     read = checkpoints.load_ticket(tmp_path / "final.safetensors")
     assert read.origin.digest() == end.origin.digest()
     assert all(torch.equal(read.mask[name], kept) for name, kept in end.mask.items())
+
+
+def test_cells_of_these_arms_side_by_side_end_as_each_alone(ours):
+    """They begin with the first epoch, whatever their k, as tickets of k = 0 do."""
+    arms = {"ticket": 0, "random_mask": 0, "reinit": 0, "constant_signs": 0, "equal_epochs": 2}
+    cells = [Cell(arm, REPLICATE, 0.5, k) for arm, k in arms.items()]
+    assert grid.cohorts(cells, 9) == [cells]
+    drawn = [ours.drawn(cell) for cell in cells]
+    starts, masks = [d.origin for d in drawn], [d.mask for d in drawn]
+    *_, found = runs.train_tickets(ours.experiment, REPLICATE, starts, masks)
+    for cell, beside in zip(cells, found.states(), strict=True):
+        for name, weight in ours.ended(cell).origin.weights.items():
+            torch.testing.assert_close(beside.weights[name], weight, rtol=0, atol=1e-9)
+
+
+def rounds_on_disk(folder):
+    """An empty folder of the study, and the work in it."""
+    study = TINY.changed(
+        {
+            "grid.rewind_epochs": [1],
+            "grid.arms": ["ticket", *NEW],
+            "recipe.fine_tune_rate": 0.005,
+            "pruning.schedule": "iterative",
+            "pruning.rate": 0.5,
+            "pruning.rounds": 2,
+        }
+    )
+    options = Options(checkpoint_interval=1000, max_attempts=99)
+    work = Work(study, study.engine.chosen(), Folder(folder), None, options, "driver")
+    layers = list(study.outline().state_dict())[::2]
+    about = {"study": study.to_dict()}
+    create_cube(folder / "results.zarr", Extent(study.grid.axes(), 3, layers), about)
+    return work
+
+
+def all_of(work, stops):
+    """Train the whole study in this process; where a task has stopped, it is begun again."""
+
+    def ended(task, *arguments):
+        while True:
+            try:
+                return task(*arguments)
+            except Stopped:
+                continue
+
+    digests = ended(lambda: train_dense(work, 0, TaskContext(print, stops())))
+    for cell in sorted(work.study.grid.cells(), key=lambda cell: cell.threshold):
+        needed = [
+            checkpoints.load(checkpoints.path_of(work.folder.path, 0, epoch), digests[epoch])
+            for epoch in work.study.checkpoints_for(cell)
+        ]
+        outcome = ended(
+            lambda cell=cell, needed=needed: train_cells(
+                work, [cell], TaskContext(print, stops()), *needed
+            )
+        )
+        assert outcome == ["done"]
+    return everything(work.folder.path)
+
+
+def test_arms_that_are_stopped_every_few_steps_end_in_the_same_bits(tmp_path):
+    def soon():
+        looks = iter([False] * 5)
+        return lambda: next(looks, True)
+
+    whole = all_of(rounds_on_disk(tmp_path / "whole"), lambda: lambda: False)
+    stopped = all_of(rounds_on_disk(tmp_path / "stopped"), soon)
+    for name in RESULTS:
+        np.testing.assert_array_equal(whole[name].values, stopped[name].values)
+    folder, first = Folder(tmp_path / "stopped"), Cell("lr_rewind_iterated", 0, 0.5, 1)
+    assert len(folder.attempts(first)) > 2
+    assert checkpoints.load_ticket(folder.final(first)).origin.buffers  # its own round goes on
+    ticket = checkpoints.load_ticket(folder.final(replace(first, arm="ticket")))
+    assert not ticket.origin.buffers
 
 
 @pytest.mark.parametrize("arm", ["lr_rewind_iterated", "fine_tune_iterated"])

@@ -55,14 +55,18 @@ def test_a_cohort_shares_replicate_first_epoch_rates_and_data():
         Cell("ticket", 0, 0.5, 0),
         Cell("random_mask", 0, 0.9, 0),
         Cell("reinit", 0, 0.5, 0),
+        Cell("constant_signs", 0, 0.5, 0),
+        Cell("equal_epochs", 0, 0.5, 1),  # which also begins at the first epoch
         Cell("lr_rewind", 0, 0.5, 0),
         Cell("fine_tune", 0, 0.5, 0),
+        Cell("lr_rewind_iterated", 0, 0.5, 0),  # whose Adam has done more steps
+        Cell("fine_tune_iterated", 0, 0.5, 0),
         Cell("ticket_child", 0, 0.5, 0),
         Cell("dense_child", 0, 0.5, 0),
         Cell("ticket", 0, 0.5, 1),
         Cell("ticket", 1, 0.5, 0),
     ]
-    assert cohorts(cells, 9) == [cells[:3], *([cell] for cell in cells[3:])]
+    assert cohorts(cells, 9) == [cells[:5], *([cell] for cell in cells[5:])]
 
 
 @given(st.integers(1, 40), st.integers(1, 12))
@@ -76,8 +80,17 @@ def test_cohorts_hold_every_cell_once_and_differ_in_size_by_one(count, most):
 
 
 def test_the_table_says_what_each_arm_is_compared_with_and_what_it_takes_away():
-    assert CONTROLS == ("random_mask", "reinit", "lr_rewind", "fine_tune")
-    assert SCRATCH == ("random_mask", "reinit")
+    assert CONTROLS == (
+        "random_mask",
+        "reinit",
+        "constant_signs",
+        "equal_epochs",
+        "lr_rewind",
+        "fine_tune",
+        "lr_rewind_iterated",
+        "fine_tune_iterated",
+    )
+    assert SCRATCH == ("random_mask", "reinit", "constant_signs")
     children = {name for name, arm in ARMS.items() if arm.reordered}
     assert children == {"ticket_child", "dense_child"}
     assert {arm.parent for arm in ARMS.values()} == {None, "ticket"}

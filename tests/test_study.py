@@ -294,10 +294,31 @@ def test_a_cell_needs_the_checkpoints_that_its_arm_starts_from_and_no_other():
         "ticket": [2, 3],
         "random_mask": [2, 3],
         "reinit": [3],
+        "constant_signs": [0, 3],
+        "equal_epochs": [2, 3],
         "lr_rewind": [3, 6],
         "fine_tune": [3, 6],
+        "lr_rewind_iterated": [3, 6],
+        "fine_tune_iterated": [3, 6],
         "ticket_child": [2],
         "dense_child": [2, 6],
     }
     initial = study.changed({"pruning.score": "movement"})
     assert initial.checkpoints_for(Cell("reinit", 0, 0.5, 0)) == [0, 3]
+
+
+def test_an_iterated_arm_waits_for_its_own_round_before_and_no_other():
+    rounds = {"pruning.schedule": "iterative", "pruning.rate": "0.5", "pruning.rounds": "3"}
+    arms = "ticket,reinit,lr_rewind_iterated"
+    study = Study.read("digits").changed(rounds | {"grid.arms": arms, "grid.rewind_epochs": "0,2"})
+    second = {arm: Cell(arm, 0, 0.75, 2) for arm in study.grid.arms}
+    waits = {arm: study.waits_for(cell) for arm, cell in second.items()}
+    assert waits == {
+        "ticket": Cell("ticket", 0, 0.5, 2),
+        "reinit": Cell("ticket", 0, 0.5, 2),
+        "lr_rewind_iterated": Cell("lr_rewind_iterated", 0, 0.5, 2),
+    }
+    iterated = [Cell("lr_rewind_iterated", 0, t, 2) for t in study.grid.thresholds]
+    assert [study.awaited(cell) for cell in iterated] == [True, True, False]
+    assert [study.checkpoints_for(cell) for cell in iterated] == [[6], [], []]
+    assert [study.state_for(cell) for cell in iterated] == [6, None, None]

@@ -20,8 +20,12 @@ OF_INITIAL_WEIGHTS = ("snip", "synflow")
 SOURCES = {
     "random_mask": "Frankle et al. 2021",
     "reinit": "Frankle & Carbin 2019",
+    "constant_signs": "Zhou et al. 2019",
+    "equal_epochs": "as many epochs as the dense network, after Liu et al. 2019",
     "lr_rewind": "Renda et al. 2020",
     "fine_tune": "Renda et al. 2020",
+    "lr_rewind_iterated": "Renda et al. 2020",
+    "fine_tune_iterated": "Renda et al. 2020",
 }
 """Where a control comes from."""
 
