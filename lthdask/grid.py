@@ -6,8 +6,9 @@ over thresholds and rewind epochs, make the grid.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
+from types import MappingProxyType
 from typing import Any, Literal
 
 from lthdask.errors import listed
@@ -191,12 +192,15 @@ class Grid:
         What is done with the mask; names from `ARMS`.
     replicates : int
         Independent repetitions, at least 1.
+    rewind_epochs_of : mapping of str to tuple of int
+        Arm → those of the rewind epochs that it has; all of them by default. Tickets have all.
     """
 
     thresholds: tuple[float, ...]
     rewind_epochs: tuple[int, ...]
     arms: tuple[str, ...] = ("ticket",)
     replicates: int = 1
+    rewind_epochs_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name, kind in (("thresholds", float), ("rewind_epochs", _whole), ("arms", str)):
@@ -219,9 +223,29 @@ class Grid:
             raise ValueError(f"unknown arm {min(unknown)!r}; known: {', '.join(ARMS)}")
         if self.replicates < 1:
             raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
+        self._narrow()
         lengths = (len(self.arms), len(self.thresholds), len(self.rewind_epochs))
         if (cells := math.prod(lengths) * self.replicates) > MOST_CELLS:
             raise ValueError(f"a grid can have {MOST_CELLS:,} cells at most; got {cells:,}")
+
+    def _narrow(self) -> None:
+        """Check the rewind epochs of single arms."""
+        narrowed = dict[str, tuple[int, ...]]()
+        for arm, given in self.rewind_epochs_of.items():
+            name = f"rewind_epochs_of.{arm}"
+            if arm not in ARMS or not ARMS[arm].has_k or arm == "ticket":
+                known = listed(a for a, of in ARMS.items() if of.has_k and a != "ticket")
+                raise ValueError(f"{name}: only some arms can do with fewer: {known}; got {arm!r}")
+            values = _each(name, given, _whole)
+            if not values or (other := set(values) - set(self.rewind_epochs)):
+                what = f"got {min(other)}" if values else "it has none"
+                raise ValueError(f"{name} takes some of {listed(self.rewind_epochs)}; {what}")
+            narrowed[arm] = tuple(k for k in self.rewind_epochs if k in values)
+        object.__setattr__(self, "rewind_epochs_of", narrowed)
+
+    def rewind_epochs_for(self, arm: str) -> tuple[int, ...]:
+        """Return the rewind epochs that an arm has."""
+        return self.rewind_epochs_of.get(arm, self.rewind_epochs)
 
     def axes(self) -> dict[str, list[Any]]:
         """Return the values along each axis of a cell."""
@@ -236,7 +260,8 @@ class Grid:
         """Return every cell of the grid, longest run first."""
         axes = self.axes()
         cells = (Cell(*cell) for cell in product(*axes.values()))
-        return longest_first(cell for cell in cells if is_applicable(cell, axes))
+        of = self.rewind_epochs_of
+        return longest_first(cell for cell in cells if is_applicable(cell, axes, of))
 
 
 def _each(name: str, given: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
@@ -279,11 +304,16 @@ def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:
     return parts
 
 
-def is_applicable(cell: Cell, axes: Mapping[str, Sequence[Any]]) -> bool:
+def is_applicable(
+    cell: Cell,
+    axes: Mapping[str, Sequence[Any]],
+    rewind_epochs_of: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+) -> bool:
     """Return whether there is something to train at a position of the grid."""
-    arm = ARMS[cell.arm]
-    at_k = arm.has_k or cell.rewind_epoch == axes["rewind_epoch"][0]
-    return at_k and (arm.has_threshold or cell.threshold == axes["threshold"][0])
+    arm, every = ARMS[cell.arm], axes["rewind_epoch"]
+    ks = rewind_epochs_of.get(cell.arm, every) if arm.has_k else every[:1]
+    at_threshold = arm.has_threshold or cell.threshold == axes["threshold"][0]
+    return cell.rewind_epoch in ks and at_threshold
 
 
 def axes_of(cells: Iterable[Cell]) -> tuple[list[float], list[int]]:

@@ -333,11 +333,19 @@ class Study:
             If there are too many cells then.
         """
         values, mine, theirs = other.to_dict(), self.grid, other.grid
+        ks = sorted({*mine.rewind_epochs, *theirs.rewind_epochs})
+        of = {
+            arm: sorted(
+                {k for g in (mine, theirs) if arm in g.arms for k in g.rewind_epochs_for(arm)}
+            )
+            for arm in {*mine.rewind_epochs_of, *theirs.rewind_epochs_of}
+        }
         values["grid"] = {
             "thresholds": sorted({*mine.thresholds, *theirs.thresholds}),
-            "rewind_epochs": sorted({*mine.rewind_epochs, *theirs.rewind_epochs}),
+            "rewind_epochs": ks,
             "arms": list(dict.fromkeys((*mine.arms, *theirs.arms))),
             "replicates": max(mine.replicates, theirs.replicates),
+            "rewind_epochs_of": {arm: some for arm, some in of.items() if some and some != ks},
         }
         values["pruning"]["rounds"] = max(self.pruning.rounds, other.pruning.rounds)
         return Study.from_dict(values, "what the folder has and what is given, together")

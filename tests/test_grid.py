@@ -33,6 +33,9 @@ def test_a_cell_is_named_by_its_coordinates():
     assert str(Cell("ticket", 1, 0.97, 5)) == "ticket-r1-t0.97-k5"
 
 
+SOME = {"thresholds": (0.5,), "rewind_epochs": (0, 2)}
+
+
 @pytest.mark.parametrize(
     ("grid", "problem"),
     [
@@ -43,6 +46,12 @@ def test_a_cell_is_named_by_its_coordinates():
         ({"thresholds": (0.5,), "rewind_epochs": (-1,)}, "rewind_epochs must be 0 or more; got -1"),
         ({"thresholds": (0.5,), "rewind_epochs": (0,), "replicates": 0}, "replicates must be 1"),
         ({"thresholds": (0.5,), "rewind_epochs": (0,), "arms": ("magic",)}, "unknown arm 'magic'"),
+        ({**SOME, "rewind_epochs_of": {"magic": [0]}}, "only some arms .*; got 'magic'"),
+        ({**SOME, "rewind_epochs_of": {"ticket": [0]}}, "only some arms .*; got 'ticket'"),
+        ({**SOME, "rewind_epochs_of": {"reinit": [0]}}, "only some arms .*; got 'reinit'"),
+        ({**SOME, "rewind_epochs_of": {"lr_rewind": [0, 3]}}, "lr_rewind takes some of 0, 2; .* 3"),
+        ({**SOME, "rewind_epochs_of": {"lr_rewind": []}}, "takes some of 0, 2; it has none"),
+        ({**SOME, "rewind_epochs_of": {"lr_rewind": [0.5]}}, "takes whole numbers"),
     ],
 )
 def test_an_impossible_grid_is_refused(grid, problem):
@@ -107,3 +116,11 @@ def test_an_arm_without_a_k_or_a_threshold_is_trained_once_along_that_axis(monke
         Cell("unpruned", 0, 0.5, 3),
     ]
     assert [cell.first_epoch for cell in grid.cells()] == [0, 0, 1, 3]
+
+
+def test_an_arm_can_have_some_of_the_rewind_epochs():
+    grid = Grid((0.5, 0.9), (0, 2, 4), ("ticket", "lr_rewind"), 1, {"lr_rewind": [4, 2]})
+    cells = grid.cells()
+    assert [c.rewind_epoch for c in cells if c.arm == "ticket"] == [0, 0, 2, 2, 4, 4]
+    assert [c.rewind_epoch for c in cells if c.arm == "lr_rewind"] == [2, 2, 4, 4]
+    assert grid.rewind_epochs_for("lr_rewind") == (2, 4)

@@ -250,6 +250,40 @@ def test_two_studies_together_have_the_values_of_both():
     assert two.joined(five) == five.joined(two) == five
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ({}, {}, {}),
+        ({"lr_rewind": [0]}, {"lr_rewind": [4]}, {"lr_rewind": [0, 4]}),
+        ({"lr_rewind": [0, 1]}, {"lr_rewind": [2, 4]}, {}),  # which are all
+        ({"lr_rewind": [0]}, {}, {}),
+        ({"lr_rewind": [0]}, None, {"lr_rewind": [0]}),  # without the arm
+    ],
+)
+def test_two_studies_together_have_the_rewind_epochs_of_both_for_each_arm(one, other, both):
+    study = DIGITS.changed({"grid.arms": "ticket,lr_rewind"})
+    mine = study.changed({"grid.rewind_epochs_of": one})
+    theirs = DIGITS if other is None else study.changed({"grid.rewind_epochs_of": other})
+    for joined in (mine.joined(theirs), theirs.joined(mine)):
+        assert joined.grid.rewind_epochs_of == {arm: tuple(ks) for arm, ks in both.items()}
+        assert {*joined.grid.cells()} >= {*mine.grid.cells(), *theirs.grid.cells()}
+
+
+def test_the_rewind_epochs_of_an_arm_are_set_by_a_key_of_its_own():
+    study = DIGITS.changed({"grid.arms": "ticket,lr_rewind"})
+    some = study.changed({"grid.rewind_epochs_of.lr_rewind": "1,2"})
+    assert some.grid.rewind_epochs_of == {"lr_rewind": (1, 2)}
+    assert Study.parse(some.to_yaml()) == some
+    assert some.changed({"grid.rewind_epochs_of.lr_rewind": [4]}).grid.rewind_epochs_for(
+        "lr_rewind"
+    ) == (4,)
+    assert some.changed({"grid.rewind_epochs_of": {}}) == study
+    with pytest.raises(InputError, match="takes some of 0, 1, 2, 4; got 3"):
+        study.changed({"grid.rewind_epochs_of.lr_rewind": "3"})
+    with pytest.raises(InputError, match="only some arms can do with fewer: random_mask.* 'mgic'"):
+        study.changed({"grid.rewind_epochs_of.mgic": "1"})
+
+
 def test_iterative_thresholds_follow_from_rate_and_rounds():
     rounds = Study.read("digits").changed({"pruning.schedule": "iterative", "pruning.rounds": "3"})
     assert rounds.grid.thresholds == (0.2, 0.36, 0.488)

@@ -68,9 +68,7 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
     return Ticket(start, mask, cutoffs)
 
 
-def _rewound(
-    experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
-) -> Checkpoint:
+def _rewound(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Checkpoint:
     return dense[cell.rewind_epoch]
 
 

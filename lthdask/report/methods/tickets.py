@@ -126,6 +126,15 @@ def controls(f: Facts) -> str:
     return f"Controls of the same densities were {enumerated(said)}."
 
 
+def rewound_in_part(f: Facts) -> str:
+    """Say which arms had but some of the rewind epochs."""
+    some = f.block("grid.rewind_epochs_of").items()
+    said = [
+        f"{arm} had k = {enumerated(map(float, ks))} alone" for arm, ks in some if f.arms([arm])
+    ]
+    return f"Of the rewind epochs, {enumerated(said)}." if said else ""
+
+
 def _meaning(arm: str) -> str:
     return ARMS[arm].meaning.partition(";")[0]
 
