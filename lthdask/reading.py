@@ -65,6 +65,11 @@ def yaml_mapping(text: str, source: str) -> dict[str, Any]:
     return values
 
 
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """Return a study's nested mappings as YAML text."""
+    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+
+
 def value_of(text: str, is_list: bool, key: str) -> Any:
     """Read a value from the command line.
 

@@ -19,7 +19,7 @@ from lthdask.checks.completeness import is_complete
 from lthdask.driver.opening import extent_of, layers_of
 from lthdask.errors import InputError
 from lthdask.grid import Cell
-from lthdask.reading import yaml_mapping
+from lthdask.reading import yaml_mapping, yaml_text
 from lthdask.storage import checkpoints
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube, attributes
@@ -168,8 +168,10 @@ def _texts(folder: Folder) -> tuple[str, str]:
         text = folder.study() or ""
     except InputError:
         text = ""
+    written = attributes(folder.cube).get("study", {})
     try:
-        copy = Study.from_dict(attributes(folder.cube).get("study", {})).to_yaml()
+        Study.from_dict(written)
+        copy = yaml_text(written)  # with the keys that it had then
     except InputError:
         copy = ""
     return text, copy
