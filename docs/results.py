@@ -74,6 +74,7 @@ def page() -> str:
         always = open_results(folder)
         parts = {group: open_results(folder, group) for group in GROUPS}
     said = [BEGIN, "## Axes\n", _table(always, CELL)]
+    said += ["## Arms\n", _arms()]
     said += ["## Beside the axes\n", _table(always, [n for n in always.coords if n not in CELL])]
     said += ["## Of every cell\n", _table(always, always.data_vars)]
     for group, found in parts.items():
@@ -82,6 +83,14 @@ def page() -> str:
         said += [title.replace("'", '"'), f"{GROUPS[group][0].upper()}{GROUPS[group][1:]}.\n"]
         said += [_table(found, more)]
     return "\n".join(said)
+
+
+def _arms() -> str:
+    """Return the table of the arms."""
+    rows = ["| arm | what is trained | compared with | without the ticket's |", "|---|---|---|---|"]
+    for name, arm in ARMS.items():
+        rows.append(f"| `{name}` | {arm.meaning} | {arm.compared_with} | {arm.lacks} |")
+    return "\n".join([*rows, ""])
 
 
 def _table(found: xr.Dataset, names: Iterable[Hashable]) -> str:

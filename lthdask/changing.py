@@ -9,6 +9,8 @@ from lthdask.own import name_of
 from lthdask.reading import flattened, nearest, value_of
 
 THRESHOLDS = "grid.thresholds"
+OF_ARMS = "grid.rewind_epochs_of"
+"""A block whose keys are arms, and need not be there yet."""
 
 
 def plain(value: Any) -> Any:
@@ -63,8 +65,13 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         block: Any = new
         for part in path:
             block = block.get(part) if isinstance(block, dict) else None
+        if isinstance(block, dict) and ".".join(path) == OF_ARMS:
+            block.setdefault(last, [])
         if not isinstance(block, dict) or last not in block:
             raise InputError(f"unknown key {key!r}{nearest(key, list(flattened(values)))}")
+        if key == OF_ARMS and isinstance(value, Mapping):
+            block[last] = plain(value)
+            continue
         if isinstance(block[last], dict):
             parts = ", ".join(f"{key}.{part}" for part in block[last])
             raise InputError(f"{key!r} is a block; set one of {parts}")

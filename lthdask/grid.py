@@ -6,8 +6,9 @@ over thresholds and rewind epochs, make the grid.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
+from types import MappingProxyType
 from typing import Any, Literal
 
 from lthdask.errors import listed
@@ -20,18 +21,19 @@ class Arm:
     Parameters
     ----------
     meaning : str
-    start : {"rewound", "final", "new"}
-        Where training starts: checkpoint k of the dense run, checkpoint T, or another
-        initialisation.
+    start : {"rewound", "restarted", "final", "before", "new", "signs"}
+        Where training starts: checkpoint k of the dense run; its weights, with training begun
+        anew; checkpoint T; the end of the arm's own round before, and of the dense run in the
+        first; another initialisation; the signs of the first one.
     mask : {"ticket", "random", "parent", "none"}
-        Whose mask is laid over it: the ticket's; a random one with the ticket's count in each
-        layer; the parent's; or none.
+        Whose mask is laid over it: the ticket's, or what the arm's own round before gives; a
+        random one with the ticket's count in each layer; the parent's; or none.
     has_k, has_threshold : bool
-        Whether the arm has one. Without a k, all T epochs are trained. An arm that lacks one of
-        the two is trained once along that axis, and stored at its first value.
+        Whether the arm has one. One that lacks it is trained once along that axis, and stored at
+        its first value.
     compared_with : {"dense", "ticket"}
         What its accuracy is compared with; with `reordered`, the barrier to it is measured.
-    lacks : {"", "mask", "weights"}
+    lacks : {"", "mask", "weights", "magnitudes"}
         What a winning ticket has and this control takes away.
     fine_tuned : bool
         Whether it is trained at the recipe's rate for fine-tuning.
@@ -42,12 +44,12 @@ class Arm:
     """
 
     meaning: str
-    start: Literal["rewound", "final", "new"] = "rewound"
+    start: Literal["rewound", "restarted", "final", "before", "new", "signs"] = "rewound"
     mask: Literal["ticket", "random", "parent", "none"] = "ticket"
     has_k: bool = True
     has_threshold: bool = True
     compared_with: Literal["dense", "ticket"] = "ticket"
-    lacks: Literal["", "mask", "weights"] = ""
+    lacks: Literal["", "mask", "weights", "magnitudes"] = ""
     fine_tuned: bool = False
     reordered: bool = False
     parent: str | None = None
@@ -55,7 +57,13 @@ class Arm:
     @property
     def trained_like(self) -> tuple[object, ...]:
         """Arms that agree in this share one recipe, data order and optimizer state."""
-        return self.start == "final", self.fine_tuned, self.reordered, self.mask == "none"
+        kept = self.start if self.start in ("final", "before") else ""
+        return kept, self.fine_tuned, self.reordered, self.mask == "none"
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether it is trained for all T epochs, at their rates, with a fresh optimizer."""
+        return self.start in ("restarted", "new", "signs")
 
 
 ARMS = {
@@ -74,6 +82,17 @@ ARMS = {
         has_k=False,
         lacks="weights",
     ),
+    "constant_signs": Arm(
+        "the signs of the initial weights, times the standard deviation of their layer, under the "
+        "mask, trained for all T epochs; has no k",
+        start="signs",
+        has_k=False,
+        lacks="magnitudes",
+    ),
+    "equal_epochs": Arm(
+        "the weights of checkpoint k under the mask, trained for all T epochs as from the start",
+        start="restarted",
+    ),
     "lr_rewind": Arm(
         "the final dense weights under the mask, at the rates of epochs k + 1..T",
         start="final",
@@ -81,6 +100,15 @@ ARMS = {
     "fine_tune": Arm(
         "the final dense weights under the mask, at the rate for fine-tuning",
         start="final",
+        fine_tuned=True,
+    ),
+    "lr_rewind_iterated": Arm(
+        "what its own round before ended with, pruned further, at the rates of epochs k + 1..T",
+        start="before",
+    ),
+    "fine_tune_iterated": Arm(
+        "what its own round before ended with, pruned further, at the rate for fine-tuning",
+        start="before",
         fine_tuned=True,
     ),
     "ticket_child": Arm(
@@ -104,7 +132,7 @@ CONTROLS = tuple(
 )
 """Arms whose accuracy is compared with the ticket's."""
 SCRATCH = tuple(name for name, arm in ARMS.items() if arm.lacks)
-"""Controls that lack what makes a winning ticket: its mask, or its weights."""
+"""Controls that lack what makes a winning ticket: its mask, its weights or their magnitudes."""
 CHILDREN = tuple(name for name, arm in ARMS.items() if arm.reordered)
 """Arms that see the data in another order; the barriers to them measure stability."""
 POINTS_ON_LINE = 30
@@ -138,7 +166,7 @@ class Cell:
     @property
     def first_epoch(self) -> int:
         """Number of epochs that are finished before the cell is trained."""
-        return self.rewind_epoch if ARMS[self.arm].has_k else 0
+        return 0 if ARMS[self.arm].begins_anew else self.rewind_epoch
 
     @property
     def cohort(self) -> tuple[object, ...]:
@@ -164,12 +192,15 @@ class Grid:
         What is done with the mask; names from `ARMS`.
     replicates : int
         Independent repetitions, at least 1.
+    rewind_epochs_of : mapping of str to tuple of int
+        Arm → those of the rewind epochs that it has; all of them by default. Tickets have all.
     """
 
     thresholds: tuple[float, ...]
     rewind_epochs: tuple[int, ...]
     arms: tuple[str, ...] = ("ticket",)
     replicates: int = 1
+    rewind_epochs_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name, kind in (("thresholds", _threshold), ("rewind_epochs", _whole), ("arms", str)):
@@ -192,9 +223,29 @@ class Grid:
             raise ValueError(f"unknown arm {min(unknown)!r}; known: {', '.join(ARMS)}")
         if self.replicates < 1:
             raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
+        self._narrow()
         lengths = (len(self.arms), len(self.thresholds), len(self.rewind_epochs))
         if (cells := math.prod(lengths) * self.replicates) > MOST_CELLS:
             raise ValueError(f"a grid can have {MOST_CELLS:,} cells at most; got {cells:,}")
+
+    def _narrow(self) -> None:
+        """Check the rewind epochs of single arms."""
+        narrowed = dict[str, tuple[int, ...]]()
+        for arm, given in self.rewind_epochs_of.items():
+            name = f"rewind_epochs_of.{arm}"
+            if arm not in ARMS or not ARMS[arm].has_k or arm == "ticket":
+                known = listed(a for a, of in ARMS.items() if of.has_k and a != "ticket")
+                raise ValueError(f"{name}: only some arms can do with fewer: {known}; got {arm!r}")
+            values = _each(name, given, _whole)
+            if not values or (other := set(values) - set(self.rewind_epochs)):
+                what = f"got {min(other)}" if values else "it has none"
+                raise ValueError(f"{name} takes some of {listed(self.rewind_epochs)}; {what}")
+            narrowed[arm] = tuple(k for k in self.rewind_epochs if k in values)
+        object.__setattr__(self, "rewind_epochs_of", narrowed)
+
+    def rewind_epochs_for(self, arm: str) -> tuple[int, ...]:
+        """Return the rewind epochs that an arm has."""
+        return self.rewind_epochs_of.get(arm, self.rewind_epochs)
 
     def axes(self) -> dict[str, list[Any]]:
         """Return the values along each axis of a cell."""
@@ -209,7 +260,8 @@ class Grid:
         """Return every cell of the grid, longest run first."""
         axes = self.axes()
         cells = (Cell(*cell) for cell in product(*axes.values()))
-        return longest_first(cell for cell in cells if is_applicable(cell, axes))
+        of = self.rewind_epochs_of
+        return longest_first(cell for cell in cells if is_applicable(cell, axes, of))
 
 
 def _each(name: str, given: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
@@ -257,11 +309,16 @@ def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:
     return parts
 
 
-def is_applicable(cell: Cell, axes: Mapping[str, Sequence[Any]]) -> bool:
+def is_applicable(
+    cell: Cell,
+    axes: Mapping[str, Sequence[Any]],
+    rewind_epochs_of: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+) -> bool:
     """Return whether there is something to train at a position of the grid."""
-    arm = ARMS[cell.arm]
-    at_k = arm.has_k or cell.rewind_epoch == axes["rewind_epoch"][0]
-    return at_k and (arm.has_threshold or cell.threshold == axes["threshold"][0])
+    arm, every = ARMS[cell.arm], axes["rewind_epoch"]
+    ks = rewind_epochs_of.get(cell.arm, every) if arm.has_k else every[:1]
+    at_threshold = arm.has_threshold or cell.threshold == axes["threshold"][0]
+    return cell.rewind_epoch in ks and at_threshold
 
 
 def axes_of(cells: Iterable[Cell]) -> tuple[list[float], list[int]]:

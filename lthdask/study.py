@@ -111,6 +111,11 @@ class Study:
                 f"mask_epoch must lie between 1 and {epochs} epochs; got {self.mask_epoch}"
             )
         for name in self.grid.arms:
+            if ARMS[name].start == "before" and not self.iterative:
+                raise ValueError(
+                    f"the arm {name} goes on from the round before, and one-shot pruning has no "
+                    f"rounds; choose {name.removesuffix('_iterated')}, or iterative pruning"
+                )
             if ARMS[name].fine_tuned:
                 self.recipe.fine_tuning()
             if (parent := ARMS[name].parent) and parent not in self.grid.arms:
@@ -153,16 +158,21 @@ class Study:
     def checkpoints_for(self, cell: Cell) -> list[int]:
         """Return the epochs of the dense run that a cell needs the checkpoints of."""
         arm, last = ARMS[cell.arm], self.recipe.epochs
+        first = not self.iterative or cell.threshold == self.grid.thresholds[0]
         needed = set()
-        if arm.start == "rewound":
+        if arm.start in ("rewound", "restarted"):
             needed.add(cell.rewind_epoch)
-        if arm.start == "final" or (arm.reordered and arm.compared_with == "dense"):
+        if arm.start == "final" or (arm.start == "before" and first):
+            needed.add(last)
+        if arm.reordered and arm.compared_with == "dense":
             needed.add(last)
         if arm.mask in ("ticket", "random"):
-            if not self.iterative or cell.threshold == self.grid.thresholds[0]:
+            if first:
                 needed.add(self.mask_epoch or last)
             if self.pruning.needs_initial:
                 needed.add(0)
+        if arm.start == "signs":
+            needed.add(0)
         return sorted(needed)
 
     def state_for(self, cell: Cell) -> int | None:
@@ -171,7 +181,9 @@ class Study:
         None if weights are enough: the optimizer remembers nothing there, or starts afresh.
         """
         arm = ARMS[cell.arm]
-        if arm.start == "new" or (self.fresh_buffers and arm.mask != "none"):
+        if arm.begins_anew or (self.fresh_buffers and arm.mask != "none"):
+            return None
+        if arm.start == "before" and self.waits_for(cell):
             return None
         epoch = cell.rewind_epoch if arm.start == "rewound" else self.recipe.epochs
         return epoch if self.remembers(epoch) else None
@@ -188,14 +200,16 @@ class Study:
         if not self.iterative or arm.mask == "none":
             return None
         earlier = [t for t in self.grid.thresholds if t < cell.threshold]
-        return replace(cell, arm="ticket", threshold=earlier[-1]) if earlier else None
+        chain = cell.arm if arm.start == "before" else "ticket"
+        return replace(cell, arm=chain, threshold=earlier[-1]) if earlier else None
 
     def awaited(self, cell: Cell) -> bool:
         """Return whether a cell's final weights are needed by others."""
         if any(ARMS[name].parent == cell.arm for name in self.grid.arms):
             return True
         last = cell.threshold == self.grid.thresholds[-1]
-        return cell.arm == "ticket" and self.iterative and not last
+        has_rounds = cell.arm == "ticket" or ARMS[cell.arm].start == "before"
+        return has_rounds and self.iterative and not last
 
     @property
     def kept_until(self) -> int:
@@ -319,11 +333,19 @@ class Study:
             If there are too many cells then.
         """
         values, mine, theirs = other.to_dict(), self.grid, other.grid
+        ks = sorted({*mine.rewind_epochs, *theirs.rewind_epochs})
+        of = {
+            arm: sorted(
+                {k for g in (mine, theirs) if arm in g.arms for k in g.rewind_epochs_for(arm)}
+            )
+            for arm in {*mine.rewind_epochs_of, *theirs.rewind_epochs_of}
+        }
         values["grid"] = {
             "thresholds": sorted({*mine.thresholds, *theirs.thresholds}),
-            "rewind_epochs": sorted({*mine.rewind_epochs, *theirs.rewind_epochs}),
+            "rewind_epochs": ks,
             "arms": list(dict.fromkeys((*mine.arms, *theirs.arms))),
             "replicates": max(mine.replicates, theirs.replicates),
+            "rewind_epochs_of": {arm: some for arm, some in of.items() if some and some != ks},
         }
         values["pruning"]["rounds"] = max(self.pruning.rounds, other.pruning.rounds)
         return Study.from_dict(values, "what the folder has and what is given, together")

@@ -200,7 +200,16 @@ def test_known_values_are_completed(tmp_path, monkeypatch):
     assert offered("run", "--device", "cu") == ["cuda"]
     assert offered("run", "--arms", "re") == ["reinit"]
     assert offered("run", "--arms", "ticket,reinit,") == [
-        f"ticket,reinit,{arm}" for arm in ("random_mask", "lr_rewind", "fine_tune")
+        f"ticket,reinit,{arm}"
+        for arm in (
+            "random_mask",
+            "constant_signs",
+            "equal_epochs",
+            "lr_rewind",
+            "fine_tune",
+            "lr_rewind_iterated",
+            "fine_tune_iterated",
+        )
     ]
     assert offered("reproduce", "") == ["cifar10-resnet20"]
     assert "--rewind-epochs" in offered("plan", "--re")

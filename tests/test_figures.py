@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import xarray as xr
 from bokeh.document import Document
+from bokeh.plotting import figure
 
+from lthdask import grid
 from lthdask.report.cost import cost
 from lthdask.report.figures.curves import curve_columns, learning_curves
 from lthdask.report.figures.density import accuracy_over_density, early_stop_over_density
@@ -15,6 +17,7 @@ from lthdask.report.figures.layers import dead_channels_by_layer, density_by_lay
 from lthdask.report.figures.map import describe, difference_map, map_columns
 from lthdask.report.figures.masks import mask_distances
 from lthdask.report.figures.rewinding import barrier_over_k, frontier_over_k
+from lthdask.report.figures.style import LOOKS, look_of
 from lthdask.report.figures.timeline import timeline
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import GROUPS, Status
@@ -212,3 +215,13 @@ def test_the_cost_is_counted_from_the_records(whole):
     cohort = whole.sel(arm=["ticket"]).assign(seconds=whole.sel(arm=["ticket"]).seconds / 3)
     assert cost(cohort).workers == 1  # three cells side by side on a third of a worker each
     assert cost(whole.assign(seconds=whole.seconds * np.nan)) is None
+
+
+def test_arms_differ_in_colour_dash_and_marker_and_an_unknown_one_keeps_its_own():
+    assert LOOKS.keys() == {*grid.ARMS, "dense"}
+    for which in ("colour", "dash", "marker"):
+        alone = [look for arm, look in LOOKS.items() if arm not in grid.CHILDREN]
+        assert len({getattr(look, which) for look in alone}) == len(alone)
+    assert len({look.colour for look in LOOKS.values()}) == len(LOOKS)
+    assert look_of("mine:arm@0123456789abcdef") == look_of("mine:arm@0123456789abcdef")
+    figure().line([0], [0], line_dash=look_of("mine:arm@0123456789abcdef").dash)

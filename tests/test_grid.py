@@ -38,6 +38,9 @@ def test_a_cell_is_named_by_its_coordinates():
     assert str(Cell("ticket", 1, 0.97, 5)) == "ticket-r1-t0.97-k5"
 
 
+SOME = {"thresholds": (0.5,), "rewind_epochs": (0, 2)}
+
+
 @pytest.mark.parametrize(
     ("grid", "problem"),
     [
@@ -49,6 +52,12 @@ def test_a_cell_is_named_by_its_coordinates():
         ({"thresholds": (0.5,), "rewind_epochs": (-1,)}, "rewind_epochs must be 0 or more; got -1"),
         ({"thresholds": (0.5,), "rewind_epochs": (0,), "replicates": 0}, "replicates must be 1"),
         ({"thresholds": (0.5,), "rewind_epochs": (0,), "arms": ("magic",)}, "unknown arm 'magic'"),
+        ({**SOME, "rewind_epochs_of": {"magic": [0]}}, "only some arms .*; got 'magic'"),
+        ({**SOME, "rewind_epochs_of": {"ticket": [0]}}, "only some arms .*; got 'ticket'"),
+        ({**SOME, "rewind_epochs_of": {"reinit": [0]}}, "only some arms .*; got 'reinit'"),
+        ({**SOME, "rewind_epochs_of": {"lr_rewind": [0, 3]}}, "lr_rewind takes some of 0, 2; .* 3"),
+        ({**SOME, "rewind_epochs_of": {"lr_rewind": []}}, "takes some of 0, 2; it has none"),
+        ({**SOME, "rewind_epochs_of": {"lr_rewind": [0.5]}}, "takes whole numbers"),
     ],
 )
 def test_an_impossible_grid_is_refused(grid, problem):
@@ -61,14 +70,18 @@ def test_a_cohort_shares_replicate_first_epoch_rates_and_data():
         Cell("ticket", 0, 0.5, 0),
         Cell("random_mask", 0, 0.9, 0),
         Cell("reinit", 0, 0.5, 0),
+        Cell("constant_signs", 0, 0.5, 0),
+        Cell("equal_epochs", 0, 0.5, 1),  # which also begins at the first epoch
         Cell("lr_rewind", 0, 0.5, 0),
         Cell("fine_tune", 0, 0.5, 0),
+        Cell("lr_rewind_iterated", 0, 0.5, 0),  # whose Adam has done more steps
+        Cell("fine_tune_iterated", 0, 0.5, 0),
         Cell("ticket_child", 0, 0.5, 0),
         Cell("dense_child", 0, 0.5, 0),
         Cell("ticket", 0, 0.5, 1),
         Cell("ticket", 1, 0.5, 0),
     ]
-    assert cohorts(cells, 9) == [cells[:3], *([cell] for cell in cells[3:])]
+    assert cohorts(cells, 9) == [cells[:5], *([cell] for cell in cells[5:])]
 
 
 @given(st.integers(1, 40), st.integers(1, 12))
@@ -82,8 +95,17 @@ def test_cohorts_hold_every_cell_once_and_differ_in_size_by_one(count, most):
 
 
 def test_the_table_says_what_each_arm_is_compared_with_and_what_it_takes_away():
-    assert CONTROLS == ("random_mask", "reinit", "lr_rewind", "fine_tune")
-    assert SCRATCH == ("random_mask", "reinit")
+    assert CONTROLS == (
+        "random_mask",
+        "reinit",
+        "constant_signs",
+        "equal_epochs",
+        "lr_rewind",
+        "fine_tune",
+        "lr_rewind_iterated",
+        "fine_tune_iterated",
+    )
+    assert SCRATCH == ("random_mask", "reinit", "constant_signs")
     children = {name for name, arm in ARMS.items() if arm.reordered}
     assert children == {"ticket_child", "dense_child"}
     assert {arm.parent for arm in ARMS.values()} == {None, "ticket"}
@@ -100,3 +122,11 @@ def test_an_arm_without_a_k_or_a_threshold_is_trained_once_along_that_axis(monke
         Cell("unpruned", 0, 0.5, 3),
     ]
     assert [cell.first_epoch for cell in grid.cells()] == [0, 0, 1, 3]
+
+
+def test_an_arm_can_have_some_of_the_rewind_epochs():
+    grid = Grid((0.5, 0.9), (0, 2, 4), ("ticket", "lr_rewind"), 1, {"lr_rewind": [4, 2]})
+    cells = grid.cells()
+    assert [c.rewind_epoch for c in cells if c.arm == "ticket"] == [0, 0, 2, 2, 4, 4]
+    assert [c.rewind_epoch for c in cells if c.arm == "lr_rewind"] == [2, 2, 4, 4]
+    assert grid.rewind_epochs_for("lr_rewind") == (2, 4)

@@ -22,7 +22,7 @@ from lthdask.grid import Cell
 from lthdask.options import Options
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
-from lthdask.storage.results import open_asked, open_results
+from lthdask.storage.results import follow, open_asked, open_results
 from lthdask.storage.schema import Status
 from lthdask.study import Study
 from lthdask.worker.tasks import train_dense_again
@@ -277,6 +277,32 @@ def test_arms_without_a_k_or_a_threshold_are_in_every_part_as_if_alone(tmp_path)
         ("ticket", 0.9, 2),
         ("ticket_child", 0.9, 2),
     ]
+
+
+NARROW = EARLY.changed({"grid.arms": "ticket,lr_rewind", "grid.rewind_epochs_of.lr_rewind": "1"})
+
+
+def test_an_arm_gets_more_rewind_epochs_and_is_shown_with_those_that_were_asked_for(
+    local_client, early, copy
+):
+    """While it grows, somebody looks on."""
+    alone = run(NARROW, local_client, copy)
+    assert alone.status.sel(arm="lr_rewind").values.ravel().tolist() == [5, 1]
+    assert check(copy) == []
+    looks = follow(copy)
+    assert next(looks).status.sel(arm="lr_rewind").values.ravel().tolist() == [5, 1]
+    wide = NARROW.changed({"grid.rewind_epochs_of": {}})
+    assert [str(c) for c in remaining(open_study(wide, copy)).cells] == ["lr_rewind-r0-t0.5-k0"]
+    before = {*copy.glob("cells/*/attempt-*")}
+    grown = run(wide, local_client, copy)
+    assert (grown.status == Status.DONE).all()
+    xr.testing.assert_identical(next(looks), grown)
+    assert check(copy) == []
+    (new,) = {*copy.glob("cells/*/attempt-*")} - before
+    assert (new.parent.name, new.name) == ("lr_rewind-r0-t0.5-k0", "attempt-1.json")
+    again = run(NARROW, local_client, copy)
+    xr.testing.assert_identical(again, alone)
+    assert open_study(NARROW, copy).more == {"rewind_epoch of lr_rewind": [0]}
 
 
 def test_rounds_that_were_not_asked_for_keep_the_weights_that_they_wait_for(tmp_path):

@@ -136,9 +136,18 @@ def test_every_arm_gives_the_numbers_of_a_naive_loop(experiment, dense, arm):
         again = experiment.build(REPLICATE, again=True).state_dict()
         naive.restore(again, {})
         epochs = range(1, T + 1)
-    else:
+    elif arm == "equal_epochs":
+        naive.restore(early, {})
+        epochs = range(1, T + 1)
+    elif arm == "constant_signs":
+        initial = {n: t.clone() for n, t in naive.states[0][0].items()}
+        for name in naive.prunable:
+            initial[name] = initial[name].sign() * initial[name].std(unbiased=False)
+        naive.restore(initial, {})
+        epochs = range(1, T + 1)
+    else:  # one that iterates starts its first round from the dense run, too
         naive.restore(*final)
-        rate = 0.004 if arm == "fine_tune" else None
+        rate = 0.004 if arm.startswith("fine_tune") else None
     naive.prune(mask)
     loss = naive.train(epochs, mask, rate)
     drawn, states, metrics = trained(experiment, Cell(arm, REPLICATE, 0.8, K), dense)

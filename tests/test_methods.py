@@ -186,6 +186,11 @@ CHANGES = {
     "grid.rewind_epochs": ({}, "0,3", "k was 0 and 3"),
     "grid.arms": ({}, "ticket,reinit,lr_rewind", "at the rates of epochs k + 1..T; Renda"),
     "grid.replicates": ({}, "7", "7 replicates"),
+    "grid.rewind_epochs_of.random_mask": (
+        {"grid.arms": "ticket,random_mask", "grid.rewind_epochs": "0,3"},
+        "3",
+        "Of the rewind epochs, random_mask had k = 3 alone.",
+    ),
     "pruning.score": (GLOBAL, "movement", "how far they had moved"),
     "pruning.by": (GLOBAL, "cutoff", "score below a cutoff"),
     "pruning.schedule": (ROUNDS | {"pruning.rounds": "0", "pruning.schedule": "one_shot"}, "", ""),
@@ -208,13 +213,19 @@ CHANGES = {
 """Setting → what the study is otherwise, another value, and what is then said."""
 
 
+def block_of(key):
+    """A key of a mapping whose keys are free is that of the mapping."""
+    return re.sub(r"(layer_rates|rewind_epochs_of)\..*", r"\1", key)
+
+
 def test_each_setting_has_its_place():
     """A new one is named by a sentence, in `PARAGRAPHS`, or changes no result (`UNSAID`)."""
-    study = flattened(Study.read(BASE).to_dict())
+    some = {"grid.rewind_epochs_of.random_mask": "0"}
+    study = flattened(Study.read(BASE).changed(some).to_dict())
     named = {key for keys in SENTENCES.values() for key in keys}
-    known = {re.sub(r"(layer_rates)\..*", r"\1", key) for key in study}
+    known = {block_of(key) for key in study}
     assert known == named | set(UNSAID)
-    assert {re.sub(r"(layer_rates)\..*", r"\1", key) for key in CHANGES} == named
+    assert {block_of(key) for key in CHANGES} == named
 
 
 @pytest.mark.parametrize("key", CHANGES)
@@ -222,7 +233,7 @@ def test_a_setting_is_named_by_its_sentence(key):
     base, value, wanted = CHANGES[key]
     more = ROUNDS if key == "pruning.schedule" else {key: value}
     one, other = facts(dict(base)), facts({**base, **more})
-    name = re.sub(r"(layer_rates)\..*", r"\1", key)
+    name = block_of(key)
     says = [say for say, keys in SENTENCES.items() if name in keys]
     assert all(say(one) != say(other) for say in says if say is not tickets.stability)
     text = in_words(other)

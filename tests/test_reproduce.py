@@ -20,6 +20,7 @@ from scipy import stats
 from torch import nn
 
 from lthdask.commands.reproduce import command
+from lthdask.driver.remaining import epochs_to_train
 from lthdask.errors import InputError
 from lthdask.networks.build import build
 from lthdask.reading import flattened
@@ -101,9 +102,24 @@ def test_the_card_is_the_grid_of_its_study():
     assert CARD.one_shot.cells[Place("reinit", None, 13.4)] == Accuracy(87.46, 3)
     assert CARD.one_shot.cells[Place("ticket", 172, 10.7)] == Accuracy(84.81, 3)
     assert CARD.iterative.cells[Place("ticket", 12, 13.4)] == Accuracy(91.41, 3)
-    arms = {"grid.arms": "ticket,fine_tune,lr_rewind,reinit"}
+    arms = {
+        "grid.arms": "ticket,fine_tune,lr_rewind,reinit",
+        "grid.rewind_epochs_of.fine_tune": "0",
+        "grid.rewind_epochs_of.lr_rewind": "12",
+    }
     assert protocol(CARD) == arms
     assert protocol(CARD, exact=True) == arms | EXACT
+
+
+def test_the_cells_of_the_card_are_trained_and_no_other():
+    study = STUDY.changed(protocol(CARD))
+    cells = study.grid.cells()
+    assert len(cells) == 3 * len(CARD.one_shot.cells)
+    columns = {(c.arm, None if c.arm == "reinit" else c.rewind_epoch) for c in cells}
+    assert columns == set(CARD.columns)
+    assert epochs_to_train(study, cells, dense_runs=3) == 26_214
+    every = STUDY.changed({"grid.arms": CARD.arms})
+    assert epochs_to_train(every, every.grid.cells(), dense_runs=3) == 51_990
 
 
 def test_the_noise_is_that_of_the_66_cells_of_the_card():
@@ -350,6 +366,8 @@ def test_numbers_of_another_recipe_are_not_compared(key):
 def test_a_fraction_scales_epochs_milestones_and_rewind_epochs_and_finds_them_again():
     tenth = {
         "grid.arms": "ticket,fine_tune,lr_rewind,reinit",
+        "grid.rewind_epochs_of.fine_tune": "0",
+        "grid.rewind_epochs_of.lr_rewind": "1",
         "recipe.epochs": "18",
         "recipe.schedule.milestones": "9,13",
         "grid.rewind_epochs": "0,1,3,5,7,9,13,17",

@@ -251,6 +251,40 @@ def test_two_studies_together_have_the_values_of_both():
     assert two.joined(five) == five.joined(two) == five
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ({}, {}, {}),
+        ({"lr_rewind": [0]}, {"lr_rewind": [4]}, {"lr_rewind": [0, 4]}),
+        ({"lr_rewind": [0, 1]}, {"lr_rewind": [2, 4]}, {}),  # which are all
+        ({"lr_rewind": [0]}, {}, {}),
+        ({"lr_rewind": [0]}, None, {"lr_rewind": [0]}),  # without the arm
+    ],
+)
+def test_two_studies_together_have_the_rewind_epochs_of_both_for_each_arm(one, other, both):
+    study = DIGITS.changed({"grid.arms": "ticket,lr_rewind"})
+    mine = study.changed({"grid.rewind_epochs_of": one})
+    theirs = DIGITS if other is None else study.changed({"grid.rewind_epochs_of": other})
+    for joined in (mine.joined(theirs), theirs.joined(mine)):
+        assert joined.grid.rewind_epochs_of == {arm: tuple(ks) for arm, ks in both.items()}
+        assert {*joined.grid.cells()} >= {*mine.grid.cells(), *theirs.grid.cells()}
+
+
+def test_the_rewind_epochs_of_an_arm_are_set_by_a_key_of_its_own():
+    study = DIGITS.changed({"grid.arms": "ticket,lr_rewind"})
+    some = study.changed({"grid.rewind_epochs_of.lr_rewind": "1,2"})
+    assert some.grid.rewind_epochs_of == {"lr_rewind": (1, 2)}
+    assert Study.parse(some.to_yaml()) == some
+    assert some.changed({"grid.rewind_epochs_of.lr_rewind": [4]}).grid.rewind_epochs_for(
+        "lr_rewind"
+    ) == (4,)
+    assert some.changed({"grid.rewind_epochs_of": {}}) == study
+    with pytest.raises(InputError, match="takes some of 0, 1, 2, 4; got 3"):
+        study.changed({"grid.rewind_epochs_of.lr_rewind": "3"})
+    with pytest.raises(InputError, match="only some arms can do with fewer: random_mask.* 'mgic'"):
+        study.changed({"grid.rewind_epochs_of.mgic": "1"})
+
+
 def test_iterative_thresholds_follow_from_rate_and_rounds():
     rounds = Study.read("digits").changed({"pruning.schedule": "iterative", "pruning.rounds": "3"})
     assert rounds.grid.thresholds == (0.2, 0.36, 0.488)
@@ -295,10 +329,31 @@ def test_a_cell_needs_the_checkpoints_that_its_arm_starts_from_and_no_other():
         "ticket": [2, 3],
         "random_mask": [2, 3],
         "reinit": [3],
+        "constant_signs": [0, 3],
+        "equal_epochs": [2, 3],
         "lr_rewind": [3, 6],
         "fine_tune": [3, 6],
+        "lr_rewind_iterated": [3, 6],
+        "fine_tune_iterated": [3, 6],
         "ticket_child": [2],
         "dense_child": [2, 6],
     }
     initial = study.changed({"pruning.score": "movement"})
     assert initial.checkpoints_for(Cell("reinit", 0, 0.5, 0)) == [0, 3]
+
+
+def test_an_iterated_arm_waits_for_its_own_round_before_and_no_other():
+    rounds = {"pruning.schedule": "iterative", "pruning.rate": "0.5", "pruning.rounds": "3"}
+    arms = "ticket,reinit,lr_rewind_iterated"
+    study = Study.read("digits").changed(rounds | {"grid.arms": arms, "grid.rewind_epochs": "0,2"})
+    second = {arm: Cell(arm, 0, 0.75, 2) for arm in study.grid.arms}
+    waits = {arm: study.waits_for(cell) for arm, cell in second.items()}
+    assert waits == {
+        "ticket": Cell("ticket", 0, 0.5, 2),
+        "reinit": Cell("ticket", 0, 0.5, 2),
+        "lr_rewind_iterated": Cell("lr_rewind_iterated", 0, 0.5, 2),
+    }
+    iterated = [Cell("lr_rewind_iterated", 0, t, 2) for t in study.grid.thresholds]
+    assert [study.awaited(cell) for cell in iterated] == [True, True, False]
+    assert [study.checkpoints_for(cell) for cell in iterated] == [[6], [], []]
+    assert [study.state_for(cell) for cell in iterated] == [6, None, None]

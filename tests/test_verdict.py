@@ -36,8 +36,9 @@ def results(arms, dense=DENSE, validation=None, status=None, speed=None):
     arms = {arm: arms[arm] for arm in ARMS if arm in arms}
     accuracy = np.stack([np.moveaxis(np.asarray(a, float), -1, 0) for a in arms.values()])
     codes = np.full(accuracy.shape, Status.DONE, "u1")
-    if "reinit" in arms:
-        codes[list(arms).index("reinit"), :, :, 1:] = Status.NOT_APPLICABLE
+    for place, arm in enumerate(arms):
+        if not ARMS[arm].has_k:
+            codes[place, :, :, 1:] = Status.NOT_APPLICABLE
     for (arm, *index), what in (status or {}).items():
         codes[(list(arms).index(arm), *index)] = what
     thresholds = np.round(0.5 + np.arange(accuracy.shape[2]) / 10, 3)
@@ -196,10 +197,33 @@ def test_the_verdict_is(ticket, mask, reinit, said):
     assert verdict({arm: minus(*points) for arm, points in arms.items() if points}) == said
 
 
-@pytest.mark.parametrize("arm", ["lr_rewind", "fine_tune", "ticket_child"])
+KEEPING = ["equal_epochs", "lr_rewind", "fine_tune", "lr_rewind_iterated", "ticket_child"]
+
+
+@pytest.mark.parametrize("arm", KEEPING)
 def test_only_a_scratch_control_can_take_a_win_away(arm):
     arms = {"ticket": minus(0, 0.1, -0.1), "random_mask": minus(-3, -3.1, -3)}
     assert verdict(arms | {arm: minus(1, 1.1, 1)}) == "winning ticket"
+
+
+def test_signs_alone_that_do_as_well_take_the_win_away():
+    arms = {"ticket": minus(0, 0.1, -0.1), "random_mask": minus(-3, -3.1, -3)}
+    assert verdict(arms | {"constant_signs": minus(-3, -3.1, -3)}) == "winning ticket"
+    assert verdict(arms | {"constant_signs": minus(0, 0.1, -0.1)}) == "no better than control"
+
+
+def test_a_control_is_never_compared_at_another_k():
+    """Random masks have k = 0 alone: what they are there says nothing of a ticket at k = 1."""
+    ticket, worse = minus(0, 0.1, -0.1), minus(-3, -3.1, -3)
+    arms = {"ticket": [[ticket, ticket]], "random_mask": [[worse, worse]]}
+    hole = {("random_mask", r, 0, 1): Status.NOT_APPLICABLE for r in range(3)}
+    judged = verdicts(results(arms, status=hole), 1)
+    assert judged.verdict.values.tolist() == [["winning ticket", "matching"]]
+    assert np.isnan(judged.minus_control.sel(rewind_epoch=1)).all()
+    assert np.isnan(judged.p_winning.sel(rewind_epoch=1)).all()
+    better = {"ticket": [[ticket, ticket]], "random_mask": [[ticket, ticket]]}
+    judged = verdicts(results(better, status=hole), 1)
+    assert judged.verdict.values.tolist() == [["no better than control", "matching"]]
 
 
 def test_one_replicate_shows_nothing():

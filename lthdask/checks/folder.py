@@ -172,10 +172,10 @@ def _texts(folder: Folder) -> tuple[str, str]:
         text = folder.study() or ""
     except InputError:
         text = ""
+    written = attributes(folder.cube).get("study", {})
     try:
-        written = attributes(folder.cube).get("study", {})
         Study.from_dict(written)
-        copy = dumped(written)
+        copy = dumped(written)  # with the keys that it had then
     except InputError:
         copy = ""
     return text, copy

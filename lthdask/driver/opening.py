@@ -73,8 +73,13 @@ class Opened:
     @property
     def more(self) -> Mapping[str, list[Any]]:
         """What the folder has along its axes and was not asked for; empty where that is all."""
-        asked = self.asked.grid.axes()
+        asked, grid = self.asked.grid.axes(), self.asked.grid
         more = {name: [v for v in of if v not in asked[name]] for name, of in self.axes.items()}
+        for arm, some in grid.rewind_epochs_of.items():
+            of = self.study.grid.rewind_epochs_for(arm)
+            more[f"rewind_epoch of {arm}"] = [
+                k for k in of if k in grid.rewind_epochs and k not in some
+            ]
         return {name: values for name, values in more.items() if values}
 
 
@@ -129,12 +134,17 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     }
     every = dict.fromkeys((Cell(*at) for at in product(*axes.values())), Status.PENDING)
     every |= cube.cells() if cube else {}
-    every = {cell: status for cell, status in every.items() if is_applicable(cell, axes)}
+    of = study.grid.rewind_epochs_of
+    every = {
+        cell: Status.PENDING if status is Status.NOT_APPLICABLE else status  # the arm has grown
+        for cell, status in every.items()
+        if is_applicable(cell, axes, of)
+    }
     engine = _engine(study, folder, manifest)
     opened = Opened(study, asked, options, folder, manifest, axes, every, every, engine)
     if not opened.more:
         return opened
-    wanted = {stored_at(Cell(*at), axes) for at in product(*asked.grid.axes().values())}
+    wanted = {stored_at(cell, axes) for cell in asked.grid.cells()}
     return replace(opened, cells={cell: every[cell] for cell in every if cell in wanted})
 
 

@@ -87,8 +87,11 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
         create_cube(folder.cube, extent, about)
     cube = Cube(folder.cube)
     for cell, status in cube.cells().items():
-        if status is Status.PENDING and not is_applicable(cell, opened.axes):
+        applicable = is_applicable(cell, opened.axes, study.grid.rewind_epochs_of)
+        if status is Status.PENDING and not applicable:
             cube.mark(cell, Status.NOT_APPLICABLE)
+        elif status is Status.NOT_APPLICABLE and applicable:
+            cube.erase(cell)  # an arm has got more rewind epochs
     return manifest, cube
 
 

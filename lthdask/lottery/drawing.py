@@ -57,33 +57,56 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
     The mask is that of the ticket for every arm. A random mask keeps as many weights of
     each layer and is laid over checkpoint k as it was, not over what the ticket's mask has
     left of it. The controls ``lr_rewind`` and ``fine_tune`` keep the weights, and the
-    optimizer's state, of the dense run's end (Renda, Frankle & Carbin 2020, section 2.3).
+    optimizer's state, of the dense run's end (Renda, Frankle & Carbin 2020, section 2.3);
+    iterated, those of their own round before, which also gives them their mask.
     """
     arm = ARMS[cell.arm]
     mask, cutoffs = MASKS[arm.mask](experiment, cell, dense, before)
-    start = STARTS[arm.start](experiment, cell, dense)
+    start = STARTS[arm.start](experiment, cell, dense, before)
     if experiment.fresh_buffers and arm.mask != "none":
         start = replace(start, buffers={})  # as open_lth does, without momentum
     return Ticket(start, mask, cutoffs)
 
 
-def _rewound(experiment: Experiment, cell: Cell, dense: Dense) -> Checkpoint:
+def _rewound(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Checkpoint:
     return dense[cell.rewind_epoch]
 
 
-def _final(experiment: Experiment, cell: Cell, dense: Dense) -> Checkpoint:
+def _restarted(
+    experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
+) -> Checkpoint:
+    return Checkpoint(0, _rewound(experiment, cell, dense, before).weights)
+
+
+def _final(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Checkpoint:
     return replace(dense[experiment.recipe.epochs], epoch=cell.rewind_epoch)
 
 
-def _new(experiment: Experiment, cell: Cell, dense: Dense) -> Checkpoint:
+def _before(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Checkpoint:
+    ended = {experiment.recipe.epochs: before.origin} if before else dense
+    return _final(experiment, cell, ended, before)
+
+
+def _new(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Checkpoint:
     weights = experiment.build(cell.replicate, again=True).state_dict()
     return Checkpoint(0, {name: tensor.cpu() for name, tensor in weights.items()})
 
 
-STARTS: dict[str, Callable[[Experiment, Cell, Dense], Checkpoint]] = {
+def _signs(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Checkpoint:
+    weights = dict(dense[0].weights)
+    for name in experiment.prunable():
+        deviation = float(weights[name].double().std(correction=0))
+        weights[name] = deviation * weights[name].sign()
+    return Checkpoint(0, weights)
+
+
+STARTS: dict[str, Callable[[Experiment, Cell, Dense, Ticket | None], Checkpoint]] = {
     "rewound": _rewound,
+    "restarted": _restarted,
     "final": _final,
+    "before": _before,
     "new": _new,
+    "signs": _signs,
 }
 """`lthdask.grid.Arm.start` → a function that returns it."""
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import xarray as xr
 
+from lthdask.changing import OF_ARMS
 from lthdask.errors import InputError, one_of
 from lthdask.report.summary import flags
 from lthdask.storage.results import study_of
@@ -189,7 +190,7 @@ def protocol(
     """
     changes = {"grid.arms": ",".join(card.arms)} | (card.exact if exact else {})
     if fraction == 1:
-        return changes
+        return changes | _of_arms(card, card.epochs)
     epochs = round(fraction * card.epochs) if 0 < fraction < 1 else 0
     if not _apart(card, epochs, milestones):
         least = next(t for t in range(card.epochs + 1) if _apart(card, t, milestones))
@@ -199,11 +200,15 @@ def protocol(
         )
     rewinds = card.rewind_epochs(epochs).values()
     drops = (scale(epoch, epochs, card.epochs) for epoch in milestones)
-    return changes | {
-        "recipe.epochs": str(epochs),
-        "recipe.schedule.milestones": ",".join(map(str, drops)),
-        "grid.rewind_epochs": ",".join(map(str, rewinds)),
-    }
+    return (
+        changes
+        | _of_arms(card, epochs)
+        | {
+            "recipe.epochs": str(epochs),
+            "recipe.schedule.milestones": ",".join(map(str, drops)),
+            "grid.rewind_epochs": ",".join(map(str, rewinds)),
+        }
+    )
 
 
 def scale(epoch: int, epochs: int, published: int) -> int:
@@ -266,6 +271,14 @@ def _cells(
 def _pooled(columns: Sequence[Mapping[str, Any]]) -> float:
     variances = [deviation**2 for column in columns for deviation in column["deviation"]]
     return math.sqrt(math.fsum(variances) / len(variances))
+
+
+def _of_arms(card: Published, epochs: int) -> dict[str, str]:
+    """Return what gives each arm besides the tickets the rewind epochs that were published."""
+    own = card.rewind_epochs(epochs)
+    of = {arm: [own[k] for a, k in card.columns if a == arm and k in own] for arm in card.arms}
+    of.pop("ticket", None)
+    return {f"{OF_ARMS}.{arm}": ",".join(map(str, ks)) for arm, ks in of.items() if ks}
 
 
 def _apart(card: Published, epochs: int, milestones: Sequence[int]) -> bool:

@@ -20,7 +20,7 @@ from lthdask.errors import InputError
 from lthdask.grid import ARMS
 from lthdask.storage.cube import readable
 from lthdask.storage.manifest import FORMAT, require_known
-from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, OF_CELLS, Status, check_axes
+from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, OF_CELLS, Status, check_axes
 
 FINAL = (Status.DONE, Status.DIVERGED, Status.NOT_APPLICABLE)
 """What is written in a cell of such a status stays as it is, unless it is erased; what was written
@@ -65,6 +65,9 @@ class Arrays:
         Axis → the one value of it that is looked at, such as ``{"replicate": 0}``, or a list of
         some. Of the rest, nothing is read; such arrays are not to be looked at again. Of a list,
         an arm without a k, or a threshold, has its results at the first value.
+    rewind_epochs_of : mapping, optional
+        Arm → the rewind epochs of it that are looked at. Others are as if they were not
+        applicable.
 
     Attributes
     ----------
@@ -81,10 +84,15 @@ class Arrays:
         or an axis has no such value. Damaged values are found where they are read.
     """
 
-    def __init__(self, path: Path, at: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        path: Path,
+        at: Mapping[str, Any] = MappingProxyType({}),
+        rewind_epochs_of: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+    ) -> None:
         path = path.expanduser()
         self.path = path if path.name == "results.zarr" else path / "results.zarr"
-        self._at = at
+        self._at, self._of = at, rewind_epochs_of
         self._open()
 
     def _open(self) -> None:
@@ -130,7 +138,17 @@ class Arrays:
                 if name == "status":
                     _require_valid(found)
                 self._read[name] = found[tuple(p - p.min() for p in places)]
+                if ARRAYS[name].cell == CELL:
+                    self._leave_out(name)
         return self._read[name]
+
+    def _leave_out(self, name: str) -> None:
+        """Empty what an array of cells has at rewind epochs of an arm that are not looked at."""
+        empty = Status.NOT_APPLICABLE if name == "status" else EMPTY[ARRAYS[name].dtype]
+        ks = self.axes["rewind_epoch"].tolist()
+        for row, arm in enumerate(self.axes["arm"]):
+            out = [place for place, k in enumerate(ks) if k not in self._of.get(arm, ks)]
+            self._read[name][row, :, :, out] = empty
 
     def _index(self, axes: tuple[str, ...]) -> Sequence[NDArray[np.intp]]:
         """Return where what is looked at lies in an array along these axes."""

@@ -24,6 +24,8 @@ from lthdask.storage.files import write_whole
 from lthdask.training.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
+OPTIMIZER = "optimizer."
+"""In the file of a ticket, where masks lie beside them: what names of buffers begin with."""
 
 
 def path_of(folder: Path, replicate: int, epoch: int) -> Path:
@@ -146,8 +148,13 @@ def load_state(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
 def save_ticket(path: Path, ticket: Ticket) -> None:
     """Write a ticket without its cutoffs, in a file that holds its own digest."""
-    masks = {name: {"mask": mask} for name, mask in ticket.mask.items()}
-    content = _encoded(replace(ticket.origin, buffers=masks), {})
+    buffers = {
+        name: {f"{OPTIMIZER}{buffer}": tensor for buffer, tensor in of_weight.items()}
+        for name, of_weight in ticket.origin.buffers.items()
+    }
+    for name, mask in ticket.mask.items():
+        buffers.setdefault(name, {})["mask"] = mask
+    content = _encoded(replace(ticket.origin, buffers=buffers), {})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, hashlib.sha256(content).digest() + content)
 
@@ -162,12 +169,17 @@ def load_ticket(path: Path) -> Ticket:
     """
     try:
         found, _ = load_state(path)
-        mask = {name: buffers["mask"] for name, buffers in found.buffers.items()}
     except FileNotFoundError:
         raise InputError(f"cannot read the ticket {path}: it is missing") from None
-    except KeyError:
-        raise InputError(f"{path} is not a valid ticket: it has no mask") from None
-    return Ticket(replace(found, buffers={}), mask, {})
+    mask = {name: of["mask"] for name, of in found.buffers.items() if "mask" in of}
+    if not mask:
+        raise InputError(f"{path} is not a valid ticket: it has no mask")
+    buffers = dict[str, dict[str, Tensor]]()
+    for name, of_weight in found.buffers.items():
+        for buffer, tensor in of_weight.items():
+            if buffer != "mask":
+                buffers.setdefault(name, {})[buffer.removeprefix(OPTIMIZER)] = tensor
+    return Ticket(replace(found, buffers=buffers), mask, {})
 
 
 def holds_ticket(path: Path) -> bool:

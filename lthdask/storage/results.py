@@ -128,10 +128,11 @@ def open_asked(path: str | Path, study: "Study", *groups: str) -> xr.Dataset:
 
     It is as if nothing else was trained. Where the folder has no more, it is :func:`open_results`.
     """
-    arrays, axes = Arrays(Path(path)), study.grid.axes()
-    if all(sorted(arrays.axes[name].tolist()) == sorted(asked) for name, asked in axes.items()):
+    arrays, axes, of = Arrays(Path(path)), study.grid.axes(), study.grid.rewind_epochs_of
+    same = all(sorted(arrays.axes[name].tolist()) == sorted(asked) for name, asked in axes.items())
+    if same and not of:
         return _dataset(arrays, groups)
-    part = Arrays(Path(path), axes)
+    part = Arrays(Path(path), axes, of)
     part.attributes["study"] = study.to_dict()
     return _dataset(part, groups)
 

@@ -195,8 +195,8 @@ def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) 
             line = runs.errors_on_line(experiment, sibling, end)
             metrics["barrier"] = barrier(line)
         if study.awaited(cell):
-            final = Ticket(replace(end, buffers={}), drawn.mask, {})
-            checkpoints.save_ticket(folder.final(cell), final)
+            kept = end if ARMS[cell.arm].start == "before" else replace(end, buffers={})
+            checkpoints.save_ticket(folder.final(cell), Ticket(kept, drawn.mask, {}))
     left, layers = densities(experiment, end or drawn.start)
     cube.write(
         cell,

@@ -7,7 +7,7 @@ import xarray as xr
 from bokeh.models import ColumnDataSource, Range1d
 from bokeh.plotting import figure
 
-from lthdask.report.figures.style import COLOURS, LINES, frame, missing, named, with_legend
+from lthdask.report.figures.style import frame, look_of, missing, named, with_legend
 from lthdask.report.selection import whole
 from lthdask.storage.meanings import CURVES
 
@@ -63,8 +63,8 @@ def curve_columns(
                 "value": [values[i] for i in known],
                 "end": known[-1] + 1,
                 "last": values[known[-1]],
-                "colour": COLOURS[kind],
-                "dash": LINES[kind],
+                "colour": look_of(kind).colour,
+                "dash": look_of(kind).dash,
             }
             rows.append(row)
     return {name: [row[name] for row in rows or [_nothing(results)]] for name in _nothing(results)}

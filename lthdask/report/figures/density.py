@@ -10,11 +10,9 @@ from bokeh.plotting import figure
 from lthdask.grid import CHILDREN
 from lthdask.report.controls import at_chosen, chosen_rewind_epochs
 from lthdask.report.figures.style import (
-    COLOURS,
     INK,
-    LINES,
-    MARKERS,
     frame,
+    look_of,
     missing,
     named,
     percent,
@@ -127,14 +125,14 @@ def _draw_arm(plot: figure, arm: str, rows: dict[str, list[Any]], place: float) 
     aside = (ends[1] / ends[0]) ** (4 * place / _WIDTH)
     rows["x"] = [density * aside for density in rows["density"]]
     rows["arm"] = [named(arm)] * len(rows["x"])
-    source, colour = ColumnDataSource(rows), COLOURS[arm]
+    source, (colour, dash, marker) = ColumnDataSource(rows), look_of(arm)
     plot.segment("x", "low", "x", "high", source=source, line_color=colour, line_width=1.5)
     plot.line(
-        "x", "mean", source=source, color=colour, line_dash=LINES[arm], line_width=1.5,
+        "x", "mean", source=source, color=colour, line_dash=dash, line_width=1.5,
         legend_label=named(arm),
     )  # fmt: skip
     plot.scatter(
-        "x", "mean", source=source, color=colour, marker=MARKERS[arm], size=7,
+        "x", "mean", source=source, color=colour, marker=marker, size=7,
         legend_label=named(arm),
     )  # fmt: skip
 
@@ -143,6 +141,7 @@ def _draw_dense(plot: figure, dense: xr.DataArray, least: xr.DataArray | float) 
     """Draw the dense runs across: their mean, and its interval as a band."""
     of = Means.over_replicates(dense, dense.notnull(), least)
     mean, (low, high) = float(of.mean), of.interval(0.05).values.tolist()
+    look = look_of("dense")
     if not np.isfinite(mean):
         return
     if np.isfinite(low):
@@ -151,7 +150,7 @@ def _draw_dense(plot: figure, dense: xr.DataArray, least: xr.DataArray | float) 
         plot.add_layout(band)
     ends = [plot.x_range.start, plot.x_range.end]
     plot.line(
-        ends, [mean, mean], color=COLOURS["dense"], line_dash=LINES["dense"], line_width=1.5,
+        ends, [mean, mean], color=look.colour, line_dash=look.dash, line_width=1.5,
         legend_label="dense",
     )  # fmt: skip
 

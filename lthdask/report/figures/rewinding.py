@@ -9,10 +9,9 @@ from bokeh.plotting import figure
 
 from lthdask.report.figures.density import density_range, density_ticks
 from lthdask.report.figures.style import (
-    COLOURS,
     INK,
-    LINES,
     frame,
+    look_of,
     missing,
     percent,
     shades,
@@ -71,7 +70,7 @@ def frontier_over_k(results: xr.Dataset, margin: float | None = None) -> figure:
             legend_label="95 % interval",
         )  # fmt: skip
     plot.scatter(
-        "k", "density", marker="mark", source=source, size=9, color=COLOURS["ticket"],
+        "k", "density", marker="mark", source=source, size=9, color=look_of("ticket").colour,
         line_width=2, legend_group="kind",
     )  # fmt: skip
     return with_legend(plot)
@@ -132,7 +131,8 @@ def barrier_over_k(results: xr.Dataset) -> figure:
     lines = []
     if "dense_child" in results.arm:
         of_dense = means.sel(arm="dense_child").max("threshold")
-        lines.append(("dense", of_dense, COLOURS["dense"], LINES["dense"]))
+        dense = look_of("dense")
+        lines.append(("dense", of_dense, dense.colour, dense.dash))
     if "ticket_child" in results.arm:
         chosen = some(results.threshold.values.tolist())
         for threshold, colour in zip(chosen, shades(len(chosen)), strict=True):

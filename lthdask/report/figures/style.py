@@ -1,23 +1,57 @@
 """How figures look: colours that colour-blind people can tell apart, and no chart junk."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from bokeh.models import FixedTicker, HoverTool, Range1d
 from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
 
-from lthdask.grid import ARMS
 
-_LINES = ("solid", "dashed", "dotted", "dotdash", "dashdot", "solid", "dashed")
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#707070")
-_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "plus")
-COLOURS = {**dict(zip(ARMS, _COLOURS, strict=True)), "dense": "#000000"}
-"""Colour of each arm, after Okabe and Ito."""
-LINES = {**dict(zip(ARMS, _LINES, strict=True)), "dense": "4 2"}
-"""How the line of each arm is dashed: colour is never all that tells arms apart."""
-MARKERS = dict(zip(ARMS, _MARKERS, strict=True))
+class Look(NamedTuple):
+    """How the line of a run is drawn: colour is never all that tells arms apart."""
+
+    colour: str
+    dash: str
+    marker: str
+
+
+LOOKS = {
+    "ticket": Look("#0072b2", "solid", "circle"),
+    "random_mask": Look("#d55e00", "dashed", "square"),
+    "reinit": Look("#009e73", "dotted", "triangle"),
+    "constant_signs": Look("#882255", "8 3", "star"),
+    "equal_epochs": Look("#332288", "12 2 2 2 2 2", "square_pin"),
+    "lr_rewind": Look("#cc79a7", "dotdash", "diamond"),
+    "fine_tune": Look("#b8860b", "dashdot", "inverted_triangle"),
+    "lr_rewind_iterated": Look("#994f88", "2 6", "triangle_pin"),
+    "fine_tune_iterated": Look("#6e4f00", "14 4", "asterisk"),
+    "ticket_child": Look("#56b4e9", "solid", "hex"),
+    "dense_child": Look("#707070", "dashed", "plus"),
+    "dense": Look("#000000", "4 2", "x"),
+}
+"""Colours after Okabe and Ito; the iterated arms are darker than those that are not."""
+_COLOURS = ("#117733", "#aa3377", "#004488", "#bb5566", "#44546a")
+_DASHES = ("3 3", "10 3 3 3", "6 1", "1 3", "16 3", "5 2 1 2 1 2")
+_MARKERS = ("cross", "circle_x", "diamond_cross", "square_cross", "hex_dot", "y", "circle_y")
+
+
+def look_of(run: str) -> Look:
+    """Return how an arm, or the dense run, is drawn; the same in every figure.
+
+    Examples
+    --------
+    >>> look_of("ticket")
+    Look(colour='#0072b2', dash='solid', marker='circle')
+    """
+    if run in LOOKS:
+        return LOOKS[run]
+    place = crc32(run.encode())
+    return Look(*(of[place % len(of)] for of in (_COLOURS, _DASHES, _MARKERS)))
+
+
 INK = "#303030"
 FONT = "11px"
 

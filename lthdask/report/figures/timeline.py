@@ -7,7 +7,7 @@ from bokeh.plotting import figure
 
 from lthdask.grid import ARMS, Cell
 from lthdask.report.cost import cost, recorded
-from lthdask.report.figures.style import COLOURS, frame, missing, named, ticks, with_legend
+from lthdask.report.figures.style import frame, look_of, missing, named, ticks, with_legend
 
 TITLE = "Workers over time"
 _SAID, _ALONE = 24, 0.75
@@ -68,7 +68,7 @@ def timeline(results: xr.Dataset) -> figure:
         plot.hbar(
             "row", 0.7, "ended", "began",
             source=ColumnDataSource({name: values[mine] for name, values in columns.items()}),
-            fill_color=COLOURS[arm], fill_alpha=0.75, line_color="#ffffff", line_width=0.5,
+            fill_color=look_of(arm).colour, fill_alpha=0.75, line_color="#ffffff", line_width=0.5,
             legend_label=named(arm),
         )  # fmt: skip
     return with_legend(plot)

@@ -53,6 +53,10 @@ REFERENCES = {
         "Lee, J., Park, S., Mo, S., Ahn, S., Shin, J. (2021). Layer-adaptive Sparsity for the "
         "Magnitude-based Pruning. ICLR. arXiv:2010.07611."
     ),
+    "Liu et al. 2019": (
+        "Liu, Z., Sun, M., Zhou, T., Huang, G., Darrell, T. (2019). Rethinking the Value of "
+        "Network Pruning. ICLR. arXiv:1810.05270."
+    ),
     "Loshchilov & Hutter 2017": (
         "Loshchilov, I., Hutter, F. (2017). SGDR: Stochastic Gradient Descent with Warm Restarts. "
         "ICLR. arXiv:1608.03983."

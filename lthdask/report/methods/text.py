@@ -30,6 +30,7 @@ PARAGRAPHS: Sequence[Mapping[Sentence, str]] = (
         tickets.rewound: "grid.rewind_epochs fresh_buffers",
         tickets.controls: "grid.arms recipe.fine_tune_rate",
         tickets.stability: "grid.arms",
+        tickets.rewound_in_part: "grid.rewind_epochs_of",
         tickets.masks: "",
         tickets.learning_speed: "recipe.measure_every",
     },

@@ -20,8 +20,12 @@ OF_INITIAL_WEIGHTS = ("snip", "synflow")
 SOURCES = {
     "random_mask": "Frankle et al. 2021",
     "reinit": "Frankle & Carbin 2019",
+    "constant_signs": "Zhou et al. 2019",
+    "equal_epochs": "as many epochs as the dense network, after Liu et al. 2019",
     "lr_rewind": "Renda et al. 2020",
     "fine_tune": "Renda et al. 2020",
+    "lr_rewind_iterated": "Renda et al. 2020",
+    "fine_tune_iterated": "Renda et al. 2020",
 }
 """Where a control comes from."""
 
@@ -120,6 +124,15 @@ def controls(f: Facts) -> str:
     if not said:
         return "There was no control, which would tell what a ticket owes to its mask and weights."
     return f"Controls of the same densities were {enumerated(said)}."
+
+
+def rewound_in_part(f: Facts) -> str:
+    """Say which arms had but some of the rewind epochs."""
+    some = f.block("grid.rewind_epochs_of").items()
+    said = [
+        f"{arm} had k = {enumerated(map(float, ks))} alone" for arm, ks in some if f.arms([arm])
+    ]
+    return f"Of the rewind epochs, {enumerated(said)}." if said else ""
 
 
 def _meaning(arm: str) -> str:

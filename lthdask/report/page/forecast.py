@@ -101,8 +101,8 @@ def _epochs_so_far(run: Mapping[str, Any], pace: float, last: float, now: float)
 def epochs_of(results: xr.Dataset) -> NDArray[np.float64]:
     """Return how many epochs each cell is trained for."""
     last = float(study_of(results)["recipe"]["epochs"])
-    has_k = np.array([ARMS[arm].has_k for arm in results.arm.values.tolist()])
-    first = np.where(has_k[:, None], results.rewind_epoch.values, 0.0)
+    anew = np.array([ARMS[arm].begins_anew for arm in results.arm.values.tolist()])
+    first = np.where(anew[:, None], 0.0, results.rewind_epoch.values)
     shape = results.status.shape
     return np.broadcast_to((last - first)[:, None, None, :], shape)
 
