@@ -217,9 +217,9 @@ def _require_together(study: Study, options: Options) -> None:
         raise InputError(
             "`adaptive` looks for tickets that match; add the arm ticket, or leave out `adaptive`"
         )
-    if options.masks_only and study.pruning.needs_gradients:
+    if options.masks_only and study.pruning.before_training:
         raise InputError(
-            f"{study.pruning.score} masks come from epoch 0 alone, so there are none to compare; "
+            f"{study.pruning.score} masks are known before training, so there are none to compare; "
             f"leave out `masks_only`"
         )
 

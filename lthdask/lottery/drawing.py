@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from lthdask.grid import ARMS, Cell
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
-from lthdask.pruning.masks import Mask, draw_mask, random_mask
+from lthdask.pruning.masks import Mask, draw_mask, random_mask, random_numbers
 from lthdask.pruning.rule import spared_weights
 from lthdask.pruning.scores import scored
-from lthdask.pruning.sensitivity import loss_gradients, synflow_mask
+from lthdask.pruning.sensitivity import hessian_gradients, loss_gradients, synflow_mask
 from lthdask.training.checkpoint import Checkpoint
 
 Dense = Mapping[int, Checkpoint]
@@ -180,15 +180,18 @@ def _scores(
         for name, weight in final.items()
         if name not in spared
     }
-    initial, gradients = None, None
+    initial, gradients, random = None, None, None
     if pruning.needs_initial:
         initial = {name: dense[0].weights[name] for name in final}
     if pruning.needs_gradients:
         network = _initial(experiment, cell, dense)
         batch = experiment.recipe.batch_size
-        found = loss_gradients(network, experiment.data, batch, experiment.seed, cell.replicate)
+        of = hessian_gradients if pruning.score == "grasp" else loss_gradients
+        found = of(network, experiment.data, batch, experiment.seed, cell.replicate)
         gradients = {name: gradient.cpu() for name, gradient in found.items()}
-    return scored(pruning.score, living, final, initial, gradients)
+    if pruning.score == "random":
+        random = random_numbers(final, experiment.seed, cell.replicate)
+    return scored(pruning.score, living, final, initial, gradients, random)
 
 
 def _initial(experiment: Experiment, cell: Cell, dense: Dense) -> nn.Module:
