@@ -147,6 +147,7 @@ MOBILE = {"study": "digits"}
 TUNED = {"grid.arms": "ticket,fine_tune"}
 GPU = {"engine.device": "cuda"}
 GLOBAL = {"study": "cifar10-resnet20"}
+GIVEN = {"grid.thresholds": "0.9"}
 MOVED = GLOBAL | {"pruning.score": "movement"}
 CHANGES = {
     "data.name": ({}, "svhn", "SVHN (Netzer et al. 2011)"),
@@ -179,6 +180,7 @@ CHANGES = {
     "grid.replicates": ({}, "7", "7 replicates"),
     "pruning.score": (GLOBAL, "movement", "how far they had moved"),
     "pruning.allocation": (MOVED, "erk", "in proportion to the sum of their dimensions (Erdős"),
+    "pruning.masks": (GIVEN, "mine@0123456789abcdef", "given: mine (sha256 0123456789abcdef), the"),
     "pruning.by": (GLOBAL, "cutoff", "score below a cutoff"),
     "pruning.schedule": (ROUNDS | {"pruning.rounds": "0", "pruning.schedule": "one_shot"}, "", ""),
     "pruning.spare": ({}, "classifier", "(all but classifier)"),

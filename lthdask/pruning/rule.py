@@ -1,7 +1,7 @@
 """Pruning: which weights of a network can be pruned, and the rule that decides."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -53,6 +53,9 @@ class Pruning:
         Where layers are pruned uniformly, the rates of those that differ from `rate`, each in
         (0, 1), by name as in `spare`. Frankle & Carbin 2019 prune the output layer at half the
         rate of the others. In one shot, a layer loses what it would in the rounds that lead there.
+    masks : tuple of str
+        Files of masks that are laid over the checkpoints, in place of such a rule: what
+        :func:`lthdask.given.named` takes. The thresholds are the shares that they prune.
     """
 
     score: str = "global"
@@ -63,9 +66,14 @@ class Pruning:
     rounds: int = 0
     layer_rates: Mapping[str, float] = field(default_factory=dict, hash=False)
     allocation: Literal["uniform", "erk", "balanced"] | None = None
+    masks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "score", chosen("score", self.score, SCORES))
+        if self.masks and replace(self, masks=()) != Pruning():
+            raise ValueError(
+                "masks are given, so nothing else of pruning means anything; leave it out"
+            )
         if not 0 < self.rate < 1:
             raise ValueError(f"rate must be above 0 and below 1; got {self.rate}")
         for name, rate in self.layer_rates.items():
@@ -119,8 +127,8 @@ class Pruning:
 
     @property
     def before_training(self) -> bool:
-        """Whether the score is known before training: that of chance, or of gradients there."""
-        return self.needs_gradients or self.score == "random"
+        """Whether masks are known before training: given, or by chance, or by gradients there."""
+        return bool(self.masks) or self.needs_gradients or self.score == "random"
 
     @property
     def allocated(self) -> str | None:

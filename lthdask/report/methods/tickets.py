@@ -1,7 +1,7 @@
 """Sentences on how tickets were drawn, rewound and controlled."""
 
 from lthdask.grid import ARMS, CHILDREN, CONTROLS, POINTS_ON_LINE
-from lthdask.own import is_own
+from lthdask.own import is_own, plain
 from lthdask.report.methods.facts import Facts, counted, enumerated
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
@@ -38,6 +38,12 @@ def ranked(f: Facts) -> str:
     """Say which weights could be pruned, and what they were ranked by."""
     if not _prunes(f):
         return ""
+    if masks := f["pruning.masks"]:
+        each = enumerated(f"{plain(mask)} (sha256 {mask.rpartition('@')[2]})" for mask in masks)
+        return (
+            f"Masks of the weights of convolutions and linear layers were given: {each}, "
+            f"the same for all replicates."
+        )
     score, epoch = f["pruning.score"], f["mask_epoch"] or f["recipe.epochs"]
     spared = f" (all but {enumerated(f['pruning.spare'])})" if f["pruning.spare"] else ""
     after = f"after {counted(epoch, 'epoch')}"
@@ -67,7 +73,7 @@ def _prunes(f: Facts) -> bool:
 
 def pruned(f: Facts) -> str:
     """Say how many of them went at once."""
-    if not _prunes(f):
+    if not _prunes(f) or f["pruning.masks"]:
         return ""
     rate = f"{100 * f['pruning.rate']:g} %"
     rates = enumerated(
