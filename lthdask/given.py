@@ -146,11 +146,19 @@ def load(folder: Path, name: str) -> Mask:
         path = folder / file_of(digest)
         if not path.exists():
             raise InputError(f"the mask {name} is not in {folder}; give its file as pruning.masks")
-        found = _masks_in(path)
-        if digest_of(found) != digest:
+        if not is_kept(folder, name):
             raise InputError(f"{path} is not the mask that the study was begun with")
-        _read[digest] = found
+        _read[digest] = _masks_in(path)
     return _read[digest]
+
+
+def is_kept(folder: Path, name: str) -> bool:
+    """Return whether the folder that holds the masks of a study has this one, whole."""
+    digest = _digest(name)
+    try:
+        return digest_of(_masks_in(folder / file_of(digest))) == digest
+    except InputError:
+        return False
 
 
 def file_of(digest: str) -> str:

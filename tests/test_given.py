@@ -13,6 +13,7 @@ from torch.nn.utils import prune
 
 import lthdask
 from lthdask import given
+from lthdask.checks.folder import check
 from lthdask.commands.main import main
 from lthdask.driver.opening import open_study
 from lthdask.errors import InputError
@@ -91,6 +92,10 @@ def test_masks_that_are_written_and_given_again_train_to_the_same_bits(
         np.testing.assert_array_equal(results[name], drawn[name])
     assert results.layer_cutoff.isnull().all()
     assert Study.parse((tmp_path / "given" / "study.yaml").read_text()) == again
+    assert check(tmp_path / "given") == []
+    first, _ = sorted((tmp_path / "given" / "masks").iterdir())
+    first.write_bytes(first.read_bytes()[:-1])
+    assert [(d.what, d.mend) for d in check(tmp_path / "given")] == [(f"masks/{first.name}", None)]
     mask = lthdask.open_mask(tmp_path / "given", 0.9)
     assert given.digest_of(mask) == again.pruning.masks[1].partition("@")[2]
 

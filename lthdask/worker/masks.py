@@ -56,9 +56,14 @@ def open_mask(
 
     Examples
     --------
-    >>> mask = open_mask("runs/mine", threshold=0.5)
-    >>> {name: kept.dtype for name, kept in mask.items()}
-    {'1.weight': torch.bool, '3.weight': torch.bool, '5.weight': torch.bool}
+    >>> import lthdask
+    >>> small = {"network.name": "lenet_300_100", "data.image_size": "8", "recipe.epochs": "2"}
+    >>> small |= {"grid.thresholds": "0.5,0.9", "grid.rewind_epochs": "0"}
+    >>> study = lthdask.Study.read("digits").changed(small)
+    >>> results = lthdask.run(study, client, "runs/small")  # client: from lthdask.open_client
+    >>> mask = open_mask("runs/small", threshold=0.9)
+    >>> sum(int(kept.sum()) for kept in mask.values()), sum(kept.numel() for kept in mask.values())
+    (5020, 50200)
     """
     opened = Folder(Path(folder))
     text, manifest = opened.study(), opened.manifest()
