@@ -65,6 +65,12 @@ def yaml_mapping(text: str, source: str) -> dict[str, Any]:
     return values
 
 
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Return a study's values as the text of its file."""
+    text: str = yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+    return text
+
+
 def value_of(text: str, is_list: bool, key: str) -> Any:
     """Read a value from the command line.
 

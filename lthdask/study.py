@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
 from torch import nn
 
 from lthdask import changing, given
@@ -22,7 +21,7 @@ from lthdask.grid import ARMS, Cell, Grid
 from lthdask.networks.build import Network, on_meta
 from lthdask.own import allow, is_own, require_code
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
-from lthdask.reading import flattened, in_lines, shown, strictly, study_text, yaml_mapping
+from lthdask.reading import as_yaml, flattened, in_lines, shown, strictly, study_text, yaml_mapping
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
@@ -265,7 +264,7 @@ class Study:
 
     def to_yaml(self) -> str:
         """Return the study as YAML text, from which :meth:`parse` makes an equal one."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
+        return as_yaml(self.to_dict())
 
     def __repr__(self) -> str:
         """Return the study in a few lines, without what is as by default."""

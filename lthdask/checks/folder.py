@@ -20,7 +20,7 @@ from lthdask.checks.completeness import is_complete
 from lthdask.driver.opening import extent_of, layers_of
 from lthdask.errors import InputError
 from lthdask.grid import Cell
-from lthdask.reading import yaml_mapping
+from lthdask.reading import as_yaml, yaml_mapping
 from lthdask.storage import checkpoints
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube, attributes
@@ -169,13 +169,18 @@ def _damages(folder: Folder) -> Iterator[Damage]:
 
 
 def _texts(folder: Folder) -> tuple[str, str]:
-    """Return the study of the folder, and its copy in the cube; empty where damaged."""
+    """Return the study of the folder, and its copy in the cube; empty where damaged.
+
+    The copy has the keys that studies had when it was written.
+    """
     try:
         text = folder.study() or ""
     except InputError:
         text = ""
     try:
-        copy = Study.from_dict(attributes(folder.cube).get("study", {})).to_yaml()
+        written = attributes(folder.cube).get("study", {})
+        Study.from_dict(written)
+        copy = as_yaml(written)
     except InputError:
         copy = ""
     return text, copy
