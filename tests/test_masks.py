@@ -478,6 +478,7 @@ def test_thresholds_out_of_range_are_refused(by, thresholds, given):
         ({"score": "lamp", "layer_rates": {"stem": 0.1}}, "the allocation uniform; got 'lamp'"),
         ({"score": "layerwise", "layer_rates": {"stem": 0.1}, "by": "cutoff"}, "got by: cutoff"),
         ({"score": "layerwise", "layer_rates": {"stem": 0.0}}, "layer_rates.stem must be above 0"),
+        ({"score": "erk"}, "erk is an allocation; give it as allocation, with a score such as ran"),
         ({"allocation": "erk"}, "with the allocation erk, use the score layerwise"),
         ({"score": "lamp", "allocation": "erk", "layer_rates": {"stem": 0.1}}, "uniform; got 'lam"),
         ({"score": "lamp", "allocation": "uniform", "by": "cutoff"}, "need by: share; got by: cut"),

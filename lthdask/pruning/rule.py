@@ -69,6 +69,10 @@ class Pruning:
     masks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.score in ("uniform", "erk", "balanced"):
+            raise ValueError(
+                f"{self.score} is an allocation; give it as allocation, with a score such as random"
+            )
         object.__setattr__(self, "score", chosen("score", self.score, SCORES))
         if self.masks and replace(self, masks=()) != Pruning():
             raise ValueError(
