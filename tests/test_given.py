@@ -223,6 +223,10 @@ def test_what_contradicts_given_masks_is_refused(study, tmp_path, changes, probl
 
 def test_given_masks_take_the_place_of_the_rule_and_are_told_apart_by_their_shares(study, tmp_path):
     file = written(tmp_path / "a.pt", masks())
+    values = study.to_dict()
+    values["pruning"] = {"masks": file}  # as a file of YAML may have it
+    del values["grid"]["thresholds"]
+    assert Study.from_dict(values) == study.changed({"pruning.masks": file})
     rule = {"pruning.score": "layerwise", "pruning.schedule": "iterative", "pruning.rounds": 2}
     assert study.changed(rule).changed({"pruning.masks": file}).grid.thresholds == (0.5,)
     flipped = written(tmp_path / "b.pt", {name: ~kept for name, kept in masks().items()})

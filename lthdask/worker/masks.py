@@ -11,6 +11,7 @@ from lthdask.errors import InputError, listed
 from lthdask.grid import Cell
 from lthdask.lottery import drawing
 from lthdask.lottery.experiment import Experiment
+from lthdask.lottery.ticket import Ticket
 from lthdask.own import require_given
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
@@ -72,45 +73,52 @@ def open_mask(
     study = Study.parse(text, str(opened.path / "study.yaml"))
     require_given(study.own)
     cell = _cell(study, threshold, replicate, rewind_epoch)
-    if replicate not in manifest.checkpoints:
+    if (digests := manifest.checkpoints.get(replicate)) is None:
         raise InputError(
             f"the dense run of replicate {replicate} is not trained yet; run the study"
         )
-    waited = study.waits_for(cell)
-    if waited and not checkpoints.holds_ticket(opened.final(waited)):
-        raise InputError(
-            f"the mask of {cell} was taken from the final weights of {waited}, which are not kept "
-            f"once no cell waits for them; of iterative pruning, only the first round's mask, "
-            f"{study.grid.thresholds[0]:g}, can always be drawn again"
-        )
-    before = checkpoints.load_ticket(opened.final(waited)) if waited else None
-    digests, threads = manifest.checkpoints[replicate], torch.get_num_threads()
+    before, threads = _round_before(study, opened, cell), torch.get_num_threads()
+    epochs = [] if study.pruning.masks or before else [study.mask_epoch or study.recipe.epochs]
+    epochs += [0] if study.pruning.needs_initial else []
     dense = {
         epoch: checkpoints.load(
             checkpoints.path_of(opened.path, replicate, epoch), digests.get(epoch, "")
         )
-        for epoch in study.checkpoints_for(cell)
+        for epoch in epochs
     }
     try:
-        return drawing.draw(_experiment(study, manifest, opened, data), cell, dense, before).mask
+        experiment = _experiment(study, manifest, opened, data)
+        return drawing.MASKS["ticket"](experiment, cell, dense, before)[0]
     finally:
         torch.set_num_threads(threads)
 
 
+def _round_before(study: Study, folder: Folder, cell: Cell) -> Ticket | None:
+    """Return the ticket of the round before, if there is one and it is there."""
+    if not (waited := study.waits_for(cell)):
+        return None
+    try:
+        return checkpoints.load_ticket(folder.final(waited))
+    except InputError:
+        raise InputError(
+            f"the mask of {cell} was taken from the final weights of {waited}, which are not kept "
+            f"once no cell waits for them; of iterative pruning, only the first round's mask, "
+            f"{study.grid.thresholds[0]:g}, can always be drawn again"
+        ) from None
+
+
 def _cell(study: Study, threshold: float, replicate: int, rewind_epoch: float | None) -> Cell:
     """Return the ticket that is meant; refuse one that the study does not have."""
-    grid, axes = study.grid, study.grid.axes()
-    if "ticket" not in grid.arms:
-        raise InputError(f"the study has no tickets; its arms are {listed(grid.arms)}")
-    k = grid.rewind_epochs[0] if rewind_epoch is None else rewind_epoch
-    asked = {"threshold": threshold, "replicate": replicate, "rewind_epoch": k}
-    found = {}
+    axes = study.grid.axes()
+    if "ticket" not in axes["arm"]:
+        raise InputError(f"the study has no tickets; its arms are {listed(axes['arm'])}")
+    k = axes["rewind_epoch"][0] if rewind_epoch is None else rewind_epoch
+    near = [known for known in axes["threshold"] if abs(known - threshold) < 1e-6]
+    asked = {"threshold": near[0] if near else threshold, "replicate": replicate, "rewind_epoch": k}
     for axis, value in asked.items():
-        near = [known for known in axes[axis] if abs(known - value) < 1e-6]
-        if not near:
+        if value not in axes[axis]:
             raise InputError(f"the study has no {axis} {value:g}; known: {listed(axes[axis])}")
-        found[axis] = near[0]
-    return Cell("ticket", **found)
+    return Cell("ticket", replicate, near[0], axes["rewind_epoch"][axes["rewind_epoch"].index(k)])
 
 
 def _experiment(
