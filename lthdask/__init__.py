@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lthdask.results import follow as follow
     from lthdask.results import open_results as open_results
     from lthdask.study import Study as Study
+    from lthdask.worker.masks import open_mask as open_mask
 
 _HOME = {
     "InputError": "errors",
@@ -38,6 +39,7 @@ _HOME = {
     "follow": "results",
     "frontier": "report.verdict",
     "open_client": "cluster.client",
+    "open_mask": "worker.masks",
     "open_results": "results",
     "run": "flow",
     "select": "report.selection",
@@ -55,6 +57,7 @@ __all__ = [
     "follow",
     "frontier",
     "open_client",
+    "open_mask",
     "open_results",
     "run",
     "select",

@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     ORDER = 1
     AUGMENTATION = 2
     RANDOM_MASK = 3
+    RANDOM_SCORE = 4
 
 
 def stream(

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from torch import nn
 
-from lthdask import changing
+from lthdask import changing, given
 from lthdask.changing import plain
 from lthdask.data.readers import DataSource
 from lthdask.errors import InputError, listed
@@ -127,11 +127,29 @@ class Study:
                 "iterative pruning prunes the arm ticket from round to round; add that arm"
             )
         self.pruning.check(self.grid.thresholds)
+        if self.pruning.masks:
+            self._require_masks()
         if is_own(self.network.name):
             return  # a worker looks at its layers, before anything is trained
         weights = prunable_weights(self.outline())
+        for mask in self.pruning.masks:
+            given.require_fit(mask, weights, ends=False)
         spared_weights(weights, self.pruning.spare)
         rates_by_layer(weights, self.pruning)
+
+    def _require_masks(self) -> None:
+        """Name the masks that are given by their digests; refuse thresholds that are not theirs."""
+        if self.mask_epoch is not None:
+            raise ValueError("masks are given, so mask_epoch gives none; leave one of them out")
+        known = given.by_share(self.pruning.masks)
+        if known:
+            object.__setattr__(self, "pruning", replace(self.pruning, masks=tuple(known.values())))
+        shares = tuple(known or self.grid.thresholds)
+        if shares != self.grid.thresholds or len(shares) != len(self.pruning.masks):
+            raise ValueError(
+                f"thresholds are the shares that the masks prune ({listed(known or ())}); leave "
+                f"them out"
+            )
 
     def outline(self) -> nn.Module:
         """Return the network without storage: the names and, except at its ends, the shapes.
@@ -166,7 +184,7 @@ class Study:
             needed.add(last)
         if arm.reordered and arm.compared_with == "dense":
             needed.add(last)
-        if arm.mask in ("ticket", "random"):
+        if arm.mask in ("ticket", "random") and not self.pruning.masks:
             if first:
                 needed.add(self.mask_epoch or last)
             if self.pruning.needs_initial:
@@ -250,7 +268,7 @@ class Study:
         try:
             values = plain(values)
             require_code(flattened(values).values())
-            return strictly(cls, _with_rounds(values))
+            return strictly(cls, _with_rounds(_with_masks(values)))
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{source}: {error}") from None
 
@@ -278,7 +296,15 @@ class Study:
             list is comma-separated.
         """
         values = changing.changed(self.to_dict(), changes)
-        if values["pruning"]["schedule"] == "iterative" and changing.THRESHOLDS not in changes:
+        if changes.get("pruning.masks"):  # they take the place of the rule that the study had
+            rule = {
+                key: value
+                for key, value in values["pruning"].items()
+                if f"pruning.{key}" in changes
+            }
+            values["pruning"] = rule
+        follow = values["pruning"].get("schedule") == "iterative" or changes.get("pruning.masks")
+        if follow and changing.THRESHOLDS not in changes:
             values["grid"].pop("thresholds", None)
         return Study.from_dict(values, self.name)
 
@@ -351,11 +377,27 @@ class Study:
         return Study.from_dict(values, "what the folder has and what is given, together")
 
 
+def _with_masks(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the study with the thresholds that are the shares which given masks prune."""
+    pruning, grid = values.get("pruning"), values.get("grid")
+    if not (isinstance(pruning, dict) and isinstance(grid, dict) and pruning.get("masks")):
+        return values
+    masks = pruning["masks"]
+    masks = [masks] if isinstance(masks, str) else masks
+    if not isinstance(masks, list) or not all(isinstance(mask, str) for mask in masks):
+        return values  # which pydantic then explains
+    if known := given.by_share(masks):
+        grid, masks = {"thresholds": list(known), **grid}, list(known.values())
+    return {**values, "pruning": {**pruning, "masks": masks}, "grid": grid}
+
+
 def _with_rounds(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the study with the thresholds that the rounds of iterative pruning give."""
     pruning, grid = values.get("pruning"), values.get("grid")
     if not isinstance(pruning, dict) or pruning.get("schedule") != "iterative":
         return values
+    if pruning.get("masks"):
+        return values  # which `Pruning` refuses
     if not isinstance(grid, dict):
         return values
     given = {k: pruning[k] for k in ("schedule", "rate", "rounds") if k in pruning}

@@ -14,6 +14,7 @@ from lthdask.grid import ARMS, Arm, Cell
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.density import densities
 from lthdask.pruning.rule import Pruning
+from lthdask.pruning.scores import SCORES
 from lthdask.streams import Purpose, permutation, stream
 from lthdask.training.evaluation import evaluate, recompute_batch_norm
 from lthdask.training.loop import EpochMetrics
@@ -293,9 +294,17 @@ def test_rounds_prune_by_the_weights_of_the_round_before_and_rewind_all_the_way(
     assert gone.max() <= alive.min()
 
 
-@pytest.mark.parametrize("score", ["magnitude_increase", "movement", "snip", "synflow"])
-def test_every_score_prunes_the_share_that_is_asked_for(dense, score):
-    experiment = small_experiment("resnet20", recipe=RECIPE, pruning=Pruning(score))
+@pytest.mark.parametrize(
+    ("score", "allocation"),
+    [
+        *((score, None) for score in SCORES if score not in ("global", "layerwise")),
+        *((score, "erk") for score in ("random", "magnitude_increase", "synflow")),
+        ("random", "balanced"),
+    ],
+)
+def test_every_score_prunes_the_share_that_is_asked_for(dense, score, allocation):
+    pruning = Pruning(score, allocation=allocation)
+    experiment = small_experiment("resnet20", recipe=RECIPE, pruning=pruning)
     drawn = draw(experiment, dense, "ticket", threshold=0.7)
     left = sum(int(kept.sum()) for kept in drawn.mask.values())
     assert left == sum(kept.numel() for kept in drawn.mask.values()) - int(

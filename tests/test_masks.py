@@ -10,7 +10,8 @@ from torch import nn
 
 from lthdask.errors import InputError
 from lthdask.networks.build import Network, build
-from lthdask.pruning.masks import draw_mask, random_mask
+from lthdask.pruning.allocation import in_proportion
+from lthdask.pruning.masks import draw_mask, random_mask, random_numbers
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
 from lthdask.pruning.scores import Evidence, layer_adaptive_magnitude, scored
 from lthdask.study import Study
@@ -32,6 +33,8 @@ def mask_of(weights, threshold, score, **settings):
         ("movement", [1, 1], [0, 0]),  # 6, 1.2; 0.5, 0.2
         ("snip", [0, 0], [1, 1]),  # 0.3, 1; 2, 1.8
         ("synflow", [0, 0], [1, 1]),
+        ("grasp", [0, 1], [1, 0]),  # -0.3, 1; 2, -1.8
+        ("random", [0, 1], [1, 0]),  # 0.3, 0.9; 0.6, 0.1
     ],
 )
 def test_a_score_is_of_final_weights_initial_weights_and_gradients(score, a, b):
@@ -40,9 +43,123 @@ def test_a_score_is_of_final_weights_initial_weights_and_gradients(score, a, b):
     gradients = {"a": torch.tensor([0.1, 5.0]), "b": torch.tensor([2.0, -1.0])}
     pruning = Pruning(score)
     living = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in final.items()}
-    scores = scored(score, living, final, initial, gradients)
+    random = {"a": torch.tensor([0.3, 0.9]), "b": torch.tensor([0.6, 0.1])}
+    scores = scored(score, living, final, initial, gradients, random)
     mask, _ = draw_mask(final, 0.5, pruning, scores=scores)
     assert {name: kept.int().tolist() for name, kept in mask.items()} == {"a": a, "b": b}
+
+
+@pytest.mark.parametrize(
+    ("score", "allocation", "a", "b"),
+    [
+        ("magnitude_increase", None, [0, 0, 0, 0], [1, 1, 1, 1]),
+        ("magnitude_increase", "uniform", [0, 0, 1, 1], [1, 0, 0, 1]),  # Zhou et al. 2019
+        ("movement", "uniform", [1, 0, 1, 0], [1, 0, 0, 1]),
+        ("lamp", "balanced", [0, 1, 1, 0], [1, 0, 0, 1]),
+    ],
+)
+def test_an_allocation_ranks_any_score_within_each_layer(score, allocation, a, b):
+    initial = {"a": [0.9, 0.5, -0.2, 0.1], "b": [0.0, 1.0, 2.0, 0.0]}
+    final = {"a": [-0.1, 0.4, 0.6, 0.3], "b": [9.0, 3.0, 4.5, -7.0]}
+    weights, before = ({n: torch.tensor(v) for n, v in of.items()} for of in (final, initial))
+    living = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    scores = scored(score, living, weights, before)
+    mask, cutoffs = draw_mask(weights, 0.5, Pruning(score, allocation=allocation), scores=scores)
+    assert {name: kept.int().tolist() for name, kept in mask.items()} == {"a": a, "b": b}
+    if allocation:
+        assert cutoffs == {name: scores[name][kept].min() for name, kept in mask.items()}
+
+
+SHAPES = {"stem": (16, 3, 3, 3), "body": (32, 16, 3, 3), "head": (10, 32)}
+"""432, 4608 and 320 weights; their dimensions sum up to 25, 54 and 42."""
+
+
+@pytest.mark.parametrize(
+    ("allocation", "threshold", "left"),
+    [
+        ("uniform", 0.9, [44, 461, 32]),  # a tenth of each, rounded up
+        ("balanced", 0.9, [178, 179, 179]),  # a third of 536 each
+        ("balanced", 0.7, [432, 856, 320]),  # 536 of 1608 each, of which two have less
+        ("erk", 0.9, [111, 239, 186]),  # 25 : 54 : 42
+        ("erk", 0.7, [408, 880, 320]),  # 25 : 54, and the head is full
+    ],
+)
+def test_an_allocation_says_how_many_weights_each_layer_keeps(allocation, threshold, left):
+    weights = {name: torch.rand(shape) for name, shape in SHAPES.items()}
+    mask, _ = draw_mask(weights, threshold, Pruning("layerwise", allocation=allocation))
+    assert [int(kept.sum()) for kept in mask.values()] == left
+
+
+def densities_of_erk(shapes, density):
+    """Densities as in the code of Evci et al.: layers that would pass 1 are dense."""
+    full = set()
+    while True:
+        free = [shape for shape in shapes if shape not in full]
+        left = density * sum(map(math.prod, shapes)) - sum(map(math.prod, full))
+        factor = left / sum(sum(shape) for shape in free)
+        more = {shape for shape in free if factor * sum(shape) / math.prod(shape) > 1}
+        if not more:
+            return {s: 1.0 if s in full else factor * sum(s) / math.prod(s) for s in shapes}
+        full |= more
+
+
+@given(
+    st.lists(
+        st.lists(st.integers(1, 9), min_size=2, max_size=4).map(tuple),
+        min_size=1,
+        max_size=5,
+        unique=True,
+    ),
+    st.integers(1, 99),
+)
+def test_erk_is_that_of_its_authors_to_a_weight(shapes, percent):
+    weights = {str(shape): torch.rand(shape) for shape in shapes}
+    mask, _ = draw_mask(weights, percent / 100, Pruning("layerwise", allocation="erk"))
+    total = sum(map(math.prod, shapes))
+    assert sum(int(kept.sum()) for kept in mask.values()) == total - percent * total // 100
+    wanted = densities_of_erk(shapes, sum(int(k.sum()) for k in mask.values()) / total)
+    for shape in shapes:
+        left = int(mask[str(shape)].sum())
+        assert left == pytest.approx(wanted[shape] * math.prod(shape), abs=len(shapes) / 2 + 0.5)
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    st.lists(st.integers(1, 30), min_size=6, max_size=6),
+)
+def test_what_is_divided_is_never_taken_back(sizes, wanted):
+    before = [0] * len(sizes)
+    for total in range(1, sum(sizes) + 1):
+        counts = in_proportion(total, sizes, wanted[: len(sizes)])
+        assert sum(counts) == total
+        assert all(b <= c <= size for b, c, size in zip(before, counts, sizes, strict=True))
+        before = counts
+
+
+def test_a_layer_that_is_left_nothing_has_a_cutoff_that_nothing_reaches():
+    weights = {"small": torch.rand(1, 1), "large": torch.rand(40, 40)}
+    mask, cutoffs = draw_mask(weights, 0.999, Pruning("layerwise", allocation="erk"))
+    assert {name: int(kept.sum()) for name, kept in mask.items()} == {"small": 0, "large": 2}
+    assert cutoffs["small"] == math.inf
+
+
+def test_random_scores_are_of_a_stream_of_their_own_for_each_replicate_and_layer():
+    weights = {"a": torch.zeros(50, 40), "b": torch.zeros(2000)}
+    one, again, other, replicate = (
+        random_numbers(weights, *key) for key in [(7, 0), (7, 0), (8, 0), (7, 1)]
+    )
+    flat = [of[name].flatten() for of in (one, other, replicate) for name in weights]
+    assert all(torch.equal(one[name], again[name]) for name in weights)
+    assert len({tuple(numbers.tolist()) for numbers in flat}) == len(flat)
+    assert all(0.45 < numbers.mean() < 0.55 for numbers in flat)
+    assert one["a"].shape == (50, 40)
+    assert all(0 <= numbers.min() and numbers.max() < 1 for numbers in flat)
+    scores = {name: numbers.flatten() for name, numbers in one.items()}
+    mask, _ = draw_mask(weights, 0.5, Pruning("random"), scores=scores)
+    # another half than that of the control: a quarter is in both
+    shuffled = random_mask(mask, frozenset(), 7, 0)
+    both = [(mask[name] & shuffled[name]).float().mean() for name in weights]
+    assert all(0.2 < share < 0.3 for share in both)
 
 
 def test_a_score_that_is_not_a_number_is_refused():
@@ -132,8 +249,8 @@ def test_a_random_mask_keeps_the_counts_and_what_is_spared():
 
 
 def lamp(weights):
-    nothing = torch.empty(0)
-    return layer_adaptive_magnitude(Evidence(torch.as_tensor(weights), nothing, nothing))
+    none = torch.empty(0)
+    return layer_adaptive_magnitude(Evidence(torch.as_tensor(weights), none, none, none))
 
 
 @pytest.mark.parametrize(
@@ -187,6 +304,10 @@ tensors = st.lists(
 ).map(lambda layers: {f"layer{i}": torch.tensor(values) for i, values in enumerate(layers)})
 shares = st.integers(1, 99).map(lambda percent: percent / 100)
 scores = st.sampled_from(["global", "layerwise", "lamp"])
+rules = st.sampled_from(
+    [Pruning(score) for score in ("global", "layerwise", "lamp")]
+    + [Pruning("layerwise", allocation=allocation) for allocation in ("erk", "balanced")]
+)
 
 
 @given(tensors, shares, scores)
@@ -199,9 +320,9 @@ def test_exactly_as_many_weights_go_as_asked(weights, share, score):
     assert sum(int((~kept).sum()) for kept in mask.values()) == expected
 
 
-@given(tensors, shares, shares, scores)
-def test_masks_are_nested(weights, a, b, score):
-    looser, tighter = (draw_mask(weights, q, Pruning(score))[0] for q in sorted((a, b)))
+@given(tensors, shares, shares, rules)
+def test_masks_are_nested(weights, a, b, pruning):
+    looser, tighter = (draw_mask(weights, q, pruning)[0] for q in sorted((a, b)))
     assert all((tighter[name] <= looser[name]).all() for name in weights)
 
 
@@ -214,14 +335,14 @@ def test_no_pruned_weight_outranks_one_that_survives(weights, share, score):
         assert (ranked[~mask[name]] <= cutoffs[name]).all()
 
 
-@given(tensors, st.lists(shares, min_size=2, max_size=4), scores, st.randoms())
-def test_masks_of_later_rounds_are_nested(weights, thresholds, score, random):
+@given(tensors, st.lists(shares, min_size=2, max_size=4), rules, st.randoms())
+def test_masks_of_later_rounds_are_nested(weights, thresholds, pruning, random):
     before = None
     for threshold in sorted(thresholds):
         for weight in weights.values():  # as training changes them, the dead included
             weight.copy_(torch.tensor(random.sample(weight.tolist(), len(weight))))
-        mask, _ = draw_mask(weights, threshold, Pruning(score), before=before)
-        alone, _ = draw_mask(weights, threshold, Pruning(score))
+        mask, _ = draw_mask(weights, threshold, pruning, before=before)
+        alone, _ = draw_mask(weights, threshold, pruning)
         assert sum(int(m.sum()) for m in mask.values()) == sum(int(m.sum()) for m in alone.values())
         assert before is None or all((mask[name] <= before[name]).all() for name in mask)
         before = mask
@@ -354,9 +475,15 @@ def test_thresholds_out_of_range_are_refused(by, thresholds, given):
         ({"schedule": "iterative", "rounds": 200}, "after nothing is left to prune"),
         ({"schedule": "iterative", "rounds": 2, "by": "cutoff"}, "got by: cutoff"),
         ({"score": "synflow", "by": "cutoff"}, "got by: cutoff"),
-        ({"score": "lamp", "layer_rates": {"stem": 0.1}}, "the score layerwise; got 'lamp'"),
+        ({"score": "lamp", "layer_rates": {"stem": 0.1}}, "the allocation uniform; got 'lamp'"),
         ({"score": "layerwise", "layer_rates": {"stem": 0.1}, "by": "cutoff"}, "got by: cutoff"),
         ({"score": "layerwise", "layer_rates": {"stem": 0.0}}, "layer_rates.stem must be above 0"),
+        ({"score": "erk"}, "erk is an allocation; give it as allocation, with a score such as ran"),
+        ({"allocation": "erk"}, "with the allocation erk, use the score layerwise"),
+        ({"score": "lamp", "allocation": "erk", "layer_rates": {"stem": 0.1}}, "uniform; got 'lam"),
+        ({"score": "lamp", "allocation": "uniform", "by": "cutoff"}, "need by: share; got by: cut"),
+        ({"score": "random", "schedule": "iterative", "rounds": 2}, "random scores weights before"),
+        ({"score": "grasp", "schedule": "iterative", "rounds": 2}, "grasp scores weights before"),
     ],
 )
 def test_pruning_that_contradicts_itself_is_refused(settings, problem):

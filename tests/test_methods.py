@@ -147,6 +147,8 @@ MOBILE = {"study": "digits"}
 TUNED = {"grid.arms": "ticket,fine_tune"}
 GPU = {"engine.device": "cuda"}
 GLOBAL = {"study": "cifar10-resnet20"}
+GIVEN = {"grid.thresholds": "0.9"}
+MOVED = GLOBAL | {"pruning.score": "movement"}
 CHANGES = {
     "data.name": ({}, "svhn", "SVHN (Netzer et al. 2011)"),
     "data.image_size": ({}, "20", "20×20 pixels"),
@@ -192,6 +194,8 @@ CHANGES = {
         "Of the rewind epochs, random_mask had k = 3 alone.",
     ),
     "pruning.score": (GLOBAL, "movement", "how far they had moved"),
+    "pruning.allocation": (MOVED, "erk", "in proportion to the sum of their dimensions (Erdős"),
+    "pruning.masks": (GIVEN, "mine@0123456789abcdef", "given: mine (sha256 0123456789abcdef), the"),
     "pruning.by": (GLOBAL, "cutoff", "score below a cutoff"),
     "pruning.schedule": (ROUNDS | {"pruning.rounds": "0", "pruning.schedule": "one_shot"}, "", ""),
     "pruning.spare": ({}, "classifier", "(all but classifier)"),
@@ -371,6 +375,25 @@ def test_ones_own_code_is_told_as_what_it_is():
     assert "own). They were normalised by a mean" in said
     flat = {"data": {"shape": (5,)}}
     assert "They were used as they were." in in_words(replace(known, settings=settings, about=flat))
+
+
+def test_what_layers_keep_is_told():
+    increase = GLOBAL | {"pruning.score": "magnitude_increase"}
+    assert "over the whole network (Zhou et al. 2019 rank within each layer);" in words(increase)
+    uniform = words(increase | {"pruning.allocation": "uniform"})
+    assert "magnitude had increased, within each layer (Zhou et al. 2019); biases" in uniform
+    assert "lowest scores was pruned in each layer." in uniform
+    balanced = words(GLOBAL | {"pruning.score": "random", "pruning.allocation": "balanced"})
+    assert "before training, by random numbers, drawn anew for each replicate, within" in balanced
+    assert "Layers kept equal numbers (Gadhikar et al. 2023), at most all that" in balanced
+
+
+def test_a_random_mask_never_wins():
+    control = GLOBAL | {"grid.replicates": "3", "grid.arms": "ticket,random_mask,reinit"}
+    assert "It wins if" in words(control)
+    said = words(control | {"pruning.score": "random"})
+    assert "It wins if" not in said
+    assert "Tickets have random masks, so none is said to win" in said
 
 
 def test_what_is_not_done_is_said():

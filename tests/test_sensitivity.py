@@ -13,7 +13,12 @@ from lthdask.networks.build import Network, build
 from lthdask.pruning.masks import draw_mask
 from lthdask.pruning.rule import Pruning, prunable_weights
 from lthdask.pruning.scores import scored
-from lthdask.pruning.sensitivity import loss_gradients, synaptic_flow, synflow_mask
+from lthdask.pruning.sensitivity import (
+    hessian_gradients,
+    loss_gradients,
+    synaptic_flow,
+    synflow_mask,
+)
 from tests.conftest import small_data
 
 SYNFLOW = Pruning("synflow")
@@ -64,11 +69,56 @@ def test_the_batch_is_the_first_of_the_first_epoch_of_the_replicate_as_trained_o
     assert not torch.equal(other["stem.0.weight"], gradients["stem.0.weight"])
 
 
+def test_the_hessian_times_the_gradient_is_that_of_a_softmax():
+    images = Images(torch.ones(3, 1, 1, 1).byte(), torch.tensor([1, 1, 1]))
+    data = Data(images, images, images, 2, torch.tensor(0.0), torch.tensor(1.0))
+    product = hessian_gradients(linear([[4.0], [4.0]]), data, 3, seed=0, replicate=0)
+    # both chances are 1/2: g = (1/2, -1/2)/200 and H = ((1, -1), (-1, 1))/4/200²
+    assert (product["1.weight"].flatten() * 4 * 200**3).tolist() == pytest.approx([1, -1])
+
+
+class Precise(nn.Module):
+    """Inputs in float64."""
+
+    def forward(self, inputs):
+        return inputs.double()
+
+
+def test_grasp_is_what_the_norm_of_the_gradient_loses_with_a_weight():
+    random = torch.Generator().manual_seed(3)
+    pixels = torch.randint(0, 255, (6, 1, 1, 3), generator=random).byte()
+    images = Images(pixels, torch.arange(6) % 3)
+    data = Data(images, images, images, 3, torch.tensor(99.0), torch.tensor(99.0))
+    first, second = (torch.randn(shape, generator=random) for shape in ((4, 3), (3, 4)))
+    network = nn.Sequential(Precise(), *linear(first), nn.Sigmoid(), *linear(second)).double()
+    product = hessian_gradients(network, data, 6, seed=0, replicate=0)
+    (inputs, labels), flat = next(data.epoch(6, 0, 0, 1)), torch.cat([first, second.T]).flatten()
+
+    def loss(values):
+        of_first, of_second = values.view(8, 3).split(4)
+        outputs = (inputs.double().flatten(1) @ of_first.T).sigmoid() @ of_second
+        return nn.functional.cross_entropy(outputs / 200, labels)
+
+    def gradient(values):
+        return torch.autograd.functional.jacobian(loss, values)
+
+    flat, hessian = flat.double(), torch.autograd.functional.hessian(loss, flat.double())
+    one, other = product.values()
+    found = torch.cat([one, other.T]).flatten()
+    torch.testing.assert_close(found, hessian @ gradient(flat), rtol=1e-9, atol=1e-18)
+    for i in range(len(flat)):  # equation 8, a weight being made a little smaller, not removed
+        less = flat.clone()
+        less[i] *= 1 - 1e-5
+        added = gradient(less).square().sum() - gradient(flat).square().sum()
+        assert -2e-5 * float(flat[i] * found[i]) == pytest.approx(float(added), rel=1e-3, abs=1e-15)
+
+
 def test_a_network_is_as_it_was():
     network = build(Network("mobilenet_v2", width=0.25), (1, 8, 8), 4)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.eval()
     loss_gradients(network, small_data(), 8, seed=0, replicate=0)
+    hessian_gradients(network, small_data(), 8, seed=0, replicate=0)
     flow = synaptic_flow(network, (1, 8, 8))
     synflow_mask(network, 0.9, SYNFLOW, frozenset(), (1, 8, 8), rounds=2)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

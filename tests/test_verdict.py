@@ -141,6 +141,17 @@ def test_three_replicates_are_judged_as_by_hand():
     assert judged.verdict == "matching"
 
 
+@pytest.mark.parametrize(("score", "wins"), [("lamp", True), ("random", False)])
+def test_a_ticket_with_a_random_mask_does_not_win(score, wins):
+    made = results({"ticket": [[minus(3, 3.1, 3.2)]], "reinit": [[minus(-2, -2.1, -2)]]})
+    study = yaml.safe_load(made.attrs["study"])
+    study["pruning"]["score"] = score
+    judged = verdicts(made.assign_attrs(study=yaml.safe_dump(study)), 1)
+    assert judged.verdict.item() == ("winning ticket" if wins else "matching")
+    assert judged.p_no_better.isnull().all() == (not wins)
+    assert judged.minus_control.sel(control="reinit").item() == pytest.approx(5.13, abs=0.01)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_every_question_is_a_paired_t_test(seed):
     random = np.random.default_rng(seed)

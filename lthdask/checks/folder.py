@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lthdask import given
 from lthdask.checks.completeness import is_complete
 from lthdask.driver.opening import extent_of, layers_of
 from lthdask.errors import InputError
@@ -161,6 +162,11 @@ def _damages(folder: Folder) -> Iterator[Damage]:
             for replicate in manifest.axes["replicate"]:
                 yield from _damaged_dense_run(folder, sound, manifest, replicate, study)
     yield from _damaged_states(folder)
+    for mask in study.pruning.masks:
+        if not given.is_kept(folder.masks, mask):
+            remedy = f"run the study with the file of {mask} as pruning.masks; nothing is trained"
+            file = folder.masks / given.file_of(mask[-16:])
+            yield Damage(str(file.relative_to(folder.path)), _problem(file), remedy)
 
 
 def _texts(folder: Folder) -> tuple[str, str]:

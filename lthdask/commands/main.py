@@ -5,6 +5,7 @@ import rich_click as click
 from lthdask.commands import (
     check,
     cluster_file,
+    masks,
     options,
     plan,
     report,
@@ -26,5 +27,18 @@ def main() -> None:
     """
 
 
-for part in (run, status, watch, results, report, plan, check, selfcheck, reproduce, cluster_file):
+parts = (
+    run,
+    status,
+    watch,
+    results,
+    report,
+    masks,
+    plan,
+    check,
+    selfcheck,
+    reproduce,
+    cluster_file,
+)
+for part in parts:
     main.add_command(part.command)

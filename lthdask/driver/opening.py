@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from lthdask import given
 from lthdask.data.digest import DataDigest
 from lthdask.driver.full_disk import said_when_full
 from lthdask.errors import InputError
@@ -97,12 +98,14 @@ def driving_study(
     """
     _require_together(study, options)
     folder = _folder(study, out)
+    _require_masks(study, folder)
     with said_when_full(folder.path):
         folder.make()
         with driving(folder.path):
             _joined(study, folder)  # another study is left as it is
             _finish_growing(folder)
             folder.write_code(codes(study.own))
+            folder.write_masks(given.contents(study.pruning.masks))
             yield open_study(study, out, options)
 
 
@@ -125,6 +128,7 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     _require_together(study, options)
     folder = _folder(study, out)
     folder.check()
+    _require_masks(study, folder)
     asked, study = study, _joined(study, folder)
     cube = Cube(folder.cube) if folder.cube.exists() else None
     manifest = _manifest(folder, cube)
@@ -227,11 +231,17 @@ def _require_together(study: Study, options: Options) -> None:
         raise InputError(
             "`adaptive` looks for tickets that match; add the arm ticket, or leave out `adaptive`"
         )
-    if options.masks_only and study.pruning.needs_gradients:
+    if options.masks_only and study.pruning.before_training:
         raise InputError(
-            f"{study.pruning.score} masks come from epoch 0 alone, so there are none to compare; "
-            f"leave out `masks_only`"
+            f"{'given' if study.pruning.masks else study.pruning.score} masks are known before "
+            f"training, so there are none to compare; leave out `masks_only`"
         )
+
+
+def _require_masks(study: Study, folder: Folder) -> None:
+    """Refuse masks that were given to another process, unless the folder has them."""
+    for mask in study.pruning.masks:
+        given.load(folder.masks, mask)
 
 
 def _joined(study: Study, folder: Folder) -> Study:

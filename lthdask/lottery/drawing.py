@@ -11,13 +11,15 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from lthdask.errors import InputError
 from lthdask.grid import ARMS, Cell
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
-from lthdask.pruning.masks import Mask, draw_mask, random_mask
-from lthdask.pruning.rule import spared_weights
+from lthdask.pruning.allocation import pools
+from lthdask.pruning.masks import Mask, draw_mask, random_mask, random_numbers
+from lthdask.pruning.rule import Pruning, spared_weights
 from lthdask.pruning.scores import scored
-from lthdask.pruning.sensitivity import loss_gradients, synflow_mask
+from lthdask.pruning.sensitivity import hessian_gradients, loss_gradients, synflow_mask
 from lthdask.training.checkpoint import Checkpoint
 
 Dense = Mapping[int, Checkpoint]
@@ -139,6 +141,9 @@ def _tickets(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | 
     rewind epochs and arms of a threshold share the mask. All thresholds share the scores,
     except with SynFlow and iterative rounds, which score what is left again.
     """
+    if experiment.given:
+        mask = experiment.given[cell.threshold]  # in any order, by which random masks are drawn
+        return {name: mask[name] for name in experiment.prunable()}, {}
     epoch = experiment.mask_epoch
     trained = (
         before.origin if before else dense[experiment.recipe.epochs if epoch is None else epoch]
@@ -147,6 +152,7 @@ def _tickets(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | 
     final = {name: trained.weights[name] for name in experiment.prunable()}
     torch.set_num_threads(experiment.engine.threads)  # the last bits of a score decide ranks
     if before:
+        _require_round_before(pruning, threshold, before.mask, spared)
         scores = _scores(experiment, cell, dense, final, before.mask)
         return draw_mask(final, threshold, pruning, spared, before=before.mask, scores=scores)
     drawn = _drawn.setdefault(trained, _Drawn())
@@ -164,6 +170,21 @@ def _tickets(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | 
         if len(drawn.masks) > KEPT_MASKS:
             drawn.masks.pop(next(iter(drawn.masks)), None)
     return found
+
+
+def _require_round_before(
+    pruning: Pruning, threshold: float, before: Mask, spared: frozenset[str]
+) -> None:
+    """Refuse the mask of any other round than the one before: it keeps more weights, or fewer."""
+    if not (earlier := [share for share in pruning.thresholds() if share < threshold]):
+        return
+    pruned = {name: kept for name, kept in before.items() if name not in spared}
+    wanted = sum(left for _, left in pools(pruned, earlier[-1], pruning))
+    if (found := sum(int(kept.sum()) for kept in pruned.values())) != wanted:
+        raise InputError(
+            f"the mask of the round before {threshold:g} keeps {found:,} weights, not {wanted:,}: "
+            f"it is of another round"
+        )
 
 
 def _random(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Drawing:
@@ -203,15 +224,18 @@ def _scores(
         for name, weight in final.items()
         if name not in spared
     }
-    initial, gradients = None, None
+    initial, gradients, random = None, None, None
     if pruning.needs_initial:
         initial = {name: dense[0].weights[name] for name in final}
     if pruning.needs_gradients:
         network = _initial(experiment, cell, dense)
         batch = experiment.recipe.batch_size
-        found = loss_gradients(network, experiment.data, batch, experiment.seed, cell.replicate)
+        of = hessian_gradients if pruning.score == "grasp" else loss_gradients
+        found = of(network, experiment.data, batch, experiment.seed, cell.replicate)
         gradients = {name: gradient.cpu() for name, gradient in found.items()}
-    return scored(pruning.score, living, final, initial, gradients)
+    if pruning.score == "random":
+        random = random_numbers(final, experiment.seed, cell.replicate)
+    return scored(pruning.score, living, final, initial, gradients, random)
 
 
 def _initial(experiment: Experiment, cell: Cell, dense: Dense) -> nn.Module:

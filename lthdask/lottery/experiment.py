@@ -2,10 +2,10 @@
 
 import functools
 import itertools
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
@@ -16,6 +16,7 @@ from lthdask.data.batches import Data
 from lthdask.networks.build import Network, build, on_meta
 from lthdask.own import is_own
 from lthdask.pruning.rule import Pruning, prunable_weights
+from lthdask.pruning.scores import Mask
 from lthdask.streams import Purpose, stream
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Recipe
@@ -42,6 +43,8 @@ class Experiment:
         Whether a ticket's optimizer starts afresh.
     mask_epoch : int, optional
         Epoch of the dense run whose weights give the mask; T by default.
+    given : mapping of float to Mask
+        Threshold → the mask that is given for it; empty where masks are drawn.
     """
 
     network: Network
@@ -52,6 +55,7 @@ class Experiment:
     engine: Engine
     fresh_buffers: bool = False
     mask_epoch: int | None = None
+    given: Mapping[float, Mask] = field(default_factory=dict, hash=False)
 
     def build(self, replicate: int = 0, again: bool = False) -> nn.Module:
         """Return the network as `replicate` initialises it, on the device.

@@ -77,7 +77,7 @@ def _try(experiment: Experiment) -> None:
             "changes in parameters, buffers and the optimizer's state"
         )
     dense = {0: first, experiment.mask_epoch or experiment.recipe.epochs: end}
-    drawing.draw(experiment, Cell("ticket", 0, 0.5, 0), dense)
+    drawing.draw(experiment, Cell("ticket", 0, next(iter(experiment.given), 0.5), 0), dense)
 
 
 def _small(experiment: Experiment) -> Experiment:

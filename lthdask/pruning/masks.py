@@ -8,8 +8,6 @@ leaves out what is pruned already.
 """
 
 import functools
-import math
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lthdask.errors import InputError
-from lthdask.pruning.rule import Pruning, rates_by_layer
+from lthdask.pruning.allocation import pools
+from lthdask.pruning.rule import Pruning
 from lthdask.pruning.scores import Mask as Mask
 from lthdask.pruning.scores import Weights, scored
 from lthdask.streams import Purpose, permutation, stream
@@ -41,7 +40,7 @@ def draw_mask(
         Prunable weights of the trained network, in its order.
     threshold : float
         Share of the weights that are not spared, in (0, 1): exactly ⌊threshold · N⌋ are
-        pruned, with N counted over the network or, with the score ``layerwise``, in each
+        pruned, with N counted over the network or, where layers are pruned uniformly, in each
         layer. With ``pruning.by == "cutoff"``, the lowest score that survives.
     pruning : Pruning
         Score, and what a threshold means.
@@ -60,7 +59,8 @@ def draw_mask(
     mask : dict of str to Tensor
         ``True`` where the weight survives.
     cutoffs : dict of str to float
-        The lowest score that survives, per weight in units of the score; NaN where spared.
+        The lowest score that survives, per weight in units of the score; NaN where spared, ∞
+        where an allocation leaves a layer nothing.
 
     Raises
     ------
@@ -81,24 +81,19 @@ def draw_mask(
     ranked = [name for name in weights if name not in spared]
     if before is not None:
         mask |= {name: before[name] for name in ranked}
-    rates = rates_by_layer(weights, pruning)
     if scores is None:
         scores = scored(pruning.score, {name: mask[name] for name in ranked}, weights)
-    pools = [[name] for name in ranked] if pruning.score == "layerwise" else [ranked]
-    for pool in pools:
+    for pool, left in pools({name: weights[name] for name in ranked}, threshold, pruning):
         pooled = torch.cat([scores[name] for name in pool])
         if pruning.by == "cutoff":
             survives, cutoff = pooled >= threshold, threshold
+        elif left > len(pooled):
+            raise InputError(
+                f"threshold {threshold:g} leaves {left} weights of {pool[0]!r}"
+                f"{' and others' if len(pool) > 1 else ''}, but the mask of the round "
+                f"before leaves only {len(pooled)}; thresholds of later rounds must increase"
+            )
         else:
-            share = _share(threshold, rates[pool[0]], pruning.rate)
-            count = sum(weights[name].numel() for name in pool)
-            left = count - _floor(share, count)
-            if left > len(pooled):
-                raise InputError(
-                    f"threshold {threshold:g} leaves {left} weights of {pool[0]!r}"
-                    f"{' and others' if len(pool) > 1 else ''}, but the mask of the round "
-                    f"before leaves only {len(pooled)}; thresholds of later rounds must increase"
-                )
             survives, cutoff = _without_lowest(pooled, len(pooled) - left)
         pieces = survives.split([len(scores[name]) for name in pool])
         for name, piece in zip(pool, pieces, strict=True):
@@ -110,28 +105,13 @@ def draw_mask(
     return mask, cutoffs
 
 
-def _share(threshold: float, rate: float, usual: float) -> float:
-    """Return the share to prune of a layer with its own rate, where `threshold` is the usual one.
-
-    Both are pruned for the same number of rounds: ``ln(1 − threshold) / ln(1 − usual)``.
-    """
-    if rate == usual:
-        return threshold
-    share: float = 1 - (1 - threshold) ** (math.log1p(-rate) / math.log1p(-usual))
-    # 1 - 0.9**2 is 0.18999999999999995 in binary; the share of a layer stays below 1.
-    return min(round(share, 12), 1 - 1e-12)
-
-
-def _floor(share: float, count: int) -> int:
-    """Return ⌊share · count⌋ for the decimal as written: 0.29 of 100 is 29, not 28."""
-    return int(Fraction(str(share)) * count)
-
-
 def _without_lowest(scores: Tensor, count: int) -> tuple[Tensor, float]:
     """Return which scores are left without the `count` lowest, and the lowest of those left.
 
     It is an order statistic, because interpolated quantiles do not give exact counts.
     """
+    if count == len(scores):
+        return torch.zeros_like(scores, dtype=torch.bool), float("inf")
     # In NumPy: torch's kthvalue and comparisons took seven times as long.
     values = scores.cpu().numpy()
     cutoff = _in_order(values, count)
@@ -191,3 +171,16 @@ def _order(seed: int, replicate: int, layer: int, count: int) -> Tensor:
     """Return the random order of a layer's weights; kept, as the sort is most of a random mask."""
     bits = stream(seed, replicate, Purpose.RANDOM_MASK, layer)
     return torch.from_numpy(permutation(bits, count))
+
+
+def random_numbers(weights: Weights, seed: int, replicate: int) -> dict[str, Tensor]:
+    """Return a random number in [0, 1) for each weight, for the score ``random``; float64.
+
+    They are drawn for a replicate, from another stream than :func:`random_mask`, whose mask would
+    else be the very one that it is compared with.
+    """
+    found = {}
+    for index, (name, weight) in enumerate(weights.items()):
+        bits = stream(seed, replicate, Purpose.RANDOM_SCORE, index).random_raw(weight.numel())
+        found[name] = torch.from_numpy((bits >> 11) * 2.0**-53).view(weight.shape)
+    return found

@@ -1,7 +1,7 @@
 """Pruning: which weights of a network can be pruned, and the rule that decides."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -27,10 +27,15 @@ class Pruning:
         ``magnitude_increase`` and ``movement``, after Zhou et al. (NeurIPS 2019), who rank them
         within each layer; ``movement`` is not the movement pruning of Sanh et al. (NeurIPS
         2020). These use the initial weights and their gradients: ``snip`` (Lee et al., ICLR
-        2019), ``synflow`` (Tanaka et al., NeurIPS 2020). Or a function of one's own, whose
+        2019), ``synflow`` (Tanaka et al., NeurIPS 2020), ``grasp`` (Wang et al., ICLR 2020).
+        ``random`` uses none. Or a function of one's own, whose
         parameters are some of ``final``, ``initial`` and ``gradient`` (that of the loss by the
-        initial weights): the weights of a layer that are not pruned yet, flat. All but
-        ``layerwise`` rank over the whole network.
+        initial weights): the weights of a layer that are not pruned yet, flat.
+    allocation : {"uniform", "erk", "balanced"}, optional
+        What each layer keeps, where weights are ranked within each: ``uniform``, the same
+        share; ``erk``, Erdős–Rényi-Kernel (Evci et al., ICML 2020); ``balanced``, the same
+        number (Gadhikar et al., ICML 2023). By default, ``layerwise`` is uniform, and all other
+        scores rank over the whole network.
     by : {"share", "cutoff"}
         Whether a threshold is the share of weights to prune, in (0, 1), or the cutoff
         itself: the lowest score that survives, more than 0.
@@ -45,9 +50,12 @@ class Pruning:
     rounds : int
         Rounds of iterative pruning, at least 1; 0 with ``one_shot``.
     layer_rates : mapping of str to float
-        With ``layerwise``, the rates of layers that differ from `rate`, each in (0, 1), by
-        name as in `spare`. Frankle & Carbin 2019 prune the output layer at half the rate of
-        the others. In one shot, a layer loses what it would in the rounds that lead there.
+        Where layers are pruned uniformly, the rates of those that differ from `rate`, each in
+        (0, 1), by name as in `spare`. Frankle & Carbin 2019 prune the output layer at half the
+        rate of the others. In one shot, a layer loses what it would in the rounds that lead there.
+    masks : tuple of str
+        Files of masks that are laid over the checkpoints, in place of such a rule: what
+        :func:`lthdask.given.named` takes. The thresholds are the shares that they prune.
     """
 
     score: str = "global"
@@ -57,26 +65,46 @@ class Pruning:
     rate: float = 0.2
     rounds: int = 0
     layer_rates: Mapping[str, float] = field(default_factory=dict, hash=False)
+    allocation: Literal["uniform", "erk", "balanced"] | None = None
+    masks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.score in ("uniform", "erk", "balanced"):
+            raise ValueError(
+                f"{self.score} is an allocation; give it as allocation, with a score such as random"
+            )
         object.__setattr__(self, "score", chosen("score", self.score, SCORES))
+        if self.masks and replace(self, masks=()) != Pruning():
+            raise ValueError(
+                "masks are given, so nothing else of pruning means anything; leave it out"
+            )
         if not 0 < self.rate < 1:
             raise ValueError(f"rate must be above 0 and below 1; got {self.rate}")
         for name, rate in self.layer_rates.items():
             if not 0 < rate < 1:
                 raise ValueError(f"layer_rates.{name} must be above 0 and below 1; got {rate}")
-        if self.layer_rates and self.score != "layerwise":
-            raise ValueError(f"layer_rates belong to the score layerwise; got {self.score!r}")
+        if self.score == "global" and self.allocation:
+            raise ValueError(
+                f"the score global ranks |w| over the whole network; with the allocation "
+                f"{self.allocation}, use the score layerwise"
+            )
+        if self.layer_rates and self.allocated != "uniform":
+            raise ValueError(
+                f"layer_rates belong to the score layerwise, or to the allocation uniform; got "
+                f"{plain(self.score)!r}"
+            )
         in_rounds = self.schedule == "iterative" or self.score == "synflow"
-        if self.by == "cutoff" and (in_rounds or self.layer_rates):
-            raise ValueError("rounds, layer_rates and synflow need by: share; got by: cutoff")
+        if self.by == "cutoff" and (in_rounds or self.layer_rates or self.allocation):
+            raise ValueError(
+                "rounds, layer_rates, an allocation and synflow need by: share; got by: cutoff"
+            )
         if self.schedule == "one_shot" and self.rounds:
             raise ValueError(f"rounds belong to the iterative schedule; got {self.rounds}")
         known = not is_own(self.score) or is_given(self.score)
-        if self.schedule == "iterative" and known and self.needs_gradients:
+        if self.schedule == "iterative" and known and self.before_training:
             raise ValueError(
-                f"{plain(self.score)} scores the initial weights, so rounds of training teach "
-                f"it nothing; prune in one shot"
+                f"{plain(self.score)} scores weights before training, so rounds of it teach it "
+                f"nothing; prune in one shot"
             )
         if self.schedule == "iterative":
             if not 1 <= self.rounds <= MOST_ROUNDS:
@@ -100,6 +128,16 @@ class Pruning:
     def needs_gradients(self) -> bool:
         """Whether the score looks at gradients at the initial weights."""
         return "gradients" in score_of(self.score).needs
+
+    @property
+    def before_training(self) -> bool:
+        """Whether masks are known before training: given, or by chance, or by gradients there."""
+        return bool(self.masks) or self.needs_gradients or self.score == "random"
+
+    @property
+    def allocated(self) -> str | None:
+        """What says how much each layer keeps; None where the whole network is one ranking."""
+        return self.allocation or ("uniform" if self.score == "layerwise" else None)
 
     @property
     def meaning(self) -> tuple[str, str]:

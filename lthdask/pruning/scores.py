@@ -33,12 +33,15 @@ class Evidence:
         The weights before training; empty if not given.
     gradient : Tensor
         Gradient of the loss (``snip``) or of the synaptic flow (``synflow``) by the initial
-        weights; empty if not given.
+        weights, or the Hessian of the loss times its gradient (``grasp``); empty if not given.
+    random : Tensor
+        Random numbers in [0, 1); empty if not given.
     """
 
     final: Tensor
     initial: Tensor
     gradient: Tensor
+    random: Tensor
 
 
 def magnitude(layer: Evidence) -> Tensor:
@@ -68,8 +71,8 @@ def layer_adaptive_magnitude(layer: Evidence) -> Tensor:
 def magnitude_increase(layer: Evidence) -> Tensor:
     """Return ``|final| − |initial|``.
 
-    A criterion of Zhou et al. (NeurIPS 2019, section 2), who rank it within each layer; here it
-    ranks over the whole network.
+    A criterion of Zhou et al. (NeurIPS 2019, section 2), who rank it within each layer, as the
+    allocation ``uniform`` does.
     """
     return layer.final.abs() - layer.initial.abs()
 
@@ -93,6 +96,22 @@ def saliency(layer: Evidence) -> Tensor:
     return (layer.initial * layer.gradient).abs()
 
 
+def gradient_flow(layer: Evidence) -> Tensor:
+    """Return ``initial · Hg``, the GraSP score with the opposite sign.
+
+    To the first order, removing a weight changes the squared norm of the gradient by twice
+    S(−θ) = −θ · Hg (Wang, Zhang & Grosse, "Picking winning tickets before training by preserving
+    gradient flow", ICLR 2020, equation 8). They remove the weights with the highest S
+    (algorithm 1), which reduce the gradient flow least, or raise it. Here the lowest scores go.
+    """
+    return layer.initial * layer.gradient
+
+
+def chance(layer: Evidence) -> Tensor:
+    """Return random numbers: all weights are equally likely to stay."""
+    return layer.random
+
+
 class Score(NamedTuple):
     """How weights are scored, and what that needs besides the final weights."""
 
@@ -108,6 +127,8 @@ SCORES: dict[str, Score] = {
     "movement": Score(movement, ("initial",)),
     "snip": Score(saliency, ("initial", "gradients")),
     "synflow": Score(saliency, ("initial", "gradients")),
+    "grasp": Score(gradient_flow, ("initial", "gradients")),
+    "random": Score(chance, ("random",)),
 }
 
 
@@ -149,6 +170,7 @@ def scored(
     weights: Weights,
     initial: Weights | None = None,
     gradients: Weights | None = None,
+    random: Weights | None = None,
 ) -> dict[str, Tensor]:
     """Return the scores of the living weights of some layers, flat.
 
@@ -162,23 +184,22 @@ def scored(
         The weights after training, at least those of `living`.
     initial, gradients : mapping of str to Tensor, optional
         The same weights before training, and the gradients there, if the score needs them.
+    random : mapping of str to Tensor, optional
+        Random numbers for them, likewise.
 
     Raises
     ------
     InputError
         If a score is not a number.
     """
-    given = {"initial": initial, "gradients": gradients}
+    given = {"initial": initial, "gradients": gradients, "random": random}
     of, needs = score_of(score)
     if missing := [name for name in needs if given[name] is None]:
         raise TypeError(f"the score {score!r} needs {' and '.join(missing)}")
-    scores = {}
+    scores, none = {}, torch.empty(0)
     for name, alive in living.items():
-        evidence = Evidence(
-            weights[name][alive],
-            initial[name][alive] if initial else torch.empty(0),
-            gradients[name][alive] if gradients else torch.empty(0),
-        )
+        parts = [weights, initial, gradients, random]
+        evidence = Evidence(*(part[name][alive] if part else none for part in parts))
         _require_numbers(name, score, evidence.final, evidence.initial, evidence.gradient)
         scores[name] = of(evidence)
         _require_numbers(name, score, scores[name])

@@ -1,8 +1,9 @@
-"""Sensitivity: gradients at the initial weights, by which SNIP and SynFlow prune.
+"""Sensitivity: gradients at the initial weights, by which SNIP, GraSP and SynFlow prune.
 
-Both choose a mask before anything is trained: SNIP by the weights that the loss hangs on,
-SynFlow by those that the flow from input to output hangs on. The given network is never
-changed, not even its batch-norm statistics: gradients are taken on a copy.
+They choose a mask before anything is trained: SNIP by the weights that the loss hangs on, GraSP
+by those that the norm of its gradient hangs on, SynFlow by those that the flow from input to
+output hangs on. The given network is never changed, not even its batch-norm statistics: gradients
+are taken on a copy.
 """
 
 import copy
@@ -16,6 +17,9 @@ from lthdask.data.batches import Data
 from lthdask.pruning.masks import Mask, draw_mask
 from lthdask.pruning.rule import Pruning, prunable_weights
 from lthdask.pruning.scores import scored
+
+TEMPERATURE = 200
+"""By which GraSP divides logits."""
 
 
 def loss_gradients(
@@ -43,10 +47,32 @@ def loss_gradients(
         Name of weight → gradient in nats per unit of the weight, float32, whatever the
         engine's precision. On a CPU its last bits depend on the number of threads.
     """
-    images, labels = next(data.epoch(batch_size, seed, replicate, 1))
     copied = copy.deepcopy(network).train()
-    loss = F.cross_entropy(copied(images), labels)
-    return _gradients(loss, copied)
+    return _gradients(_loss(copied, data, batch_size, seed, replicate), copied)
+
+
+def hessian_gradients(
+    network: nn.Module, data: Data, batch_size: int, seed: int, replicate: int
+) -> dict[str, Tensor]:
+    """Return the Hessian of the mean loss times its gradient, H · g, for ``grasp``.
+
+    Both are those by the prunable weights (Wang et al., "Picking winning tickets before training
+    by preserving gradient flow", ICLR 2020, equation 8), on the batch of :func:`loss_gradients`,
+    which the parameters and the result are like. As in the authors' code, the logits are divided
+    by 200, so that every class is about as likely. H · g is half the gradient of ‖g‖².
+    """
+    copied = copy.deepcopy(network).train()
+    loss = _loss(copied, data, batch_size, seed, replicate, TEMPERATURE)
+    gradients = _gradients(loss, copied, again=True)
+    norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum()
+    return _gradients(norm / 2, copied)
+
+
+def _loss(
+    network: nn.Module, data: Data, batch: int, seed: int, replicate: int, temperature: float = 1
+) -> Tensor:
+    images, labels = next(data.epoch(batch, seed, replicate, 1))
+    return F.cross_entropy(network(images) / temperature, labels)
 
 
 def synaptic_flow(
@@ -135,9 +161,13 @@ def synflow_mask(
     return mask, cutoffs
 
 
-def _gradients(value: Tensor, network: nn.Module) -> dict[str, Tensor]:
-    """Return the gradient of a value by the prunable weights of the network it came from."""
+def _gradients(value: Tensor, network: nn.Module, again: bool = False) -> dict[str, Tensor]:
+    """Return the gradient of a value by the prunable weights of the network it came from.
+
+    Where it is to be differentiated `again`, it keeps what that takes.
+    """
     parameters = dict(network.named_parameters())
     names = list(prunable_weights(network))
-    gradients = torch.autograd.grad(value, [parameters[name] for name in names])
+    wanted = [parameters[name] for name in names]
+    gradients = torch.autograd.grad(value, wanted, create_graph=again)
     return dict(zip(names, gradients, strict=True))

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from lthdask.errors import InputError, listed, one_of
+from lthdask.grid import SCRATCH
 from lthdask.storage.results import study_of
 from lthdask.storage.schema import CELL
 
@@ -161,3 +162,13 @@ def margin_of(results: xr.Dataset, margin: float | None) -> float:
 def further_axes(results: xr.Dataset) -> list[str]:
     """Return the axes besides those of a cell, such as one of studies."""
     return [str(axis) for axis in results.status.dims if axis not in CELL]
+
+
+def scratch_controls(results: xr.Dataset) -> tuple[str, ...]:
+    """Return the controls that take away what makes a ticket win.
+
+    With the score ``random`` there are none: the mask of a ticket is then as random as that of
+    ``random_mask``, so no ticket wins, whatever it owes to its weights.
+    """
+    study = study_of(results) if "study" in results.attrs else {}
+    return () if study.get("pruning", {}).get("score") == "random" else SCRATCH

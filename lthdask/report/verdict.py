@@ -6,7 +6,7 @@ docs/method.md says the same in prose, with what three replicates can and cannot
 import numpy as np
 import xarray as xr
 
-from lthdask.grid import CONTROLS, SCRATCH
+from lthdask.grid import CONTROLS
 from lthdask.lottery.matching import matches
 from lthdask.report.labels import labelled
 from lthdask.report.paired import (
@@ -19,7 +19,13 @@ from lthdask.report.paired import (
     one_image,
     values_of,
 )
-from lthdask.report.selection import margin_of, require_level, whole, with_tickets
+from lthdask.report.selection import (
+    margin_of,
+    require_level,
+    scratch_controls,
+    whole,
+    with_tickets,
+)
 from lthdask.storage.schema import Status
 
 WINNING, MATCHING, NO_BETTER = "winning ticket", "matching", "no better than control"
@@ -55,9 +61,10 @@ def verdicts(
     holds for tests that depend on each other positively [4]_, as those of many tickets that are
     compared with one dense run. docs/method.md has the error rates.
 
-    The scratch controls are those of `SCRATCH` that the study has. A cell that wins, or is no
-    better, also matches, and has the verdict that says more. ``undecided`` is a cell of which
-    nothing is shown, and, unless it is worse, one of which a replicate diverged or collapsed
+    The scratch controls are those of `SCRATCH` that the study has; none with the score ``random``,
+    because a random mask never makes a winning ticket. A cell that wins, or is no better, also
+    matches, and has the verdict that says more. ``undecided`` is a cell of which nothing is
+    shown, and, unless it is worse, one of which a replicate diverged or collapsed
     (docs/method.md says when): the mean of the others does not speak for it.
 
     A standard deviation is at least one image, the smallest step that is seen between test
@@ -115,7 +122,8 @@ def verdicts(
     alone = Means.over_replicates(ticket, paired, least)
     to_dense = Means.over_replicates(ticket - dense, paired, least)
     to_control = Means.over_replicates(*minus_controls(values, counts, CONTROLS), least)
-    scratch = Means.over_replicates(*minus_controls(values, counts, SCRATCH), least)
+    takes = scratch_controls(results)
+    scratch = Means.over_replicates(*minus_controls(values, counts, takes), least)
     fallen = collapsed(results, accuracy) | (results.status == int(Status.DIVERGED))
     stable = ~fallen.sel(arm="ticket", drop=True).any("replicate")
     claims = _claims(to_dense, scratch, stable, margin)

@@ -8,6 +8,7 @@ runs/<name>/
     cells/          one small file per attempt at a run, and the state of unfinished ones
     results.zarr    the results
     code/           the files of code of one's own, if the study has any
+    masks/          the masks that it was given, if it was
     log.txt         what the commands that ran the study said
 """
 
@@ -40,6 +41,7 @@ class Folder:
         self.cube = self.path / "results.zarr"
         self.log = self.path / "log.txt"
         self.code = self.path / "code"
+        self.masks = self.path / "masks"
         self._study = self.path / "study.yaml"
         self._manifest = self.path / "manifest.json"
         self._skipped = self.path / "skipped.json"
@@ -60,9 +62,8 @@ class Folder:
                 f"choose another folder with `out`"
             )
         inside = [*self.path.iterdir()] if there == self.path else []
-        holds = [
-            path for path in inside if path.name[0] != "." and path not in (self.log, self.code)
-        ]
+        before = (self.log, self.code, self.masks)
+        holds = [path for path in inside if path.name[0] != "." and path not in before]
         if holds and self.study() is None:
             raise InputError(
                 f"the folder {self.path} contains something other than a study, such as "
@@ -120,9 +121,16 @@ class Folder:
 
     def write_code(self, files: Mapping[str, bytes]) -> None:
         """Write the files of code of one's own, for workers to run: name → what it holds."""
-        for name, text in files.items():
-            self.code.mkdir(exist_ok=True)
-            write_whole(self.code / name, text)
+        self._write(self.code, files)
+
+    def write_masks(self, files: Mapping[str, bytes]) -> None:
+        """Write the masks that a study is given, for workers to read: name → what it holds."""
+        self._write(self.masks, files)
+
+    def _write(self, place: Path, files: Mapping[str, bytes]) -> None:
+        for name, content in files.items():
+            place.mkdir(exist_ok=True)
+            write_whole(place / name, content)
 
     def manifest(self) -> Manifest | None:
         """Return how the study was computed; None if it was not begun.

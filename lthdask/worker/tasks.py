@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from lthdask import given
 from lthdask.data.digest import DataDigest
 from lthdask.errors import InputError
 from lthdask.events import Event, TaskContext
@@ -57,8 +58,8 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
     Raises
     ------
     InputError
-        If the device, the study's folder, the data or code of one's own cannot be used from this
-        worker, or the data or the code are not those that the study was begun with.
+        If the device, the study's folder, the data, code of one's own or given masks cannot be
+        used from this worker, or are not those that the study was begun with.
     """
     host = platform.node()
     if not work.folder.sees(probe):
@@ -70,6 +71,8 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
     train, batch = len(experiment.data.train), work.study.recipe.batch_size
     if train < batch:
         raise InputError(f"batch_size is {batch}, but there are only {train} training images")
+    for mask in work.study.pruning.masks:
+        given.require_fit(mask, experiment.prunable())
     if work.study.own:
         require_repeatable(experiment)
     layers = list(prunable_weights(experiment.build()))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from lthdask import given
 from lthdask.data.batches import Data
 from lthdask.data.digest import DataDigest, other_data
 from lthdask.data.readers import DataSource, load
@@ -53,26 +54,28 @@ class Work:
         if self.data is not None:  # the worker's working directory may be another one
             object.__setattr__(self, "data", Path(self.data).expanduser().absolute())
 
-    def experiment(self) -> Experiment:
-        """Return the experiment; its data are read once per process and driver.
+    def experiment(self, data: Data | None = None) -> Experiment:
+        """Return the experiment; its `data`, if not given, are read once per process and driver.
 
         Raises
         ------
         InputError
-            If the data, or code of one's own, cannot be read here, or are not those that the study
-            was begun with.
+            If the data, code of one's own or given masks cannot be read here, or are not those
+            that the study was begun with.
         """
         study = self.study
         load_code(self.folder.code, study.own)
+        masks = [given.load(self.folder.masks, mask) for mask in study.pruning.masks]
         return Experiment(
             network=study.network,
-            data=self._data(),
+            data=data or self._data(),
             recipe=study.recipe,
             pruning=study.pruning,
             seed=study.seed,
             engine=self.engine,
             fresh_buffers=study.fresh_buffers,
             mask_epoch=study.mask_epoch,
+            given=dict(zip(study.grid.thresholds, masks, strict=True)) if masks else {},
         )
 
     def _data(self) -> Data:

@@ -21,11 +21,11 @@ from bokeh.models import (
 from bokeh.plotting import figure
 from bokeh.transform import dodge
 
-from lthdask.grid import SCRATCH
 from lthdask.report.figures.cells import LIMIT, PALETTE, VERDICTS
 from lthdask.report.figures.cells import STATES as STATES
 from lthdask.report.figures.cells import map_columns as map_columns
 from lthdask.report.figures.style import FONT, INK, frame, named, signed, ticks
+from lthdask.report.selection import scratch_controls
 from lthdask.report.verdict import NO_BETTER, WINNING
 
 UNITS = "points of test accuracy"
@@ -179,7 +179,7 @@ def _said(columns: Mapping[str, Sequence[Any]]) -> str:
 
 def _possible(results: xr.Dataset) -> list[str]:
     """Return the verdicts that a ticket may get: without a control, none wins."""
-    controlled = any(arm in SCRATCH for arm in results.arm.values)
+    controlled = any(arm in scratch_controls(results) for arm in results.arm.values)
     return [of for of in VERDICTS if controlled or of not in (WINNING, NO_BETTER)]
 
 

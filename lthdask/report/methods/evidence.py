@@ -55,6 +55,8 @@ def wins(f: Facts) -> str:
     scratch = f.arms(SCRATCH)
     if f.replicates == 1 or not (f.tickets and scratch):
         return ""
+    if f["pruning.score"] == "random":
+        return "Tickets have random masks, so none is said to win, whatever it owes to its weights."
     every = f"each of {enumerated(scratch)}" if len(scratch) > 1 else scratch[0]
     some = "one of them (Bonferroni)" if len(scratch) > 1 else "it"
     return (

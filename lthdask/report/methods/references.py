@@ -13,6 +13,10 @@ REFERENCES = {
         "Berger, R. L. (1982). Multiparameter Hypothesis Testing and Acceptance Sampling. "
         "Technometrics 24, 295–300."
     ),
+    "Evci et al. 2020": (
+        "Evci, U., Gale, T., Menick, J., Castro, P. S., Elsen, E. (2020). Rigging the Lottery: "
+        "Making All Tickets Winners. ICML. arXiv:1911.11134."
+    ),
     "Frankle & Carbin 2019": (
         "Frankle, J., Carbin, M. (2019). The Lottery Ticket Hypothesis: Finding Sparse, Trainable "
         "Neural Networks. ICLR. arXiv:1803.03635."
@@ -28,6 +32,10 @@ REFERENCES = {
     "Frankle et al. 2021": (
         "Frankle, J., Dziugaite, G. K., Roy, D. M., Carbin, M. (2021). Pruning Neural Networks at "
         "Initialization: Why Are We Missing the Mark? ICLR. arXiv:2009.08576."
+    ),
+    "Gadhikar et al. 2023": (
+        "Gadhikar, A. H., Mukherjee, S., Burkholz, R. (2023). Why Random Pruning Is All We Need to "
+        "Start Sparse. ICML. arXiv:2210.02412."
     ),
     "He et al. 2016": (
         "He, K., Zhang, X., Ren, S., Sun, J. (2016). Deep Residual Learning for Image Recognition. "
@@ -114,6 +122,10 @@ REFERENCES = {
     ),
     "the lthdask developers 2026": (
         "The lthdask developers (2026). lthdask: lottery ticket grids at scale. Software."
+    ),
+    "Wang et al. 2020": (
+        "Wang, C., Zhang, G., Grosse, R. (2020). Picking Winning Tickets Before Training by "
+        "Preserving Gradient Flow. ICLR. arXiv:2002.07376."
     ),
     "Xiao et al. 2017": (
         "Xiao, H., Rasul, K., Vollgraf, R. (2017). Fashion-MNIST: A Novel Image Dataset for "

@@ -23,9 +23,9 @@ PARAGRAPHS: Sequence[Mapping[Sentence, str]] = (
         "recipe.schedule.warmup_epochs recipe.schedule.milestones recipe.schedule.factor",
     },
     {
-        tickets.ranked: "pruning.score pruning.spare mask_epoch",
+        tickets.ranked: "pruning.score pruning.spare pruning.masks mask_epoch",
         tickets.pruned: "pruning.by pruning.schedule pruning.rate pruning.rounds "
-        "pruning.layer_rates",
+        "pruning.layer_rates pruning.allocation",
         tickets.thresholds: "grid.thresholds",
         tickets.rewound: "grid.rewind_epochs fresh_buffers",
         tickets.controls: "grid.arms recipe.fine_tune_rate",

@@ -1,22 +1,30 @@
 """Sentences on how tickets were drawn, rewound and controlled."""
 
 from lthdask.grid import ARMS, CHILDREN, CONTROLS, POINTS_ON_LINE
-from lthdask.own import is_own
+from lthdask.own import is_own, plain
 from lthdask.report.methods.facts import Facts, counted, enumerated
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
 SCORES = {
-    "global": "their magnitude, over the whole network",
-    "layerwise": "their magnitude, within each layer",
-    "lamp": "the layer-adaptive score LAMP (Lee et al. 2021), over the whole network",
-    "magnitude_increase": "how much their magnitude had increased, over the whole network "
-    "(Zhou et al. 2019 rank within each layer)",
-    "movement": "how far they had moved, over the whole network "
-    "(Zhou et al. 2019 rank within each layer)",
-    "snip": "SNIP (Lee et al. 2019) on the first batch, over the whole network",
-    "synflow": "SynFlow (Tanaka et al. 2020) in 100 rounds, over the whole network",
+    "global": "their magnitude",
+    "layerwise": "their magnitude",
+    "lamp": "the layer-adaptive score LAMP (Lee et al. 2021)",
+    "magnitude_increase": "how much their magnitude had increased",
+    "movement": "how far they had moved",
+    "snip": "SNIP (Lee et al. 2019) on the first batch",
+    "synflow": "SynFlow (Tanaka et al. 2020) in 100 rounds",
+    "grasp": "GraSP (Wang et al. 2020) on the first batch",
+    "random": "random numbers, drawn anew for each replicate",
 }
-OF_INITIAL_WEIGHTS = ("snip", "synflow")
+BEFORE_TRAINING = ("snip", "synflow", "grasp", "random")
+OF_ZHOU = ("magnitude_increase", "movement")
+LAYERS_KEEP = {
+    "uniform": "",
+    "erk": "numbers in proportion to the sum of their dimensions (Erdős–Rényi-Kernel, ERK; Evci et "
+    "al. 2020)",
+    "balanced": "equal numbers (Gadhikar et al. 2023)",
+}
+"""What layers keep by an allocation."""
 SOURCES = {
     "random_mask": "Frankle et al. 2021",
     "reinit": "Frankle & Carbin 2019",
@@ -34,14 +42,23 @@ def ranked(f: Facts) -> str:
     """Say which weights could be pruned, and what they were ranked by."""
     if not _prunes(f):
         return ""
+    if masks := f["pruning.masks"]:
+        each = enumerated(f"{plain(mask)} (sha256 {mask.rpartition('@')[2]})" for mask in masks)
+        return (
+            f"Masks of the weights of convolutions and linear layers were given: {each}, "
+            f"the same for all replicates."
+        )
     score, epoch = f["pruning.score"], f["mask_epoch"] or f["recipe.epochs"]
     spared = f" (all but {enumerated(f['pruning.spare'])})" if f["pruning.spare"] else ""
     after = f"after {counted(epoch, 'epoch')}"
-    when = "before training" if score in OF_INITIAL_WEIGHTS else after
-    by = f", in the dense network {when}, by {SCORES.get(score, score)}"
+    when = "before training" if score in BEFORE_TRAINING else after
+    where = "within each layer" if _allocation(f) else "over the whole network"
+    if score in OF_ZHOU:
+        where += f" (Zhou et al. 2019{'' if _allocation(f) else ' rank within each layer'})"
+    by = f", in the dense network {when}, by {SCORES.get(score, score)}, {where}"
     if is_own(score):
         by = (
-            f", over the whole network, by {score} (code of the authors' own, which may use the "
+            f", {where}, by {score} (code of the authors' own, which may use the "
             f"dense network's weights {after}, its initial ones and their gradients)"
         )
     return (
@@ -50,31 +67,37 @@ def ranked(f: Facts) -> str:
     )
 
 
+def _allocation(f: Facts) -> str:
+    return f["pruning.allocation"] or ("uniform" if f["pruning.score"] == "layerwise" else "")
+
+
 def _prunes(f: Facts) -> bool:
     return any(ARMS[arm].has_threshold for arm in f.axes["arm"])
 
 
 def pruned(f: Facts) -> str:
     """Say how many of them went at once."""
-    if not _prunes(f):
+    if not _prunes(f) or f["pruning.masks"]:
         return ""
     rate = f"{100 * f['pruning.rate']:g} %"
     rates = enumerated(
         [f"{100 * value:g} % of {name}" for name, value in f.block("pruning.layer_rates").items()]
         or [""]
     )
+    keep = LAYERS_KEEP.get(_allocation(f), "")
+    kept = f" Layers kept {keep}, at most all that they have." if keep else ""
     if f["pruning.schedule"] == "iterative":
         return (
             f"Pruning was iterative (Frankle & Carbin 2019): each of "
             f"{counted(f['pruning.rounds'], 'round')} pruned {rate} of the weights that were left"
             f"{f' ({rates})' if rates else ''}. From the second on, a round ranked the weights of "
-            f"the trained ticket of the round before, at the same rewind epoch."
+            f"the trained ticket of the round before, at the same rewind epoch.{kept}"
         )
     if f["pruning.by"] == "cutoff":
         return "At once, all weights with a score below a cutoff were pruned."
-    where = " in each layer" if f["pruning.score"] == "layerwise" else ""
+    where = " in each layer" if _allocation(f) == "uniform" else ""
     more = f", as much as rounds of {rate} would take{where} ({rates})" if rates else where
-    return f"At once, the threshold's share with the lowest scores was pruned{more}."
+    return f"At once, the threshold's share with the lowest scores was pruned{more}.{kept}"
 
 
 def thresholds(f: Facts) -> str:
