@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lthdask.driver.adaptive import Exploration
 from lthdask.report.verdict import MATCHING, NO_BETTER, WINNING, WORSE, frontier, verdicts
 from lthdask.storage.schema import CELL, Status
+from lthdask.study import Study
 
 DENSE, IMAGES = 90.0, 10_000
 """True accuracy of the dense network in percent, and how many images measure it."""
@@ -21,6 +23,8 @@ ARMS = ("ticket", "random_mask", "reinit")
 REPLICATES = (2, 3, 5, 10)
 SHAPES = ((4, 4), (8, 6))
 """Thresholds by rewind epochs."""
+SEARCHED = (16, 6)
+"""The same of the maps that are searched."""
 
 Truth = tuple[tuple[float, float], ...]
 """Per arm of `ARMS`, points above the dense network: the denser half of the rows, the sparser."""
@@ -215,12 +219,75 @@ def frontiers(margin: float, how: dict[str, Any]) -> None:
     _table("frontiers of a k too low, %", columns, rows)
 
 
+def searches(margin: float, how: dict[str, Any]) -> None:
+    """Print what an adaptive search trains and finds beside the whole grid, of fewer maps.
+
+    On the first ones, tickets fall evenly, to 4 m below dense; on the last, half lie at the margin.
+    """
+    sizes = list(product((3, 5), (1, 4, 16)))
+    rows: dict[str, list[float]] = {}
+    even = np.linspace(0, 4 * margin, SEARCHED[0])
+    half = np.where(np.arange(SEARCHED[0]) < SEARCHED[0] // 2, 0, margin)
+    step = 1.01 * abs(np.diff(_densities(SEARCHED[0])[:2, 0, 0])[0])
+    for n, cohort in sizes:
+        whole, found, rounds = _both(even, n, margin, cohort, how)
+        fronts = [frontier(of, margin) for of in (whole, found)]
+        fronts = [of[["density", "density_interval"]] for of in fronts]
+        apart = abs(fronts[0] - fronts[1])
+        *both, _ = _both(half, n, margin, cohort, how)
+        matching = (WINNING, MATCHING, NO_BETTER)
+        false = [np.isin(judged(of, margin), matching)[:, half > 0].any((1, 2)) for of in both]
+        for row, value in {
+            "rounds": rounds / 100,
+            "tickets trained": float((found.status.sel(arm="ticket") == Status.DONE).mean()),
+            "estimate within one threshold": float((apart.density < step).mean()),
+            "interval within one threshold": float((apart.density_interval < step).mean()),
+            "maps with a false matching": false[1].mean(),
+            "the same of the whole grid": false[0].mean(),
+        }.items():
+            rows.setdefault(row, []).append(value)
+    _table("searches, %", [f"{n} c{cohort}" for n, cohort in sizes], rows)
+
+
+def _both(
+    fall: Any, replicates: int, margin: float, cohort: int, how: dict[str, Any]
+) -> tuple[xr.Dataset, xr.Dataset, float]:
+    """Return whole maps, what a search has seen of each at its end, and in how many rounds."""
+    whole = maps(((0, 0),) * 3, SEARCHED, replicates, **how | {"count": max(2, how["count"] // 40)})
+    whole.test_accuracy.loc[{"arm": "ticket"}] -= fall[:, None, None]
+    every = [_searched(whole.isel(map=i), margin, cohort) for i in range(whole.sizes["map"])]
+    found = xr.concat([seen for seen, _ in every], "map")
+    return whole, found, float(np.mean([rounds for _, rounds in every]))
+
+
+def _searched(whole: xr.Dataset, margin: float, cohort: int) -> tuple[xr.Dataset, int]:
+    """Return what a search has seen of a map at its end, and in how many rounds."""
+    rows, ks = SEARCHED
+    changes = {"recipe.epochs": ks + 1, "grid.rewind_epochs": range(ks), "grid.arms": ARMS}
+    changes |= {"grid.thresholds": [t / 100 for t in range(1, rows + 1)]}
+    changes |= {"grid.replicates": whole.sizes["replicate"], "matching_margin": margin / 100}
+    study = Study.read("mnist-lenet").changed(changes)
+    seen = whole.assign_coords(threshold=list(study.grid.thresholds)).copy(deep=True)
+    truth, cells = seen.status.copy(deep=True), study.grid.cells()
+    seen.status.values[seen.status.values == Status.DONE] = Status.PENDING
+    seen.attrs["study"] = study.to_yaml()
+    search = Exploration(study, lambda: seen, cells, cells, 1.0, cohort)
+    rounds = 0
+    while asked := search.next():
+        rounds += 1
+        for cell in asked:
+            at = {axis: getattr(cell, axis) for axis in CELL}
+            seen.status.loc[at] = truth.loc[at]
+            search.ended(cell)
+    return seen.assign_coords(threshold=whole.threshold), rounds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--maps", type=int, default=4000, help="of each kind")
     parser.add_argument("--noise", type=float, default=0.25, help="of one run, in points")
     parser.add_argument("--margin", type=float, default=1.0, help="in points")
-    parts = {part.__name__: part for part in (errors, power, collapses, tails, frontiers)}
+    parts = {part.__name__: part for part in (errors, power, collapses, tails, frontiers, searches)}
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     given = parser.parse_args()
     how = {"count": given.maps, "noise": given.noise}

@@ -18,6 +18,7 @@ from lthdask.cluster.settings import Settings
 from lthdask.commands.main import main
 from lthdask.commands.shared import exit_with, say
 from lthdask.errors import OPTIONS, InputError, on_command_line
+from lthdask.storage.driver import driving
 from tests.test_flow import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -158,7 +159,16 @@ def test_status_does_what_run_status_does_however_the_folder_is_given(
     assert json.loads(usual.stdout)["folder"] == str(out)
     nothing = invoked("status", tmp_path)
     assert (nothing.exit_code, nothing.stdout) == (2, "")
-    assert nothing.stderr.endswith("; give its folder with --out\n")
+    assert nothing.stderr.endswith("; give the folder of one\n")
+
+
+@pytest.mark.parametrize("command", ["status", "watch"])
+def test_a_study_that_waits_for_its_first_worker_is_said_to_be_prepared(command, tmp_path):
+    with driving(tmp_path):
+        looked = invoked(command, tmp_path)
+    assert looked.exit_code == 2
+    assert "it is being prepared by process " in looked.stderr
+    assert looked.stderr.endswith("look again once its first worker has started\n")
 
 
 def test_the_cluster_file_is_written_once_and_replaced_when_forced(tmp_path, monkeypatch):

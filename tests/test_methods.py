@@ -405,7 +405,10 @@ def test_what_is_not_done_is_said():
     assert "The study is not complete" in words(untrained=1)
     skipped = words(cells={Status.DONE: 5, Status.SKIPPED: 7, Status.DIVERGED: 1})
     assert "5 of 13 cells were trained to the end (1 diverged and 7 skipped)." in skipped
-    assert "bisection" in skipped
+    assert (
+        "by a bisection of the thresholds at each rewind epoch, which goes by the verdicts"
+        in skipped
+    )
     assert "not complete" not in skipped
     unknown = words({"grid.thresholds": "0.5,0.9"}, densities=[0.5, float("nan")])
     assert "0.5 (50 %) and 0.9 (not known yet);" in unknown

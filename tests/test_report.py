@@ -382,13 +382,25 @@ def test_the_table_of_arms_compares_them_at_the_k_chosen_on_the_validation_image
     assert shown[1:7] == [
         "threshold k arm n accuracy ticket − arm to settle epochs + mask",
         "0.5 1 ticket 3 95.3 ± 0.2 1 3",
-        "random_mask 2 93.3 ± 0.9 2.0 ± 0.9 ~2 1 3",
-        "reinit 3 93.1 ± 0.4 2.2 ± 0.5 ~3 2 4",
-        "fine_tune 3 93.3 ± 0.2 2.0 ± 0.2 ~2 1 3",
+        "random_mask 2 93.3 ± 0.9 2.0 ± 0.9 ~2 (2–4) 1 3",
+        "reinit 3 93.1 ± 0.4 2.2 ± 0.5 ~3 (2–3) 2 4",
+        "fine_tune 3 93.3 ± 0.2 2.0 ± 0.2 ~2 (2–3) 1 3",
         "ticket_child 3 93.3 ± 0.2 1 3",
     ]
     assert shown[7].startswith("0.6 1 ticket 3 95.1 ± 2.6")
     assert not any(row.startswith("0.7") for row in shown)
+
+
+def test_to_settle_says_at_least_where_its_interval_is_open():
+    found = with_arms()
+    found["validation_accuracy"].loc[{"arm": "ticket", "rewind_epoch": 0}] = 10
+    found["test_accuracy"].loc[{"arm": "reinit", "threshold": 0.5}] += (
+        2.1  # 0.1 below: 0.1, −0.1, 0.3
+    )
+    found["test_accuracy"].loc[{"arm": "fine_tune", "threshold": 0.5}] += 2.0  # equal
+    shown = rows(arms_table(found))
+    assert shown[4] == "reinit 3 95.2 ± 0.4 0.1 ± 0.5 ~30 (≥ 8) 2 4"
+    assert shown[5] == "fine_tune 3 95.3 ± 0.2 0.0 ± 0.2 ≥ 20 1 3"
 
 
 def test_one_replicate_has_no_interval_and_no_verdict_map(tmp_path):
@@ -421,6 +433,7 @@ def test_the_outcome_for_scripts_has_verdicts_frontier_and_controls():
     assert (control["threshold"], control["rewind_epoch"]) == (0.5, 1)
     assert control["replicates"] == {"random_mask": 2, "reinit": 3, "fine_tune": 3}
     assert control["replicates_to_settle"]["fine_tune"] == 2
+    assert control["replicates_to_settle_interval"]["fine_tune"] == {"low": 2, "high": 3}
     assert "controls" in outcome(with_arms(()), 1)
 
 

@@ -295,6 +295,13 @@ def test_the_end_of_patience_is_a_clear_error_and_the_job_is_cancelled(cluster_f
     until(lambda: not jobs(), "the job is still in the queue", 20)
 
 
+def test_a_job_that_fits_nowhere_is_said_not_to_start(cluster_file):
+    path, said = cluster_file(patience="3s", **{"job-cpu": 64}), []
+    with pytest.raises(InputError, match="no worker has started"):
+        open_client(1, cluster=path, deployment="slurm", say=said.append)
+    assert any("(PartitionConfig); such a job does not start: compare" in line for line in said)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_the_notebook_of_a_login_node_trains_in_jobs_and_leaves_none(cluster_file, tmp_path):
     """It is kept as it ran, for the documentation that is built next."""

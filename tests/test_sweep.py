@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from lthdask.checks.folder import check
-from lthdask.driver.adaptive import Search
 from lthdask.driver.remaining import Remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.errors import InputError
@@ -279,20 +278,6 @@ def test_what_cannot_be_searched_or_compared_is_refused(
     with pytest.raises(InputError, match=problem):
         run(SMALL.changed(changes), local_client, tmp_path, options=Options(**given))
     assert not (tmp_path / "study.yaml").exists()
-
-
-def test_a_search_asks_for_the_corners_first_and_never_spends_more_than_its_budget():
-    search = Search([0.1, 0.5, 0.9], [0, 1], cost=lambda point: 2 - point[1], budget=7)
-    assert search.next() == [(0.1, 0), (0.9, 0), (0.1, 1), (0.9, 1)]
-    assert search.next() == []
-    for point in [(0.1, 0), (0.1, 1)]:
-        search.answer(point, True)
-    assert search.next() == []
-    for point in [(0.9, 0), (0.9, 1)]:
-        search.answer(point, False)
-    assert search.spent == 6
-    assert search.next() == [(0.5, 1)]  # (0.5, 0) costs two epochs, and one is left
-    assert search.reason((0.5, 0)) == "the budget of 7 epochs was spent before k=0 was settled"
 
 
 def test_a_study_in_cohorts_is_the_study(local_client, tmp_path, every):

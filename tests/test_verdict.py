@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lthdask.grid import ARMS
-from lthdask.report.controls import chosen_rewind_epochs, controls, replicates_to_settle
+from lthdask.report.controls import (
+    chosen_rewind_epochs,
+    controls,
+    replicates_to_settle,
+    settling_interval,
+)
 from lthdask.report.paired import collapsed
 from lthdask.report.verdict import VERDICTS, frontier, verdicts
 from lthdask.storage.creation import create_cube
@@ -516,6 +521,33 @@ def test_equal_differences_are_taken_to_spread_by_one_image():
     )
 
 
+def spread_by_one(effect, count):
+    """Return differences whose mean is `effect` times their standard deviation."""
+    values = np.arange(count, dtype=float)
+    return effect + (values - values.mean()) / values.std(ddof=1)
+
+
+# The replicates that each true effect needs are those of the table above.
+@pytest.mark.parametrize("count", [3, 5, 10])
+@pytest.mark.parametrize(("size", "replicates"), [(0.5, 34), (0.8, 15), (1.0, 10), (2.0, 5)])
+def test_an_effect_at_either_tail_of_a_true_one_has_the_truth_at_the_end_of_its_interval(
+    size, replicates, count
+):
+    tails = stats.nct.ppf([0.1, 0.9], count - 1, size * np.sqrt(count)) / np.sqrt(count)
+    weak, strong = (settling_interval(spread_by_one(of, count)) for of in tails)
+    assert strong[1] == replicates
+    if tails[0] > 0:  # else its direction is wrong
+        assert weak[0] == replicates
+
+
+@pytest.mark.parametrize("scale", [1, -0.01])
+def test_to_settle_has_a_range_which_is_open_where_the_direction_is_not_known(scale):
+    assert settling_interval(scale * np.array([2.2, 2.0, 2.4])) == (2, 3)
+    assert settling_interval(scale * np.array([1.0, 0.2, 0.4])) == (4, 800)
+    assert settling_interval(scale * np.array([0.5, -0.4])) == (11, np.inf)
+    assert np.isnan(settling_interval([0.1])).all()
+
+
 def test_controls_are_compared_at_the_k_that_the_validation_images_choose():
     arms = {
         "ticket": [[minus(0, 0.1, -0.1), minus(5, 5, 5)]],
@@ -532,6 +564,7 @@ def test_controls_are_compared_at_the_k_that_the_validation_images_choose():
     half = 4.302653 * 0.1 / np.sqrt(3)
     assert found.minus_control_interval[0, 0].values == pytest.approx([2 - half, 2 + half])
     assert found.replicates_to_settle.values.tolist() == [[2.0, 2.0]]
+    assert found.replicates_to_settle_interval.values.tolist() == [[[2, 3], [2, 3]]]
 
 
 def test_a_k_of_which_replicates_are_missing_is_not_chosen():

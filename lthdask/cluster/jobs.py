@@ -36,6 +36,8 @@ class _Order:
 
 NAME = "lthdask"
 """Of jobs, where the cluster file has none."""
+UNFIT = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")
+"""Slurm's reasons why a job waits that asks for what no node, or its partition, has."""
 SCRATCH = (
     'scratch="${TMPDIR:-/tmp}/lthdask-$(id -u)"',
     'mkdir -m 700 "$scratch" 2>/dev/null',
@@ -247,7 +249,7 @@ def _wait_for_a_worker(queue: str, client: Client, patience: float, say: Say) ->
         state = _queue_state(queue, jobs)
         waited = time.monotonic() - began
         if jobs and state != before:
-            say(f"waiting for the queue: {state}")
+            say(f"waiting for the queue: {state}{_advice(state)}")
             before = state
         if waited > patience:
             raise InputError(
@@ -263,5 +265,16 @@ def _queue_state(queue: str, jobs: list[str]) -> str:
         return "1 job submitted" if len(jobs) == 1 else f"{len(jobs)} jobs submitted"
     asked = ["squeue", "--noheader", "--format=%T (%r)", f"--jobs={','.join(jobs)}"]
     found = subprocess.run(asked, capture_output=True, text=True).stdout.split("\n")
+    found = [line.removesuffix(" (None)") for line in found]
     counts = {line: found.count(line) for line in found if line}
     return ", ".join(f"{count} {line}" for line, count in counts.items()) or "no jobs"
+
+
+def _advice(state: str) -> str:
+    """Return what to do where Slurm says that a job fits nowhere, and so would wait for ever."""
+    if not any(f"({reason})" in state for reason in UNFIT):
+        return ""
+    return (
+        "; such a job does not start: compare the lines marked (site) of the cluster file with "
+        "what the partitions have, sinfo -o '%P %c %m %G %l'"
+    )

@@ -9,7 +9,6 @@ from rich.console import Console
 from lthdask.commands import options
 from lthdask.commands.results import print_outcome, say_reasons
 from lthdask.commands.shared import counted, exit_with, folder_of, say
-from lthdask.errors import InputError
 
 # Everything else is imported when it is needed. A look must be quick: neither torch nor xarray.
 
@@ -43,14 +42,14 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
     from lthdask.reading import yaml_mapping
     from lthdask.report.accuracy_map import accuracies, print_table
     from lthdask.storage.arrays import Arrays
-    from lthdask.storage.driver import driver_of
+    from lthdask.storage.driver import driver_of, no_study
     from lthdask.storage.folder import Folder
     from lthdask.storage.schema import CELL, Status
 
     folder = Folder(out)
     text = folder.study()
     if text is None:
-        raise InputError(f"there is no study in {folder.path}; give its folder with `out`")
+        raise no_study(folder.path)
     name = yaml_mapping(text, str(folder.path / "study.yaml")).get("name")
     arrays, dense = Arrays(folder.path), folder.dense_runs()
     status, replicates = arrays["status"], len(arrays.axes["replicate"])

@@ -1,106 +1,165 @@
 """Adaptive search: find the frontier of matching tickets without training the whole grid.
 
-For each rewind epoch, the highest threshold whose tickets match the dense run is found by
-bisection: first the corners of the grid, then the middle between a threshold that matches and
-one that does not. It assumes that a sparser ticket of the same k does not match where a denser
-one fails. Where noise breaks that, the frontier is one of those that a full grid shows.
+Each rewind epoch is bisected over the thresholds. What a ticket shows is what the report says of
+it: its verdict, and where it is undecided, on which side of the margin it lies on average, by
+which the frontier is estimated. Between two neighbours that differ, the middle is trained;
+between two that are alike, nothing is: what lies there is taken to be like them. Beyond the ends
+lie the dense network, which matches itself, and the empty one, which is worse.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
 
 from lthdask.driver.remaining import epochs_to_train
-from lthdask.grid import ARMS, Cell, axes_of, longest_first
+from lthdask.grid import ARMS, Cell, axes_of, cohorts, longest_first
 from lthdask.lottery.matching import matches
-from lthdask.storage.cube import Cube
-from lthdask.storage.schema import Status
+from lthdask.report.selection import margin_of
+from lthdask.report.verdict import MATCHING, NO_BETTER, UNDECIDED, WINNING, WORSE, verdicts
 from lthdask.study import Study
 
-Point = tuple[float, int]
+Point = tuple[float, float]
 """A threshold and a rewind epoch."""
+
+
+class Answer(NamedTuple):
+    """What the report says of the tickets of a point.
+
+    Attributes
+    ----------
+    verdict : str
+    rank : int
+        How many of three things, each of which implies those before it, are true: they are not
+        shown to be worse, match on average, are shown to match. Two ranks differ where an end of
+        the frontier's interval, or its estimate, lies between them.
+    """
+
+    verdict: str
+    rank: int
+
+    def __str__(self) -> str:
+        """Return the verdict; of an undecided one also what the replicates say on average."""
+        if self.verdict != UNDECIDED:
+            return self.verdict
+        return f"{self.verdict}, {'not ' * (self.rank < 2)}within the margin on average"
+
+
+def answers(judged: xr.Dataset, margin: float) -> dict[Point, Answer]:
+    """Return what verdicts say of each point, where they say something; `margin` in points.
+
+    Parameters
+    ----------
+    judged : Dataset
+        What :func:`lthdask.verdicts` returned.
+    """
+    verdict = judged.verdict.transpose("threshold", "rewind_epoch").values
+    within = matches(judged.minus_dense, margin) & judged.stable
+    shown = np.isin(verdict, (WINNING, MATCHING, NO_BETTER))
+    ranks = (verdict != WORSE) + 1 * within.transpose("threshold", "rewind_epoch").values + shown
+    known = judged.minus_dense.notnull() | ~judged.stable  # not one whose tickets all failed
+    known = known.transpose("threshold", "rewind_epoch").values
+    axes = (judged[axis].values.tolist() for axis in ("threshold", "rewind_epoch"))
+    return {
+        point: Answer(verdict[at], int(ranks[at]))
+        for point, at in zip(product(*axes), np.ndindex(known.shape), strict=True)
+        if known[at]
+    }
+
+
+DENSE, EMPTY = 3, 0
+"""The ranks of what lies beyond the ends: a dense network matches, an empty one is worse."""
 
 
 @dataclass
 class Search:
-    """The bisection of a grid.
+    """The bisection of a grid, a round at a time.
 
     Parameters
     ----------
     thresholds, rewind_epochs : sequence
         The axes, increasing.
     cost : callable
-        Returns the epochs that it takes to train all cells of a point.
+        Returns the epochs that it takes to train what is left of a point.
     budget : float
         The most epochs to spend.
+    spent : float
+        Those that are.
+
+    Attributes
+    ----------
+    ended : collection of tuple
+        The points of which all cells have ended.
+    answers : mapping of tuple to Answer
+        What is known of them.
     """
 
     thresholds: Sequence[float]
-    rewind_epochs: Sequence[int]
+    rewind_epochs: Sequence[float]
     cost: Callable[[Point], float]
     budget: float
     spent: float = 0.0
-    matched: dict[Point, bool] = field(default_factory=dict)
-    asked: set[Point] = field(default_factory=set)
+    ended: Collection[Point] = ()
+    answers: Mapping[Point, Answer] = field(default_factory=dict)
 
-    def answer(self, point: Point, matches: bool) -> None:
-        """Note whether the tickets of a point match the dense run."""
-        self.matched[point] = matches
-        self.asked.add(point)
+    def next(self) -> Iterator[Point]:
+        """Yield the points to train now, as far as the budget allows; none at the end."""
+        yield from filter(self.afford, map(_middle, self._gaps()))
 
-    def bracket(self, k: int) -> tuple[int, int]:
-        """Return the positions of the last threshold that matches, and of the first that does not.
+    def ahead(self) -> Iterator[Point]:
+        """Yield the points that later rounds may ask for, those of the next one first."""
+        gaps = list(self._gaps())
+        while gaps:
+            halves = [(gap[: _half(gap)], gap[_half(gap) + 1 :]) for gap in gaps]
+            gaps = [half for both in halves for half in both if half]
+            yield from map(_middle, gaps)
 
-        They are -1 and the number of thresholds where none is known.
-        """
-        known = {i: self.matched.get((t, k)) for i, t in enumerate(self.thresholds)}
-        first = min((i for i, m in known.items() if m is False), default=len(known))
-        last = max((i for i, m in known.items() if m and i < first), default=-1)
-        return last, first
-
-    def next(self) -> list[Point]:
-        """Return the points to train now, as far as the budget allows.
-
-        There are none while all that matter are under way, and at the end.
-        """
-        corners = [
-            (t, k)
-            for k in (self.rewind_epochs[0], self.rewind_epochs[-1])
-            for t in (self.thresholds[0], self.thresholds[-1])
-        ]
-        if not set(corners) <= self.asked:
-            return self._allowed(corners)
-        if not set(corners) <= self.matched.keys():
-            return []
-        return self._allowed([p for k in self.rewind_epochs for p in self._middle(k)])
+    def afford(self, point: Point) -> bool:
+        """Spend what a point costs if the budget allows it, and return whether it does."""
+        spent = self.spent + self.cost(point)
+        if spent > self.budget:
+            return False
+        self.spent = spent
+        return True
 
     def reason(self, point: Point) -> str:
-        """Return why a point was not trained: by means of validation accuracies, untested."""
+        """Return why a point was not trained, by what is known of its nearest neighbours."""
         threshold, k = point
-        last, first = self.bracket(k)
-        if last >= 0 and threshold < self.thresholds[last]:
-            return f"threshold {self.thresholds[last]:g} is within the margin at k={k}"
-        if first < len(self.thresholds) and threshold > self.thresholds[first]:
-            return f"threshold {self.thresholds[first]:g} is not within the margin at k={k}"
-        return f"the budget of {self.budget:g} epochs was spent before k={k} was settled"
+        if any(point in gap for gap in self._gaps()):
+            return f"the budget of {self.budget:g} epochs was spent before k={k:g} was settled"
+        known = [t for t in self.thresholds if (t, k) in self.answers]
+        denser = [self._named(t, k) for t in known if t < threshold][-1:]
+        sparser = [self._named(t, k) for t in known if t > threshold][:1]
+        where = "between" if denser and sparser else "sparser than" if denser else "denser than"
+        return f"{where} {' and '.join(denser + sparser)} at k={k:g}"
 
-    def _middle(self, k: int) -> list[Point]:
-        last, first = self.bracket(k)
-        if first - last < 2 or any(p in self.asked - self.matched.keys() for p in self._of(k)):
-            return []
-        return [(self.thresholds[(last + first) // 2], k)]
+    def _named(self, threshold: float, k: float) -> str:
+        return f"threshold {threshold:g} ({self.answers[threshold, k]})"
 
-    def _of(self, k: int) -> list[Point]:
-        return [(threshold, k) for threshold in self.thresholds]
+    def _gaps(self) -> Iterator[list[Point]]:
+        """Yield the points that have not ended between neighbours that differ."""
+        for k in self.rewind_epochs:
+            before, gap = DENSE, list[Point]()
+            for point in ((threshold, k) for threshold in self.thresholds):
+                if point not in self.ended:
+                    gap.append(point)
+                elif answer := self.answers.get(point):
+                    if gap and answer.rank != before:
+                        yield gap
+                    before, gap = answer.rank, []
+            if gap and before != EMPTY:
+                yield gap
 
-    def _allowed(self, points: Sequence[Point]) -> list[Point]:
-        allowed = []
-        for point in dict.fromkeys(points):
-            if point not in self.asked and self.spent + self.cost(point) <= self.budget:
-                self.spent += self.cost(point)
-                self.asked.add(point)
-                allowed.append(point)
-        return allowed
+
+def _half(gap: Sequence[Point]) -> int:
+    return (len(gap) - 1) // 2
+
+
+def _middle(gap: Sequence[Point]) -> Point:
+    return gap[_half(gap)]
 
 
 class Exploration:
@@ -109,20 +168,29 @@ class Exploration:
     Parameters
     ----------
     study : Study
-    cube : Cube
-        Where the answers are read.
+    look : callable
+        Returns the results as they are now.
     every : iterable of Cell
         Every cell that was asked for, as its folder has them.
     left : iterable of Cell
         Those of them that are to be trained.
     share : float
         Share of the grid's epochs to spend at most.
+    cohort : int
+        The most cells that are trained side by side. Where a round does not fill its cohorts,
+        points that later rounds may ask for come along.
     """
 
     def __init__(
-        self, study: Study, cube: Cube, every: Iterable[Cell], left: Iterable[Cell], share: float
+        self,
+        study: Study,
+        look: Callable[[], xr.Dataset],
+        every: Iterable[Cell],
+        left: Iterable[Cell],
+        share: float,
+        cohort: int = 1,
     ) -> None:
-        self.study, self.cube = study, cube
+        self.study, self.look, self.cohort = study, look, cohort
         self.left, self.wanted = set(left), set[Cell]()
         cells = longest_first(every)
         axes = axes_of(cells)
@@ -135,49 +203,60 @@ class Exploration:
                 self.points[point].append(cell)
         spent = epochs_to_train(study, [cell for cell in cells if cell not in self.left], 0)
         self.search = Search(*axes, self._cost, share * epochs_to_train(study, cells, 0), spent)
-        for point in self.points:
-            self._answer(point)
 
     def ended(self, cell: Cell) -> None:
         """Note that a cell has ended."""
         self.left.discard(cell)
-        if cell.arm == "ticket":
-            self._answer((cell.threshold, cell.rewind_epoch))
 
     def next(self) -> list[Cell]:
-        """Return the cells that the search asks for now."""
-        asked = []
+        """Return the cells to train now, and none while others of their round are under way.
+
+        So what is asked for does not depend on which of them ended first. Those that wait for
+        another one of the round are `wanted`, and not among them.
+        """
+        if not self.wanted.isdisjoint(self.left):
+            return []
+        self._judge()
+        cells = list[Cell]()
         for point in self.search.next():
-            new = self._new(point)
-            self.wanted.update(new)
-            asked += new
-        return asked
+            cells += self._asked(point)
+        for point in self.search.ahead() if self.cohort > 1 else ():
+            if self._fits(cells, self._new(point)) and self.search.afford(point):
+                cells += self._asked(point)
+        return self._ready(cells)
 
     def reasons(self) -> Mapping[Cell, str]:
-        """Return why each remaining cell was not asked for."""
-        return {
-            cell: self.search.reason((cell.threshold, cell.rewind_epoch))
-            for cell in sorted(self.left)
-        }
+        """Return why each remaining cell was not asked for, by the verdicts as they are now."""
+        self._judge()
+        found = dict[Cell, str]()
+        for point, cells in self.points.items():
+            if new := self.left.intersection(cells) - found.keys():
+                found |= dict.fromkeys(sorted(new), self.search.reason(point))
+        return found
+
+    def _judge(self) -> None:
+        results, search = self.look(), self.search
+        search.ended = {p for p, cells in self.points.items() if self.left.isdisjoint(cells)}
+        known = answers(verdicts(results), margin_of(results, None))
+        search.answers = {point: known[point] for point in known.keys() & search.ended}
+
+    def _asked(self, point: Point) -> list[Cell]:
+        """Return the cells of a point that are new, and want them from now on."""
+        new = self._new(point)
+        self.wanted.update(new)
+        return new
 
     def _new(self, point: Point) -> list[Cell]:
-        return [cell for cell in self.points[point] if cell in self.left - self.wanted]
+        new = self.left.intersection(self.points[point]) - self.wanted
+        return [cell for cell in self.points[point] if cell in new]
 
     def _cost(self, point: Point) -> float:
         return epochs_to_train(self.study, self._new(point), 0)
 
-    def _answer(self, point: Point) -> None:
-        """Tell the search about a point whose tickets have all ended."""
-        tickets = [cell for cell in self.points[point] if cell.arm == "ticket"]
-        if self.left.isdisjoint(tickets):
-            self.search.answer(point, self._match(tickets))
+    def _fits(self, cells: list[Cell], more: list[Cell]) -> bool:
+        """Return whether more cells have room in the cohorts that cells are trained in anyway."""
+        before, after = self._ready(cells), self._ready([*cells, *more])
+        return len(cohorts(after, self.cohort)) == len(cohorts(before, self.cohort))
 
-    def _match(self, tickets: list[Cell]) -> bool:
-        """Return whether the tickets of a point match the dense runs, on average."""
-        if any(self.cube.status(cell) is not Status.DONE for cell in tickets):
-            return False
-        differences = [
-            self.cube.validation_accuracy(cell) - self.cube.dense_accuracy(cell.replicate)
-            for cell in tickets
-        ]
-        return bool(matches(sum(differences) / len(differences), self.study.matching_margin))
+    def _ready(self, cells: list[Cell]) -> list[Cell]:
+        return [cell for cell in cells if self.study.waits_for(cell) not in self.left]

@@ -24,6 +24,7 @@ from lthdask.grid import ARMS, Cell
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.manifest import Manifest
+from lthdask.storage.results import follow
 from lthdask.storage.schema import Status
 from lthdask.worker.cells import train_cells
 from lthdask.worker.tasks import (
@@ -70,8 +71,9 @@ class Sweep:
         self.without_dense = {cell.replicate for cell in self.cells}
         self.again: dict[int, range] = {}
         if (share := self.work.options.adaptive) is not None:
-            every = self.remaining.every
-            self.exploration = Exploration(self.work.study, self.cube, every, self.cells, share)
+            look = functools.partial(next, follow(self.work.folder.path))
+            every, cohort = self.remaining.every, int(self.work.engine.cohort)
+            self.exploration = Exploration(self.work.study, look, every, self.cells, share, cohort)
 
     def begin(self) -> set[int]:
         """Say what is to be trained, and return the replicates whose dense run is trained."""
@@ -258,8 +260,7 @@ class Sweep:
         """Queue the cells that the search asks for."""
         if self.without_dense or not self.exploration:
             return
-        new, left = self.exploration.next(), self.exploration.left
-        self.queue_cells([cell for cell in new if self.work.study.waits_for(cell) not in left])
+        self.queue_cells(self.exploration.next())
 
     def _is_wanted(self, cell: Cell) -> bool:
         return self.exploration is None or cell in self.exploration.wanted

@@ -5,7 +5,7 @@ from bisect import bisect_left
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 from lthdask.errors import InputError, listed
 from lthdask.grid import CONTROLS
@@ -14,6 +14,8 @@ from lthdask.report.paired import Means, minus_controls, one_image, values_of
 from lthdask.report.selection import further_axes, require_level, whole, with_tickets
 
 MOST_REPLICATES = 10_000
+OUTSIDE = 0.1
+"""Probability that a truth lies below the interval of the replicates to settle, and above it."""
 
 
 def replicates_to_settle(
@@ -30,7 +32,8 @@ def replicates_to_settle(
     power : float
         Probability of showing it, in its direction, if mean and standard deviation are truly
         those observed (Cohen, "Statistical Power Analysis", 1988, chapter 2; exact, by the
-        noncentral t-distribution). From three replicates both are rough, and so is the result.
+        noncentral t-distribution). From three replicates both are rough, and so is the result:
+        see `settling_interval`.
     least : float
         The least standard deviation that is assumed, as in :func:`verdicts`.
 
@@ -40,23 +43,57 @@ def replicates_to_settle(
         2 or more; None if no mean or spread is known, there is no difference to show, or
         10,000 replicates would not be enough.
     """
+    count, size = _effect(differences, least)
+    enough = _enough(size, level, power) if count else np.inf
+    return int(enough) if np.isfinite(enough) else None
+
+
+def settling_interval(
+    differences: ArrayLike, level: float = 0.05, power: float = 0.8, least: float = 0.0
+) -> tuple[float, float]:
+    """Return the 80 % interval of `replicates_to_settle`, which knows neither mean nor spread.
+
+    Mean over standard error has a noncentral t-distribution: a normal mean over the root of a
+    chi-square spread. The true effects for which the observed one is its 90th and its 10th
+    percentile are the interval of the effect (Steiger and Fouladi, in "What if there were
+    no significance tests?", 1997), and the replicates that
+    those need are the interval here. Of studies with the right direction, 10 % have the truth
+    above it, and at most 10 % below.
+
+    Returns
+    -------
+    low, high : float
+        2 or more. `high` is infinite where the direction of the difference is not known at 90 %,
+        or it would take more than 10,000; both are NaN where no mean or spread is known.
+    """
+    count, size = _effect(differences, least)
+    if not count:
+        return np.nan, np.nan
+    root = np.sqrt(count)
+    effects = (special.nctdtrinc(count - 1, p, size * root) / root for p in (OUTSIDE, 1 - OUTSIDE))
+    low, high = (_enough(effect, level, power) for effect in effects)
+    return low, high
+
+
+def _effect(differences: ArrayLike, least: float) -> tuple[int, float]:
+    """Return the number of differences, and |mean| over their deviation; 0 where it has none."""
     observed = np.asarray(differences, dtype=float)
-    if len(observed) < 2:
-        return None
-    deviation = max(float(observed.std(ddof=1)), least)
-    if not deviation > 0:
-        return None
-    size = abs(float(observed.mean())) / deviation
+    deviation = max(float(observed.std(ddof=1)), least) if len(observed) > 1 else 0.0
+    return (len(observed), abs(float(observed.mean())) / deviation) if deviation > 0 else (0, 0.0)
+
+
+def _enough(effect: float, level: float, power: float) -> float:
+    """Return how many replicates show an effect; ∞ if `MOST_REPLICATES` do not."""
 
     def shows(count: int) -> bool:
         critical = stats.t.isf(level / 2, count - 1)
-        return bool(stats.nct.sf(critical, count - 1, size * np.sqrt(count)) >= power)
+        return bool(stats.nct.sf(critical, count - 1, effect * np.sqrt(count)) >= power)
 
     enough = 2
     while not shows(enough):
         enough *= 2
         if enough > MOST_REPLICATES:
-            return None
+            return np.inf
     return bisect_left(range(enough + 1), True, lo=2, key=shows)
 
 
@@ -81,9 +118,11 @@ def controls(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
     -------
     Dataset
         Over (threshold, control): ``replicates``; ``minus_control`` and
-        ``minus_control_interval`` as in :func:`verdicts`; ``replicates_to_settle``, NaN where
-        none are enough. ``rewind_epoch``, over threshold, is the k that was chosen. The
-        intervals are of confidence 1 − `level` each, not all at once.
+        ``minus_control_interval`` as in :func:`verdicts`; ``replicates_to_settle``, how many would
+        show such a difference, NaN where none are enough, and
+        ``replicates_to_settle_interval``, its 80 % interval, with an infinite end where it is
+        open. ``rewind_epoch``, over threshold, is the k that was chosen. The other intervals are
+        of confidence 1 − `level` each, not all at once.
 
     Raises
     ------
@@ -108,25 +147,19 @@ def controls(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
     differences, paired = minus_controls(values, counts, CONTROLS)
     least = one_image(results)
     means = Means.over_replicates(differences, paired, least)
-    settled = [
-        [
-            replicates_to_settle(
-                differences[c, paired[c, :, t].values, t], level, least=float(least)
-            )
-            for c in range(differences.sizes["control"])
-        ]
-        for t in range(differences.sizes["threshold"])
-    ]
     shape = differences.sizes["threshold"], differences.sizes["control"]
+    settled, between = np.full(shape, np.nan), np.full((*shape, 2), np.nan)
+    for t, c in np.ndindex(shape):
+        observed = differences.values[c, paired.values[c, :, t], t]
+        settled[t, c] = replicates_to_settle(observed, level, least=float(least))
+        between[t, c] = settling_interval(observed, level, least=float(least))
     found = xr.Dataset(
         {
             "replicates": means.count,
             "minus_control": means.mean,
             "minus_control_interval": means.interval(level),
-            "replicates_to_settle": (
-                ("threshold", "control"),
-                np.array(settled, dtype=float).reshape(shape),
-            ),
+            "replicates_to_settle": (("threshold", "control"), settled),
+            "replicates_to_settle_interval": (("threshold", "control", "bound"), between),
         }
     )
     return labelled(found).transpose("threshold", "control", "bound")

@@ -90,9 +90,10 @@ def arms_table(results: xr.Dataset) -> Table:
     """Return every arm at the k chosen on the validation images, per threshold.
 
     Accuracies and their differences to the ticket's come with half their 95 % interval; "to
-    settle" is roughly how many replicates such a difference needs to be told from 0. Epochs
-    are shown without and with what the mask took: the dense run and, in iterative pruning, the
-    tickets of the rounds before. Late rewinding, fine-tuning and starting anew spend unequally.
+    settle" is roughly how many replicates such a difference needs to be told from 0, with its
+    80 % interval. Epochs are shown without and with what the mask took: the dense run and, in
+    iterative pruning, the tickets of the rounds before. Late rewinding, fine-tuning and starting
+    anew spend unequally.
     """
     spread = " ± half its 95 % interval" if results.sizes["replicate"] > 1 else ""
     title = f"arms, at the k chosen on the validation images: test accuracy, %{spread}"
@@ -116,7 +117,7 @@ def arms_table(results: xr.Dataset) -> Table:
                 row = minus.sel(threshold=threshold, control=arm)
                 compared = [
                     _points(row.minus_control, row.minus_control_interval),
-                    _about(row.replicates_to_settle),
+                    _about(row.replicates_to_settle, *row.replicates_to_settle_interval),
                 ]
             trained = epochs.sel(at)
             k = chosen.sel(threshold=threshold) if ARMS[arm].has_k else results.rewind_epoch[0]
@@ -173,9 +174,13 @@ def between(low: float, high: float) -> str:
     return f"≤ {_density(high)}" if high < 1 else "?"
 
 
-def _about(count: xr.DataArray) -> str:
-    """Return a rough number of replicates, to one digit."""
-    return f"~{float(f'{float(count):.0e}'):.0f}" if np.isfinite(count) else ""
+def _about(count: xr.DataArray, low: xr.DataArray, high: xr.DataArray) -> str:
+    """Return a rough number of replicates with its interval, to one digit."""
+    if not np.isfinite(low):
+        return ""
+    least, most = (f"{float(f'{float(end):.0e}'):.0f}" for end in (low, high))
+    ends = f"{least}–{most}" if np.isfinite(high) else f"≥ {least}"
+    return f"~{float(f'{float(count):.0e}'):.0f} ({ends})" if np.isfinite(count) else ends
 
 
 def _whole(value: xr.DataArray) -> str:

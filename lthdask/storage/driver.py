@@ -54,6 +54,16 @@ def driver_of(folder: Path) -> str | None:
     return "process {pid} on {host}, since {since}".format_map(found)
 
 
+def no_study(folder: Path) -> InputError:
+    """Return the error that there is no study in a folder, or that it has only just been begun."""
+    if driver := driver_of(folder):
+        return InputError(
+            f"nothing is known yet of the study in {folder}: it is being prepared by {driver}; "
+            f"look again once its first worker has started"
+        )
+    return InputError(f"there is no study in {folder}; give the folder of one")
+
+
 def _driven_by(folder: Path, driver: str) -> InputError:
     return InputError(
         f"the study in {folder} is being run by {driver}; wait for it, stop it, or choose "

@@ -149,8 +149,8 @@ def cells(f: Facts) -> str:
     if Status.SKIPPED in kinds:
         said.append(
             "Cells were skipped by a bisection of the thresholds at each rewind epoch, which goes "
-            "by mean validation accuracies, and assumes that no ticket sparser than one outside "
-            "the margin is within it."
+            "by the verdicts of the tickets trained so far, and takes what lies between two of "
+            "the same verdict to be like them."
         )
     if Status.PENDING in kinds or f.untrained:
         said.append("The study is not complete yet; the words above are those of the whole study.")

@@ -27,6 +27,7 @@ from lthdask.errors import InputError
 from lthdask.options import origins_with
 from lthdask.report.page.document import document
 from lthdask.report.page.source import Source
+from lthdask.storage.driver import no_study
 from lthdask.storage.folder import Folder
 
 PAGE = Template("""\
@@ -113,7 +114,7 @@ def serve(
         If there is no study, or the port is taken.
     """
     if Folder(path).study() is None:
-        raise InputError(f"there is no study in {path}; give its folder with `out`")
+        raise no_study(path)
     token = secrets.token_urlsafe(24)
     sockets = _listening(port)
     server = server_of(path, token, sockets, origins)
