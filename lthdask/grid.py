@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any, Literal
 
 from lthdask.errors import listed
+from lthdask.rewinding import Rewind, as_given, epochs_before, number, ordered, rewind, step_of
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,12 @@ class Cell:
     arm: str
     replicate: int
     threshold: float
-    rewind_epoch: int
+    rewind_epoch: Rewind
 
     def __str__(self) -> str:
         """Return the cell's name, as used in file names and messages."""
-        return f"{self.arm}-r{self.replicate}-t{self.threshold:.12g}-k{self.rewind_epoch}"
+        k = self.rewind_epoch
+        return f"{self.arm}-r{self.replicate}-t{self.threshold:.12g}-k{k:.12g}"
 
     @property
     def label(self) -> str:
@@ -136,9 +138,20 @@ class Cell:
         return f"cell.{self.arm.replace('_', '-')}-task{str(self).removeprefix(self.arm)}"
 
     @property
-    def first_epoch(self) -> int:
-        """Number of epochs that are finished before the cell is trained."""
+    def first_epoch(self) -> Rewind:
+        """What is finished before the cell is trained: k; 0 for an arm without one."""
         return self.rewind_epoch if ARMS[self.arm].has_k else 0
+
+    def begins(self, steps: int) -> tuple[int, int]:
+        """Return the epochs that are finished before the cell is trained, and steps of the next.
+
+        An epoch has `steps` of them.
+        """
+        return divmod(step_of(self.first_epoch, steps), steps)
+
+    def epochs_before(self, steps: int = 0) -> int | float:
+        """Return the same as a number of epochs, as far as it is known without the `steps`."""
+        return epochs_before(self.first_epoch, steps)
 
     @property
     def cohort(self) -> tuple[object, ...]:
@@ -158,8 +171,9 @@ class Grid:
     thresholds : tuple of float
         Strictly increasing; a share in (0, 1), or a positive cutoff, as the study's
         pruning says.
-    rewind_epochs : tuple of int
-        Strictly increasing, each at least 0 and less than the number of epochs.
+    rewind_epochs : tuple of int, float or str
+        Strictly increasing, each at least 0 and less than the number of epochs: epochs, whole or
+        not, such as 2 or 0.5; or all in iterations, such as ``500it``, but for 0.
     arms : tuple of str
         What is done with the mask; names from `ARMS`.
     replicates : int
@@ -167,12 +181,12 @@ class Grid:
     """
 
     thresholds: tuple[float, ...]
-    rewind_epochs: tuple[int, ...]
+    rewind_epochs: tuple[Any, ...]
     arms: tuple[str, ...] = ("ticket",)
     replicates: int = 1
 
     def __post_init__(self) -> None:
-        for name, kind in (("thresholds", float), ("rewind_epochs", _whole), ("arms", str)):
+        for name, kind in (("thresholds", float), ("rewind_epochs", _k), ("arms", str)):
             object.__setattr__(self, name, _each(name, getattr(self, name), kind))
         (replicates,) = _each("replicates", self.replicates, _whole)
         object.__setattr__(self, "replicates", replicates)
@@ -182,11 +196,11 @@ class Grid:
                 raise ValueError(f"{name} must hold at least one value")
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} holds a value twice: {listed(values)}")
-        for name in ("thresholds", "rewind_epochs"):
-            values = getattr(self, name)
-            if list(values) != sorted(values):
-                raise ValueError(f"{name} must increase; got {listed(values)}")
-        if min(self.rewind_epochs) < 0:
+        if list(self.thresholds) != sorted(self.thresholds):
+            raise ValueError(f"thresholds must increase; got {listed(self.thresholds)}")
+        if self.ks != (known := ordered("rewind_epochs", self.ks)):
+            raise ValueError(f"rewind_epochs must increase; got {listed(self.rewind_epochs)}")
+        if number(known[0]) < 0:
             raise ValueError(f"rewind_epochs must be 0 or more; got {self.rewind_epochs[0]}")
         if unknown := set(self.arms) - set(ARMS):
             raise ValueError(f"unknown arm {min(unknown)!r}; known: {', '.join(ARMS)}")
@@ -196,13 +210,18 @@ class Grid:
         if (cells := math.prod(lengths) * self.replicates) > MOST_CELLS:
             raise ValueError(f"a grid can have {MOST_CELLS:,} cells at most; got {cells:,}")
 
+    @property
+    def ks(self) -> list[Rewind]:
+        """The rewind epochs as numbers, which cells have."""
+        return [rewind(k) for k in self.rewind_epochs]
+
     def axes(self) -> dict[str, list[Any]]:
         """Return the values along each axis of a cell."""
         return {
             "arm": list(self.arms),
             "replicate": list(range(self.replicates)),
             "threshold": list(self.thresholds),
-            "rewind_epoch": list(self.rewind_epochs),
+            "rewind_epoch": self.ks,
         }
 
     def cells(self) -> list[Cell]:
@@ -221,7 +240,7 @@ def _each(name: str, given: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
             raise TypeError
         return tuple(kind(value) for value in values)
     except (TypeError, ValueError, OverflowError):
-        wanted = {float: "numbers", _whole: "whole numbers"}.get(kind, "names")
+        wanted = {float: "numbers", _whole: "whole numbers", _k: KS}.get(kind, "names")
         raise ValueError(f"{name} takes {wanted}; got {given!r}") from None
 
 
@@ -230,6 +249,15 @@ def _whole(value: Any) -> int:
     if int(value) != value:
         raise ValueError
     return int(value)
+
+
+def _k(value: Any) -> int | float | str:
+    """Return a rewind epoch as a study has it."""
+    return as_given(rewind(value))
+
+
+KS = "epochs, such as 2 or 0.5, or iterations, such as 500it"
+"""What rewind epochs can be."""
 
 
 def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:
@@ -259,7 +287,7 @@ def is_applicable(cell: Cell, axes: Mapping[str, Sequence[Any]]) -> bool:
     return at_k and (arm.has_threshold or cell.threshold == axes["threshold"][0])
 
 
-def axes_of(cells: Iterable[Cell]) -> tuple[list[float], list[int]]:
+def axes_of(cells: Iterable[Cell]) -> tuple[list[float], list[Rewind]]:
     """Return the thresholds and the rewind epochs of cells whose arms have both."""
     whole = [c for c in cells if ARMS[c.arm].has_threshold and ARMS[c.arm].has_k]
     return sorted({c.threshold for c in whole}), sorted({c.rewind_epoch for c in whole})
@@ -273,7 +301,7 @@ def stored_at(cell: Cell, axes: Mapping[str, Sequence[Any]]) -> Cell:
     """
     arm = ARMS[cell.arm]
     threshold = cell.threshold if arm.has_threshold else axes["threshold"][0]
-    k = cell.rewind_epoch if arm.has_k else int(axes["rewind_epoch"][0])
+    k = cell.rewind_epoch if arm.has_k else axes["rewind_epoch"][0]
     return replace(cell, threshold=threshold, rewind_epoch=k)
 
 

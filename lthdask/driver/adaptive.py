@@ -13,11 +13,12 @@ from itertools import product
 from lthdask.driver.remaining import epochs_to_train
 from lthdask.grid import ARMS, Cell, axes_of, longest_first
 from lthdask.lottery.matching import matches
+from lthdask.rewinding import Rewind
 from lthdask.storage.cube import Cube
 from lthdask.storage.schema import Status
 from lthdask.study import Study
 
-Point = tuple[float, int]
+Point = tuple[float, Rewind]
 """A threshold and a rewind epoch."""
 
 
@@ -36,7 +37,7 @@ class Search:
     """
 
     thresholds: Sequence[float]
-    rewind_epochs: Sequence[int]
+    rewind_epochs: Sequence[Rewind]
     cost: Callable[[Point], float]
     budget: float
     spent: float = 0.0
@@ -48,7 +49,7 @@ class Search:
         self.matched[point] = matches
         self.asked.add(point)
 
-    def bracket(self, k: int) -> tuple[int, int]:
+    def bracket(self, k: Rewind) -> tuple[int, int]:
         """Return the positions of the last threshold that matches, and of the first that does not.
 
         They are -1 and the number of thresholds where none is known.
@@ -84,13 +85,13 @@ class Search:
             return f"threshold {self.thresholds[first]:g} is not within the margin at k={k}"
         return f"the budget of {self.budget:g} epochs was spent before k={k} was settled"
 
-    def _middle(self, k: int) -> list[Point]:
+    def _middle(self, k: Rewind) -> list[Point]:
         last, first = self.bracket(k)
         if first - last < 2 or any(p in self.asked - self.matched.keys() for p in self._of(k)):
             return []
         return [(self.thresholds[(last + first) // 2], k)]
 
-    def _of(self, k: int) -> list[Point]:
+    def _of(self, k: Rewind) -> list[Point]:
         return [(threshold, k) for threshold in self.thresholds]
 
     def _allowed(self, points: Sequence[Point]) -> list[Point]:
@@ -117,12 +118,20 @@ class Exploration:
         Those of them that are to be trained.
     share : float
         Share of the grid's epochs to spend at most.
+    steps : int
+        Batches in an epoch.
     """
 
     def __init__(
-        self, study: Study, cube: Cube, every: Iterable[Cell], left: Iterable[Cell], share: float
+        self,
+        study: Study,
+        cube: Cube,
+        every: Iterable[Cell],
+        left: Iterable[Cell],
+        share: float,
+        steps: int = 0,
     ) -> None:
-        self.study, self.cube = study, cube
+        self.study, self.cube, self.steps = study, cube, steps
         self.left, self.wanted = set(left), set[Cell]()
         cells = longest_first(every)
         axes = axes_of(cells)
@@ -133,8 +142,9 @@ class Exploration:
             ks = (cell.rewind_epoch,) if arm.has_k else axes[1]
             for point in product(thresholds, ks):
                 self.points[point].append(cell)
-        spent = epochs_to_train(study, [cell for cell in cells if cell not in self.left], 0)
-        self.search = Search(*axes, self._cost, share * epochs_to_train(study, cells, 0), spent)
+        done = [cell for cell in cells if cell not in self.left]
+        spent, whole = (epochs_to_train(study, some, 0, steps) for some in (done, cells))
+        self.search = Search(*axes, self._cost, share * whole, spent)
         for point in self.points:
             self._answer(point)
 
@@ -164,7 +174,7 @@ class Exploration:
         return [cell for cell in self.points[point] if cell in self.left - self.wanted]
 
     def _cost(self, point: Point) -> float:
-        return epochs_to_train(self.study, self._new(point), 0)
+        return epochs_to_train(self.study, self._new(point), 0, self.steps)
 
     def _answer(self, point: Point) -> None:
         """Tell the search about a point whose tickets have all ended."""

@@ -71,6 +71,11 @@ class Opened:
         return self.manifest.data if self.manifest else None
 
     @property
+    def steps(self) -> int:
+        """Batches in an epoch; 0 before a worker has looked at the data."""
+        return self.manifest.steps if self.manifest else 0
+
+    @property
     def more(self) -> Mapping[str, list[Any]]:
         """What the folder has along its axes and was not asked for; empty where that is all."""
         asked = self.asked.grid.axes()

@@ -14,6 +14,7 @@ from lthdask.data.digest import other_data
 from lthdask.driver.opening import Opened, extent_of
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.grid import is_applicable
+from lthdask.rewinding import rounded
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
@@ -64,9 +65,14 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
     ------
     OtherData
         If the study was computed on other data. Nothing is written then.
+    InputError
+        If rewind epochs do not lie on steps of their own. Nothing is written then, either.
     """
     study, folder = opened.study, opened.folder
+    study.require_steps(around.steps)
     manifest = _manifest(opened, around)
+    for line in rounded(study.grid.ks, around.steps):
+        log.warning("%s", line)
     folder.write_study(study.to_yaml())
     if opened.manifest is None:
         folder.remove_states(folder.unfinished())  # nobody knows how they were computed

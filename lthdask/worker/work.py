@@ -72,7 +72,7 @@ class Work:
             seed=study.seed,
             engine=self.engine,
             fresh_buffers=study.fresh_buffers,
-            mask_epoch=study.mask_epoch,
+            mask_epoch=study.mask_at,
         )
 
     def _data(self) -> Data:
