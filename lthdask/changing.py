@@ -95,7 +95,7 @@ def _in_order(axis: str, values: list[Any]) -> list[Any]:
     """Return the values of an axis in their order; what has none, as arms, as they are."""
     try:
         if axis == "rewind_epochs":
-            return [as_given(k) for k in ordered(axis, [*map(rewind, values)])]
+            return [as_given(k) for k in ordered(axis, [*dict.fromkeys(map(rewind, values))])]
         return values if axis == "arms" else sorted(values)
     except InputError:
         raise

@@ -102,7 +102,7 @@ def number(k: Rewind) -> float:
 
 
 def step_of(k: Rewind, steps: int) -> int:
-    """Return how many steps are done at k, given those of an epoch: the nearest step, half of one up.
+    """Return how many steps are done at k, given those of an epoch: the nearest, a half up.
 
     Examples
     --------
@@ -181,14 +181,14 @@ def require_apart(ks: "list[Rewind]", epochs: int, steps: int) -> None:
     before: dict[int, Rewind] = {}
     for k in ks:
         step, of = step_of(k, steps), f"an epoch has {steps:,} steps"
+        if k and not step:
+            raise InputError(
+                f"the rewind epoch {k:g} is less than half a step, because {of}; give 0, or 1it"
+            )
         if step in before:
             raise InputError(
                 f"the rewind epochs {before[step]:g} and {k:g} are both step {step:,}, because "
                 f"{of}; leave one out"
-            )
-        if k and not step:
-            raise InputError(
-                f"the rewind epoch {k:g} is less than half a step, because {of}; give 0, or 1it"
             )
         if step >= epochs * steps:
             raise InputError(

@@ -149,12 +149,15 @@ class Manifest:
             key = ".".join(str(part) for part in problem["loc"])
             raise InputError(f"{path} is damaged: {key}: {problem['msg']}") from None
         try:
-            axes = {**found.axes, "rewind_epoch": [*map(rewind, found.axes["rewind_epoch"])]}
+            axes = {
+                name: [*map(rewind, values)] if name == "rewind_epoch" else values
+                for name, values in found.axes.items()
+            }
             checkpoints = {
                 replicate: {place(str(at)): digest for at, digest in digests.items()}
                 for replicate, digests in found.checkpoints.items()
             }
-        except (LookupError, TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError):
             raise InputError(f"{path} is damaged: the rewind epochs are not valid") from None
         return replace(found, axes=axes, checkpoints=checkpoints)
 
