@@ -145,7 +145,7 @@ def test_cells_that_were_killed_together_may_each_be_tried_alone(tmp_path):
     killed = here(lambda: False)
     for _ in range(2):
         for cell in COHORT:
-            ResumableRun(work, cell, killed).begin(0, beside=2)
+            ResumableRun(work, cell, killed).begin(beside=2)
     together = train_cells(work, COHORT, here(), *needed)
     assert all(isinstance(problem, ExhaustedError) for problem in together)
     assert [train_cells(work, [cell], here(), *needed) for cell in COHORT] == [["done"]] * 2
