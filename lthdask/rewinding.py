@@ -210,5 +210,10 @@ def rounded(ks: "list[Rewind]", steps: int) -> list[str]:
         f"k={k:g} is {k * steps:.4g} steps of {steps:,} to the epoch: taken as step "
         f"{step_of(k, steps):,}"
         for k in ks
-        if isinstance(k, float) and abs(k * steps - step_of(k, steps)) > 1e-6 * k * steps
+        if isinstance(k, float) and is_between(k, steps)
     ]
+
+
+def is_between(k: float, steps: int) -> bool:
+    """Return whether k lies between two steps."""
+    return abs(k * steps - step_of(k, steps)) > 1e-6 * k * steps

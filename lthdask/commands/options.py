@@ -122,7 +122,8 @@ whole_study = together(
     _key(
         "--rewind-epochs",
         "grid.rewind_epochs",
-        "Epochs of the dense run that tickets restart from, such as 0,1,2.",
+        "Epochs of the dense run that tickets restart from, such as 0,0.5,2; or iterations, such "
+        "as 0,100it,500it.",
         metavar="LIST",
     ),
     _key(

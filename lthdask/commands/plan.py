@@ -12,6 +12,7 @@ from lthdask.commands.options import Given, Where, asked_study, how_to_train
 from lthdask.commands.shared import counted, exit_with, say
 
 if TYPE_CHECKING:
+    from lthdask.rewinding import Rewind
     from lthdask.study import Study
 
 # Everything else is imported when it is needed: --help must not wait for torch.
@@ -85,15 +86,23 @@ def _saved(values: dict[str, Any]) -> str:
 
 def _rewinding(study: "Study", steps: int) -> list[str]:
     """Say at which steps the rewind epochs lie that are no whole epochs."""
-    from lthdask.rewinding import rounded, step_of
+    from lthdask.rewinding import step_of
 
     ks = [k for k in study.grid.ks if not isinstance(k, int)]
     if ks and not steps:
         unknown = "how many steps an epoch has is not known before a worker has read the data"
         return [f"{unknown}; until then, iterations count as none"]
-    told = [f"k={k:g} is step {step_of(k, steps):,}" for k in ks]
-    every = [f"{', '.join(told)}; an epoch has {counted(steps, 'step')}"] if told else []
-    return every + rounded(ks, steps)
+    told = [f"k={k:g} is step {step_of(k, steps):,}{_exactly(k, steps)}" for k in ks]
+    return [f"{', '.join(told)}; an epoch has {counted(steps, 'step')}"] if told else []
+
+
+def _exactly(k: "Rewind", steps: int) -> str:
+    """Return at which step k lies, where it is between two."""
+    from lthdask.rewinding import is_between
+
+    return (
+        f", the nearest to {k * steps:.4g}" if isinstance(k, float) and is_between(k, steps) else ""
+    )
 
 
 def _short(epochs: float) -> str:
