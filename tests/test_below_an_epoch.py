@@ -25,6 +25,10 @@ from lthdask.lottery import drawing, runs
 from lthdask.lottery.experiment import Experiment
 from lthdask.options import Options
 from lthdask.pruning.rule import Pruning
+from lthdask.report.figures.map import map_columns
+from lthdask.report.methods.facts import Facts
+from lthdask.report.methods.text import in_words
+from lthdask.report.page.forecast import epochs_of
 from lthdask.report.summary import outcome
 from lthdask.report.tables import accuracy_map
 from lthdask.rewinding import Iterations, place_of, step_of
@@ -260,6 +264,12 @@ def test_the_same_steps_in_iterations_give_the_same_bits_under_their_own_names(
     table = accuracy_map(results)
     assert [str(column.header) for column in table.columns[2:]] == ["k=0", "k=3it", "k=8it"]
     assert [c["rewind_epoch"] for c in outcome(results)["cells"][:3]] == [0, "3it", "8it"]
+    columns = map_columns(results, "ticket")
+    assert (columns["k"][1], columns["cell"][1]) == ("3it", "ticket-r0-t0.5-k3it")
+    assert epochs_of(results).ravel().tolist() == pytest.approx([3, 2.5, 3 - 8 / 6])
+    words = in_words(Facts.read(tmp_path))
+    assert "complete state after k iterations" in words
+    assert "dense network after 15 iterations" in words
     # Nothing is left to do, and a growth by epochs has no order among iterations.
     assert not plan(as_steps, tmp_path).cells
     with pytest.raises(InputError, match="in epochs or in iterations, not both"):
