@@ -7,6 +7,7 @@ from typing import Any
 from lthdask.errors import InputError
 from lthdask.own import name_of
 from lthdask.reading import flattened, nearest, value_of
+from lthdask.rewinding import as_given, ordered, rewind
 
 THRESHOLDS = "grid.thresholds"
 OF_ARMS = "grid.rewind_epochs_of"
@@ -93,9 +94,20 @@ def grown(grid: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
                 if value not in all_of:
                     all_of.append(value)
             if len(all_of) > len(now):
-                are_numbers = all(isinstance(value, int | float) for value in all_of)
-                changes[key] = sorted(all_of) if are_numbers else all_of
+                changes[key] = _in_order(axis, all_of)
     return changes
+
+
+def _in_order(axis: str, values: list[Any]) -> list[Any]:
+    """Return the values of an axis in their order; what has none, as arms, as they are."""
+    try:
+        if axis == "rewind_epochs":
+            return [as_given(k) for k in ordered(axis, [*dict.fromkeys(map(rewind, values))])]
+        return values if axis == "arms" else sorted(values)
+    except InputError:
+        raise
+    except (TypeError, ValueError, OverflowError):  # which the study then explains
+        return values
 
 
 def _taken(value: Any, now: Any, key: str) -> Any:

@@ -19,7 +19,8 @@ class Event:
     status : str
         With "plan", the engine and why it was chosen; with "dense" and "cell", what became of
         it; with "warning", the sentence.
-    cells, epochs : int
+    cells : int
+    epochs : float
         With "plan", how many are to be trained, dense runs' epochs included; with "epoch", how
         many the run has trained since its last event.
     """
@@ -28,7 +29,7 @@ class Event:
     name: str = ""
     status: str = ""
     cells: int = 0
-    epochs: int = 0
+    epochs: float = 0
 
 
 class Stopped(Exception):  # noqa: N818 - an outcome of a task, not an error

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from lthdask.errors import listed
+from lthdask.rewinding import Rewind, as_given, epochs_before, number, ordered, rewind, step_of
 
 
 @dataclass(frozen=True)
@@ -147,11 +148,12 @@ class Cell:
     arm: str
     replicate: int
     threshold: float
-    rewind_epoch: int
+    rewind_epoch: Rewind
 
     def __str__(self) -> str:
         """Return the cell's name, as used in file names and messages."""
-        return f"{self.arm}-r{self.replicate}-t{self.threshold:.12g}-k{self.rewind_epoch}"
+        k = self.rewind_epoch
+        return f"{self.arm}-r{self.replicate}-t{self.threshold:.12g}-k{k:.12g}"
 
     @property
     def label(self) -> str:
@@ -164,9 +166,20 @@ class Cell:
         return f"cell.{self.arm.replace('_', '-')}-task{str(self).removeprefix(self.arm)}"
 
     @property
-    def first_epoch(self) -> int:
-        """Number of epochs that are finished before the cell is trained."""
+    def first_epoch(self) -> Rewind:
+        """What is finished before the cell is trained: k; 0 where all T epochs are trained."""
         return 0 if ARMS[self.arm].begins_anew else self.rewind_epoch
+
+    def begins(self, steps: int) -> tuple[int, int]:
+        """Return the epochs that are finished before the cell is trained, and steps of the next.
+
+        An epoch has `steps` of them.
+        """
+        return divmod(step_of(self.first_epoch, steps), steps)
+
+    def epochs_before(self, steps: int = 0) -> int | float:
+        """Return the same as a number of epochs, as far as it is known without the `steps`."""
+        return epochs_before(self.first_epoch, steps)
 
     @property
     def cohort(self) -> tuple[object, ...]:
@@ -186,8 +199,9 @@ class Grid:
     thresholds : tuple of float
         Strictly increasing; a share in (0, 1), or a positive cutoff, as the study's
         pruning says.
-    rewind_epochs : tuple of int
-        Strictly increasing, each at least 0 and less than the number of epochs.
+    rewind_epochs : tuple of int, float or str
+        Strictly increasing, each at least 0 and less than the number of epochs: epochs, whole or
+        not, such as 2 or 0.5; or all in iterations, such as ``500it``, but for 0.
     arms : tuple of str
         What is done with the mask; names from `ARMS`.
     replicates : int
@@ -197,13 +211,13 @@ class Grid:
     """
 
     thresholds: tuple[float, ...]
-    rewind_epochs: tuple[int, ...]
+    rewind_epochs: tuple[Any, ...]
     arms: tuple[str, ...] = ("ticket",)
     replicates: int = 1
-    rewind_epochs_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    rewind_epochs_of: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for name, kind in (("thresholds", _threshold), ("rewind_epochs", _whole), ("arms", str)):
+        for name, kind in (("thresholds", _threshold), ("rewind_epochs", _k), ("arms", str)):
             object.__setattr__(self, name, _each(name, getattr(self, name), kind))
         (replicates,) = _each("replicates", self.replicates, _whole)
         object.__setattr__(self, "replicates", replicates)
@@ -213,11 +227,11 @@ class Grid:
                 raise ValueError(f"{name} must hold at least one value")
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} holds a value twice: {listed(values)}")
-        for name in ("thresholds", "rewind_epochs"):
-            values = getattr(self, name)
-            if list(values) != sorted(values):
-                raise ValueError(f"{name} must increase; got {listed(values)}")
-        if min(self.rewind_epochs) < 0:
+        if list(self.thresholds) != sorted(self.thresholds):
+            raise ValueError(f"thresholds must increase; got {listed(self.thresholds)}")
+        if self.ks != (known := ordered("rewind_epochs", self.ks)):
+            raise ValueError(f"rewind_epochs must increase; got {listed(self.rewind_epochs)}")
+        if number(known[0]) < 0:
             raise ValueError(f"rewind_epochs must be 0 or more; got {self.rewind_epochs[0]}")
         if unknown := set(self.arms) - set(ARMS):
             raise ValueError(f"unknown arm {min(unknown)!r}; known: {', '.join(ARMS)}")
@@ -230,22 +244,32 @@ class Grid:
 
     def _narrow(self) -> None:
         """Check the rewind epochs of single arms."""
-        narrowed = dict[str, tuple[int, ...]]()
+        narrowed = dict[str, tuple[Any, ...]]()
         for arm, given in self.rewind_epochs_of.items():
             name = f"rewind_epochs_of.{arm}"
             if arm not in ARMS or not ARMS[arm].has_k or arm == "ticket":
                 known = listed(a for a, of in ARMS.items() if of.has_k and a != "ticket")
                 raise ValueError(f"{name}: only some arms can do with fewer: {known}; got {arm!r}")
-            values = _each(name, given, _whole)
+            values = _each(name, given, _k)
             if not values or (other := set(values) - set(self.rewind_epochs)):
-                what = f"got {min(other)}" if values else "it has none"
+                what = f"got {listed(other)}" if values else "it has none"
                 raise ValueError(f"{name} takes some of {listed(self.rewind_epochs)}; {what}")
             narrowed[arm] = tuple(k for k in self.rewind_epochs if k in values)
         object.__setattr__(self, "rewind_epochs_of", narrowed)
 
-    def rewind_epochs_for(self, arm: str) -> tuple[int, ...]:
-        """Return the rewind epochs that an arm has."""
-        return self.rewind_epochs_of.get(arm, self.rewind_epochs)
+    @property
+    def ks(self) -> list[Rewind]:
+        """The rewind epochs as numbers, which cells have."""
+        return [rewind(k) for k in self.rewind_epochs]
+
+    def ks_for(self, arm: str) -> list[Rewind]:
+        """Return the rewind epochs that an arm has, as numbers."""
+        return [rewind(k) for k in self.rewind_epochs_of.get(arm, self.rewind_epochs)]
+
+    @property
+    def ks_of(self) -> dict[str, list[Rewind]]:
+        """The rewind epochs, as numbers, of arms that have some of them only."""
+        return {arm: self.ks_for(arm) for arm in self.rewind_epochs_of}
 
     def axes(self) -> dict[str, list[Any]]:
         """Return the values along each axis of a cell."""
@@ -253,14 +277,14 @@ class Grid:
             "arm": list(self.arms),
             "replicate": list(range(self.replicates)),
             "threshold": list(self.thresholds),
-            "rewind_epoch": list(self.rewind_epochs),
+            "rewind_epoch": self.ks,
         }
 
     def cells(self) -> list[Cell]:
         """Return every cell of the grid, longest run first."""
         axes = self.axes()
         cells = (Cell(*cell) for cell in product(*axes.values()))
-        of = self.rewind_epochs_of
+        of = self.ks_of
         return longest_first(cell for cell in cells if is_applicable(cell, axes, of))
 
 
@@ -273,7 +297,8 @@ def _each(name: str, given: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
             raise TypeError
         return tuple(kind(value) for value in values)
     except (TypeError, ValueError, OverflowError):
-        wanted = "names" if kind is str else "whole numbers" if kind is _whole else "numbers"
+        words = {str: "names", _whole: "whole numbers", _k: KS}
+        wanted = words.get(kind, "numbers")
         raise ValueError(f"{name} takes {wanted}; got {given!r}") from None
 
 
@@ -287,6 +312,15 @@ def _whole(value: Any) -> int:
     if int(value) != value:
         raise ValueError
     return int(value)
+
+
+def _k(value: Any) -> int | float | str:
+    """Return a rewind epoch as a study has it."""
+    return as_given(rewind(value))
+
+
+KS = "epochs, such as 2 or 0.5, or iterations, such as 500it"
+"""What rewind epochs can be."""
 
 
 def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:
@@ -312,16 +346,16 @@ def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:
 def is_applicable(
     cell: Cell,
     axes: Mapping[str, Sequence[Any]],
-    rewind_epochs_of: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+    ks_of: Mapping[str, Sequence[Rewind]] = MappingProxyType({}),
 ) -> bool:
     """Return whether there is something to train at a position of the grid."""
     arm, every = ARMS[cell.arm], axes["rewind_epoch"]
-    ks = rewind_epochs_of.get(cell.arm, every) if arm.has_k else every[:1]
+    ks = ks_of.get(cell.arm, every) if arm.has_k else every[:1]
     at_threshold = arm.has_threshold or cell.threshold == axes["threshold"][0]
     return cell.rewind_epoch in ks and at_threshold
 
 
-def axes_of(cells: Iterable[Cell]) -> tuple[list[float], list[int]]:
+def axes_of(cells: Iterable[Cell]) -> tuple[list[float], list[Rewind]]:
     """Return the thresholds and the rewind epochs of cells whose arms have both."""
     whole = [c for c in cells if ARMS[c.arm].has_threshold and ARMS[c.arm].has_k]
     return sorted({c.threshold for c in whole}), sorted({c.rewind_epoch for c in whole})
@@ -335,7 +369,7 @@ def stored_at(cell: Cell, axes: Mapping[str, Sequence[Any]]) -> Cell:
     """
     arm = ARMS[cell.arm]
     threshold = cell.threshold if arm.has_threshold else axes["threshold"][0]
-    k = cell.rewind_epoch if arm.has_k else int(axes["rewind_epoch"][0])
+    k = cell.rewind_epoch if arm.has_k else axes["rewind_epoch"][0]
     return replace(cell, threshold=threshold, rewind_epoch=k)
 
 

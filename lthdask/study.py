@@ -17,11 +17,23 @@ from lthdask import changing, given
 from lthdask.changing import plain
 from lthdask.data.readers import DataSource
 from lthdask.errors import InputError, listed
-from lthdask.grid import ARMS, Cell, Grid
+from lthdask.grid import ARMS, KS, Cell, Grid
 from lthdask.networks.build import Network, on_meta
 from lthdask.own import allow, is_own, require_code
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
 from lthdask.reading import flattened, in_lines, shown, strictly, study_text, yaml_mapping
+from lthdask.rewinding import (
+    Iterations,
+    Place,
+    Rewind,
+    as_given,
+    epochs_before,
+    ordered,
+    place_of,
+    require_apart,
+    rewind,
+    step_of,
+)
 from lthdask.strict_yaml import dumped
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
@@ -57,8 +69,9 @@ class Study:
     fresh_buffers : bool
         Whether a ticket's optimizer starts afresh, rather than with its state at the rewind
         epoch.
-    mask_epoch : int, optional
-        Epoch of the dense run whose weights give the masks; T by default.
+    mask_epoch : int, float or str, optional
+        When the weights of the dense run give the masks, as a rewind epoch says it: after so many
+        epochs, or iterations, such as ``500it``; T by default.
     engine : Engine
         How the numbers are computed.
 
@@ -83,21 +96,21 @@ class Study:
     matching_margin: float = 0.01
     keep_until: int = 0
     fresh_buffers: bool = False
-    mask_epoch: int | None = None
+    mask_epoch: int | float | str | None = None
     engine: Engine = Engine()
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
             object.__setattr__(self, name, strictly(kind, plain(getattr(self, name)), name))
-        epochs, last = self.recipe.epochs, self.grid.rewind_epochs[-1]
+        epochs, last = self.recipe.epochs, self.grid.ks[-1]
         if not re.fullmatch(r"[\w][\w.-]*", self.name, re.ASCII):
             raise ValueError(
                 f"name must be letters, digits, '.', '_' and '-', because it names a folder; "
                 f"got {self.name!r}"
             )
-        if last >= epochs:
+        if not isinstance(last, Iterations) and last >= epochs:
             raise ValueError(
-                f"rewind epoch {last} leaves nothing to train: the study has {epochs} epochs, "
+                f"rewind epoch {last:g} leaves nothing to train: the study has {epochs} epochs, "
                 f"so the last possible one is {epochs - 1}"
             )
         if self.keep_until < 0:
@@ -106,10 +119,8 @@ class Study:
             raise ValueError(f"seed must be 0 or more; got {self.seed}")
         if not 0 <= self.matching_margin <= 1:
             raise ValueError(f"matching_margin must be in [0, 1]; got {self.matching_margin}")
-        if self.mask_epoch is not None and not 0 < self.mask_epoch <= epochs:
-            raise ValueError(
-                f"mask_epoch must lie between 1 and {epochs} epochs; got {self.mask_epoch}"
-            )
+        if self.mask_epoch is not None:
+            object.__setattr__(self, "mask_epoch", _mask_epoch(self.mask_epoch, epochs))
         for name in self.grid.arms:
             if ARMS[name].start == "before" and not self.iterative:
                 raise ValueError(
@@ -173,28 +184,33 @@ class Study:
         """Whether a threshold's mask comes from the ticket of the threshold before."""
         return self.pruning.schedule == "iterative"
 
-    def checkpoints_for(self, cell: Cell) -> list[int]:
-        """Return the epochs of the dense run that a cell needs the checkpoints of."""
+    @property
+    def mask_at(self) -> Rewind:
+        """When the weights of the dense run give the masks."""
+        return self.recipe.epochs if self.mask_epoch is None else rewind(self.mask_epoch)
+
+    def checkpoints_for(self, cell: Cell, steps: int) -> list[Place]:
+        """Return the states of the dense run that a cell needs; an epoch has so many steps."""
         arm, last = ARMS[cell.arm], self.recipe.epochs
         first = not self.iterative or cell.threshold == self.grid.thresholds[0]
-        needed = set()
+        needed = set[Place]()
         if arm.start in ("rewound", "restarted"):
-            needed.add(cell.rewind_epoch)
+            needed.add(place_of(cell.rewind_epoch, steps))
         if arm.start == "final" or (arm.start == "before" and first):
             needed.add(last)
         if arm.reordered and arm.compared_with == "dense":
             needed.add(last)
         if arm.mask in ("ticket", "random") and not self.pruning.masks:
             if first:
-                needed.add(self.mask_epoch or last)
+                needed.add(place_of(self.mask_at, steps))
             if self.pruning.needs_initial:
                 needed.add(0)
         if arm.start == "signs":
             needed.add(0)
-        return sorted(needed)
+        return sorted(needed, key=lambda place: step_of(place, steps))
 
-    def state_for(self, cell: Cell) -> int | None:
-        """Return the epoch of the dense run whose complete state a cell starts from.
+    def state_for(self, cell: Cell, steps: int) -> Place | None:
+        """Return where the dense run's complete state is that a cell starts from.
 
         None if weights are enough: the optimizer remembers nothing there, or starts afresh.
         """
@@ -203,12 +219,12 @@ class Study:
             return None
         if arm.start == "before" and self.waits_for(cell):
             return None
-        epoch = cell.rewind_epoch if arm.start == "rewound" else self.recipe.epochs
-        return epoch if self.remembers(epoch) else None
+        place = place_of(cell.rewind_epoch if arm.start == "rewound" else self.recipe.epochs, steps)
+        return place if self.remembers(place) else None
 
-    def remembers(self, epoch: int) -> bool:
-        """Return whether the optimizer has buffers once so many epochs are done."""
-        return epoch > 0 and self.recipe.optimizer.buffers > 0
+    def remembers(self, place: Place) -> bool:
+        """Return whether the optimizer has buffers at a state of the dense run."""
+        return place != 0 and self.recipe.optimizer.buffers > 0
 
     def waits_for(self, cell: Cell) -> Cell | None:
         """Return the cell whose final weights a cell needs, or None."""
@@ -229,10 +245,32 @@ class Study:
         has_rounds = cell.arm == "ticket" or ARMS[cell.arm].start == "before"
         return has_rounds and self.iterative and not last
 
-    @property
-    def kept_until(self) -> int:
-        """The last epoch of the dense run whose complete state is kept."""
-        return max(self.keep_until, self.grid.rewind_epochs[-1])
+    def kept_until(self, steps: int = 0) -> int:
+        """Return the last epoch of the dense run whose complete state is kept.
+
+        Where the `steps` of an epoch are not known, it is so for iterations, too.
+        """
+        return max(self.keep_until, int(epochs_before(self.grid.ks[-1], steps)))
+
+    def inside(self, steps: int) -> set[int]:
+        """Return the steps inside epochs at which the dense run's state is kept, too."""
+        places = {place_of(k, steps) for k in (*self.grid.ks, self.mask_at)}
+        return {place.count for place in places if isinstance(place, Iterations)}
+
+    def require_steps(self, steps: int) -> None:
+        """Refuse rewind epochs and a mask epoch that do not lie on steps of their own.
+
+        Raises
+        ------
+        InputError
+            As for :func:`lthdask.rewinding.require_apart`.
+        """
+        require_apart(self.grid.ks, self.recipe.epochs, steps)
+        if not 0 < step_of(self.mask_at, steps) <= self.recipe.epochs * steps:
+            raise InputError(
+                f"mask_epoch must lie between 1it and {self.recipe.epochs * steps}it; "
+                f"got {self.mask_epoch}"
+            )
 
     @classmethod
     def read(cls, which: str | Path, code: Iterable[str | Path] = ()) -> "Study":
@@ -359,19 +397,19 @@ class Study:
             If there are too many cells then.
         """
         values, mine, theirs = other.to_dict(), self.grid, other.grid
-        ks = sorted({*mine.rewind_epochs, *theirs.rewind_epochs})
+        ks = ordered("rewind_epochs", [*{*mine.ks, *theirs.ks}])
         of = {
-            arm: sorted(
-                {k for g in (mine, theirs) if arm in g.arms for k in g.rewind_epochs_for(arm)}
-            )
+            arm: sorted({k for g in (mine, theirs) if arm in g.arms for k in g.ks_for(arm)})
             for arm in {*mine.rewind_epochs_of, *theirs.rewind_epochs_of}
         }
         values["grid"] = {
             "thresholds": sorted({*mine.thresholds, *theirs.thresholds}),
-            "rewind_epochs": ks,
+            "rewind_epochs": [*map(as_given, ks)],
             "arms": list(dict.fromkeys((*mine.arms, *theirs.arms))),
             "replicates": max(mine.replicates, theirs.replicates),
-            "rewind_epochs_of": {arm: some for arm, some in of.items() if some and some != ks},
+            "rewind_epochs_of": {
+                arm: [*map(as_given, some)] for arm, some in of.items() if some and some != ks
+            },
         }
         values["pruning"]["rounds"] = max(self.pruning.rounds, other.pruning.rounds)
         return Study.from_dict(values, "what the folder has and what is given, together")
@@ -389,6 +427,17 @@ def _with_masks(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if known := given.by_share(masks):
         grid, masks = {"thresholds": list(known), **grid}, list(known.values())
     return {**values, "pruning": {**pruning, "masks": masks}, "grid": grid}
+
+
+def _mask_epoch(given: Any, epochs: int) -> int | float | str:
+    """Return it as a study has it."""
+    try:
+        k = rewind(given)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"mask_epoch takes {KS}; got {given!r}") from None
+    if k == 0 or not (isinstance(k, Iterations) or 0 < k <= epochs):
+        raise ValueError(f"mask_epoch must lie between 0 and {epochs} epochs; got {given}")
+    return as_given(k)
 
 
 def _with_rounds(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
+from lthdask.storage.manifest import Manifest
 from lthdask.storage.schema import Status
 from lthdask.worker.cells import train_cells
 from lthdask.worker.resuming import ResumableRun
@@ -24,6 +25,7 @@ from tests.conftest import everything
 from tests.test_flow import RESULTS
 from tests.test_tasks import STUDY, dense, fresh, here
 
+KNOWN = Manifest({}, "", STUDY.engine.chosen(), "", "", {}, steps=6)
 COHORT = [Cell("ticket", 0, threshold, 0) for threshold in (0.5, 0.9)]
 
 
@@ -143,7 +145,7 @@ def test_cells_that_were_killed_together_may_each_be_tried_alone(tmp_path):
     killed = here(lambda: False)
     for _ in range(2):
         for cell in COHORT:
-            ResumableRun(work, cell, killed).begin(0, beside=2)
+            ResumableRun(work, cell, killed).begin(beside=2)
     together = train_cells(work, COHORT, here(), *needed)
     assert all(isinstance(problem, ExhaustedError) for problem in together)
     assert [train_cells(work, [cell], here(), *needed) for cell in COHORT] == [["done"]] * 2
@@ -168,7 +170,7 @@ def test_a_cohort_never_leaves_a_worker_idle(tmp_path, workers, sizes):
     engine = replace(STUDY.engine.chosen(), cohort=8)
     queue = Written(workers)
     sweep = Sweep(
-        Work(STUDY, engine, Folder(tmp_path)), None, None, Remaining(cells, [0], set()), queue
+        Work(STUDY, engine, Folder(tmp_path)), KNOWN, None, Remaining(cells, [0], set()), queue
     )
     sweep.queue_cells(cells)
     assert [len(task.arguments[1]) for task in queue.tasks] == sizes
@@ -179,7 +181,7 @@ def test_cells_that_raised_together_are_tried_again_one_at_a_time(tmp_path, outc
     engine = replace(STUDY.engine.chosen(), cohort=2)
     queue = Written(1)
     sweep = Sweep(
-        Work(STUDY, engine, Folder(tmp_path)), None, None, Remaining(COHORT, [0], set()), queue
+        Work(STUDY, engine, Folder(tmp_path)), KNOWN, None, Remaining(COHORT, [0], set()), queue
     )
     sweep.queue_cells(COHORT)
     (task,) = queue.tasks

@@ -59,7 +59,7 @@ def test_settings_change_by_dotted_key_with_lists_separated_by_commas():
     assert study.grid.thresholds == (0.25, 0.75)
     assert study.pruning.spare == ("stem", "classifier")
     assert study.recipe.optimizer.weight_decay == 1e-4
-    assert (study.recipe.epochs, study.kept_until) == (9, 5)
+    assert (study.recipe.epochs, study.kept_until()) == (9, 5)
     assert DIGITS.changed({"pruning.spare": "stem"}).pruning.spare == ("stem",)
 
 
@@ -114,7 +114,10 @@ def test_a_study_is_built_of_values_as_they_come_and_is_the_same():
     with pytest.raises(InputError, match="recipe.epochs should be a valid integer; got 6.5"):
         dataclasses.replace(DIGITS, recipe=dataclasses.replace(DIGITS.recipe, epochs=6.5))
     for given, problem in (
-        ({"thresholds": [0.5], "rewind_epochs": [0.5]}, "rewind_epochs takes whole numbers"),
+        (
+            {"thresholds": [0.5], "rewind_epochs": ["0.5"]},
+            "rewind_epochs takes epochs, such as 2 or",
+        ),
         ({"thresholds": None, "rewind_epochs": [0]}, "thresholds takes numbers; got None"),
     ):
         with pytest.raises(ValueError, match=problem):
@@ -302,7 +305,7 @@ def test_iterative_thresholds_follow_from_rate_and_rounds():
         ({"grid.arms": "magic"}, "unknown arm 'magic'; known: ticket, random_mask"),
         ({"grid.arms": "ticket_child"}, "is compared with the arm ticket; add that arm"),
         ({"grid.arms": "ticket,fine_tune", "recipe.fine_tune_rate": "null"}, "linear falls to 0"),
-        ({"mask_epoch": "7"}, "mask_epoch must lie between 1 and 6 epochs; got 7"),
+        ({"mask_epoch": "7"}, "mask_epoch must lie between 0 and 6 epochs; got 7"),
         ({"pruning.schedule": "iterative"}, "rounds must be 1 to 1000; got 0"),
         ({"pruning.rounds": "3"}, "rounds belong to the iterative schedule"),
         ({"recipe.measure_every": "-1"}, "measure_every must be 0 or more"),
@@ -324,7 +327,7 @@ def test_a_rate_of_a_layer_is_part_of_the_study_s_identity():
 
 def test_a_cell_needs_the_checkpoints_that_its_arm_starts_from_and_no_other():
     study = Study.read("digits").changed({"mask_epoch": "3"})
-    needed = {arm: study.checkpoints_for(Cell(arm, 0, 0.5, 2)) for arm in ARMS}
+    needed = {arm: study.checkpoints_for(Cell(arm, 0, 0.5, 2), 8) for arm in ARMS}
     assert needed == {
         "ticket": [2, 3],
         "random_mask": [2, 3],
@@ -339,7 +342,7 @@ def test_a_cell_needs_the_checkpoints_that_its_arm_starts_from_and_no_other():
         "dense_child": [2, 6],
     }
     initial = study.changed({"pruning.score": "movement"})
-    assert initial.checkpoints_for(Cell("reinit", 0, 0.5, 0)) == [0, 3]
+    assert initial.checkpoints_for(Cell("reinit", 0, 0.5, 0), 8) == [0, 3]
 
 
 def test_an_iterated_arm_waits_for_its_own_round_before_and_no_other():
@@ -355,5 +358,5 @@ def test_an_iterated_arm_waits_for_its_own_round_before_and_no_other():
     }
     iterated = [Cell("lr_rewind_iterated", 0, t, 2) for t in study.grid.thresholds]
     assert [study.awaited(cell) for cell in iterated] == [True, True, False]
-    assert [study.checkpoints_for(cell) for cell in iterated] == [[6], [], []]
-    assert [study.state_for(cell) for cell in iterated] == [6, None, None]
+    assert [study.checkpoints_for(cell, 8) for cell in iterated] == [[6], [], []]
+    assert [study.state_for(cell, 8) for cell in iterated] == [6, None, None]

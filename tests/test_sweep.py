@@ -14,6 +14,7 @@ from lthdask.grid import ARMS, Cell
 from lthdask.options import Options
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
+from lthdask.storage.manifest import Manifest
 from lthdask.storage.schema import Status
 from lthdask.worker.work import Work
 from tests.conftest import ran
@@ -346,7 +347,13 @@ def test_a_chain_of_more_rounds_than_python_has_frames_is_queued_and_failed(tmp_
             marked.append(cell)
 
     work = Work(study, study.engine.chosen(), Folder(tmp_path))
-    sweep = Sweep(work, None, Marked(), Remaining(cells, [0], set()), None)
+    sweep = Sweep(
+        work,
+        Manifest({}, "", study.engine, "", "", {}, steps=6),
+        Marked(),
+        Remaining(cells, [0], set()),
+        None,
+    )
     assert sweep.chains.length(cells[:1]) == len(cells) * study.recipe.epochs
     sweep._fail(cells[0], RuntimeError("the first round"))
     assert marked == cells

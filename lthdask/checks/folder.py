@@ -21,6 +21,7 @@ from lthdask.driver.opening import extent_of, layers_of
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.reading import yaml_mapping
+from lthdask.rewinding import Iterations
 from lthdask.storage import checkpoints
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube, attributes
@@ -158,7 +159,8 @@ def _damages(folder: Folder) -> Iterator[Damage]:
             yield from _damaged_files(folder, sound.link_chunks(folder.cube))
             lacking = {name for name, first in ADDED.items() if first > manifest.first_format}
             for names in product(*(manifest.axes[name] for name in CELL)):
-                yield from _damaged_cell(folder, sound, Cell(*names), study.recipe.epochs, lacking)
+                cell = Cell(*names)
+                yield from _damaged_cell(folder, sound, cell, study, manifest.steps, lacking)
             for replicate in manifest.axes["replicate"]:
                 yield from _damaged_dense_run(folder, sound, manifest, replicate, study)
     yield from _damaged_states(folder)
@@ -208,7 +210,7 @@ def _damaged_files(folder: Folder, files: Mapping[Path, bytes | None]) -> Iterat
 
 
 def _damaged_cell(
-    folder: Folder, sound: Cube, cell: Cell, epochs: int, lacking: set[str]
+    folder: Folder, sound: Cube, cell: Cell, study: Study, steps: int, lacking: set[str]
 ) -> Iterator[Damage]:
     """Find out whether a cell has damaged chunks, or is done but not complete.
 
@@ -221,7 +223,8 @@ def _damaged_cell(
         wrong["status"] = f"its status is {status}, which is not a valid status"
     if status == Status.DONE:
         for array, values in found.items():
-            if not is_complete(array, values, cell, epochs, lacking):
+            epochs = study.recipe.epochs
+            if not is_complete(array, values, cell, epochs, lacking, max(steps, 1)):
                 wrong[array] = (
                     f"it is done, but some of its values are missing in results.zarr/{array}"
                 )
@@ -241,8 +244,9 @@ def _damaged_dense_run(
     """Find damage in the checkpoints and the curves of a dense run."""
     trained, digests = replicate in manifest.checkpoints, manifest.checkpoints.get(replicate, {})
     remedy = f"the dense run of replicate {replicate} is trained again"
-    for epoch in range(study.recipe.epochs + 1) if trained else ():
-        file, digest = checkpoints.path_of(folder.path, replicate, epoch), digests.get(epoch, "")
+    inside = (at for at in digests if isinstance(at, Iterations))
+    for at in (*range(study.recipe.epochs + 1), *inside) if trained else ():
+        file, digest = checkpoints.path_of(folder.path, replicate, at), digests.get(at, "")
         try:
             checkpoints.load(file, digest)
         except InputError:

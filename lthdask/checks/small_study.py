@@ -13,6 +13,7 @@ from lthdask.lottery import drawing, runs
 from lthdask.lottery.drawing import Dense
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
+from lthdask.rewinding import Place
 from lthdask.study import Study
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.loop import EpochMetrics
@@ -89,7 +90,9 @@ def train_dense(experiment: Experiment) -> Trained:
         elif checkpoint.step == 1:
             first_steps[checkpoint.epoch] = on_cpu(checkpoint)
     # Not copied before the end: a copy would hide that a checkpoint still changes.
-    held = {epoch: on_cpu(checkpoint) for epoch, checkpoint in dense.items()}
+    held: dict[Place, Checkpoint] = {
+        epoch: on_cpu(checkpoint) for epoch, checkpoint in dense.items()
+    }
     return Trained(experiment, held, digests, first_steps)
 
 

@@ -23,7 +23,6 @@ from lthdask.commands.shared import exit_with, say
 @click.option(
     "--rewind-epoch",
     metavar="K",
-    type=float,
     help="Rewind epoch (default: the first); rounds of iterative pruning have a mask for each.",
 )
 @click.option(
@@ -40,7 +39,7 @@ def command(
     folder: Path,
     threshold: float,
     replicate: int,
-    rewind_epoch: float | None,
+    rewind_epoch: str | None,
     output: Path,
     data: Path | None,
     code: tuple[Path, ...],
@@ -60,7 +59,7 @@ def command(
 def _write(
     console: Console,
     folder: Path,
-    at: tuple[float, int, float | None],
+    at: tuple[float, int, str | None],
     output: Path,
     data: Path | None,
     code: tuple[Path, ...],
@@ -69,11 +68,14 @@ def _write(
     from lthdask.given import digest_of, saved
     from lthdask.own import allow
     from lthdask.storage.files import write_whole
+    from lthdask.strict_yaml import loaded
     from lthdask.worker.masks import open_mask
 
     for file in code:
         allow(file)
-    mask = open_mask(folder, *at, data)
+    threshold, replicate, k = at
+    k = None if k is None else loaded(k, "--rewind-epoch")
+    mask = open_mask(folder, threshold, replicate, k, data)
     try:
         write_whole(output, saved(mask))
     except OSError as problem:

@@ -122,8 +122,9 @@ whole_study = together(
     _key(
         "--rewind-epochs",
         "grid.rewind_epochs",
-        "Epochs of the dense run that tickets restart from, such as 0,1,2. Other arms can have "
-        "some of them: --set grid.rewind_epochs_of.lr_rewind=1.",
+        "Epochs of the dense run that tickets restart from, such as 0,0.5,2; or iterations, such "
+        "as 0,100it,500it. Other arms can have some of them: "
+        "--set grid.rewind_epochs_of.lr_rewind=1.",
         metavar="LIST",
     ),
     _key(

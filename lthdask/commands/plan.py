@@ -12,6 +12,7 @@ from lthdask.commands.options import Given, Where, asked_study, how_to_train
 from lthdask.commands.shared import counted, exit_with, say
 
 if TYPE_CHECKING:
+    from lthdask.rewinding import Rewind
     from lthdask.study import Study
 
 # Everything else is imported when it is needed: --help must not wait for torch.
@@ -57,7 +58,9 @@ def print_plan(console: Console, study: "Study", where: Where, given: Given) -> 
     dense = f"{counted(runs, 'dense run')} of {study.recipe.epochs}"
     # A search leaves out cells that the loop would train: that is not saved by sharing.
     most, saved = ("", _saved(values)) if given["adaptive"] is None else ("at most ", "")
-    say(console, f"epochs  {most}{values['epochs']:,}, with {dense}{_again(values)}{saved}")
+    say(console, f"epochs  {most}{_short(values['epochs'])}, with {dense}{_again(values)}{saved}")
+    for line in _rewinding(study, values["steps"]):
+        say(console, f"rewind  {line}")
     disk, more = (values[name] / 1e6 for name in ("disk_bytes", "disk_meanwhile_bytes"))
     meanwhile = f", and at most {more:.0f} MB more while it runs" if more else ""
     say(console, f"disk    {disk:.0f} MB{meanwhile}")
@@ -79,6 +82,31 @@ def _saved(values: dict[str, Any]) -> str:
     if more == fewer:
         return ""
     return f"; the plain nested loop trains {more:,}: sharing saves {_percent(1 - fewer / more)}"
+
+
+def _rewinding(study: "Study", steps: int) -> list[str]:
+    """Say at which steps the rewind epochs lie that are no whole epochs."""
+    from lthdask.rewinding import step_of
+
+    ks = [k for k in study.grid.ks if not isinstance(k, int)]
+    if ks and not steps:
+        unknown = "how many steps an epoch has is not known before a worker has read the data"
+        return [f"{unknown}; until then, iterations count as none"]
+    told = [f"k={k:g} is step {step_of(k, steps):,}{_exactly(k, steps)}" for k in ks]
+    return [f"{', '.join(told)}; an epoch has {counted(steps, 'step')}"] if told else []
+
+
+def _exactly(k: "Rewind", steps: int) -> str:
+    """Return at which step k lies, where it is between two."""
+    from lthdask.rewinding import is_between
+
+    return (
+        f", the nearest to {k * steps:.4g}" if isinstance(k, float) and is_between(k, steps) else ""
+    )
+
+
+def _short(epochs: float) -> str:
+    return f"{epochs:,}" if isinstance(epochs, int) else f"{epochs:,.1f}"
 
 
 def _say_time(console: Console, values: dict[str, Any]) -> None:
@@ -109,7 +137,7 @@ def _print_schedules(console: Console, schedules: list[dict[str, Any]]) -> None:
     for column in table.columns:
         column.justify = "right"
     for row in schedules:
-        took = duration(row["seconds"]) if timed else f"{row['wall_epochs']:,}"
+        took = duration(row["seconds"]) if timed else _short(row["wall_epochs"])
         table.add_row(f"{row['workers']:,}", took, _percent(row["busy"]))
     print_table(console, table)
 
@@ -138,6 +166,7 @@ def _plan(study: "Study", where: Where, given: Given) -> dict[str, Any]:
         "done": found.done,
         "dense_runs": found.dense_runs,
         "epochs": found.epochs,
+        "steps": found.steps,
         "epochs_again": found.left.again_epochs,
         "plain_epochs": found.plain,
         "disk_bytes": found.disk,

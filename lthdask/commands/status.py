@@ -64,18 +64,13 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
         return print_outcome(console, folder.path, as_json)
     ticket = arrays.axes["arm"].tolist().index("ticket")
     accuracy, density = (arrays.named("metrics", m)[ticket] for m in ("test_accuracy", "density"))
-    thresholds, rewind_epochs = (arrays.axes[a].tolist() for a in ("threshold", "rewind_epoch"))
+    thresholds, ks = arrays.axes["threshold"].tolist(), arrays.ks
     last = 100 * arrays.named("dense_curves", "test_accuracy")[:, -1]
-    map_of_tickets = accuracies(
-        thresholds, rewind_epochs, status[ticket], 100 * accuracy, density, last
-    )
+    map_of_tickets = accuracies(thresholds, ks, status[ticket], 100 * accuracy, density, last)
     print_table(console, map_of_tickets)
-    cells = product(*(arrays.axes[axis].tolist() for axis in CELL))
-    failed = [
-        Cell(arm, replicate, threshold, int(k))
-        for (arm, replicate, threshold, k), s in zip(cells, status.flat, strict=True)
-        if s == Status.FAILED
-    ]
+    cells = product(*(arrays.axes[axis].tolist() for axis in CELL[:-1]), ks)
+    each = zip(cells, status.flat, strict=True)
+    failed = [Cell(*cell) for cell, s in each if s == Status.FAILED]
     say_reasons(console, folder.reasons(failed), folder.path)
     say(console, f"tables and verdicts: lthdask results {folder.path}")
     return 1 if counts[Status.PENDING] or counts[Status.FAILED] else 0

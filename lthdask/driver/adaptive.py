@@ -20,9 +20,10 @@ from lthdask.grid import ARMS, Cell, axes_of, cohorts, longest_first
 from lthdask.lottery.matching import matches
 from lthdask.report.selection import margin_of
 from lthdask.report.verdict import MATCHING, NO_BETTER, UNDECIDED, WINNING, WORSE, verdicts
+from lthdask.rewinding import Rewind, number
 from lthdask.study import Study
 
-Point = tuple[float, float]
+Point = tuple[float, Rewind]
 """A threshold and a rewind epoch."""
 
 
@@ -98,7 +99,7 @@ class Search:
     """
 
     thresholds: Sequence[float]
-    rewind_epochs: Sequence[float]
+    rewind_epochs: Sequence[Rewind]
     cost: Callable[[Point], float]
     budget: float
     spent: float = 0.0
@@ -136,7 +137,7 @@ class Search:
         where = "between" if denser and sparser else "sparser than" if denser else "denser than"
         return f"{where} {' and '.join(denser + sparser)} at k={k:g}"
 
-    def _named(self, threshold: float, k: float) -> str:
+    def _named(self, threshold: float, k: Rewind) -> str:
         return f"threshold {threshold:g} ({self.answers[threshold, k]})"
 
     def _gaps(self) -> Iterator[list[Point]]:
@@ -179,6 +180,8 @@ class Exploration:
     cohort : int
         The most cells that are trained side by side. Where a round does not fill its cohorts,
         points that later rounds may ask for come along.
+    steps : int
+        Batches in an epoch.
     """
 
     def __init__(
@@ -189,8 +192,9 @@ class Exploration:
         left: Iterable[Cell],
         share: float,
         cohort: int = 1,
+        steps: int = 0,
     ) -> None:
-        self.study, self.look, self.cohort = study, look, cohort
+        self.study, self.look, self.cohort, self.steps = study, look, cohort, steps
         self.left, self.wanted = set(left), set[Cell]()
         cells = longest_first(every)
         axes = axes_of(cells)
@@ -201,8 +205,9 @@ class Exploration:
             ks = (cell.rewind_epoch,) if arm.has_k else axes[1]
             for point in product(thresholds, ks):
                 self.points[point].append(cell)
-        spent = epochs_to_train(study, [cell for cell in cells if cell not in self.left], 0)
-        self.search = Search(*axes, self._cost, share * epochs_to_train(study, cells, 0), spent)
+        done = [cell for cell in cells if cell not in self.left]
+        spent, whole = (epochs_to_train(study, some, 0, steps) for some in (done, cells))
+        self.search = Search(*axes, self._cost, share * whole, spent)
 
     def ended(self, cell: Cell) -> None:
         """Note that a cell has ended."""
@@ -238,7 +243,8 @@ class Exploration:
         results, search = self.look(), self.search
         search.ended = {p for p, cells in self.points.items() if self.left.isdisjoint(cells)}
         known = answers(verdicts(results), margin_of(results, None))
-        search.answers = {point: known[point] for point in known.keys() & search.ended}
+        places = {point: (point[0], number(point[1])) for point in search.ended}
+        search.answers = {point: known[at] for point, at in places.items() if at in known}
 
     def _asked(self, point: Point) -> list[Cell]:
         """Return the cells of a point that are new, and want them from now on."""
@@ -251,7 +257,7 @@ class Exploration:
         return [cell for cell in self.points[point] if cell in new]
 
     def _cost(self, point: Point) -> float:
-        return epochs_to_train(self.study, self._new(point), 0)
+        return epochs_to_train(self.study, self._new(point), 0, self.steps)
 
     def _fits(self, cells: list[Cell], more: list[Cell]) -> bool:
         """Return whether more cells have room in the cohorts that cells are trained in anyway."""

@@ -22,12 +22,18 @@ class Chains:
         The cells to be trained.
     lost : mapping of Cell to Cell
         Those of them that cannot be: each starts from a cell that has failed.
+    steps : int
+        Batches in an epoch; 0 where they are not known yet.
     """
 
     def __init__(
-        self, study: Study, cells: Collection[Cell], lost: Mapping[Cell, Cell] | None = None
+        self,
+        study: Study,
+        cells: Collection[Cell],
+        lost: Mapping[Cell, Cell] | None = None,
+        steps: int = 0,
     ) -> None:
-        self.study, self.cells, self.lost = study, cells, lost or {}
+        self.study, self.cells, self.lost, self.steps = study, cells, lost or {}, steps
         self._after: dict[Cell, list[Cell]] = {}
         for cell in cells:
             if awaited := study.waits_for(cell):
@@ -64,7 +70,7 @@ class Chains:
         self._waiting[awaited] -= 1
         return None if self._waiting[awaited] else awaited
 
-    def length(self, cohort: Iterable[Cell]) -> int:
+    def length(self, cohort: Iterable[Cell]) -> float:
         """Return what a cohort is ordered by, the longest first.
 
         It is the most epochs between a cell's begin and the end of all that waits for it. A
@@ -72,10 +78,10 @@ class Chains:
         is the longest first (LPT) where nothing waits (Hu 1961, "Parallel sequencing and
         assembly line problems", Operations Research 9).
         """
-        longest, reached = 0, [(cell, 0) for cell in cohort]
+        longest, reached = 0.0, [(cell, 0.0) for cell in cohort]
         while reached:  # not by recursion: a chain may have more rounds than Python has frames
             at, before = reached.pop()
-            way = before + self.study.recipe.epochs - at.first_epoch
+            way = before + self.study.recipe.epochs - at.epochs_before(self.steps)
             longest = max(longest, way)
             reached += [(follower, way) for follower in self.after(at)]
         return longest

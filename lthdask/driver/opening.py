@@ -72,15 +72,18 @@ class Opened:
         return self.manifest.data if self.manifest else None
 
     @property
+    def steps(self) -> int:
+        """Batches in an epoch; 0 before a worker has looked at the data."""
+        return self.manifest.steps if self.manifest else 0
+
+    @property
     def more(self) -> Mapping[str, list[Any]]:
         """What the folder has along its axes and was not asked for; empty where that is all."""
         asked, grid = self.asked.grid.axes(), self.asked.grid
         more = {name: [v for v in of if v not in asked[name]] for name, of in self.axes.items()}
-        for arm, some in grid.rewind_epochs_of.items():
-            of = self.study.grid.rewind_epochs_for(arm)
-            more[f"rewind_epoch of {arm}"] = [
-                k for k in of if k in grid.rewind_epochs and k not in some
-            ]
+        for arm, some in grid.ks_of.items():
+            of = self.study.grid.ks_for(arm)
+            more[f"rewind_epoch of {arm}"] = [k for k in of if k in grid.ks and k not in some]
         return {name: values for name, values in more.items() if values}
 
 
@@ -138,7 +141,7 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     }
     every = dict.fromkeys((Cell(*at) for at in product(*axes.values())), Status.PENDING)
     every |= cube.cells() if cube else {}
-    of = study.grid.rewind_epochs_of
+    of = study.grid.ks_of
     every = {
         cell: Status.PENDING if status is Status.NOT_APPLICABLE else status  # the arm has grown
         for cell, status in every.items()

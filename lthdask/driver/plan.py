@@ -38,7 +38,7 @@ class Schedule:
     Attributes
     ----------
     workers : int
-    wall_epochs : int
+    wall_epochs : float
         Epochs that pass, one after the other, until all is trained.
     seconds : float or None
         The same in seconds; None if it is not known.
@@ -47,7 +47,7 @@ class Schedule:
     """
 
     workers: int
-    wall_epochs: int
+    wall_epochs: int | float
     seconds: float | None
     busy: float
 
@@ -66,7 +66,7 @@ class Plan:
         Cells that may be trained, longest first.
     done : int
         Cells that need no training any more.
-    epochs : int
+    epochs : float
         Epochs to be trained, dense runs included; of an adaptive run, at most.
     plain : int
         Epochs that the plain nested loop would train: all T in each of the cells.
@@ -80,19 +80,23 @@ class Plan:
         Where `seconds_per_epoch` comes from, or why it is not known.
     checkpoint : tuple of int
         Bytes of the weights of a checkpoint, and of a complete one.
+    steps : int
+        Batches in an epoch; 0 where they are not known, or matter to nothing. Then a rewind epoch
+        in iterations counts as 0.
     """
 
     study: Study
     left: Remaining
     cells: list[Cell]
     done: int
-    epochs: int
+    epochs: int | float
     plain: int
     disk: int
     cohort: int
     seconds_per_epoch: float | None
     source: str
     checkpoint: tuple[int, int]
+    steps: int = 0
 
     @property
     def dense_runs(self) -> int:
@@ -101,10 +105,10 @@ class Plan:
 
     @cached_property
     def _chains(self) -> Chains:
-        return Chains(self.study, self.left.cells, self.left.lost)
+        return Chains(self.study, self.left.cells, self.left.lost, self.steps)
 
     @cached_property
-    def _work(self) -> int:
+    def _work(self) -> int | float:
         return wall_epochs(self._chains, self.left, 1, self.cohort)  # one worker never rests
 
     def on(self, workers: int) -> "Schedule":
@@ -153,13 +157,16 @@ def plan(
     """
     opened = open_study(study, out, options)
     study, left = opened.study, remaining(opened)
+    steps = opened.steps or (_steps(opened, data) if here else 0)
+    if steps:
+        study.require_steps(steps)
     cells, dense_runs = left.cells, len(left.dense_runs)
     dense = epochs_to_train(study, [], dense_runs) + left.again_epochs
-    epochs = epochs_to_train(study, cells, 0) + dense
+    epochs = epochs_to_train(study, cells, 0, steps) + dense
     if options.adaptive is not None:  # what it spends at most, dense runs aside
-        whole = epochs_to_train(study, opened.cells, 0)
+        whole = epochs_to_train(study, opened.cells, 0, steps)
         epochs = min(epochs, int(options.adaptive * whole) + dense)
-        spent = accumulate(study.recipe.epochs - cell.first_epoch for cell in cells)
+        spent = accumulate(study.recipe.epochs - cell.epochs_before(steps) for cell in cells)
         most = epochs - dense
         within = [cell for cell, so_far in zip(cells, spent, strict=True) if so_far <= most]
         left = replace(left, cells=within)
@@ -175,27 +182,41 @@ def plan(
         len(opened.cells) - (unfinished if options.masks_only else len(cells)),
         epochs,
         plain_epochs(study, len(cells), dense_runs),
-        _bytes_to_keep(study, left, sizes),
+        _bytes_to_keep(study, left, sizes, steps),
         _cohort(opened),
         seconds,
         source,
         sizes,
+        steps,
     )
 
 
-def _bytes_to_keep(study: Study, left: Remaining, sizes: tuple[int, int]) -> int:
+def _steps(opened: Opened, data: str | Path | None) -> int:
+    """Return the batches in an epoch where a rewind epoch needs them; 0 if they are not known."""
+    needing = (*opened.study.grid.ks, opened.study.mask_at)
+    if all(isinstance(k, int) for k in needing):
+        return 0
+    try:
+        engine = replace(opened.engine, device="cpu").chosen()
+        return Work(opened.study, engine, opened.folder, data).experiment().steps
+    except InputError:
+        return 0
+
+
+def _bytes_to_keep(study: Study, left: Remaining, sizes: tuple[int, int], steps: int) -> int:
     """Return the size of what is written and kept."""
     weights, complete = sizes
     again = left.again_epochs * (complete - weights)  # weights are there, as a rule
-    dense_runs = len(left.dense_runs) * checkpoint_bytes(study, sizes)
+    dense_runs = len(left.dense_runs) * checkpoint_bytes(study, sizes, steps)
     return dense_runs + again + len(left.cells) * BYTES_PER_CELL
 
 
-def checkpoint_bytes(study: Study, sizes: tuple[int, int]) -> int:
+def checkpoint_bytes(study: Study, sizes: tuple[int, int], steps: int = 0) -> int:
     """Return the size of the checkpoints of one dense run, without their headers."""
     weights, whole = sizes
-    complete = min(study.kept_until + 1, study.recipe.epochs)
-    return (study.recipe.epochs + 1) * weights + complete * (whole - weights)
+    complete = min(study.kept_until(steps) + 1, study.recipe.epochs)
+    inside = len(study.inside(steps)) if steps else 0
+    return (study.recipe.epochs + 1) * weights + complete * (whole - weights) + inside * whole
 
 
 def checkpoint_sizes(study: Study, own: Any = None) -> tuple[int, int]:

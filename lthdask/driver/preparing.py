@@ -14,6 +14,7 @@ from lthdask.data.digest import other_data
 from lthdask.driver.opening import Opened, extent_of
 from lthdask.errors import ExhaustedError, InputError
 from lthdask.grid import is_applicable
+from lthdask.rewinding import rounded
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
@@ -67,9 +68,11 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
     OtherData
         If the study was computed on other data.
     InputError
-        If there would be more measurements than `MOST_LOOKS`. In both cases, nothing is written.
+        If rewind epochs do not lie on steps of their own, or there would be more measurements than
+        `MOST_LOOKS`. Nothing is written in any of these cases.
     """
     study, folder = opened.study, opened.folder
+    study.require_steps(around.steps)
     manifest = _manifest(opened, around)
     extent, about = extent_of(study, manifest, around.layers), manifest.about(study.to_dict())
     if (looks := len(extent.iterations)) > MOST_LOOKS:
@@ -77,6 +80,8 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
             f"recipe.measure_every {study.recipe.measure_every} makes {looks:,} measurements of "
             f"each run, and {MOST_LOOKS:,} are the most; set a larger one"
         )
+    for line in rounded(study.grid.ks, around.steps):
+        log.warning("%s", line)
     folder.write_study(study.to_yaml())
     if opened.manifest is None:
         folder.remove_states(folder.unfinished())  # nobody knows how they were computed
@@ -87,7 +92,7 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
         create_cube(folder.cube, extent, about)
     cube = Cube(folder.cube)
     for cell, status in cube.cells().items():
-        applicable = is_applicable(cell, opened.axes, study.grid.rewind_epochs_of)
+        applicable = is_applicable(cell, opened.axes, study.grid.ks_of)
         if status is Status.PENDING and not applicable:
             cube.mark(cell, Status.NOT_APPLICABLE)
         elif status is Status.NOT_APPLICABLE and applicable:

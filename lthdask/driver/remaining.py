@@ -98,15 +98,28 @@ def _again(opened: Opened, cells: Iterable[Cell], trained: Iterable[int]) -> dic
     of = {replicate: list[Cell]() for replicate in trained}
     for cell in cells:
         of.get(cell.replicate, []).append(cell)
-    kept = {replicate: Kept(opened.study, opened.folder.path, replicate) for replicate in of}
+    about = opened.study, opened.folder.path
+    kept = {replicate: Kept(*about, replicate, opened.steps) for replicate in of}
     found = {replicate: kept[replicate].lacking(of[replicate]) for replicate in sorted(of)}
     return {replicate: epochs for replicate, epochs in found.items() if epochs is not None}
 
 
-def epochs_to_train(study: Study, cells: Iterable[Cell], dense_runs: int) -> int:
-    """Return how many epochs it takes to train this many dense runs and these cells."""
+def epochs_to_train(
+    study: Study, cells: Iterable[Cell], dense_runs: int, steps: int = 0
+) -> int | float:
+    """Return how many epochs it takes to train this many dense runs and these cells.
+
+    Where the `steps` of an epoch are not known, iterations of the dense run save nothing.
+    """
     epochs = study.recipe.epochs
-    return dense_runs * epochs + sum(epochs - cell.first_epoch for cell in cells)
+    of_cells = sum((epochs - cell.epochs_before(steps) for cell in cells), 0.0)
+    return tidy(dense_runs * epochs + of_cells)
+
+
+def tidy(epochs: float) -> int | float:
+    """Return a sum of epochs without what rounding adds, and as a whole number where it is one."""
+    found = round(epochs, 6)
+    return int(found) if found == int(found) else found
 
 
 def plain_epochs(study: Study, cells: int, dense_runs: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lthdask.cluster.window import Window
 from lthdask.driver.chains import Chains
-from lthdask.driver.remaining import Remaining
+from lthdask.driver.remaining import Remaining, tidy
 from lthdask.grid import Cell
 
 
@@ -19,10 +19,10 @@ class _Run:
     replicate: int
     cohort: list[Cell]
     length: float
-    epochs: int
+    epochs: float
 
 
-def wall_epochs(chains: Chains, left: Remaining, workers: int, most: int = 1) -> int:
+def wall_epochs(chains: Chains, left: Remaining, workers: int, most: int = 1) -> int | float:
     """Return how many epochs of time workers need for what is left, each epoch as long as another.
 
     A worker that is free takes the longest run that is ready: dense runs first, then the cells of
@@ -39,14 +39,15 @@ def wall_epochs(chains: Chains, left: Remaining, workers: int, most: int = 1) ->
         The most cells that a worker trains side by side. A cell's share of such an epoch counts
         as one of its epochs.
     """
-    epochs, count, now = chains.study.recipe.epochs, 0, 0
+    epochs, count, now = chains.study.recipe.epochs, 0, 0.0
     window = Window[_Run]()
     ready: list[tuple[float, int, _Run]] = []
-    running: list[tuple[int, int, _Run]] = []
+    running: list[tuple[float, int, _Run]] = []
 
     def add(cells: list[Cell]) -> None:
         for cohort in chains.cohorts(cells, most, workers) if cells else ():
-            length, took = chains.length(cohort), sum(epochs - c.first_epoch for c in cohort)
+            length = chains.length(cohort)
+            took = sum(epochs - c.epochs_before(chains.steps) for c in cohort)
             window.add(_Run(cohort[0].replicate, cohort, length, took), length)
 
     for replicate in left.replicates:
@@ -69,4 +70,4 @@ def wall_epochs(chains: Chains, left: Remaining, workers: int, most: int = 1) ->
                 add([after for cell in ended.cohort for after in chains.after(cell)])
             else:
                 add(chains.first_of(ended.replicate))
-    return now
+    return tidy(now)

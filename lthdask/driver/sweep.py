@@ -21,6 +21,7 @@ from lthdask.driver.remaining import Remaining, epochs_to_train
 from lthdask.errors import OtherData
 from lthdask.events import Event
 from lthdask.grid import ARMS, Cell
+from lthdask.rewinding import Place, step_of
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.manifest import Manifest
@@ -67,13 +68,14 @@ class Sweep:
     def __post_init__(self) -> None:
         self.cells = self.remaining.cells
         self.attempts = Attempts(self.work, self.queue)
-        self.chains = Chains(self.work.study, self.cells, self.remaining.lost)
+        self.steps = self.manifest.steps
+        self.chains = Chains(self.work.study, self.cells, self.remaining.lost, self.steps)
         self.without_dense = {cell.replicate for cell in self.cells}
         self.again: dict[int, range] = {}
         if (share := self.work.options.adaptive) is not None:
             look = functools.partial(next, follow(self.work.folder.path))
-            every, cohort = self.remaining.every, int(self.work.engine.cohort)
-            self.exploration = Exploration(self.work.study, look, every, self.cells, share, cohort)
+            of = self.work.study, look, self.remaining.every, self.cells, share
+            self.exploration = Exploration(*of, int(self.work.engine.cohort), self.steps)
 
     def begin(self) -> set[int]:
         """Say what is to be trained, and return the replicates whose dense run is trained."""
@@ -88,7 +90,7 @@ class Sweep:
         found = {r: self._kept(r).lacking(self.chains.of(r)) for r in sorted(trained)}
         self.again = {r: epochs for r, epochs in found.items() if epochs is not None}
         status = f"{engine.precision} on {engine.device}: {self.manifest.engine_reason}"
-        epochs = epochs_to_train(study, self.cells, dense_runs=len(replicates) - len(trained))
+        epochs = epochs_to_train(study, self.cells, len(replicates) - len(trained), self.steps)
         epochs += sum(map(len, self.again.values()))
         self.watch(Event("plan", status=status, cells=len(self.cells), epochs=epochs))
         for cell, awaited in self.remaining.lost.items():
@@ -124,17 +126,19 @@ class Sweep:
     def _kept(self, replicate: int) -> Kept:
         """Return what is kept of a dense run that is trained."""
         study, digests = self.work.study, self.manifest.checkpoints[replicate]
-        return Kept(study, self.work.folder.path, replicate, digests)
+        return Kept(study, self.work.folder.path, replicate, self.steps, digests)
 
-    def _epochs_for(self, cells: list[Cell]) -> list[int]:
-        """Return the epochs of the dense run that cells need the checkpoints of."""
-        return sorted({epoch for cell in cells for epoch in self.work.study.checkpoints_for(cell)})
+    def _states_for(self, cells: list[Cell]) -> list[Place]:
+        """Return the states of the dense run that cells need."""
+        study, steps = self.work.study, self.steps
+        needed = {at for cell in cells for at in study.checkpoints_for(cell, steps)}
+        return sorted(needed, key=lambda at: step_of(at, steps))
 
     def add_cells(self, replicate: int) -> None:
         """Queue what comes after the dense run of a replicate."""
-        for epoch in self._epochs_for(self.chains.of(replicate)):
-            load = functools.partial(checkpoints.load, *self._kept(replicate).file(epoch))
-            self.queue.share(checkpoint_name(replicate, epoch), load)
+        for at in self._states_for(self.chains.of(replicate)):
+            load = functools.partial(checkpoints.load, *self._kept(replicate).file(at))
+            self.queue.share(checkpoint_name(replicate, at), load)
         self.without_dense.discard(replicate)
         if self.work.options.masks_only:
             asked = {c.threshold for c in self.remaining.every if ARMS[c.arm].has_threshold}
@@ -156,13 +160,13 @@ class Sweep:
 
     def _add(self, cohort: list[Cell]) -> None:
         first, others = cohort[0], f"-and-{len(cohort) - 1}-more" if len(cohort) > 1 else ""
-        epochs = self._epochs_for(cohort)
+        needed = self._states_for(cohort)
         self.queue.add(
             Task(
                 f"{first}{others}",
                 train_cells,
                 arguments=(self.attempts.work_for(*map(str, cohort)), cohort),
-                shared=tuple(checkpoint_name(first.replicate, epoch) for epoch in epochs),
+                shared=tuple(checkpoint_name(first.replicate, at) for at in needed),
                 length=self.chains.length(cohort),
                 then=functools.partial(self._landed, cohort),
                 label=f"{first.label}{others}",
@@ -266,9 +270,9 @@ class Sweep:
         return self.exploration is None or cell in self.exploration.wanted
 
 
-def checkpoint_name(replicate: int, epoch: int) -> str:
+def checkpoint_name(replicate: int, at: Place) -> str:
     """Return the name under which a checkpoint of a dense run is shared."""
-    return f"checkpoint-r{replicate}-k{epoch}"
+    return f"checkpoint-r{replicate}-k{at}"
 
 
 def _raise_other_data(outcomes: list[Any]) -> None:

@@ -20,10 +20,11 @@ from lthdask.pruning.masks import Mask, draw_mask, random_mask, random_numbers
 from lthdask.pruning.rule import Pruning, spared_weights
 from lthdask.pruning.scores import scored
 from lthdask.pruning.sensitivity import hessian_gradients, loss_gradients, synflow_mask
+from lthdask.rewinding import Place, place_of, step_of
 from lthdask.training.checkpoint import Checkpoint
 
-Dense = Mapping[int, Checkpoint]
-"""Checkpoints of a replicate's dense run: epoch → state."""
+Dense = Mapping[Place, Checkpoint]
+"""Checkpoints of a replicate's dense run: epoch, or steps inside one → state."""
 Drawing = tuple[dict[str, Tensor], dict[str, float]]
 """A mask, and its cutoffs."""
 
@@ -48,8 +49,8 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
     ----------
     experiment : Experiment
     cell : Cell
-    dense : mapping of int to Checkpoint
-        Those of `lthdask.study.Study.checkpoints_for`, by epoch.
+    dense : mapping of Place to Checkpoint
+        Those of `lthdask.study.Study.checkpoints_for`.
     before : Ticket, optional
         Final weights and mask of the cell that this one waits for: the round before in
         iterative pruning, the sibling of a child.
@@ -71,7 +72,7 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
 
 
 def _rewound(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Checkpoint:
-    return dense[cell.rewind_epoch]
+    return dense[place_of(cell.rewind_epoch, experiment.steps)].beginning()
 
 
 def _restarted(
@@ -81,11 +82,12 @@ def _restarted(
 
 
 def _final(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Checkpoint:
-    return replace(dense[experiment.recipe.epochs], epoch=cell.rewind_epoch)
+    epoch, step = divmod(step_of(cell.rewind_epoch, experiment.steps), experiment.steps)
+    return replace(dense[experiment.recipe.epochs], epoch=epoch, step=step).beginning()
 
 
 def _before(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None) -> Checkpoint:
-    ended = {experiment.recipe.epochs: before.origin} if before else dense
+    ended: Dense = {experiment.recipe.epochs: before.origin} if before else dense
     return _final(experiment, cell, ended, before)
 
 
@@ -125,9 +127,9 @@ def ticket(
     experiment: Experiment, trained: Checkpoint, early: Checkpoint, threshold: float
 ) -> Ticket:
     """Draw the ticket of checkpoint `early` at `threshold`, from the `trained` dense weights."""
-    cell = Cell("ticket", 0, threshold, early.epoch)
-    epochs = experiment.mask_epoch or experiment.recipe.epochs
-    return draw(experiment, cell, {early.epoch: early} | {epochs: trained})
+    k = early.place(experiment.steps)
+    dense = {k: early} | {experiment.mask_place: trained}
+    return draw(experiment, Cell("ticket", 0, threshold, k), dense)
 
 
 def _spared(experiment: Experiment) -> frozenset[str]:
@@ -144,10 +146,7 @@ def _tickets(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | 
     if experiment.given:
         mask = experiment.given[cell.threshold]  # in any order, by which random masks are drawn
         return {name: mask[name] for name in experiment.prunable()}, {}
-    epoch = experiment.mask_epoch
-    trained = (
-        before.origin if before else dense[experiment.recipe.epochs if epoch is None else epoch]
-    )
+    trained = before.origin if before else dense[experiment.mask_place]
     pruning, spared, threshold = experiment.pruning, _spared(experiment), cell.threshold
     final = {name: trained.weights[name] for name in experiment.prunable()}
     torch.set_num_threads(experiment.engine.threads)  # the last bits of a score decide ranks

@@ -17,6 +17,7 @@ from lthdask.networks.build import Network, build, on_meta
 from lthdask.own import is_own
 from lthdask.pruning.rule import Pruning, prunable_weights
 from lthdask.pruning.scores import Mask
+from lthdask.rewinding import Place, Rewind, place_of
 from lthdask.streams import Purpose, stream
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Recipe
@@ -41,8 +42,8 @@ class Experiment:
         With nothing left on ``auto``.
     fresh_buffers : bool
         Whether a ticket's optimizer starts afresh.
-    mask_epoch : int, optional
-        Epoch of the dense run whose weights give the mask; T by default.
+    mask_epoch : int, float or Iterations, optional
+        When the weights of the dense run give the mask; T by default.
     given : mapping of float to Mask
         Threshold → the mask that is given for it; empty where masks are drawn.
     """
@@ -54,8 +55,19 @@ class Experiment:
     seed: int
     engine: Engine
     fresh_buffers: bool = False
-    mask_epoch: int | None = None
+    mask_epoch: Rewind | None = None
     given: Mapping[float, Mask] = field(default_factory=dict, hash=False)
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return self.data.steps(self.recipe.batch_size)
+
+    @property
+    def mask_place(self) -> Place:
+        """The state of the dense run whose weights give the mask."""
+        at = self.recipe.epochs if self.mask_epoch is None else self.mask_epoch
+        return place_of(at, self.steps)
 
     def build(self, replicate: int = 0, again: bool = False) -> nn.Module:
         """Return the network as `replicate` initialises it, on the device.

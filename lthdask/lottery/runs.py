@@ -4,7 +4,7 @@ Plain functions of values. Nothing here knows where a run takes place, or where 
 go.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -72,6 +72,7 @@ def train_dense(
     replicate: int,
     start: Checkpoint | None = None,
     due: Callable[[], bool] = lambda: False,
+    stops: Container[int] = (),
 ) -> Epochs:
     """Train the unpruned network of a replicate.
 
@@ -81,13 +82,14 @@ def train_dense(
     replicate : int
     start : Checkpoint, optional
         A state that was yielded before, to go on from.
-    due : callable
+    due, stops
         As in :func:`lthdask.training.loop.train`.
 
     Yields
     ------
     checkpoint : Checkpoint
-        Checkpoints 0, 1, ..., T, or those after `start`; 0 is before the first step.
+        Checkpoints 0, 1, ..., T, or those after `start`; 0 is before the first step. Those at
+        `stops`, too.
     metrics : EpochMetrics or None
         Metrics of the epoch; None for checkpoint 0 and inside an epoch.
     """
@@ -96,7 +98,7 @@ def train_dense(
         weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         start = Checkpoint(0, weights)
         yield start, None
-    yield from _each_copied(_train(experiment, network, replicate, start, None, due))
+    yield from _each_copied(_train(experiment, network, replicate, start, None, due, stops=stops))
 
 
 def train_ticket(
@@ -210,6 +212,7 @@ def _train(
     mask: dict[str, Tensor] | None,
     due: Callable[[], bool],
     child: int = 0,
+    stops: Container[int] = (),
 ) -> Iterator[Progress]:
     engine = experiment.engine
     torch.set_num_threads(engine.threads if mask is not None else engine.dense_threads)
@@ -224,4 +227,5 @@ def _train(
         engine=engine,
         due=due,
         child=child,
+        stops=stops,
     )

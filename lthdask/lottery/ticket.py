@@ -4,7 +4,7 @@ A ticket is checkpoint k under a mask that was taken from the *final* dense weig
 (Frankle & Carbin 2019, section 1).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -49,10 +49,10 @@ def masked(checkpoint: Checkpoint, mask: Mask) -> Checkpoint:
             return tensor.clone()
         return tensor * kept
 
-    return Checkpoint(
-        checkpoint.epoch,
-        {name: zeroed(name, tensor) for name, tensor in checkpoint.weights.items()},
-        {
+    return replace(
+        checkpoint,
+        weights={name: zeroed(name, tensor) for name, tensor in checkpoint.weights.items()},
+        buffers={
             name: {buffer: zeroed(name, tensor) for buffer, tensor in of_weight.items()}
             for name, of_weight in checkpoint.buffers.items()
         },

@@ -76,7 +76,7 @@ def _try(experiment: Experiment) -> None:
             "optimizer must draw no random numbers in training, as dropout does, and keep all that "
             "changes in parameters, buffers and the optimizer's state"
         )
-    dense = {0: first, experiment.mask_epoch or experiment.recipe.epochs: end}
+    dense = {0: first, experiment.mask_place: end}
     drawing.draw(experiment, Cell("ticket", 0, next(iter(experiment.given), 0.5), 0), dense)
 
 

@@ -15,12 +15,13 @@ from rich.highlighter import Highlighter
 from rich.table import Table
 from rich.text import Text
 
+from lthdask.rewinding import Rewind
 from lthdask.storage.schema import Status
 
 
 def accuracies(
     thresholds: Sequence[float],
-    rewind_epochs: Sequence[float],
+    rewind_epochs: Sequence[Rewind],
     status: NDArray[Any],
     accuracy: NDArray[Any],
     density: NDArray[Any],
@@ -35,7 +36,8 @@ def accuracies(
 
     Parameters
     ----------
-    thresholds, rewind_epochs : sequence of float
+    thresholds : sequence of float
+    rewind_epochs : sequence of int, float or Iterations
     status, accuracy, density : ndarray, (replicates, thresholds, rewind epochs)
         Of the tickets; accuracies in percent.
     dense : ndarray, (replicates,)
@@ -59,7 +61,7 @@ def accuracies(
     return table
 
 
-def map_of(title: str, rewind_epochs: Sequence[float]) -> Table:
+def map_of(title: str, rewind_epochs: Sequence[Rewind]) -> Table:
     """Return an empty table of thresholds by rewind epochs."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
     table.add_column("threshold", justify="right")

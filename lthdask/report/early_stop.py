@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from lthdask.report.controls import chosen_rewind_epochs
-from lthdask.report.labels import labelled
+from lthdask.report.labels import k_of, labelled
 from lthdask.report.paired import MAP, Means, one_image, values_of
 from lthdask.report.selection import margin_of, require_level, whole
 from lthdask.report.verdict import verdicts
@@ -90,7 +90,7 @@ def early_stop_table(results: xr.Dataset, margin: float | None = None) -> Table:
     judged = verdicts(results, margin_of(results, margin), accuracy=AT_EARLY_STOP).verdict
     for threshold in chosen.threshold.values:
         at = {"threshold": threshold, "rewind_epoch": chosen.sel(threshold=threshold).item()}
-        head = [f"{threshold:g}", f"{at['rewind_epoch']:g}"]
+        head = [f"{threshold:g}", f"{k_of(results, at['rewind_epoch']):g}"]
         for arm in results.arm.values:
             row = found.sel(at, drop=True).sel(arm=arm, drop=True)
             if int(row.replicates):

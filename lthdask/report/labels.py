@@ -1,6 +1,10 @@
 """What is computed from results, named as people plot it."""
 
+from typing import Any
+
 import xarray as xr
+
+from lthdask.rewinding import ITERATION, Rewind, on_axis
 
 LABELS = {
     "minus_dense": ("ticket − dense", "points"),
@@ -21,3 +25,19 @@ def labelled(found: xr.Dataset) -> xr.Dataset:
         if units:
             of.attrs["units"] = units
     return found
+
+
+def ks_of(results: xr.Dataset) -> list[Rewind]:
+    """Return the rewind epochs of results as they were given, to be written as they were."""
+    return [k_of(results, k) for k in results.rewind_epoch.values.tolist()]
+
+
+def k_of(results: xr.Dataset, value: Any) -> Rewind:
+    """Return one of them, by its value on the axis."""
+    return on_axis(float(value), results.rewind_epoch.attrs.get("units", ""))
+
+
+def axis_of_k(results: xr.Dataset) -> str:
+    """Return the label of an axis of rewind epochs."""
+    in_iterations = results.rewind_epoch.attrs.get("units") == ITERATION
+    return "rewind point k, in iterations" if in_iterations else "rewind epoch k"

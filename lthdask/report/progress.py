@@ -21,9 +21,11 @@ class Progress:
 
     Attributes
     ----------
-    cells, epochs : int
+    cells : int
+    epochs : float
         How many are to be trained in all, those of dense runs included; 0 before that is known.
-    cells_done, epochs_done : int
+    cells_done : int
+    epochs_done : float
     seconds : float
         For how long it has been trained.
 
@@ -34,9 +36,9 @@ class Progress:
     """
 
     cells: int = 0
-    epochs: int = 0
+    epochs: float = 0
     cells_done: int = 0
-    epochs_done: int = 0
+    epochs_done: float = 0
     seconds: float = 0.0
 
     @property
@@ -52,7 +54,7 @@ class Progress:
     def __repr__(self) -> str:
         """Return cells done, epochs per second and the time left."""
         done = f"{self.cells_done}/{self.cells} cells"
-        if self.epochs_done >= self.epochs > 0 and self.cells_done >= self.cells:
+        if self.epochs_done + 1e-6 >= self.epochs > 0 and self.cells_done >= self.cells:
             return f"{done} in {duration(self.seconds)}"
         if self.rate is None or self.left is None:
             return done

@@ -14,6 +14,7 @@ from lthdask.report.layers import emptied_layers, limiting_layers
 from lthdask.report.paired import MAP, Means, collapsed, one_image
 from lthdask.report.selection import margin_of
 from lthdask.report.verdict import frontier, verdicts
+from lthdask.rewinding import as_given, on_axis
 from lthdask.storage.meanings import PERCENT
 from lthdask.storage.results import study_of
 
@@ -264,13 +265,12 @@ def _records(found: xr.Dataset, *axes: str) -> list[dict[str, Any]]:
 
 
 def _plain(value: xr.DataArray) -> Any:
-    """Return nested mappings of label to value; a whole rewind epoch is a whole number."""
+    """Return nested mappings of label to value; a rewind epoch is as it was given."""
     if value.dims:
         labels = value[value.dims[0]].values
         return {str(label): _plain(value[i]) for i, label in enumerate(labels)}
     if value.name == "rewind_epoch":
-        k = float(value)
-        return int(k) if k.is_integer() else k
+        return as_given(on_axis(float(value), value.attrs.get("units", "")))
     return value.item() if value.dtype.kind != "f" else _number(value)
 
 

@@ -9,6 +9,7 @@ from lthdask.grid import ARMS
 from lthdask.report.accuracy_map import accuracies, map_of, named, row_head
 from lthdask.report.controls import at_chosen, chosen_rewind_epochs, controls
 from lthdask.report.early_stop import early_stop_table, measures_inside_epochs
+from lthdask.report.labels import k_of, ks_of
 from lthdask.report.layers import emptied_layers
 from lthdask.report.paired import Means, collapsed, one_image
 from lthdask.report.selection import margin_of
@@ -22,6 +23,7 @@ from lthdask.report.verdict import (
     frontier,
     verdicts,
 )
+from lthdask.rewinding import Rewind, epochs_before
 from lthdask.storage.results import study_of
 
 SHORT = {
@@ -50,7 +52,7 @@ def accuracy_map(results: xr.Dataset) -> Table:
     tickets = results.sel(arm="ticket")
     return accuracies(
         results.threshold.values.tolist(),
-        results.rewind_epoch.values.tolist(),
+        ks_of(results),
         tickets.status.values,
         tickets.test_accuracy.values,
         tickets.counted_density.values,
@@ -67,7 +69,7 @@ def verdict_map(results: xr.Dataset, margin: float | None = None) -> Table:
     could be.
     """
     margin = margin_of(results, margin)
-    table = map_of(f"verdict, at a margin of {points(margin)}", results.rewind_epoch.values)
+    table = map_of(f"verdict, at a margin of {points(margin)}", ks_of(results))
     judged, replicates = verdicts(results, margin), results.sizes["replicate"]
     for threshold in results.threshold.values:
         shown = []
@@ -107,7 +109,7 @@ def arms_table(results: xr.Dataset) -> Table:
     epochs = lengths.where(counts).mean("replicate")
     interval, minus = means.interval(0.05), controls(results)
     for threshold in chosen.threshold.values:
-        head = [f"{threshold:g}", f"{chosen.sel(threshold=threshold).item():g}"]
+        head = [f"{threshold:g}", f"{k_of(results, chosen.sel(threshold=threshold)):g}"]
         for arm in results.arm.values:
             at = {"threshold": threshold, "arm": arm}
             if not (count := int(means.count.sel(at))):
@@ -127,21 +129,21 @@ def arms_table(results: xr.Dataset) -> Table:
                 str(count),
                 _points(means.mean.sel(at), interval.sel(at)),
                 *compared,
-                _whole(trained),
-                _whole(trained + _epochs_of_mask(results, threshold, float(k))),
+                _epochs(trained),
+                _epochs(trained + _epochs_of_mask(results, threshold, k_of(results, k))),
             )
             head = ["", ""]
         table.add_section()
     return table
 
 
-def _epochs_of_mask(results: xr.Dataset, threshold: float, k: float) -> float:
+def _epochs_of_mask(results: xr.Dataset, threshold: float, k: Rewind) -> float:
     """Return how many epochs a mask took: the dense run, and the rounds before it."""
     study = study_of(results)
     dense = int(study["recipe"]["epochs"])
     iterative = study["pruning"]["schedule"] == "iterative"
     rounds = int((results.threshold < threshold).sum()) if iterative else 0
-    return dense + rounds * (dense - k)
+    return dense + rounds * (dense - epochs_before(k, int(results.attrs.get("steps", 0))))
 
 
 def _row_head(results: xr.Dataset, threshold: float) -> tuple[str, str]:
@@ -183,5 +185,7 @@ def _about(count: xr.DataArray, low: xr.DataArray, high: xr.DataArray) -> str:
     return f"~{float(f'{float(count):.0e}'):.0f} ({ends})" if np.isfinite(count) else ends
 
 
-def _whole(value: xr.DataArray) -> str:
-    return f"{float(value):.0f}" if np.isfinite(value) else ""
+def _epochs(value: xr.DataArray) -> str:
+    """Return epochs, which are no whole number where a cell starts inside one."""
+    epochs = round(float(value), 1)
+    return f"{epochs:.{int(epochs % 1 > 0)}f}" if np.isfinite(value) else ""

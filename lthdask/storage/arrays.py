@@ -18,6 +18,7 @@ from zarr.storage import LocalStore
 
 from lthdask.errors import InputError
 from lthdask.grid import ARMS
+from lthdask.rewinding import Rewind, on_axis
 from lthdask.storage.cube import readable
 from lthdask.storage.manifest import FORMAT, require_known
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, OF_CELLS, Status, check_axes
@@ -113,6 +114,12 @@ class Arrays:
         for name, coordinate in COORDINATES.items():
             if (along := coordinate.along or name) in CELL and name in self.axes:
                 self.axes[name] = self.axes[name][self._places[along]]
+
+    @property
+    def ks(self) -> list[Rewind]:
+        """The rewind epochs as they were given."""
+        units = str(self._arrays["rewind_epoch"].attrs.get("units"))
+        return [on_axis(k, units) for k in self.axes["rewind_epoch"].tolist()]
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays

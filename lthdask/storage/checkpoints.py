@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lthdask.errors import InputError
 from lthdask.lottery.ticket import Ticket
+from lthdask.rewinding import Iterations, Place
 from lthdask.storage.files import write_whole
 from lthdask.training.checkpoint import Checkpoint
 
@@ -28,9 +29,10 @@ OPTIMIZER = "optimizer."
 """In the file of a ticket, where masks lie beside them: what names of buffers begin with."""
 
 
-def path_of(folder: Path, replicate: int, epoch: int) -> Path:
-    """Return where checkpoint `epoch` of a replicate lies."""
-    return folder / "checkpoints" / f"replicate-{replicate}" / f"epoch-{epoch:04d}.safetensors"
+def path_of(folder: Path, replicate: int, place: Place) -> Path:
+    """Return where a checkpoint of a replicate lies: of an epoch, or of a step inside one."""
+    name = f"step-{place.count:06d}" if isinstance(place, Iterations) else f"epoch-{place:04d}"
+    return folder / "checkpoints" / f"replicate-{replicate}" / f"{name}.safetensors"
 
 
 def save(path: Path, checkpoint: Checkpoint, complete: bool = True) -> str:
@@ -257,6 +259,8 @@ def _encoded(checkpoint: Checkpoint, notes: dict[str, Any]) -> bytes:
         tensors.update({f"buffers/{weight}/{name}": tensor for name, tensor in buffers.items()})
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     progress = {"epoch": checkpoint.epoch, "step": checkpoint.step, "loss": checkpoint.loss}
+    if checkpoint.since:  # else the bytes, and so the digests, are those of earlier versions
+        progress["since"] = checkpoint.since
     # All notes are one text: safetensors writes several texts in a random order.
     return safetensors.torch.save(tensors, {"progress": json.dumps(progress | {"notes": notes})})
 

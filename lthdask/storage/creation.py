@@ -81,9 +81,8 @@ def add_array(group: zarr.Group, name: str, array: Array, sizes: Mapping[str, in
 
 def coordinate_attributes(name: str, extent: Extent) -> dict[str, Any]:
     """Return what is written beside the values along an axis."""
-    units, description = COORDINATES[name].units, COORDINATES[name].description
-    if name == "threshold":
-        units, description = extent.threshold
+    units, description = extent.units(name), COORDINATES[name].description
+    description = extent.threshold[1] if name == "threshold" else description
     return {"description": description} | ({"units": units} if units else {})
 
 

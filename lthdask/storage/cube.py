@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lthdask.errors import InputError
 from lthdask.grid import Cell
+from lthdask.rewinding import on_axis
 from lthdask.storage.manifest import FORMAT, require_known
 from lthdask.storage.meanings import CURVES, LAYERS, LEARNING, METRICS, RECORD
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, OF_CELLS, Status, check_axes
@@ -51,15 +52,14 @@ class Cube:
             older = self.format < FORMAT
             names = [n for n in (*ARRAYS, *COORDINATES) if not older or n in group]
             self._arrays: dict[str, Any] = {name: group[name] for name in names}
-            check_axes(
-                {name: self.axis(name) for name in COORDINATES if name in names}, path, older
-            )
+            self._axes = {n: self._arrays[n][:].tolist() for n in COORDINATES if n in names}
+            check_axes(self._axes, path, older)
+            units = str(self._arrays["rewind_epoch"].attrs.get("units"))
+            ks = self._axes["rewind_epoch"]
+            self._axes["rewind_epoch"] = [on_axis(k, units) for k in ks]
 
     def axis(self, name: str) -> list[Any]:
-        """Return the values along an axis, in the order of the array; they are read once."""
-        if name not in self._axes:
-            with readable(self.path):
-                self._axes[name] = self._arrays[name][:].tolist()
+        """Return the values along an axis, in the order of the array; k as cells have it."""
         return self._axes[name]
 
     def cells(self) -> dict[Cell, Status]:
@@ -74,7 +74,7 @@ class Cube:
                     index = tuple(map(int, row.parts[-3:]))
                     if all(at < size for at, size in zip(index, codes.shape, strict=False)):
                         codes[index] = status[index][: codes.shape[-1]]
-            cells = (Cell(arm, r, t, int(k)) for arm, r, t, k in product(*axes))
+            cells = (Cell(*at) for at in product(*axes))
             found = zip(cells, codes.ravel().tolist(), strict=True)
             return {cell: Status(code) for cell, code in found}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from lthdask.data.digest import DataDigest
 from lthdask.errors import InputError
+from lthdask.rewinding import Place, place, rewind
 from lthdask.storage.files import write_whole
 from lthdask.training.engine import Engine
 
@@ -19,6 +20,7 @@ format 1 have no number."""
 NOT_IN_CUBE = ("axes", "checkpoints", "study_digest", "format")
 """What the cube says otherwise, or not at all."""
 NUMBER = re.compile("0|[1-9][0-9]{0,8}")
+PLACE = re.compile(f"(?:{NUMBER.pattern})|[1-9][0-9]{{0,8}}it")
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Manifest:
         Share of the validation images that belong to the most frequent class.
     data : DataDigest, optional
         What identifies the data. Format 2 knew their shape and classes alone, format 1 nothing.
-    checkpoints : mapping of int to mapping of int to str
-        Replicate → epoch → SHA-256 of the checkpoint's file. A replicate is listed once its
-        dense run is trained.
+    checkpoints : mapping of int to mapping of Place to str
+        Replicate → epoch, or steps inside one, such as ``12it`` → SHA-256 of the checkpoint's
+        file. A replicate is listed once its dense run is trained.
     earlier_versions : tuple of mapping
         `versions` of earlier runs, where they differ.
     format, first_format : int
@@ -63,7 +65,7 @@ class Manifest:
     steps: int
     majority: float | None = None
     data: DataDigest | None = None
-    checkpoints: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
+    checkpoints: Mapping[int, Mapping[Any, str]] = field(default_factory=dict)
     earlier_versions: tuple[Mapping[str, str], ...] = ()
     format: int = FORMAT
     first_format: int = FORMAT
@@ -141,11 +143,23 @@ class Manifest:
         import pydantic  # takes as long as a look at a study may take in all
 
         try:
-            return pydantic.TypeAdapter(cls).validate_python(values)
+            found = pydantic.TypeAdapter(cls).validate_python(values)
         except pydantic.ValidationError as error:
             problem = error.errors()[0]
             key = ".".join(str(part) for part in problem["loc"])
             raise InputError(f"{path} is damaged: {key}: {problem['msg']}") from None
+        try:
+            axes = {
+                name: [*map(rewind, values)] if name == "rewind_epoch" else values
+                for name, values in found.axes.items()
+            }
+            checkpoints = {
+                replicate: {place(str(at)): digest for at, digest in digests.items()}
+                for replicate, digests in found.checkpoints.items()
+            }
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(f"{path} is damaged: the rewind epochs are not valid") from None
+        return replace(found, axes=axes, checkpoints=checkpoints)
 
     def write(self, path: Path) -> None:
         """Write the manifest, with a digest of itself."""
@@ -153,7 +167,7 @@ class Manifest:
         whole = values | {"digest": digest_of(values)}
         write_whole(path, (json.dumps(whole, indent=2) + "\n").encode())
 
-    def with_dense_run(self, replicate: int, digests: Mapping[int, str]) -> "Manifest":
+    def with_dense_run(self, replicate: int, digests: Mapping[Place, str]) -> "Manifest":
         """Return the manifest once a replicate's dense run is trained."""
         return replace(self, checkpoints={**self.checkpoints, replicate: digests})
 
@@ -168,8 +182,13 @@ class Manifest:
         return {"study": study, **kept}
 
     def _plain(self) -> dict[str, Any]:
-        """Return it as JSON has it: the numbers of replicates are texts."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        """Return it as JSON has it: the numbers of replicates are texts, and so is ``500it``."""
+        values = asdict(self)
+        values["checkpoints"] = {
+            replicate: {str(at): digest for at, digest in digests.items()}
+            for replicate, digests in self.checkpoints.items()
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
         return plain
 
 
@@ -200,6 +219,6 @@ def _names_epochs(digests: object) -> bool:
     They become part of paths, which must not point out of the folder.
     """
     return isinstance(digests, dict) and all(
-        isinstance(epochs, dict) and all(map(NUMBER.fullmatch, [replicate, *epochs]))
-        for replicate, epochs in digests.items()
+        NUMBER.fullmatch(replicate) and isinstance(of, dict) and all(map(PLACE.fullmatch, of))
+        for replicate, of in digests.items()
     )

@@ -77,7 +77,9 @@ METRICS = {
 MAY_LACK = {"test_loss", "iterations_to_dense", "barrier"}
 """Metrics that may be missing in a cell that is done: a test loss can overflow."""
 CURVES = {
-    "train_loss": Meaning("training loss", "nat", "mean training loss of the epoch"),
+    "train_loss": Meaning(
+        "training loss", "nat", "mean training loss of the run's steps in the epoch"
+    ),
     "validation_loss": Meaning(
         "validation loss", "nat", "mean cross-entropy on the validation images after the epoch"
     ),

@@ -14,6 +14,7 @@ from lthdask.errors import InputError
 from lthdask.grid import CHILDREN
 from lthdask.lottery.learning_speed import learning_speed
 from lthdask.reading import nearest
+from lthdask.rewinding import number
 from lthdask.storage.arrays import Arrays
 from lthdask.storage.manifest import digest_of
 from lthdask.storage.meanings import CURVES, LEARNING, METRICS, PERCENT, Meaning
@@ -31,7 +32,7 @@ OF_DENSE = (
     "iterations_to_dense",
 )
 """Metrics that are also known of the dense runs, as ``dense_…``."""
-KEPT = ("engine", "versions", "majority", "format")
+KEPT = ("engine", "versions", "majority", "steps", "format")
 """What is kept with the cube and said of a dataset, besides the study."""
 
 
@@ -128,7 +129,9 @@ def open_asked(path: str | Path, study: "Study", *groups: str) -> xr.Dataset:
 
     It is as if nothing else was trained. Where the folder has no more, it is :func:`open_results`.
     """
-    arrays, axes, of = Arrays(Path(path)), study.grid.axes(), study.grid.rewind_epochs_of
+    arrays, axes = Arrays(Path(path)), study.grid.axes()
+    axes["rewind_epoch"] = [*map(number, axes["rewind_epoch"])]
+    of = {arm: [*map(number, ks)] for arm, ks in study.grid.ks_of.items()}
     same = all(sorted(arrays.axes[name].tolist()) == sorted(asked) for name, asked in axes.items())
     if same and not of:
         return _dataset(arrays, groups)

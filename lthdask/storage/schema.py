@@ -16,6 +16,7 @@ import numpy as np
 
 from lthdask.errors import InputError
 from lthdask.grid import ARMS, POINTS_ON_LINE
+from lthdask.rewinding import ITERATION, Iterations, number, step_of
 from lthdask.storage.meanings import CURVES, LAYERS, LEARNING, METRICS, RECORD, Meanings
 
 CELL = ("arm", "replicate", "threshold", "rewind_epoch")
@@ -172,6 +173,14 @@ class Extent:
     steps: int = 1
     iterations: Sequence[int] = ()
 
+    def units(self, name: str) -> str:
+        """Return the units of a coordinate, which the study decides for two of them."""
+        if name == "threshold":
+            return self.threshold[0]
+        if name == "rewind_epoch" and any(isinstance(k, Iterations) for k in self.axes[name]):
+            return ITERATION
+        return COORDINATES[name].units
+
 
 @dataclass(frozen=True)
 class Coordinate:
@@ -200,12 +209,15 @@ COORDINATES = {
     "replicate": Coordinate("independent repetition", "i8", lambda e: e.axes["replicate"], "1"),
     "threshold": Coordinate("", "f8", lambda e: e.axes["threshold"]),  # the study says what it is
     "rewind_epoch": Coordinate(
-        "checkpoint the survivors restart at", "f8", lambda e: e.axes["rewind_epoch"], "epoch"
+        "checkpoint the survivors restart at",
+        "f8",
+        lambda e: map(number, e.axes["rewind_epoch"]),
+        "epoch",  # or iterations, as the study says
     ),
     "rewind_step": Coordinate(
         "the same in steps from the start",
         "i8",
-        lambda e: [round(k * e.steps) for k in e.axes["rewind_epoch"]],
+        lambda e: [step_of(k, e.steps) for k in e.axes["rewind_epoch"]],
         "1",
         "rewind_epoch",
     ),

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lthdask.rewinding import Iterations, Place
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -31,7 +33,10 @@ class Checkpoint:
         Number of finished steps in the epoch after `epoch`; 0 at an epoch's end. The order of
         the data need not be saved: it is a function of (seed, replicate, epoch).
     loss : float
-        Sum of the training losses of those steps, in nats.
+        Sum of the training losses of those steps, in nats, from step `since` on.
+    since : int
+        Number of the epoch's steps that were done where the run began: those of the dense run,
+        where a ticket starts inside an epoch.
     """
 
     epoch: int
@@ -39,6 +44,15 @@ class Checkpoint:
     buffers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     step: int = 0
     loss: float = 0.0
+    since: int = 0
+
+    def place(self, steps: int) -> Place:
+        """Return which state of a dense run it is, where an epoch has so many steps."""
+        return Iterations(self.epoch * steps + self.step) if self.step else self.epoch
+
+    def beginning(self) -> "Checkpoint":
+        """Return the same state as the begin of another run, whose losses are its own."""
+        return replace(self, loss=0.0, since=self.step)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what travels to a worker: arrays, which are sent from where they lie.
@@ -72,7 +86,8 @@ class Checkpoint:
 
     def digest(self) -> str:
         """Return the SHA-256 of everything in the checkpoint, in hexadecimal."""
-        sha = hashlib.sha256(f"{self.epoch} {self.step} {self.loss!r}".encode())
+        since = f" {self.since}" if self.since else ""
+        sha = hashlib.sha256(f"{self.epoch} {self.step} {self.loss!r}{since}".encode())
         buffers = {f"{w}/{b}": t for w, bs in self.buffers.items() for b, t in bs.items()}
         for name, tensor in sorted({**self.weights, **buffers}.items()):
             sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

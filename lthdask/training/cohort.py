@@ -87,7 +87,8 @@ def train_cohort(
     states = partial(_states, models.network.state_dict(), optimizer, weights, loss_sum)
     diverged: dict[int, Diverged] = {}
     for epoch in range(starts[0].epoch, recipe.epochs):
-        first = starts[0].step if epoch == starts[0].epoch else 0
+        at_start = epoch == starts[0].epoch
+        first, since = (starts[0].step, starts[0].since) if at_start else (0, 0)
         batches = data.epoch(recipe.batch_size, seed, replicate, epoch + 1, first, child)
         models.network.train()
         for step, (images, labels) in enumerate(batches, first):
@@ -100,10 +101,10 @@ def train_cohort(
                 if measured:
                     inside = [*_measurements(models, data, engine, iteration)]
                 outcomes = [diverged.get(i, o) for i, o in enumerate(inside)]
-                yield Progress(epoch, step + 1, outcomes, partial(states, epoch, step + 1))
+                yield Progress(epoch, step + 1, outcomes, partial(states, epoch, step + 1, since))
                 if len(diverged) == len(starts):
                     return
-        train_losses = [loss / steps for loss in loss_sum.tolist()]
+        train_losses = [loss / (steps - since) for loss in loss_sum.tolist()]
         _note(diverged, train_losses, epoch + 1)
         validation = _evaluate(models, data, data.validation, engine)
         _note(diverged, [loss for loss, _ in validation], epoch + 1)
@@ -259,6 +260,7 @@ def _states(
     loss_sum: Tensor,
     epoch: int,
     step: int,
+    since: int = 0,
 ) -> list[Checkpoint]:
     """Return each model's state: views of what they share."""
     losses = loss_sum.tolist()
@@ -279,6 +281,7 @@ def _states(
             {name: {b: ts[model] for b, ts in of.items()} for name, of in buffers.items()},
             step,
             losses[model] if step else 0.0,
+            since,
         )
         for model in range(len(losses))
     ]

@@ -6,7 +6,7 @@ bits as one that was never stopped.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -94,6 +94,7 @@ def train(
     engine: Engine,
     due: Callable[[], bool] = lambda: False,
     child: int = 0,
+    stops: Container[int] = (),
 ) -> Iterator[Progress]:
     """Train from `start` to the last epoch of the recipe.
 
@@ -119,6 +120,8 @@ def train(
         Asked after each step inside an epoch; where it returns true, there is a yield, too.
     child : int
         Not 0 for a run that sees the same data in another order.
+    stops : container of int
+        Steps, counted from epoch 0, after which there is a yield, too.
 
     Yields
     ------
@@ -146,18 +149,18 @@ def train(
     # Looked up once: going through the modules of MobileNetV2 takes 2 ms.
     states = partial(_states, dict(network.state_dict()), optimizer, weights, loss_sum)
     for epoch in range(start.epoch, recipe.epochs):
-        first = start.step if epoch == start.epoch else 0
+        first, since = (start.step, start.since) if epoch == start.epoch else (0, 0)
         batches = data.epoch(recipe.batch_size, seed, replicate, epoch + 1, first, child)
         network.train()
         for step, (images, labels) in enumerate(batches, first):
             advance(images, labels, recipe.rate(epoch, step, steps))
             iteration = epoch * steps + step + 1
             measured = recipe.measure_every and iteration % recipe.measure_every == 0
-            if step + 1 < steps and (measured or due()):
+            if step + 1 < steps and (measured or due() or iteration in stops):
                 require_finite(float(loss_sum), epoch + 1)
                 inside = _measurement(network, data, engine, iteration) if measured else None
-                yield Progress(epoch, step + 1, [inside], partial(states, epoch, step + 1))
-        train_loss = float(loss_sum) / steps
+                yield Progress(epoch, step + 1, [inside], partial(states, epoch, step + 1, since))
+        train_loss = float(loss_sum) / (steps - since)
         require_finite(train_loss, epoch + 1)
         validation = evaluate(network, data, data.validation, engine)
         require_finite(validation[0], epoch + 1)
@@ -246,9 +249,10 @@ def _states(
     loss: Tensor,
     epoch: int,
     step: int,
+    since: int = 0,
 ) -> list[Checkpoint]:
     buffers = buffers_of(optimizer, weights)
-    return [Checkpoint(epoch, state, buffers, step, float(loss) if step else 0.0)]
+    return [Checkpoint(epoch, state, buffers, step, float(loss) if step else 0.0, since)]
 
 
 def require_finite(loss: float, epoch: int) -> None:

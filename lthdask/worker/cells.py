@@ -56,7 +56,8 @@ def train_cells(
     Exception
         Whatever training itself raised, for any of the cells.
     """
-    cube, by_epoch = cube_of(work), {state.epoch: state for state in dense}
+    cube, steps = cube_of(work), work.experiment().steps
+    states = {state.place(steps): state for state in dense}
     outcomes = dict[Cell, str | Exception]()
     waiting = list[tuple[Cell, ResumableRun]]()
     for cell in cells:
@@ -68,16 +69,16 @@ def train_cells(
 
     def point(pair: tuple[Cell, ResumableRun]) -> tuple[int, int]:
         start = pair[1].start
-        return (start.epoch, start.step) if start else (pair[0].first_epoch, 0)
+        return (start.epoch, start.step) if start else pair[0].begins(steps)
 
     for _, together in groupby(sorted(waiting, key=point), point):
         begun, group = [], list(together)
         for cell, training in group:
             try:
-                begun.append(_Run.begun(training, cell, by_epoch, len(group)))
+                begun.append(_Run.begun(training, cell, states, len(group)))
             except Exception as problem:
                 outcomes[cell] = problem
-        outcomes |= _train(work, begun, by_epoch)
+        outcomes |= _train(work, begun, states)
     return [outcomes[cell] for cell in cells]
 
 
@@ -116,7 +117,7 @@ class _Run:
     def begun(cls, training: ResumableRun, cell: Cell, dense: drawing.Dense, beside: int) -> "_Run":
         """Record the attempt, and draw what is trained."""
         work = training.work
-        training.begin(cell.first_epoch, beside)
+        training.begin(cell.begins(work.experiment().steps), beside)
         waited = work.study.waits_for(cell)
         before = checkpoints.load_ticket(work.folder.final(waited)) if waited else None
         drawn = drawing.draw(work.experiment(), cell, dense, before)
@@ -184,11 +185,11 @@ def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) 
     """Write the results of a cell. One that diverged has no `end`, and needs no state."""
     study, folder, cube, experiment = work.study, work.folder, cube_of(work), work.experiment()
     training, cell, drawn = run.training, run.cell, run.drawn
-    metrics, line = dict[str, float](), list[float]()
+    metrics, line, steps = dict[str, float](), list[float](), experiment.steps
+    epoch, step = cell.begins(steps)
     if end:
-        steps = experiment.data.steps(study.recipe.batch_size)
         metrics = training.curves[end.epoch] | learning_speed(
-            training.learning, cell.first_epoch * steps, _dense_accuracy(cube, cell.replicate)
+            training.learning, epoch * steps + step, _dense_accuracy(cube, cell.replicate)
         )
         if ARMS[cell.arm].reordered:
             sibling = run.before.origin if run.before else dense[study.recipe.epochs]
@@ -201,7 +202,7 @@ def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) 
     cube.write(
         cell,
         run.status,
-        metrics | left | {"epochs_trained": len(training.curves)},
+        metrics | left | {"epochs_trained": max(0.0, len(training.curves) - step / steps)},
         training.curves,
         {name: layer | {"cutoff": drawn.cutoffs.get(name, nan)} for name, layer in layers.items()},
         {

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from lthdask.data.batches import Data, Images
 from lthdask.errors import InputError, listed
-from lthdask.grid import Cell
+from lthdask.grid import KS, Cell
 from lthdask.lottery import drawing
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
 from lthdask.own import require_given
+from lthdask.rewinding import place_of, rewind
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.storage.manifest import Manifest
@@ -24,7 +25,7 @@ def open_mask(
     folder: str | Path,
     threshold: float,
     replicate: int = 0,
-    rewind_epoch: float | None = None,
+    rewind_epoch: float | str | None = None,
     data: str | Path | None = None,
 ) -> dict[str, Tensor]:
     """Return the mask of the tickets of a threshold, for other tools.
@@ -38,8 +39,8 @@ def open_mask(
     threshold : float
         One of the study's.
     replicate : int
-    rewind_epoch : float, optional
-        One of the study's; by default, the first. Only rounds of iterative pruning have a mask
+    rewind_epoch : float or str, optional
+        One of the study's, such as 2 or ``500it``; by default, the first. Only rounds of iterative pruning have a mask
         for each.
     data : path, optional
         The folder of the data set; only scores by gradients of the loss read it.
@@ -78,13 +79,13 @@ def open_mask(
             f"the dense run of replicate {replicate} is not trained yet; run the study"
         )
     before, threads = _round_before(study, opened, cell), torch.get_num_threads()
-    epochs = [] if study.pruning.masks or before else [study.mask_epoch or study.recipe.epochs]
-    epochs += [0] if study.pruning.needs_initial else []
+    places = [] if study.pruning.masks or before else [place_of(study.mask_at, manifest.steps)]
+    places += [0] if study.pruning.needs_initial else []
     dense = {
-        epoch: checkpoints.load(
-            checkpoints.path_of(opened.path, replicate, epoch), digests.get(epoch, "")
+        place: checkpoints.load(
+            checkpoints.path_of(opened.path, replicate, place), digests.get(place, "")
         )
-        for epoch in epochs
+        for place in places
     }
     try:
         experiment = _experiment(study, manifest, opened, data)
@@ -107,18 +108,21 @@ def _round_before(study: Study, folder: Folder, cell: Cell) -> Ticket | None:
         ) from None
 
 
-def _cell(study: Study, threshold: float, replicate: int, rewind_epoch: float | None) -> Cell:
+def _cell(study: Study, threshold: float, replicate: int, given: float | str | None) -> Cell:
     """Return the ticket that is meant; refuse one that the study does not have."""
     axes = study.grid.axes()
     if "ticket" not in axes["arm"]:
         raise InputError(f"the study has no tickets; its arms are {listed(axes['arm'])}")
-    k = axes["rewind_epoch"][0] if rewind_epoch is None else rewind_epoch
+    try:
+        k = axes["rewind_epoch"][0] if given is None else rewind(given)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"rewind_epoch takes {KS}; got {given!r}") from None
     near = [known for known in axes["threshold"] if abs(known - threshold) < 1e-6]
     asked = {"threshold": near[0] if near else threshold, "replicate": replicate, "rewind_epoch": k}
     for axis, value in asked.items():
         if value not in axes[axis]:
             raise InputError(f"the study has no {axis} {value:g}; known: {listed(axes[axis])}")
-    return Cell("ticket", replicate, near[0], axes["rewind_epoch"][axes["rewind_epoch"].index(k)])
+    return Cell("ticket", replicate, near[0], k)
 
 
 def _experiment(
@@ -129,6 +133,8 @@ def _experiment(
     of_loss = study.pruning.needs_gradients and study.pruning.score != "synflow"
     if of_loss or not shaped:
         return Work(study, manifest.engine.chosen(), folder, data, recorded=shaped).experiment()
-    none, zero = Images(torch.empty(0, *shaped.shape), torch.empty(0)), torch.tensor(0.0)
+    count = manifest.steps * study.recipe.batch_size  # so that an epoch has as many steps
+    many = torch.empty(1, *shaped.shape).expand(count, *shaped.shape)
+    none, zero = Images(many, torch.empty(1).expand(count)), torch.tensor(0.0)
     work = Work(study, replace(manifest.engine, device="cpu"), folder)
     return work.experiment(Data(none, none, none, shaped.classes, zero, zero + 1))

@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 from lthdask.events import Event, Stopped, TaskContext
 from lthdask.lottery.experiment import Experiment
+from lthdask.rewinding import place
 from lthdask.storage import checkpoints
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.engine import Engine
@@ -41,8 +42,8 @@ class ResumableRun:
         `EpochMetrics` of the epochs that are done.
     learning : dict of int to dict of str to float
         `Measurement` at the iterations inside epochs.
-    digests : dict of int to str
-        Only for a dense run: epoch → digest of its checkpoint.
+    digests : dict of Place to str
+        Only for a dense run: epoch, or steps inside one → digest of its checkpoint.
 
     Raises
     ------
@@ -57,22 +58,23 @@ class ResumableRun:
         self.place = _place(work.engine)
         self.began, self._clock = time.time(), time.monotonic()
         self.saved_at = self._clock
-        self._told_at, self._untold = -math.inf, 0
+        self._told_at, self._untold = -math.inf, 0.0
         self._state = checkpoints.State(work.folder.of_run(name), self._warn)
         self.start: Checkpoint | None
         self.start, notes = self._state.load() or (None, {})
         self.curves = {int(epoch): values for epoch, values in notes.get("curves", {}).items()}
         self.learning = {int(at): values for at, values in notes.get("learning", {}).items()}
-        self.digests = {int(epoch): digest for epoch, digest in notes.get("digests", {}).items()}
+        self.digests = {place(at): digest for at, digest in notes.get("digests", {}).items()}
         self._seconds_before: float = notes.get("seconds", 0.0)
 
-    def begin(self, epoch: int, beside: int = 1) -> None:
-        """Record the attempt; without a state, it starts at the end of `epoch`.
+    def begin(self, position: tuple[int, int] = (0, 0), beside: int = 1) -> None:
+        """Record the attempt; without a state, it starts after so many epochs, and steps.
 
         `beside` runs are trained in one step, and share the time it takes.
         """
         self._clock, self._beside = time.monotonic(), beside
-        self.position = (self.start.epoch, self.start.step) if self.start else (epoch, 0)
+        self._begins = position
+        self.position = (self.start.epoch, self.start.step) if self.start else position
         about = {
             "driver": self.work.driver,
             "started": self.began,
@@ -104,7 +106,8 @@ class ResumableRun:
         if isinstance(outcome, EpochMetrics):
             self.curves[outcome.epoch] = asdict(outcome)
             self.learning[outcome.epoch * steps] = asdict(outcome)
-            self._untold += 1
+            epoch, step = self._begins  # the run's own part of an epoch, if it begins inside one
+            self._untold += 1 - step / steps if outcome.epoch == epoch + 1 else 1
             if time.monotonic() - self._told_at >= BETWEEN_TELLING:
                 self.tell()
         elif isinstance(outcome, Measurement):
@@ -114,14 +117,14 @@ class ResumableRun:
         """Say how many epochs are done since this was said."""
         if self._untold:
             self.here.tell(Event("epoch", str(self.name), epochs=self._untold))
-        self._untold, self._told_at = 0, time.monotonic()
+        self._untold, self._told_at = 0.0, time.monotonic()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Save the state."""
         notes = {
             "curves": self.curves,
             "learning": self.learning,
-            "digests": self.digests,
+            "digests": {str(at): digest for at, digest in self.digests.items()},
             "seconds": self.seconds(),
         }
         self._state.save(checkpoint, notes)
@@ -169,7 +172,7 @@ def follow(
     Stopped
         If the worker has to go; the states are saved.
     """
-    last, steps = experiment.recipe.epochs, experiment.data.steps(experiment.recipe.batch_size)
+    last, steps = experiment.recipe.epochs, experiment.steps
     first, clock = trainings[0], time.monotonic()
     epoch, step = first.position
     try:

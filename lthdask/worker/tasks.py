@@ -18,8 +18,10 @@ from lthdask.lottery import drawing, runs
 from lthdask.lottery.trial import require_repeatable
 from lthdask.pruning.distances import distances
 from lthdask.pruning.rule import prunable_weights
+from lthdask.rewinding import Iterations, Place
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
+from lthdask.study import Study
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.choice import Choice
 from lthdask.training.loop import Progress
@@ -91,18 +93,18 @@ def dense_run_name(replicate: int) -> str:
     return f"dense-r{replicate}"
 
 
-def train_dense(work: Work, replicate: int, here: TaskContext) -> dict[int, str]:
+def train_dense(work: Work, replicate: int, here: TaskContext) -> dict[Place, str]:
     """Train the dense network of a replicate; save its checkpoints and its curves.
 
     Its state is kept until the driver has written down the digests.
 
     Returns
     -------
-    dict of int to str
-        Epoch → digest of its checkpoint.
+    dict of Place to str
+        Epoch, or steps inside one → digest of its checkpoint.
     """
     training = _resumed(work, replicate, here)
-    training.begin(0)
+    training.begin()
     end = _train_dense(training, replicate, work.study.recipe.epochs, known={})
     Cube(work.folder.cube).write_dense(replicate, training.curves, training.learning)
     if end:
@@ -111,9 +113,11 @@ def train_dense(work: Work, replicate: int, here: TaskContext) -> dict[int, str]
 
 
 def train_dense_again(
-    work: Work, replicate: int, epochs: range, digests: Mapping[int, str], here: TaskContext
-) -> dict[int, str]:
+    work: Work, replicate: int, epochs: range, digests: Mapping[Place, str], here: TaskContext
+) -> dict[Place, str]:
     """Train a part of a trained dense run again, for states that were not kept or are damaged.
+
+    It goes on to the end of an epoch, whose weights are known, also for a state inside it.
 
     Parameters
     ----------
@@ -121,13 +125,13 @@ def train_dense_again(
     replicate : int
     epochs : range
         ``range(2, 5)`` goes on from checkpoint 2, and makes checkpoints 3 to 5.
-    digests : mapping of int to str
-        Those of the dense run's checkpoints, by epoch. What is made again must agree with them.
+    digests : mapping of Place to str
+        Those of the dense run's checkpoints. What is made again must agree with them.
     here : TaskContext
 
     Returns
     -------
-    dict of int to str
+    dict of Place to str
         All digests: those of checkpoints that are complete now have changed.
 
     Raises
@@ -135,7 +139,7 @@ def train_dense_again(
     InputError
         If a checkpoint has other weights than the one it is to replace. That is kept.
     """
-    training = _resumed(work, replicate, here)
+    training = _resumed(work, replicate, here, epochs.start)
     start = training.start
     reached = min(start.epoch, epochs.stop) if start else 0
     if set(range(epochs.start + 1, reached + 1)) - training.digests.keys():
@@ -144,24 +148,30 @@ def train_dense_again(
         path = checkpoints.path_of(work.folder.path, replicate, epochs.start)
         with suppress(InputError):  # without it, from the initialisation
             training.start = checkpoints.load(path, digests.get(epochs.start, ""))
-    training.begin(0)
+    training.begin()
     if end := _train_dense(training, replicate, epochs.stop, digests):
         training.save(end)
     return {**digests, **training.digests}
 
 
-def _resumed(work: Work, replicate: int, here: TaskContext) -> ResumableRun:
+def _resumed(work: Work, replicate: int, here: TaskContext, first: int = 0) -> ResumableRun:
     """Return the dense run with its newest state, if its checkpoints are whole, and enough now.
 
-    A state may be older than the growth of the study, or than the end of the run.
+    A state may be older than the growth of the study, or than the end of the run. What counts is
+    after epoch `first`.
     """
     training = ResumableRun(work, dense_run_name(replicate), here)
-    remembers = bool(training.start and training.start.buffers)
-    for epoch, digest in training.digests.items():
-        path = checkpoints.path_of(work.folder.path, replicate, epoch)
+    steps, start = work.experiment().steps, training.start
+    remembers = bool(start and start.buffers)
+    reached = start.epoch * steps + start.step if start else 0
+    inside = {s for s in work.study.inside(steps) if first * steps < s <= reached}
+    if lacking := inside - {at.count for at in training.digests if isinstance(at, Iterations)}:
+        training.restart(f"the state after step {min(lacking):,} was not asked for when it passed")
+    for at, digest in training.digests.items():
+        path = checkpoints.path_of(work.folder.path, replicate, at)
         try:
             checkpoints.require(path, digest)
-            complete = remembers and 0 < epoch <= work.study.kept_until
+            complete = remembers and at != 0 and _is_complete(work.study, at, steps)
             if not checkpoints.is_there(path, complete):
                 raise InputError(f"{path} was saved before its complete state was asked for")
         except InputError as error:
@@ -170,11 +180,16 @@ def _resumed(work: Work, replicate: int, here: TaskContext) -> ResumableRun:
     return training
 
 
+def _is_complete(study: Study, at: Place, steps: int) -> bool:
+    """Return whether the complete state is kept there, with the optimizer's buffers."""
+    return isinstance(at, Iterations) or at <= study.kept_until(steps) or at == study.recipe.epochs
+
+
 def _train_dense(
     training: ResumableRun,
     replicate: int,
     last: int,
-    known: Mapping[int, str],
+    known: Mapping[Place, str],
 ) -> Checkpoint | None:
     """Train a dense run until so many epochs are done, and save its checkpoints.
 
@@ -184,41 +199,51 @@ def _train_dense(
     if checkpoint and checkpoint.epoch >= last:
         return checkpoint
     experiment = work.experiment()
-    epochs = runs.train_dense(experiment, replicate, checkpoint, training.due)
+    inside = work.study.inside(experiment.steps)
+    epochs = runs.train_dense(experiment, replicate, checkpoint, training.due, inside)
     for found in follow([training], itertools.starmap(Progress.at, epochs), experiment):
         (checkpoint,) = found.states()
-        if checkpoint.step == 0:
-            _save(training, replicate, checkpoint, known)
-            if checkpoint.epoch == last:
-                break
+        at = checkpoint.place(experiment.steps)
+        if not isinstance(at, Iterations) or at.count in inside:
+            _save(training, replicate, at, checkpoint, known)
+        if at == last:
+            break
     return checkpoint
 
 
 def _save(
-    training: ResumableRun, replicate: int, checkpoint: Checkpoint, known: Mapping[int, str]
+    training: ResumableRun,
+    replicate: int,
+    at: Place,
+    checkpoint: Checkpoint,
+    known: Mapping[Place, str],
 ) -> None:
     """Save a checkpoint of a dense run, once it is seen to be the one that is known."""
-    study, folder, done = training.work.study, training.work.folder, checkpoint.epoch
-    if done in known and not checkpoints.agrees(checkpoint, known[done]):
+    study, folder = training.work.study, training.work.folder
+    if at in known and not checkpoints.agrees(checkpoint, known[at]):
         training.end()  # nobody may go on from it
         raise InputError(
             f"the dense run of replicate {replicate} is not the same when it is trained again "
-            f"here: after epoch {done} its weights are not those in {folder.path}, and results "
+            f"here: after {_told(at)} its weights are not those in {folder.path}, and results "
             f"must not mix; run the study on the kind of machine, and with the versions, that its "
             f"manifest.json names (on a GPU no two runs need agree), or choose another folder "
             f"with `out`"
         )
-    complete = done <= study.kept_until or done == study.recipe.epochs
-    path = checkpoints.path_of(folder.path, replicate, done)
-    training.digests[done] = checkpoints.save(path, checkpoint, complete)
+    complete = _is_complete(study, at, training.work.experiment().steps)
+    path = checkpoints.path_of(folder.path, replicate, at)
+    training.digests[at] = checkpoints.save(path, checkpoint, complete)
+
+
+def _told(at: Place) -> str:
+    return f"step {at.count:,}" if isinstance(at, Iterations) else f"epoch {at}"
 
 
 def compare_masks(
-    work: Work, replicate: int, threshold: float, digests: Mapping[int, str], here: TaskContext
+    work: Work, replicate: int, threshold: float, digests: Mapping[Place, str], here: TaskContext
 ) -> None:
     """Write the distances between the masks of every two epochs of a dense run.
 
-    `digests` are those of its checkpoints, by epoch.
+    `digests` are those of its checkpoints.
     """
     folder, experiment = work.folder, work.experiment()
 

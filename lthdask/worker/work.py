@@ -74,7 +74,7 @@ class Work:
             seed=study.seed,
             engine=self.engine,
             fresh_buffers=study.fresh_buffers,
-            mask_epoch=study.mask_epoch,
+            mask_epoch=study.mask_at,
             given=dict(zip(study.grid.thresholds, masks, strict=True)) if masks else {},
         )
 

@@ -11,6 +11,7 @@ from bokeh.palettes import interp_palette
 from lthdask.grid import Cell
 from lthdask.report.accuracy_map import percent as spread
 from lthdask.report.figures.style import percent, signed
+from lthdask.report.labels import ks_of
 from lthdask.report.paired import difference_to_dense
 from lthdask.report.selection import whole
 from lthdask.report.verdict import (
@@ -101,13 +102,13 @@ def map_columns(
     told = zip(zip(*map(_by_cell, parts), strict=True), _judged(results, arm), strict=True)
     densities = [percent(of) if of == of else "" for of in results.density.values.tolist()]
     alone = results.replicate.values.tolist() if results.sizes["replicate"] == 1 else []
-    rows = []
+    rows, ks = [], ks_of(results)
     for i, threshold in enumerate(results.threshold.values.tolist()):
         for j, k in enumerate(results.rewind_epoch.values.tolist()):
             place = {"column": j, "row": i, "rewind_epoch": k, "threshold": threshold}
-            shown = {"k": f"{k:g}", "threshold_text": f"{threshold:g}"}
+            shown = {"k": f"{ks[j]:g}", "threshold_text": f"{threshold:g}"}
             shown["row_density"] = "" if j else densities[i]
-            shown["cell"] = "".join(str(Cell(arm, r, threshold, _whole(k))) for r in alone)
+            shown["cell"] = "".join(str(Cell(arm, r, threshold, ks[j])) for r in alone)
             rows.append(place | shown | _looks(*next(told), limit=limit))
     return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -121,10 +122,6 @@ def _by_cell(values: xr.DataArray) -> list[list[Any]]:
     found = values.transpose("threshold", "rewind_epoch", "replicate").values
     by_cell: list[list[Any]] = found.reshape(-1, found.shape[2]).tolist()
     return by_cell
-
-
-def _whole(k: float) -> Any:
-    return int(k) if k.is_integer() else k
 
 
 def _judged(results: xr.Dataset, arm: str) -> list[str]:

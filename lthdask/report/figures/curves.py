@@ -8,6 +8,7 @@ from bokeh.models import ColumnDataSource, Range1d
 from bokeh.plotting import figure
 
 from lthdask.report.figures.style import frame, look_of, missing, named, with_legend
+from lthdask.report.labels import k_of
 from lthdask.report.selection import whole
 from lthdask.storage.meanings import CURVES
 
@@ -101,7 +102,7 @@ def learning_curves(
     figure
         Of whose axes the vertical one follows what is drawn.
     """
-    title = f"{named(arm)}, threshold {threshold:g}, k={rewind_epoch:g}"
+    title = f"{named(arm)}, threshold {threshold:g}, k={k_of(results, rewind_epoch):g}"
     if f"{quantity}_curve" not in results:
         return missing(title, 'The curves were not opened: open_results(path, "curves").')
     if source is None:

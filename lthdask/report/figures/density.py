@@ -19,6 +19,7 @@ from lthdask.report.figures.style import (
     ticks,
     with_legend,
 )
+from lthdask.report.labels import k_of
 from lthdask.report.paired import Means, one_image
 from lthdask.report.selection import whole
 
@@ -91,16 +92,16 @@ def _over_density(results: xr.Dataset, quantity: _Quantity) -> figure:
     density_ticks(plot, density)
     _draw_dense(plot, results[f"dense_{quantity.name}"], least)
     arms = [str(arm) for arm in results.arm.values if arm not in CHILDREN]
-    interval = means.interval(0.05)
+    interval, ks = means.interval(0.05), [f"{k_of(results, k):g}" for k in chosen.values]
     for i, arm in enumerate(arms):
         of = {"count": means.count, "mean": means.mean, "interval": interval}
-        rows = _rows({name: v.sel(arm=arm) for name, v in of.items()}, density, chosen)
+        rows = _rows({name: v.sel(arm=arm) for name, v in of.items()}, density, ks)
         if rows["mean"]:
             _draw_arm(plot, arm, rows, i - (len(arms) - 1) / 2)
     return with_legend(plot)
 
 
-def _rows(of: dict[str, xr.DataArray], density: xr.DataArray, chosen: xr.DataArray) -> Any:
+def _rows(of: dict[str, xr.DataArray], density: xr.DataArray, ks: list[str]) -> Any:
     """Return the columns of what is drawn of an arm."""
     known = np.isfinite(of["mean"].values)
     low, high = (of["interval"].sel(bound=bound).values for bound in ("low", "high"))
@@ -110,7 +111,7 @@ def _rows(of: dict[str, xr.DataArray], density: xr.DataArray, chosen: xr.DataArr
         "density": shares.tolist(),
         "density_text": [percent(share) for share in shares],
         "threshold": [f"{t:g}" for t in density.threshold.values[known]],
-        "k": [f"{k:g}" for k in chosen.values[known]],
+        "k": [k for k, one in zip(ks, known, strict=True) if one],
         "mean": of["mean"].values[known].tolist(),
         "low": low[known].tolist(),
         "high": high[known].tolist(),

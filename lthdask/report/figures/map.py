@@ -25,6 +25,7 @@ from lthdask.report.figures.cells import LIMIT, PALETTE, VERDICTS
 from lthdask.report.figures.cells import STATES as STATES
 from lthdask.report.figures.cells import map_columns as map_columns
 from lthdask.report.figures.style import FONT, INK, frame, named, signed, ticks
+from lthdask.report.labels import axis_of_k, ks_of
 from lthdask.report.selection import scratch_controls
 from lthdask.report.verdict import NO_BETTER, WINNING
 
@@ -128,7 +129,7 @@ def _empty_map(
     results: xr.Dataset, arm: str, replicate: int | None, said: str, wide: int, high: int
 ) -> figure:
     """Return a map without cells, of which each is so many pixels wide and high."""
-    ks = [f"{k:g}" for k in results.rewind_epoch.values.tolist()]
+    ks = [f"{k:g}" for k in ks_of(results)]
     thresholds = [f"{t:g}" for t in results.threshold.values.tolist()]
     across = max(len(ks) + _DENSITY / wide, _LEAST_WIDTH / wide)
     down = max(len(thresholds), _LEAST_HEIGHT / high)
@@ -137,7 +138,7 @@ def _empty_map(
     which = f", replicate {replicate}" if replicate is not None else which
     plot = frame(
         f"{named(arm)} − dense{which}",
-        "rewind epoch k",
+        axis_of_k(results),
         "threshold",
         said,
         x_range=Range1d(-0.5, across - 0.5),

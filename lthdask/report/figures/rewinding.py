@@ -19,6 +19,7 @@ from lthdask.report.figures.style import (
     ticks,
     with_legend,
 )
+from lthdask.report.labels import axis_of_k, ks_of
 from lthdask.report.paired import Means, values_of
 from lthdask.report.selection import margin_of, whole
 from lthdask.report.summary import points
@@ -50,10 +51,11 @@ def frontier_over_k(results: xr.Dataset, margin: float | None = None) -> figure:
     found = frontier(results, margin).isel(rewind_epoch=np.flatnonzero(trained))
     y_range = density_range([*results.density.values, 1.0], flipped=False)
     rows = _frontier_columns(found, y_range.start)
-    said = ", ".join(f"k={k:g}: {text}" for k, text in zip(rows["k"], rows["text"], strict=True))
+    told = zip(ks_of(found), rows["text"], strict=True)
+    said = ", ".join(f"k={k:g}: {text}" for k, text in told)
     plot = frame(
         title,
-        "rewind epoch k",
+        axis_of_k(results),
         "density, and threshold",
         said,
         [("k", "@k"), ("sparsest", "@text"), ("95 % interval", "@interval")],
@@ -121,7 +123,7 @@ def barrier_over_k(results: xr.Dataset) -> figure:
         return missing(title, "No barrier is known.")
     plot = frame(
         title,
-        "rewind epoch k",
+        axis_of_k(results),
         "barrier, points of test error",
         f"Between {float(means.min()):.1f} and {float(means.max()):.1f} points",
         [("run", "@name"), ("k", "@k"), ("barrier, points", "@barrier{0.0}")],

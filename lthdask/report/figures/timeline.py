@@ -8,6 +8,7 @@ from bokeh.plotting import figure
 from lthdask.grid import ARMS, Cell
 from lthdask.report.cost import cost, recorded
 from lthdask.report.figures.style import frame, look_of, missing, named, ticks, with_legend
+from lthdask.report.labels import k_of
 
 TITLE = "Workers over time"
 _SAID, _ALONE = 24, 0.75
@@ -53,7 +54,7 @@ def timeline(results: xr.Dataset) -> figure:
         seconds="%H:%M:%S", minutes="%H:%M", hourmin="%H:%M", hours="%H:%M", days="%d %b"
     )
     ticks(plot.yaxis[0], _thinned(names))
-    ks = [int(k) if float(k).is_integer() else k for k in of["rewind_epoch"].tolist()]
+    ks = [k_of(results, k) for k in of["rewind_epoch"].tolist()]
     cells = zip(of["arm"], of["replicate"], of["threshold"], ks, strict=True)
     columns = {
         "cell": np.array([str(Cell(*name)) for name in cells], object),

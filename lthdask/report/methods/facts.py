@@ -63,7 +63,7 @@ class Facts:
         status, last = arrays["status"], arrays.named("dense_curves", "test_accuracy")[:, -1]
         return cls(
             flattened(about["study"]),
-            {axis: arrays.axes[axis].tolist() for axis in CELL},
+            {axis: arrays.axes[axis].tolist() for axis in CELL} | {"rewind_epoch": arrays.ks},
             {of: count for of in Status if (count := int((status == of).sum()))},
             arrays.densities().tolist(),
             int(np.isnan(last).sum()),

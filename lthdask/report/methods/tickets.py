@@ -3,6 +3,7 @@
 from lthdask.grid import ARMS, CHILDREN, CONTROLS, POINTS_ON_LINE
 from lthdask.own import is_own, plain
 from lthdask.report.methods.facts import Facts, counted, enumerated
+from lthdask.rewinding import Iterations, Rewind, number, rewind
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
 SCORES = {
@@ -48,9 +49,9 @@ def ranked(f: Facts) -> str:
             f"Masks of the weights of convolutions and linear layers were given: {each}, "
             f"the same for all replicates."
         )
-    score, epoch = f["pruning.score"], f["mask_epoch"] or f["recipe.epochs"]
+    score, at = f["pruning.score"], rewind(f["mask_epoch"] or f["recipe.epochs"])
     spared = f" (all but {enumerated(f['pruning.spare'])})" if f["pruning.spare"] else ""
-    after = f"after {counted(epoch, 'epoch')}"
+    after = f"after {_length(at)}"
     when = "before training" if score in BEFORE_TRAINING else after
     where = "within each layer" if _allocation(f) else "over the whole network"
     if score in OF_ZHOU:
@@ -69,6 +70,13 @@ def ranked(f: Facts) -> str:
 
 def _allocation(f: Facts) -> str:
     return f["pruning.allocation"] or ("uniform" if f["pruning.score"] == "layerwise" else "")
+
+
+def _length(k: Rewind) -> str:
+    """Return so much training in words."""
+    if isinstance(k, Iterations):
+        return counted(k.count, "iteration")
+    return counted(k, "epoch") if isinstance(k, int) else f"{k:g} epochs"
 
 
 def _prunes(f: Facts) -> bool:
@@ -118,20 +126,26 @@ def thresholds(f: Facts) -> str:
 
 def rewound(f: Facts) -> str:
     """Say from where tickets were trained again, and how."""
-    ks = [float(k) for k in f.axes["rewind_epoch"]]
-    source = "Renda et al. 2020" + ("; Frankle et al. 2019" if max(ks) else "")
-    epochs, fresh = f["recipe.epochs"], " Optimizers started afresh." if f["fresh_buffers"] else ""
+    ks = [rewind(k) for k in f.axes["rewind_epoch"]]
+    unit = "iterations" if any(isinstance(k, Iterations) for k in ks) else "epochs"
+    listed = enumerated(map(number, ks))
+    source = "Renda et al. 2020" + ("; Frankle et al. 2019" if ks[-1] else "")
+    source += "; Frankle et al. 2020" if unit == "iterations" else ""
+    rest = f"epochs k + 1 to T = {f['recipe.epochs']}"
+    if not all(isinstance(k, int) for k in ks):
+        rest = f"the rest of T = {f['recipe.epochs']} epochs"
+    fresh = " Optimizers started afresh." if f["fresh_buffers"] else ""
     state = "weights and statistics" if fresh else "complete state"
     if not f.tickets:
         kept = " Pruned weights stayed at zero in training." if _prunes(f) else ""
         if any(ARMS[arm].has_k for arm in f.axes["arm"]):
-            kept += f" Checkpoint k is the dense network's {state} after k epochs ({source}); "
-            kept += f"k was {enumerated(ks)}.{fresh}"
+            kept += f" Checkpoint k is the dense network's {state} after k {unit} ({source}); "
+            kept += f"k was {listed}.{fresh}"
         return f"No tickets were trained.{kept}"
     return (
-        f"A ticket is checkpoint k, the dense network's {state} after k epochs ({source}), under "
-        f"its mask. It was trained for epochs k + 1 to T = {epochs}, at their learning rates and "
-        f"on their batches, while pruned weights stayed at zero; k was {enumerated(ks)}.{fresh}"
+        f"A ticket is checkpoint k, the dense network's {state} after k {unit} ({source}), under "
+        f"its mask. It was trained for {rest}, at their learning rates and "
+        f"on their batches, while pruned weights stayed at zero; k was {listed}.{fresh}"
     )
 
 

@@ -7,6 +7,8 @@ import xarray as xr
 from bokeh.layouts import row
 from bokeh.models import CustomJS, Row, Select
 
+from lthdask.report.labels import ks_of
+
 Options = Sequence[tuple[str, str]]
 MEAN = "mean"
 KEEP = """
@@ -95,9 +97,11 @@ def _offers(results: xr.Dataset) -> list[Options]:
     replicates = [str(replicate) for replicate in results.replicate.values.tolist()]
     mean = [(MEAN, f"mean of {len(replicates)}")] if len(replicates) > 1 else []
     arms = [(arm, arm.replace("_", " ")) for arm in results.arm.values.tolist()]
-    at = (results[axis].values.tolist() for axis in ("threshold", "rewind_epoch"))
+    thresholds = [(t, f"{t:g}") for t in results.threshold.values.tolist()]
+    ks = zip(results.rewind_epoch.values.tolist(), ks_of(results), strict=True)
     return [
         arms,
         [*mean, *((name, name) for name in replicates)],
-        *([("", "none"), *((repr(value), f"{value:g}") for value in values)] for values in at),
+        [("", "none"), *((repr(value), text) for value, text in thresholds)],
+        [("", "none"), *((repr(value), f"{k:g}") for value, k in ks)],
     ]

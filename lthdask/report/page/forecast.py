@@ -9,6 +9,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from lthdask.grid import ARMS
+from lthdask.report.labels import ks_of
+from lthdask.rewinding import epochs_before
 from lthdask.storage.results import study_of
 from lthdask.storage.schema import Status
 
@@ -102,7 +104,8 @@ def epochs_of(results: xr.Dataset) -> NDArray[np.float64]:
     """Return how many epochs each cell is trained for."""
     last = float(study_of(results)["recipe"]["epochs"])
     anew = np.array([ARMS[arm].begins_anew for arm in results.arm.values.tolist()])
-    first = np.where(anew[:, None], 0.0, results.rewind_epoch.values)
+    before = [epochs_before(k, int(results.attrs.get("steps", 0))) for k in ks_of(results)]
+    first = np.where(anew[:, None], 0.0, before)
     shape = results.status.shape
     return np.broadcast_to((last - first)[:, None, None, :], shape)
 

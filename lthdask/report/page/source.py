@@ -15,6 +15,7 @@ import xarray as xr
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.report.figures.map import STATES, map_columns
+from lthdask.report.labels import ks_of
 from lthdask.report.page.forecast import Forecast, forecast
 from lthdask.storage.driver import driver_of
 from lthdask.storage.folder import Folder
@@ -172,8 +173,9 @@ class Source:
             self._looks = None  # it has ended with that
             return Look(before.number + 1, driver=driver, problem=str(error))
         if before.results is None or before.results.sizes != results.sizes:
-            cells = product(*(results[axis].values.tolist() for axis in CELL))
-            self._places = {cell_name(*cell): i for i, cell in enumerate(cells)}
+            axes = [results[axis].values.tolist() for axis in CELL[:-1]]
+            cells = (Cell(*cell) for cell in product(*axes, ks_of(results)))
+            self._places = {str(cell): i for i, cell in enumerate(cells)}
         running = self._running(results) if driver else {}
         workers = self._processes_of(running) if workers is None else workers
         ahead = forecast(results, running, workers if driver else 0, time.time())
@@ -211,12 +213,6 @@ class Source:
         for name, reason in self._reasons.items():
             why[reason or "nobody knows why"].append(name)
         return dict(why)
-
-
-def cell_name(arm: str, replicate: int, threshold: float, rewind_epoch: float) -> str:
-    """Return the name of a cell, whose rewind epoch was read as a float."""
-    k: Any = int(rewind_epoch) if float(rewind_epoch).is_integer() else rewind_epoch
-    return str(Cell(arm, replicate, threshold, k))
 
 
 def dense_name(replicate: int) -> str:
