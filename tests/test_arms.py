@@ -80,7 +80,7 @@ class Ours:
     def drawn(self, cell):
         waited = STUDY.waits_for(cell)
         before = self.ended(waited) if waited else None
-        dense = {epoch: self.dense[epoch] for epoch in STUDY.checkpoints_for(cell)}
+        dense = {epoch: self.dense[epoch] for epoch in STUDY.checkpoints_for(cell, STEPS)}
         return drawing.draw(self.experiment, cell, dense, before)
 
     def ended(self, cell):
@@ -280,7 +280,7 @@ def all_of(work, stops):
     for cell in sorted(work.study.grid.cells(), key=lambda cell: cell.threshold):
         needed = [
             checkpoints.load(checkpoints.path_of(work.folder.path, 0, epoch), digests[epoch])
-            for epoch in work.study.checkpoints_for(cell)
+            for epoch in work.study.checkpoints_for(cell, work.experiment().steps)
         ]
         outcome = ended(
             lambda cell=cell, needed=needed: train_cells(

@@ -57,7 +57,7 @@ SOME = {"thresholds": (0.5,), "rewind_epochs": (0, 2)}
         ({**SOME, "rewind_epochs_of": {"reinit": [0]}}, "only some arms .*; got 'reinit'"),
         ({**SOME, "rewind_epochs_of": {"lr_rewind": [0, 3]}}, "lr_rewind takes some of 0, 2; .* 3"),
         ({**SOME, "rewind_epochs_of": {"lr_rewind": []}}, "takes some of 0, 2; it has none"),
-        ({**SOME, "rewind_epochs_of": {"lr_rewind": [0.5]}}, "takes whole numbers"),
+        ({**SOME, "rewind_epochs_of": {"lr_rewind": [0.5]}}, "takes some of 0, 2; got 0.5"),
     ],
 )
 def test_an_impossible_grid_is_refused(grid, problem):
@@ -129,4 +129,4 @@ def test_an_arm_can_have_some_of_the_rewind_epochs():
     cells = grid.cells()
     assert [c.rewind_epoch for c in cells if c.arm == "ticket"] == [0, 0, 2, 2, 4, 4]
     assert [c.rewind_epoch for c in cells if c.arm == "lr_rewind"] == [2, 2, 4, 4]
-    assert grid.rewind_epochs_for("lr_rewind") == (2, 4)
+    assert grid.ks_for("lr_rewind") == [2, 4]

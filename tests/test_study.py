@@ -278,9 +278,7 @@ def test_the_rewind_epochs_of_an_arm_are_set_by_a_key_of_its_own():
     some = study.changed({"grid.rewind_epochs_of.lr_rewind": "1,2"})
     assert some.grid.rewind_epochs_of == {"lr_rewind": (1, 2)}
     assert Study.parse(some.to_yaml()) == some
-    assert some.changed({"grid.rewind_epochs_of.lr_rewind": [4]}).grid.rewind_epochs_for(
-        "lr_rewind"
-    ) == (4,)
+    assert some.changed({"grid.rewind_epochs_of.lr_rewind": [4]}).grid.ks_for("lr_rewind") == [4]
     assert some.changed({"grid.rewind_epochs_of": {}}) == study
     with pytest.raises(InputError, match="takes some of 0, 1, 2, 4; got 3"):
         study.changed({"grid.rewind_epochs_of.lr_rewind": "3"})

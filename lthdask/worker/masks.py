@@ -40,8 +40,8 @@ def open_mask(
         One of the study's.
     replicate : int
     rewind_epoch : float or str, optional
-        One of the study's, such as 2 or ``500it``; by default, the first. Only rounds of iterative pruning have a mask
-        for each.
+        One of the study's, such as 2 or ``500it``; by default, the first. Only rounds of iterative
+        pruning have a mask for each.
     data : path, optional
         The folder of the data set; only scores by gradients of the loss read it.
 
