@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 )
 @options.masks_only
 @options.adaptive
+@options.keep
 @options.allow_origin
 @click.option("--dry-run", is_flag=True, help="Start nothing, and do as `plan` does.", panel=DONE)
 @click.option("--status", is_flag=True, help="Start nothing, and do as `status` does.", panel=DONE)

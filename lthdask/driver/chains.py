@@ -22,17 +22,24 @@ class Chains:
         The cells to be trained.
     lost : mapping of Cell to Cell
         Those of them that cannot be: each starts from a cell that has failed.
+    others : iterable of Cell
+        Cells that wait, too, and are not to be trained now.
     """
 
     def __init__(
-        self, study: Study, cells: Collection[Cell], lost: Mapping[Cell, Cell] | None = None
+        self,
+        study: Study,
+        cells: Collection[Cell],
+        lost: Mapping[Cell, Cell] | None = None,
+        others: Iterable[Cell] = (),
     ) -> None:
         self.study, self.cells, self.lost = study, cells, lost or {}
         self._after: dict[Cell, list[Cell]] = {}
         for cell in cells:
             if awaited := study.waits_for(cell):
                 self._after.setdefault(awaited, []).append(cell)
-        self._waiting = Counter({cell: len(after) for cell, after in self._after.items()})
+        waiting = map(study.waits_for, (*cells, *others))
+        self._waiting = Counter(awaited for awaited in waiting if awaited)
 
     def of(self, replicate: int) -> list[Cell]:
         """Return the cells of a replicate."""
@@ -55,6 +62,11 @@ class Chains:
     def after(self, cell: Cell) -> list[Cell]:
         """Return the cells that wait for this one."""
         return self._after.get(cell, [])
+
+    @property
+    def awaited(self) -> set[Cell]:
+        """Cells whose final weights somebody still waits for."""
+        return {cell for cell, waiting in self._waiting.items() if waiting}
 
     def release(self, ended: Cell) -> Cell | None:
         """Note that a cell has ended; return the one whose final weights nobody needs any more."""

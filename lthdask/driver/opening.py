@@ -217,6 +217,12 @@ def _require_together(study: Study, options: Options) -> None:
         raise InputError(
             "`adaptive` looks for tickets that match; add the arm ticket, or leave out `adaptive`"
         )
+    for kept in options.kept:
+        kept.require_in(study.grid)
+    if options.keep == "matching" and "ticket" not in study.grid.arms:
+        raise InputError(
+            "`keep` matching looks for tickets that match; add the arm ticket, or list what to keep"
+        )
     if options.masks_only and study.pruning.needs_gradients:
         raise InputError(
             f"{study.pruning.score} masks come from epoch 0 alone, so there are none to compare; "

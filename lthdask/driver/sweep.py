@@ -66,7 +66,8 @@ class Sweep:
     def __post_init__(self) -> None:
         self.cells = self.remaining.cells
         self.attempts = Attempts(self.work, self.queue)
-        self.chains = Chains(self.work.study, self.cells, self.remaining.lost)
+        left = self.remaining
+        self.chains = Chains(self.work.study, left.cells, left.lost, left.others)
         self.without_dense = {cell.replicate for cell in self.cells}
         self.again: dict[int, range] = {}
         if (share := self.work.options.adaptive) is not None:
@@ -79,8 +80,7 @@ class Sweep:
         for cell in self.cells:
             folder.remove_traceback(cell)
         if not self.work.options.masks_only:  # which trains no cell, and decides nothing of them
-            waited_for = {cell for cell in map(study.waits_for, self.cells) if cell}
-            folder.remove_finals(waited_for | set(self.remaining.awaited))
+            folder.remove_finals(self.chains.awaited)
         replicates = self.remaining.replicates
         trained = {r for r in replicates if r in self.manifest.checkpoints}
         found = {r: self._kept(r).lacking(self.chains.of(r)) for r in sorted(trained)}
@@ -238,7 +238,8 @@ class Sweep:
         failed = [(cell, outcome)]
         for lost, reason in failed:  # which grows meanwhile
             self.attempts.keep_reason(str(lost), reason)
-            self.cube.mark(lost, Status.FAILED)
+            if lost not in self.remaining.done:
+                self.cube.mark(lost, Status.FAILED)
             self.watch(Event("cell", str(lost), "failed"))
             why = _broken_off(lost, "failed")
             failed += [(follower, why) for follower in self.chains.after(lost)]
@@ -250,8 +251,7 @@ class Sweep:
         if self.exploration:
             self.exploration.ended(cell)
             self._explore()
-        released = self.chains.release(cell)
-        if released and released not in self.remaining.awaited:
+        if released := self.chains.release(cell):
             self.work.folder.final(released).unlink(missing_ok=True)
 
     def _explore(self) -> None:

@@ -1,0 +1,49 @@
+"""Keeping tickets: which are still to be kept, and which are dropped at the study's verdict."""
+
+from lthdask.driver.opening import Opened
+from lthdask.grid import Cell
+from lthdask.report.verdict import MATCHING, NO_BETTER, WINNING, WORSE, verdicts
+from lthdask.storage.results import open_asked
+from lthdask.storage.schema import Status
+from lthdask.storage.tickets import Tickets
+
+
+def not_kept(opened: Opened) -> set[Cell]:
+    """Return the cells that are done, and whose tickets are to be kept and are not there.
+
+    Where ``matching`` are kept, they are those that are shown to match: what nothing is shown of
+    is not trained a second time.
+    """
+    options, tickets = opened.options, Tickets(opened.folder)
+    if options.keep == "none" or options.masks_only:
+        return set()
+    lacking = {
+        cell
+        for cell, status in opened.cells.items()
+        if status is Status.DONE
+        and options.keeps(cell)
+        and not tickets.are_there(cell, options.keep_rewound)
+    }
+    if options.keep == "matching" and lacking:
+        lacking &= _judged(opened, MATCHING, WINNING, NO_BETTER)
+    return lacking
+
+
+def drop_worse(opened: Opened) -> None:
+    """Drop the tickets that are shown to be worse than the dense run, where ``matching`` are kept.
+
+    Whatever is undecided stays: with one replicate, that is everything.
+    """
+    if opened.options.keep == "matching" and not opened.options.masks_only:
+        for cell in _judged(opened, WORSE):
+            Tickets(opened.folder).drop(cell)
+
+
+def _judged(opened: Opened, *wanted: str) -> set[Cell]:
+    """Return the tickets, of what was asked for, that have one of these verdicts."""
+    judged = verdicts(open_asked(opened.folder.path, opened.asked)).verdict
+
+    def of(cell: Cell) -> object:
+        return judged.sel(threshold=cell.threshold, rewind_epoch=cell.rewind_epoch).item()
+
+    return {cell for cell in opened.cells if cell.arm == "ticket" and of(cell) in wanted}
