@@ -6,39 +6,29 @@ the plan of it.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
+from lthdask.driver.remaining import Remaining
 from lthdask.grid import Cell, cohorts
 from lthdask.study import Study
 
 
 class Chains:
-    """Which of some cells wait for which others.
+    """Which of the cells that are left wait for which others.
 
     Parameters
     ----------
     study : Study
-    cells : collection of Cell
-        The cells to be trained.
-    lost : mapping of Cell to Cell
-        Those of them that cannot be: each starts from a cell that has failed.
-    others : iterable of Cell
-        Cells that wait, too, and are not to be trained now.
+    left : Remaining
     """
 
-    def __init__(
-        self,
-        study: Study,
-        cells: Collection[Cell],
-        lost: Mapping[Cell, Cell] | None = None,
-        others: Iterable[Cell] = (),
-    ) -> None:
-        self.study, self.cells, self.lost = study, cells, lost or {}
+    def __init__(self, study: Study, left: Remaining) -> None:
+        self.study, self.cells, self.lost = study, left.cells, left.lost
         self._after: dict[Cell, list[Cell]] = {}
-        for cell in cells:
+        for cell in left.cells:
             if awaited := study.waits_for(cell):
                 self._after.setdefault(awaited, []).append(cell)
-        waiting = map(study.waits_for, (*cells, *others))
+        waiting = map(study.waits_for, (*left.cells, *left.others))
         self._waiting = Counter(awaited for awaited in waiting if awaited)
 
     def of(self, replicate: int) -> list[Cell]:

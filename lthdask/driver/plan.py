@@ -101,7 +101,7 @@ class Plan:
 
     @cached_property
     def _chains(self) -> Chains:
-        return Chains(self.study, self.left.cells, self.left.lost)
+        return Chains(self.study, self.left)
 
     @cached_property
     def _work(self) -> int:

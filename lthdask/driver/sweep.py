@@ -66,8 +66,7 @@ class Sweep:
     def __post_init__(self) -> None:
         self.cells = self.remaining.cells
         self.attempts = Attempts(self.work, self.queue)
-        left = self.remaining
-        self.chains = Chains(self.work.study, left.cells, left.lost, left.others)
+        self.chains = Chains(self.work.study, self.remaining)
         self.without_dense = {cell.replicate for cell in self.cells}
         self.again: dict[int, range] = {}
         if (share := self.work.options.adaptive) is not None:
