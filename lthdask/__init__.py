@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lthdask.report.verdict import verdicts as verdicts
     from lthdask.results import follow as follow
     from lthdask.results import open_results as open_results
+    from lthdask.storage.loading import load_ticket as load_ticket
     from lthdask.study import Study as Study
 
 _HOME = {
@@ -37,6 +38,7 @@ _HOME = {
     "early_stop": "report.early_stop",
     "follow": "results",
     "frontier": "report.verdict",
+    "load_ticket": "storage.loading",
     "open_client": "cluster.client",
     "open_results": "results",
     "run": "flow",
@@ -54,6 +56,7 @@ __all__ = [
     "early_stop",
     "follow",
     "frontier",
+    "load_ticket",
     "open_client",
     "open_results",
     "run",

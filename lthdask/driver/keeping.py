@@ -1,11 +1,13 @@
-"""Keeping tickets: which are still to be kept, and which are dropped at the study's verdict."""
+"""Keeping tickets: which are still to be kept, how large, and which the verdict drops."""
 
 from lthdask.driver.opening import Opened
-from lthdask.grid import Cell
+from lthdask.grid import ARMS, Cell
 from lthdask.report.verdict import MATCHING, NO_BETTER, WINNING, WORSE, verdicts
 from lthdask.storage.results import open_asked
 from lthdask.storage.schema import Status
+from lthdask.storage.sparse import SKIP
 from lthdask.storage.tickets import Tickets
+from lthdask.study import Study
 
 
 def not_kept(opened: Opened) -> set[Cell]:
@@ -37,6 +39,25 @@ def drop_worse(opened: Opened) -> None:
     if opened.options.keep == "matching" and not opened.options.masks_only:
         for cell in _judged(opened, WORSE):
             Tickets(opened.folder).drop(cell)
+
+
+def ticket_bytes(study: Study, cell: Cell, weights: int, prunable: int) -> tuple[int, int]:
+    """Return about how large a ticket is: trained weights and mask, and rewound weights.
+
+    Parameters
+    ----------
+    study : Study
+    cell : Cell
+    weights : int
+        Bytes of all weights of the network.
+    prunable : int
+        How many of them are prunable.
+    """
+    is_share = study.pruning.by == "share" and ARMS[cell.arm].mask != "none"
+    left = prunable * (1 - cell.threshold) if is_share else prunable
+    places = min(prunable / 8, left + prunable / SKIP)
+    values = weights - 4 * prunable + 4 * left
+    return int(values + places), int(values)
 
 
 def _judged(opened: Opened, *wanted: str) -> set[Cell]:
