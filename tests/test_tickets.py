@@ -15,29 +15,18 @@ import torch
 from hypothesis import example, given
 
 import lthdask
-from lthdask.checks.folder import check, repair
 from lthdask.data.readers import load
-from lthdask.driver.keeping import drop_worse
-from lthdask.driver.opening import open_study
-from lthdask.driver.plan import plan
-from lthdask.driver.remaining import remaining
 from lthdask.errors import InputError
-from lthdask.flow import run
 from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
-from lthdask.lottery.ticket import Ticket
-from lthdask.options import Options
-from lthdask.storage import checkpoints, tickets
+from lthdask.storage import tickets
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.sparse import decoded, encoded
 from lthdask.storage.tickets import Tickets
-from lthdask.study import Study
-from lthdask.training.checkpoint import Checkpoint
 from lthdask.worker.cells import train_cells
 from lthdask.worker.tasks import train_dense
-from tests.studies import made_study
-from tests.test_flow import TINY, attempts
+from tests.studies import made_study, made_ticket
 from tests.test_tasks import CELLS, dense, fresh, here
 
 KINDS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -250,9 +239,9 @@ def test_a_worker_that_is_killed_as_it_keeps_a_ticket_leaves_none_that_is_broken
         replacing, left = os.replace, iter(range(written))
 
         def killed(source, target):
-            if "ticket-" in str(target) and "state-" not in str(target):
-                if next(left, None) is None:
-                    os._exit(7)
+            of_ticket = "ticket-" in str(target) and "state-" not in str(target)
+            if of_ticket and next(left, None) is None:
+                os._exit(7)
             replacing(source, target)
 
         os.replace = killed
@@ -267,3 +256,424 @@ def test_a_worker_that_is_killed_as_it_keeps_a_ticket_leaves_none_that_is_broken
     assert train(work, CELL, begun[1]) == ["done"]
     names = ("tickets/[!.]*", "cells/*/kept.json")
     assert files_of(work.folder.path, *names) == files_of(kept[0].folder.path, *names)
+
+
+DIGITS = Cell("ticket", 0, 0.95, 2)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A study with a ticket of random weights, of which half survive."""
+    folder = made_study(tmp_path_factory.mktemp("made") / "digits", sparse=0.95)
+    made_ticket(folder, DIGITS)
+    return folder
+
+
+@pytest.fixture
+def made(alone, tmp_path):
+    """The folder of its tickets, alone, and the file of that one."""
+    shutil.copytree(alone / "tickets", tmp_path / "runs/digits/tickets")
+    return tmp_path, tmp_path / f"runs/digits/tickets/{DIGITS}.safetensors"
+
+
+def test_the_page_on_tickets_loads_one_and_trains_on_with_its_zeros(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(lthdask.__file__).parent.parent / "docs" / "tickets.md").read_text()
+    load, use, train_on, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    images = torch.randint(256, (8, 1, 28, 28)).byte()
+    names = {"torch": torch, "images": images}
+    exec(load, names)
+    exec(use, names)
+    assert names["logits"].shape == (8, 10)
+    network, mask = names["ticket"].network, names["ticket"].mask
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+    exec(train_on, names | {"optimizer": optimizer})
+    for _ in range(3):
+        network(images / 255.0).square().mean().backward()
+        optimizer.step()
+    for name, weight in network.named_parameters():
+        if name in mask:
+            assert not weight[~mask[name]].any()
+            assert (weight[mask[name]] != names["ticket"].weights[name][mask[name]]).any()
+
+
+def rewritten(file, change=lambda about: None, tensors=lambda found: None):
+    """Write a ticket's file again with something else in it, and the digest that belongs to it."""
+    content = file.read_bytes()
+    found = safetensors.torch.load(content)
+    head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    about = json.loads(head["__metadata__"]["lthdask"])
+    del about["digest"]
+    change(about)
+    tensors(found)
+    about["digest"] = tickets._digest(found, about)
+    file.write_bytes(safetensors.torch.save(found, {"lthdask": json.dumps(about)}))
+    return file
+
+
+def to(*path, value):
+    def change(about):
+        *before, last = path
+        for name in before:
+            about = about[name]
+        about[last] = value
+
+    return change
+
+
+SHAPE = ("shapes", "1.weight")
+HOSTILE = {
+    "a module": (to("network", "name", value="os:getcwd@0123456789abcdef"), "code of its own"),
+    "a module, bare": (to("network", "name", value="os:getcwd"), "code of its own"),
+    "another network": (to("network", "name", value="resnet21"), "unknown network"),
+    "no text": (to("network", "name", value=["os"]), "not a valid ticket"),
+    "more keys": (to("network", "depth", value=10**9), "not a valid ticket"),
+    "other weights": (to("classes", value=11), "does not fit the network"),
+    "classes for a petabyte": (to("classes", value=10**13), "does not fit the network"),
+    "an input for a petabyte": (to("input", value=[1, 10**7, 10**6]), "does not fit the network"),
+    "more than there is": (to("input", value=[2**62, 2**62]), "not a valid ticket"),
+    "no numbers": (to("input", value=["1", 28, 28]), "not a valid ticket"),
+    "a petabyte of weights": (to(*SHAPE, value=[10**9, 10**6]), "not a valid ticket"),
+    "no petabyte, but of none": (to(*SHAPE, value=[0, 10**30]), "not a valid ticket"),
+    "less than none": (to(*SHAPE, value=[-300, -784]), "not a valid ticket"),
+    "half a weight": (to(*SHAPE, value=[1.5, 784]), "not a valid ticket"),
+    "a weight that is not there": (to("shapes", "7.weight", value=[1]), "not a valid ticket"),
+    "no shapes": (to("shapes", value=None), "not a valid ticket"),
+    "another mask": (to("mask", value="0" * 64), "not a valid ticket: it has another mask"),
+    "a newer format": (to("format", value=2), "newer version"),
+    "no format": (to("format", value="x"), "not a valid ticket"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused(made, name, monkeypatch):
+    import resource
+
+    change, problem = HOSTILE[name]
+    monkeypatch.setattr("builtins.exec", None)
+    monkeypatch.setattr("importlib.import_module", None)
+    rewritten(made[1], change)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=problem):
+        lthdask.load_ticket(made[1])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
+
+
+def resized(name, size):
+    def change(found):
+        found[name] = found[name].new_ones(size)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (resized("1.weight", 5), "5 values for 117,600 places"),
+        (resized("1.weight", (2, 2)), "do not lie in a row"),
+        (resized("1.weight.bits", 5), "not those of 235,200 places"),
+        (lambda found: found.pop("1.weight.bits"), "needs .bits or .gaps"),
+        (lambda found: found.pop("1.weight"), "not a valid ticket"),
+        (lambda found: found.pop("1.bias"), "does not fit the network"),
+        (lambda found: found.update({"9.bias": torch.ones(1)}), "does not fit the network"),
+        (lambda found: found.update({"1.bias": torch.ones(300).double()}), "does not fit"),
+    ],
+)
+def test_a_mask_or_weights_that_do_not_fit_are_refused(made, change, problem):
+    rewritten(made[1], tensors=change)
+    with pytest.raises(InputError, match=problem):
+        lthdask.load_ticket(made[1])
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, b"\xff" * 8 + b"{}", "[" * 99_999], ids=len)
+def test_what_is_no_ticket_is_refused(made, content):
+    if isinstance(content, str):
+        rewritten(made[1], lambda about: about.update(metrics=0))
+        file = made[1].read_bytes().replace(b'metrics\\": 0', b'metrics\\": ' + content.encode())
+        content = (int.from_bytes(file[:8], "little") + 99_998).to_bytes(8, "little") + file[8:]
+    made[1].write_bytes(content)
+    with pytest.raises(InputError, match="is not a valid ticket"):
+        lthdask.load_ticket(made[1])
+    with pytest.raises(InputError, match="cannot read the ticket .* No such file"):
+        lthdask.load_ticket(made[0] / "nothing")
+
+
+def test_rewound_weights_of_another_mask_are_refused(made):
+    shutil.copy(made[1], other := made[1].with_name("other.safetensors"))
+    beside = made[1].with_name(f"{DIGITS}.rewound.safetensors")
+    shutil.copy(beside, beside.with_name("other.rewound.safetensors"))
+    assert lthdask.load_ticket(other).rewound
+    rewritten(beside.with_name("other.rewound.safetensors"), to("mask", value="0" * 64))
+    with pytest.raises(InputError, match="belongs to another mask"):
+        lthdask.load_ticket(other)
+
+
+def test_a_network_of_one_s_own_needs_the_code_that_its_study_was_begun_with(made, tmp_path):
+    from lthdask.networks.build import Network
+
+    mine = tmp_path / "kept_mine.py"
+    mine.write_text(
+        "from torch import nn\n\ndef build(shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), *(nn.Linear(*of) for of in [(784, 300), (300, 100)]"
+        "), nn.Linear(100, classes))\n"
+    )
+
+    def names(found):
+        digits = {"1": "1", "3": "2", "5": "3"}
+        for name in [*found]:
+            place, dot, rest = name.partition(".")
+            found[f"{digits[place]}-{dot}{rest}"] = found.pop(name)
+        for name in [*found]:
+            found[name.replace("-", "")] = found.pop(name)
+
+    name = f"kept_mine:build@{__import__('hashlib').sha256(mine.read_bytes()).hexdigest()[:16]}"
+    shapes = {"1.weight": [300, 784], "2.weight": [100, 300], "3.weight": [10, 100]}
+
+    def change(about):
+        about |= {"network": vars(Network("lenet_300_100")) | {"name": name}, "shapes": shapes}
+
+    rewound = made[1].with_name(f"{DIGITS}.rewound.safetensors")
+    rewound.unlink()
+    found = lthdask.load_ticket(made[1])
+    mask = {new: found.mask[old] for new, old in zip(shapes, found.mask, strict=True)}
+    rewritten(made[1], lambda a: (change(a), a.update(mask=tickets._mask_digest(mask))), names)
+    with pytest.raises(
+        InputError, match=r"if you trust it, give the file kept_mine.py with `code`"
+    ):
+        lthdask.load_ticket(made[1])
+    ticket = lthdask.load_ticket(made[1], code=[mine])
+    assert ticket.network(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+    mine.write_text("")
+    rewritten(made[1], to("network", "name", value="kept_mine:build@0123456789abcdef"))
+    with pytest.raises(InputError, match="is not the file that the study was begun with"):
+        lthdask.load_ticket(made[1], code=[mine])
+
+
+FIRST = TINY.changed({"grid.thresholds": "0.5,0.9"})
+KEPT_FIRST = Cell("ticket", 0, 0.5, 0)
+
+
+@pytest.fixture(scope="module")
+def first(local_client, tmp_path_factory):
+    """A finished study that kept one ticket."""
+    folder = tmp_path_factory.mktemp("first") / "run"
+    run(FIRST, local_client, folder, options=Options(keep="0.5:0"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def larger(local_client, first, tmp_path_factory):
+    """The same study, run again to keep all of it."""
+    folder = tmp_path_factory.mktemp("larger") / "run"
+    shutil.copytree(first, folder)
+    run(FIRST, local_client, folder, options=Options(**KEEP))
+    return folder
+
+
+def test_a_finished_study_that_is_to_keep_more_trains_just_that_again(first, larger, tmp_path):
+    assert [file.name for file in first.glob("tickets/*")] == [f"{KEPT_FIRST}.safetensors"]
+    left = remaining(open_study(FIRST, first, Options(keep="all")))
+    others = {*FIRST.grid.cells()} - {KEPT_FIRST}
+    assert set(left.cells) == set(left.done) == others
+    assert (left.dense_runs, left.again) == (set(), {})
+    assert files_of(larger, "results.zarr/**/*") == files_of(first, "results.zarr/**/*")
+    for cell in FIRST.grid.cells():
+        ticket = lthdask.load_ticket(Tickets(Folder(larger)).trained(cell))
+        assert ticket.rewound
+        assert (
+            ticket.about["metrics"].items() <= Cube(larger / "results.zarr").metrics(cell).items()
+        )
+    assert check(larger) == []
+    for options in (Options(), Options(keep="0.5"), Options(**KEEP)):
+        assert remaining(open_study(FIRST, larger, options)).cells == []
+
+
+def test_the_plan_counts_the_tickets_that_a_run_keeps(larger, tmp_path):
+    found = [
+        plan(FIRST, tmp_path / "new", options=options, here=False).disk
+        for options in (Options(), Options(keep="all"), Options(**KEEP))
+    ]
+    trained, rewound = (
+        sum(file.stat().st_size for file in larger.glob(f"tickets/*k?{suffix}"))
+        for suffix in (".safetensors", ".rewound.safetensors")
+    )
+    # It takes images to be of three channels, and counts no heads.
+    assert found[1] - found[0] == pytest.approx(trained, rel=0.5)
+    assert found[2] - found[1] == pytest.approx(rewound, rel=0.5)
+
+
+def test_children_take_the_final_weights_of_kept_tickets_whose_own_are_gone(
+    local_client, larger, tmp_path
+):
+    shutil.copytree(larger, tmp_path / "run")
+    grown = FIRST.changed({"grid.arms": "ticket,ticket_child"})
+    before = attempts(tmp_path / "run")
+    results = run(grown, local_client, tmp_path / "run")
+    assert attempts(tmp_path / "run") == before
+    alone = run(grown, local_client, tmp_path / "alone")
+    for name in ("barrier", "test_loss"):
+        np.testing.assert_array_equal(results[name], alone[name])
+
+
+def in_copy(larger, tmp_path):
+    shutil.copytree(larger, tmp_path / "run")
+    return tmp_path / "run", Tickets(Folder(tmp_path / "run"))
+
+
+CHECKED = Cell("ticket", 0, 0.9, 2)
+DAMAGE = {
+    "flipped": lambda file: file.write_bytes(flipped(file.read_bytes())),
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "empty": lambda file: file.write_bytes(b""),
+    "missing": lambda file: file.unlink(),
+}
+
+
+def flipped(content):
+    return content[:-7] + bytes([content[-7] ^ 1]) + content[-6:]
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("part", ["trained", "rewound"])
+def test_a_damaged_ticket_is_named_and_removed_and_made_again(larger, tmp_path, how, part):
+    folder, kept = in_copy(larger, tmp_path)
+    file = getattr(kept, part)(CHECKED)
+    DAMAGE[how](file)
+    (found,) = check(folder)
+    assert (found.what, found.remedy) == (
+        f"tickets/{file.name}",
+        "a run that is to `keep` it makes it again",
+    )
+    repair(folder)
+    assert check(folder) == []
+    assert not file.exists()
+    assert remaining(open_study(FIRST, folder, Options(**KEEP))).cells == [CHECKED]
+    assert remaining(open_study(FIRST, folder)).cells == []
+
+
+def test_a_ticket_whose_mask_does_not_fit_the_results_is_found(larger, tmp_path):
+    """It is whole, and recorded as the cell's, but was trained under another mask."""
+    folder, kept = in_copy(larger, tmp_path)
+    other = replace(CHECKED, threshold=0.5)
+    ticket, about = tickets.read(kept.trained(other))
+    kept.drop(CHECKED)
+    kept.keep(CHECKED, ticket, None, about | {"cell": vars(CHECKED)})
+    (found,) = check(folder)
+    assert "its mask does not fit the density that the results have" in str(found)
+    repair(folder)
+    assert check(folder) == []
+    assert not kept.are_there(CHECKED)
+
+
+def test_a_ticket_of_another_cell_or_study_is_named_and_left_alone(larger, tmp_path, made):
+    folder, kept = in_copy(larger, tmp_path)
+    shutil.copy(kept.trained(replace(CHECKED, rewind_epoch=0)), kept.trained(CHECKED))
+    shutil.copy(made[1], kept.path)  # of a threshold that the study does not have
+    (kept.path / ".ticket-r0-t0.5-k0.safetensors.0123").write_bytes(b"a writer was killed")
+    found = repair(folder)
+    assert [(damage.what, damage.problem) for damage in found] == [
+        (f"tickets/{CHECKED}.safetensors", "this study did not write it"),
+        (f"tickets/{DIGITS}", "this study has no such cell"),
+    ]
+    assert check(folder) == found
+    # ... and nobody starts from it.
+    assert tickets.final_weights(Folder(folder), CHECKED) is None
+
+
+def judged(folder, accuracy, **options):
+    """Keep tickets of a study of three replicates, and drop those that its verdict calls worse."""
+    made_study(folder, ("ticket",), 3, accuracy, sparse=0.95)
+    study = Study.parse((folder / "study.yaml").read_text())
+    for cell in study.grid.cells():
+        made_ticket(folder, cell)
+    asked = study.changed({"grid.replicates": options.pop("replicates", 3)})
+    return open_study(asked, folder, Options(**options))
+
+
+def of_cell(worse, undecided):
+    """Test accuracy: the dense run's, or far or uncertainly below it."""
+
+    def accuracy(cell):
+        spread = 0.001 * cell.replicate
+        if (cell.threshold, cell.rewind_epoch) == undecided:
+            return 0.95 - 0.04 * cell.replicate
+        return (0.5 if (cell.threshold, cell.rewind_epoch) == worse else 0.95) + spread
+
+    return accuracy
+
+
+def names_in(opened):
+    return {name for name in Tickets(opened.folder).names()}
+
+
+def test_matching_drops_what_is_shown_to_be_worse_and_nothing_else(tmp_path):
+    accuracy = of_cell(worse=(0.95, 0), undecided=(0.95, 2))
+    opened = judged(tmp_path / "run", accuracy, keep="matching", keep_rewound=True)
+    before = names_in(opened)
+    drop_worse(opened)
+    assert before - names_in(opened) == {f"ticket-r{r}-t0.95-k0" for r in range(3)}
+    assert not [*opened.folder.path.glob("tickets/*-t0.95-k0*")]
+    assert remaining(opened).cells == []  # what is worse is not trained again
+    for cell in opened.cells:
+        Tickets(opened.folder).drop(cell)
+    found = {(cell.threshold, cell.rewind_epoch) for cell in remaining(opened).cells}
+    assert found == {(0.5, 0), (0.5, 2)}  # nor what is undecided
+
+
+@pytest.mark.parametrize(
+    "options", [{"keep": "none"}, {"keep": "all"}, {"keep": "0.5"}, {"replicates": 1}]
+)
+def test_nothing_is_dropped_without_a_verdict_that_was_asked_for(tmp_path, options):
+    opened = judged(
+        tmp_path / "run", of_cell((0.95, 0), (0.95, 2)), **({"keep": "matching"} | options)
+    )
+    before = names_in(opened)
+    drop_worse(opened)
+    assert len(names_in(opened)) == len(before) == 12
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        ("none", []),
+        ("all", ["ticket 0.5 0", "ticket 0.9 2", "reinit 0.9 0", "dense_child 0.5 2"]),
+        ("matching", ["ticket 0.5 0", "ticket 0.9 2"]),
+        ("0.9", ["ticket 0.9 2"]),
+        ("0.9:2", ["ticket 0.9 2"]),
+        ("0.9:0", []),
+        ("0.5:0, 0.9:2:ticket", ["ticket 0.5 0", "ticket 0.9 2"]),
+        ("0.9::reinit", ["reinit 0.9 0"]),
+        ("0.9:2:reinit", ["reinit 0.9 0"]),  # which has no k
+        ("0.9:2:dense_child", ["dense_child 0.5 2"]),  # which has no threshold
+    ],
+)
+def test_a_selection_keeps_what_it_names(keep, expected):
+    cells = [("ticket", 0.5, 0), ("ticket", 0.9, 2), ("reinit", 0.9, 0), ("dense_child", 0.5, 2)]
+    kept = Options(keep=keep)
+    found = [f"{a} {t} {k}" for a, t, k in cells if kept.keeps(Cell(a, 0, t, k))]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"keep": "some"}, "`keep` takes none, matching, all, or a list .* got 'some'"),
+        ({"keep": "0.5,"}, "got ''"),
+        ({"keep": "0.5:x"}, "got '0.5:x'"),
+        ({"keep": "0.5:2:tickets"}, "unknown arm 'tickets'"),
+        ({"keep_rewound": True}, "`keep_rewound` keeps nothing without `keep`"),
+        ({"keep": "0.6"}, "names the threshold 0.6, which is not asked for; there is 0.5, 0.9"),
+        ({"keep": "0.5:1"}, "names the rewind epoch 1, which is not asked for; there is 0, 2"),
+        ({"keep": "0.5:0:reinit"}, "names the arm reinit, which is not asked for; there is ticket"),
+    ],
+)
+def test_a_selection_that_cannot_be_is_refused_before_anything_is_written(tmp_path, given, problem):
+    with pytest.raises(InputError, match=problem):
+        open_study(FIRST, tmp_path / "run", Options(**given))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_matches_is_kept_of_tickets_alone(tmp_path):
+    study = FIRST.changed({"grid.arms": "reinit"})
+    with pytest.raises(InputError, match="`keep` matching looks for tickets that match; add"):
+        open_study(study, tmp_path / "run", Options(keep="matching"))

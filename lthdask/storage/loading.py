@@ -84,7 +84,7 @@ def load_ticket(path: str | Path, code: Iterable[str | Path] = ()) -> LoadedTick
     >>> ticket = load_ticket("runs/digits/tickets/ticket-r0-t0.5-k0.safetensors")
     >>> ticket
     <ticket-r0-t0.5-k0 of lenet_300_100, density 0.5>
-    >>> ticket.network(torch.zeros(1, *ticket.about["input"])).shape
+    >>> ticket.network(torch.zeros(1, *ticket.about["input"])).shape  # after: import torch
     torch.Size([1, 10])
     >>> all((ticket.weights[name][~kept] == 0).all() for name, kept in ticket.mask.items())
     True
