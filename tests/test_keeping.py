@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import lthdask
 from lthdask.checks.folder import check, repair
+from lthdask.commands.main import main
 from lthdask.driver.keeping import drop_worse, ticket_bytes
 from lthdask.driver.opening import open_study
 from lthdask.driver.plan import plan
-from lthdask.driver.remaining import remaining
+from lthdask.driver.remaining import Remaining, remaining
+from lthdask.driver.sweep import Sweep
 from lthdask.errors import InputError
 from lthdask.flow import run
 from lthdask.grid import Cell
@@ -21,8 +24,10 @@ from lthdask.pruning.rule import prunable_weights
 from lthdask.storage import tickets
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
+from lthdask.storage.schema import Status
 from lthdask.storage.tickets import Tickets
 from lthdask.study import Study
+from lthdask.worker.work import Work
 from tests.conftest import MANIFEST
 from tests.studies import made_study, made_ticket
 from tests.test_flow import TINY, attempts
@@ -85,6 +90,51 @@ def test_the_plan_counts_the_tickets_that_a_run_keeps(larger, tmp_path):
         found = ticket_bytes(FIRST, cell, 4 * weights, prunable)
         for size, file in zip(found, (kept.trained(cell), kept.rewound(cell)), strict=True):
             assert file.stat().st_size - 3000 == pytest.approx(size, abs=1000)  # a head
+
+
+def test_a_search_that_is_done_trains_again_what_is_to_be_kept_and_nothing_else(
+    local_client, tmp_path
+):
+    study = FIRST.changed({"grid.thresholds": "0.5,0.7,0.9", "grid.rewind_epochs": "0"})
+    run(study, local_client, tmp_path, options=Options(adaptive=0.7))
+    before, statuses = (
+        files_of(tmp_path, "results.zarr/**/*"),
+        Cube(tmp_path / "results.zarr").cells(),
+    )
+    run(study, local_client, tmp_path, options=Options(adaptive=0.7, keep="all"))
+    assert files_of(tmp_path, "results.zarr/**/*") == before
+    done = {str(cell) for cell, status in statuses.items() if status is Status.DONE}
+    assert len(done) < len(statuses)
+    assert Tickets(Folder(tmp_path)).names() == done
+
+
+def test_results_stay_where_training_again_fails(tmp_path):
+    marked = []
+
+    class Marked:
+        def mark(self, cell, status):
+            marked.append(cell)
+
+    cells, work = FIRST.grid.cells(), Work(FIRST, FIRST.engine.chosen(), Folder(tmp_path))
+    left = Remaining(cells, [0], set(), done=set(cells[1:]))
+    sweep = Sweep(work, None, Marked(), left, None)
+    for cell in cells:
+        sweep._fail(cell, RuntimeError("out of memory"))
+    assert marked == cells[:1]
+
+
+def test_the_command_keeps_what_it_is_told_to_and_says_where(first, tmp_path):
+    folder = shutil.copytree(first, tmp_path / "run")
+    command = ["run", "--study", str(folder / "study.yaml"), "--out", str(folder)]
+    kept = CliRunner().invoke(main, [*command, "--keep", "0.5:0", "--deploy", "local"])
+    assert kept.exit_code == 0, kept.output
+    assert "every cell is done" in kept.output
+    assert f"1 ticket kept in {folder / 'tickets'}" in kept.output.replace("\n", "")
+    more = CliRunner().invoke(main, [*command, "--keep", "0.7"])
+    assert more.exit_code == 2
+    assert (
+        "--keep names the threshold 0.7, which is not asked for; there is 0.5, 0.9" in more.stderr
+    )
 
 
 def test_children_take_the_final_weights_of_kept_tickets_whose_own_are_gone(

@@ -121,6 +121,7 @@ def _train(
         log.lines.info("scheduler %s", client.scheduler.address)
         dense = f", {counted(len(left.dense_runs), 'dense run')}" if left.dense_runs else ""
         again = f", {counted(left.again_epochs, 'epoch')} of dense runs again" if left.again else ""
+        again += f", {len(left.done)} of the cells again, for their weights" if left.done else ""
         tell(f"{opened.study.name}: {counted(len(left.cells), 'cell')} to train{dense}{again}")
         with shown(console) as show:
             watch = _all_of(show, _written_to(log), _saying_what_went_wrong(console))

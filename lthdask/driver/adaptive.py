@@ -117,13 +117,21 @@ class Exploration:
         Those of them that are to be trained.
     share : float
         Share of the grid's epochs to spend at most.
+    again : iterable of Cell
+        Those of `left` that are done, and trained again whatever the search asks for.
     """
 
     def __init__(
-        self, study: Study, cube: Cube, every: Iterable[Cell], left: Iterable[Cell], share: float
+        self,
+        study: Study,
+        cube: Cube,
+        every: Iterable[Cell],
+        left: Iterable[Cell],
+        share: float,
+        again: Iterable[Cell] = (),
     ) -> None:
         self.study, self.cube = study, cube
-        self.left, self.wanted = set(left), set[Cell]()
+        self.left, self.wanted = set(left), set(again)
         cells = longest_first(every)
         axes = axes_of(cells)
         self.points: dict[Point, list[Cell]] = {point: [] for point in product(*axes)}
@@ -133,7 +141,8 @@ class Exploration:
             ks = (cell.rewind_epoch,) if arm.has_k else axes[1]
             for point in product(thresholds, ks):
                 self.points[point].append(cell)
-        spent = epochs_to_train(study, [cell for cell in cells if cell not in self.left], 0)
+        new = self.left - self.wanted
+        spent = epochs_to_train(study, [cell for cell in cells if cell not in new], 0)
         self.search = Search(*axes, self._cost, share * epochs_to_train(study, cells, 0), spent)
         for point in self.points:
             self._answer(point)

@@ -70,8 +70,11 @@ class Sweep:
         self.without_dense = {cell.replicate for cell in self.cells}
         self.again: dict[int, range] = {}
         if (share := self.work.options.adaptive) is not None:
-            every = self.remaining.every
-            self.exploration = Exploration(self.work.study, self.cube, every, self.cells, share)
+            every, keeps = self.remaining.every, self.work.options.keeps
+            again = filter(keeps, self.remaining.done)
+            self.exploration = Exploration(
+                self.work.study, self.cube, every, self.cells, share, again
+            )
 
     def begin(self) -> set[int]:
         """Say what is to be trained, and return the replicates whose dense run is trained."""
@@ -137,12 +140,11 @@ class Sweep:
             asked = {c.threshold for c in self.remaining.every if ARMS[c.arm].has_threshold}
             for threshold in sorted(asked) or self.work.study.grid.thresholds:
                 self._add_masks(replicate, threshold)
-        elif self.exploration:
-            self._explore()
         else:
             failed = self.attempts.reasons.keys()
-            first = self.chains.first_of(replicate)
+            first = filter(self._is_wanted, self.chains.first_of(replicate))
             self.queue_cells([cell for cell in first if str(cell) not in failed])
+            self._explore()
 
     def queue_cells(self, cells: list[Cell]) -> None:
         """Queue cells that can be trained now, side by side where the engine has it."""
