@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lthdask.report.verdict import verdicts as verdicts
     from lthdask.results import follow as follow
     from lthdask.results import open_results as open_results
+    from lthdask.storage.loading import load_ticket as load_ticket
     from lthdask.study import Study as Study
     from lthdask.worker.masks import open_mask as open_mask
 
@@ -38,6 +39,7 @@ _HOME = {
     "early_stop": "report.early_stop",
     "follow": "results",
     "frontier": "report.verdict",
+    "load_ticket": "storage.loading",
     "open_client": "cluster.client",
     "open_mask": "worker.masks",
     "open_results": "results",
@@ -56,6 +58,7 @@ __all__ = [
     "early_stop",
     "follow",
     "frontier",
+    "load_ticket",
     "open_client",
     "open_mask",
     "open_results",

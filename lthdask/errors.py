@@ -18,6 +18,8 @@ OPTIONS = {
     "download": "--download",
     "fraction": "--fraction",
     "iterative": "--iterative",
+    "keep": "--keep",
+    "keep_rewound": "--keep-rewound",
     "masks_only": "--masks-only",
     "max_attempts": "--max-attempts",
     "out": "--out",

@@ -18,6 +18,7 @@ import xarray as xr
 
 from lthdask.cluster.dashboard import show_page
 from lthdask.cluster.queue import Queue
+from lthdask.driver.keeping import drop_worse
 from lthdask.driver.opening import Opened, driving_study
 from lthdask.driver.preparing import surroundings, write_down
 from lthdask.driver.remaining import remaining
@@ -127,6 +128,7 @@ def train(
             sweep.add_dense_run(replicate)  # and its cells, once that is trained
     queue.run()
     sweep.end()
+    drop_worse(opened)
 
 
 @dataclass

@@ -1,10 +1,17 @@
 """A small study as it lies on disk, whose numbers can be worked out by hand."""
 
+import torch
+
 from lthdask.grid import ARMS, Cell, is_applicable
+from lthdask.lottery.ticket import Ticket
+from lthdask.networks.build import build
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
+from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Extent, Status
+from lthdask.storage.tickets import Tickets
 from lthdask.study import Study
+from lthdask.training.checkpoint import Checkpoint
 
 LAYERS = ["1.weight", "3.weight", "5.weight"]
 START = 1.7e9
@@ -45,6 +52,22 @@ def made_study(
                 elif what != Status.PENDING:
                     cube.mark(cell, what)
     return folder
+
+
+def made_ticket(folder, cell, about=()):
+    """Keep a ticket of random weights, of which every second one survives; return its file."""
+    study, normal = Study.parse((folder / "study.yaml").read_text()), {"mean": [[[0.0]]]}
+    shape, classes = (1, 28, 28), 10
+    weights = build(study.network, shape, classes).state_dict()
+    mask = {
+        name: (torch.arange(weights[name].numel()) % 2 == 0).view(weights[name].shape)
+        for name in LAYERS
+    }
+    values = {"name": str(cell), "network": vars(study.network), "input": shape}
+    values |= {"classes": classes, "preprocessing": normal | {"std": [[[255.0]]]}, "metrics": {}}
+    tickets, start = Tickets(Folder(folder)), Checkpoint(0, weights)
+    tickets.keep(cell, Ticket(start, mask, {}), start, values | dict(about))
+    return tickets.trained(cell)
 
 
 def curves(last, k=0):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import lthdask
-from tests.studies import made_study
+from lthdask.grid import Cell
+from tests.studies import made_study, made_ticket
 from tests.test_verdict import minus, results
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,7 @@ def place(tmp_path_factory):
     """A folder with the study of which the examples speak."""
     place = tmp_path_factory.mktemp("examples")
     (place / "runs").mkdir()
-    made_study(place / "runs" / "digits")
+    made_ticket(made_study(place / "runs" / "digits"), Cell("ticket", 0, 0.5, 0))
     return place
 
 

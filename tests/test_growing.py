@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from lthdask.checks.folder import check
 from lthdask.commands.main import main
+from lthdask.driver.chains import Chains
 from lthdask.driver.opening import open_study
 from lthdask.driver.plan import plan
 from lthdask.driver.remaining import remaining
@@ -315,7 +316,10 @@ def test_rounds_that_were_not_asked_for_keep_the_weights_that_they_wait_for(tmp_
     left = remaining(opened)
     first, second = (Cell("ticket", 0, t, 0) for t in two.grid.thresholds)
     assert left.cells == [first, second]
-    assert left.awaited == {second}, "the third round waits for it"
+    chains = Chains(opened.study, left)
+    assert chains.awaited == {first, second}, "the third round waits for the second"
+    assert chains.release(second) == first
+    assert chains.awaited == {second}
 
 
 def test_another_experiment_is_no_part(tmp_path):

@@ -22,7 +22,7 @@ def left_of(study, dense_runs):
 
 def wall(study, workers, dense_runs=(0,), most=1):
     left = left_of(study, dense_runs)
-    return wall_epochs(Chains(study, left.cells), left, workers, most)
+    return wall_epochs(Chains(study, left), left, workers, most)
 
 
 # T = 4: a dense run takes 4 epochs, tickets rewound to 0 and 2 take 4 and 2.
@@ -81,7 +81,7 @@ def test_no_worker_rests_while_there_is_something_to_train(study, workers, dense
     dense_runs = range(study.grid.replicates) if dense else ()
     left = left_of(study, dense_runs)
     work = epochs_to_train(study, left.cells, len(dense_runs))
-    longest = Chains(study, left.cells).length(left.cells) + dense * study.recipe.epochs
+    longest = Chains(study, left).length(left.cells) + dense * study.recipe.epochs
     taken = wall(study, workers, dense_runs)
     assert max(ceil(work / workers), longest) <= taken
     assert taken <= work / workers + (1 - 1 / workers) * longest + 1e-9
@@ -94,7 +94,7 @@ def test_cells_that_are_lost_take_no_time():
     first, other = study.grid.cells()[0], study.grid.cells()[1]
     assert study.waits_for(other) == first
     left = Remaining(study.grid.cells()[1:], [0], set(), lost={other: first})
-    assert wall_epochs(Chains(study, left.cells, left.lost), left, 1) == 2 + 2
+    assert wall_epochs(Chains(study, left), left, 1) == 2 + 2
 
 
 def test_sharing_saves_the_epochs_that_tickets_are_rewound_over():

@@ -5,8 +5,7 @@ those in the folder should be, and with them every chunk is read.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from functools import partial
 from hashlib import sha256
 from itertools import product
@@ -17,6 +16,8 @@ import numpy as np
 
 from lthdask import given
 from lthdask.checks.completeness import is_complete
+from lthdask.checks.damage import Damage, problem_of
+from lthdask.checks.weights import damaged_states, damaged_tickets
 from lthdask.driver.opening import extent_of, layers_of
 from lthdask.errors import InputError
 from lthdask.grid import Cell
@@ -32,32 +33,6 @@ from lthdask.storage.manifest import FORMAT, Manifest
 from lthdask.storage.schema import ADDED, CELL, Status
 from lthdask.strict_yaml import dumped
 from lthdask.study import Study
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Something in a study's folder that is not as it was written.
-
-    Attributes
-    ----------
-    what : str
-        The cell, or the file relative to the folder.
-    problem : str
-        What is wrong with it.
-    remedy : str
-        What must be computed again.
-    mend : callable or None
-        Marks exactly that to be computed again; None if it is beyond repair.
-    """
-
-    what: str
-    problem: str
-    remedy: str
-    mend: Callable[[], object] | None = field(default=None, repr=False, compare=False)
-
-    def __str__(self) -> str:
-        """Return the damage as a sentence."""
-        return f"{self.what}: {self.problem}; {self.remedy}"
 
 
 def check(path: str | Path) -> list[Damage]:
@@ -137,10 +112,10 @@ def _damages(folder: Folder) -> Iterator[Damage]:
     if _digest(text) != (digest := manifest.study_digest):
         if _digest(copy) != digest:
             remedy = f"beyond repair, because its copy in results.zarr is damaged too; {anew}"
-            yield Damage("study.yaml", _problem(file), remedy.replace(str(file), "FILE"))
+            yield Damage("study.yaml", problem_of(file), remedy.replace(str(file), "FILE"))
             return
         mend = partial(folder.write_study, copy)
-        yield Damage("study.yaml", _problem(file), "its copy in results.zarr is whole", mend)
+        yield Damage("study.yaml", problem_of(file), "its copy in results.zarr is whole", mend)
     study = Study.parse(copy if _digest(text) != digest else text, str(file))
     if not _holds(manifest.axes, study.grid.axes()):
         problem = "its axes do not match the study; another version of lthdask wrote it"
@@ -153,22 +128,23 @@ def _damages(folder: Folder) -> Iterator[Damage]:
                 layers = layers_of(study, folder.cube)
             except InputError:  # of a network of one's own
                 remedy = f"beyond repair, because only it names the network's layers; {anew}"
-                yield Damage("results.zarr", _problem(folder.cube), remedy)
+                yield Damage("results.zarr", problem_of(folder.cube), remedy)
                 return
             sound = _sound_cube(Path(aside) / "results.zarr", study, layers, manifest, written)
             yield from _damaged_files(folder, sound.link_chunks(folder.cube))
             lacking = {name for name, first in ADDED.items() if first > manifest.first_format}
-            for names in product(*(manifest.axes[name] for name in CELL)):
-                cell = Cell(*names)
+            cells = [Cell(*at) for at in product(*(manifest.axes[name] for name in CELL))]
+            for cell in cells:
                 yield from _damaged_cell(folder, sound, cell, study, manifest.steps, lacking)
+            yield from damaged_tickets(folder, sound, cells)
             for replicate in manifest.axes["replicate"]:
                 yield from _damaged_dense_run(folder, sound, manifest, replicate, study)
-    yield from _damaged_states(folder)
+    yield from damaged_states(folder)
     for mask in study.pruning.masks:
         if not given.is_kept(folder.masks, mask):
             remedy = f"run the study with the file of {mask} as pruning.masks; nothing is trained"
             file = folder.masks / given.file_of(mask[-16:])
-            yield Damage(str(file.relative_to(folder.path)), _problem(file), remedy)
+            yield Damage(str(file.relative_to(folder.path)), problem_of(file), remedy)
 
 
 def _texts(folder: Folder) -> tuple[str, str]:
@@ -206,7 +182,7 @@ def _damaged_files(folder: Folder, files: Mapping[Path, bytes | None]) -> Iterat
         file = folder.cube / name
         mend = partial(_write, file, content)
         remedy = "it is made again from the study and the manifest; nothing is trained"
-        yield Damage(f"results.zarr/{name}", _problem(file), remedy, mend)
+        yield Damage(f"results.zarr/{name}", problem_of(file), remedy, mend)
 
 
 def _damaged_cell(
@@ -253,7 +229,7 @@ def _damaged_dense_run(
             if checkpoints.holds_more(file, digest):
                 continue
             mend = partial(_forget_dense_run, folder, replicate)
-            yield Damage(str(file.relative_to(folder.path)), _problem(file), remedy, mend)
+            yield Damage(str(file.relative_to(folder.path)), problem_of(file), remedy, mend)
     found, damaged = sound.read_dense(replicate)
     complete = not trained or bool(np.isfinite(found.get("dense_curves", 0.0)).all())
     if damaged or not complete:
@@ -261,22 +237,6 @@ def _damaged_dense_run(
         mend = partial(_forget_dense_run, folder, replicate, curves=True)
         file = sound.dense_chunk(replicate).relative_to(sound.path)
         yield Damage(f"results.zarr/{file}", problem, remedy, mend)
-
-
-def _damaged_states(folder: Folder) -> Iterator[Damage]:
-    """Find damaged states of unfinished runs."""
-    files = [*folder.path.glob("cells/*/state-*.safetensors")]
-    for file in sorted([*files, *folder.path.glob("cells/*/final.safetensors")]):
-        try:
-            checkpoints.load_state(file)
-        except FileNotFoundError:
-            continue  # the run has ended meanwhile
-        except InputError:
-            remedy = f"{file.parent.name} is trained again from its other state"
-            if file.name == "final.safetensors":
-                remedy = f"{file.parent.name} is trained again, if other cells still wait for it"
-            mend = partial(file.unlink, missing_ok=True)
-            yield Damage(str(file.relative_to(folder.path)), _problem(file), remedy, mend)
 
 
 def _write(file: Path, content: bytes | None) -> None:
@@ -316,7 +276,3 @@ def _holds(axes: object, values: Mapping[str, list[Any]]) -> bool:
 
 def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()
-
-
-def _problem(file: Path) -> str:
-    return "it is not what was written" if file.exists() else "it is missing"

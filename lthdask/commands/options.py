@@ -211,6 +211,25 @@ adaptive = click.option(
     help="Search for the frontier of matching tickets with this share of the grid's epochs.",
     panel=DONE,
 )
+keep = together(
+    click.option(
+        "--keep",
+        metavar="WHAT",
+        default=Options.keep,
+        show_default=True,
+        help="Trained networks to keep in the folder tickets: none, matching (until the verdict "
+        "all tickets, then those that are not worse than dense), all, or a list of threshold, "
+        "rewind epoch and arm, such as 0.9:2,0.95:2:reinit. What is done and was not kept is "
+        "trained again for it.",
+        panel=DONE,
+    ),
+    click.option(
+        "--keep-rewound",
+        is_flag=True,
+        help="Keep the weights that they were trained from, too.",
+        panel=DONE,
+    ),
+)
 out = a_folder(
     "--out", metavar="DIR", help="The study's folder (default: runs/NAME).", panel=OUTPUT
 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @options.retry_failed
 @options.masks_only
 @options.adaptive
+@options.keep
 @options.out
 @options.as_json
 def command(**given: Any) -> None:

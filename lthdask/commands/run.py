@@ -12,13 +12,14 @@ from lthdask.commands.options import DONE, WHERE, Given, Where, asked_study, how
 from lthdask.commands.plan import print_plan
 from lthdask.commands.report import leave_report
 from lthdask.commands.results import print_outcome
-from lthdask.commands.shared import exit_with, say
+from lthdask.commands.shared import counted, exit_with, say
 from lthdask.commands.status import print_status
 from lthdask.commands.training import import_ahead, train
 from lthdask.errors import InputError, listed
 from lthdask.options import Options
 
 if TYPE_CHECKING:
+    from lthdask.storage.folder import Folder
     from lthdask.study import Study
 
 # Everything else is imported when it is needed: --help must not wait for torch.
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 )
 @options.masks_only
 @options.adaptive
+@options.keep
 @options.allow_origin
 @click.option("--dry-run", is_flag=True, help="Start nothing, and do as `plan` does.", panel=DONE)
 @click.option("--status", is_flag=True, help="Start nothing, and do as `status` does.", panel=DONE)
@@ -84,8 +86,18 @@ def _run(console: Console, given: Given) -> int:
     if opened.more and not given["masks_only"]:
         more = "; ".join(f"{axis} {listed(values)}" for axis, values in opened.more.items())
         say(console, f"{folder} has more than this ({more}): lthdask results {folder}")
+    if opened.options.keep != "none":
+        _say_kept(console, opened.folder)
     leave_report(console, folder)
     return code
+
+
+def _say_kept(console: Console, folder: "Folder") -> None:
+    from lthdask.storage.tickets import Tickets
+
+    tickets = Tickets(folder)
+    kept = counted(len(tickets.names()), "ticket")
+    say(console, f"{kept} kept in {tickets.path}: lthdask.load_ticket(FILE)")
 
 
 def _print_job_script(where: Where) -> int:

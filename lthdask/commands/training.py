@@ -70,6 +70,7 @@ def train(
         If it was stopped; the workers have ended by then.
     """
     from lthdask.cluster.settings import Settings
+    from lthdask.driver.keeping import drop_worse
     from lthdask.driver.opening import driving_study
     from lthdask.driver.remaining import remaining
     from lthdask.storage.log import StudyLog
@@ -87,6 +88,7 @@ def train(
             _train(console, log, opened, left, where, data)
         else:
             _say_that_all_is_done(console, log, opened)
+            drop_worse(opened)
     return opened
 
 
@@ -119,6 +121,7 @@ def _train(
         log.lines.info("scheduler %s", client.scheduler.address)
         dense = f", {counted(len(left.dense_runs), 'dense run')}" if left.dense_runs else ""
         again = f", {counted(left.again_epochs, 'epoch')} of dense runs again" if left.again else ""
+        again += f", {len(left.done)} of the cells again, for their weights" if left.done else ""
         tell(f"{opened.study.name}: {counted(len(left.cells), 'cell')} to train{dense}{again}")
         with shown(console) as show:
             watch = _all_of(show, _written_to(log), _saying_what_went_wrong(console))
@@ -154,8 +157,8 @@ def _saying_what_went_wrong(console: Console) -> Callable[[Event], None]:
 @contextmanager
 def _end_in(log: "StudyLog") -> Iterator[None]:
     """Write into the log what began, and how it ended."""
-    from lthdask.driver.preparing import versions_here
     from lthdask.report.progress import duration
+    from lthdask.storage.manifest import versions_here
 
     began = time.monotonic()
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

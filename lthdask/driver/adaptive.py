@@ -182,6 +182,8 @@ class Exploration:
         points that later rounds may ask for come along.
     steps : int
         Batches in an epoch.
+    again : iterable of Cell
+        Those of `left` that are done, and trained again whatever the search asks for.
     """
 
     def __init__(
@@ -193,9 +195,10 @@ class Exploration:
         share: float,
         cohort: int = 1,
         steps: int = 0,
+        again: Iterable[Cell] = (),
     ) -> None:
         self.study, self.look, self.cohort, self.steps = study, look, cohort, steps
-        self.left, self.wanted = set(left), set[Cell]()
+        self.left, self.wanted = set(left), set(again)
         cells = longest_first(every)
         axes = axes_of(cells)
         self.points: dict[Point, list[Cell]] = {point: [] for point in product(*axes)}
@@ -205,7 +208,8 @@ class Exploration:
             ks = (cell.rewind_epoch,) if arm.has_k else axes[1]
             for point in product(thresholds, ks):
                 self.points[point].append(cell)
-        done = [cell for cell in cells if cell not in self.left]
+        new = self.left - self.wanted
+        done = [cell for cell in cells if cell not in new]
         spent, whole = (epochs_to_train(study, some, 0, steps) for some in (done, cells))
         self.search = Search(*axes, self._cost, share * whole, spent)
 

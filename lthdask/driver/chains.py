@@ -6,39 +6,32 @@ the plan of it.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
+from lthdask.driver.remaining import Remaining
 from lthdask.grid import Cell, cohorts
 from lthdask.study import Study
 
 
 class Chains:
-    """Which of some cells wait for which others.
+    """Which of the cells that are left wait for which others.
 
     Parameters
     ----------
     study : Study
-    cells : collection of Cell
-        The cells to be trained.
-    lost : mapping of Cell to Cell
-        Those of them that cannot be: each starts from a cell that has failed.
+    left : Remaining
     steps : int
         Batches in an epoch; 0 where they are not known yet.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        cells: Collection[Cell],
-        lost: Mapping[Cell, Cell] | None = None,
-        steps: int = 0,
-    ) -> None:
-        self.study, self.cells, self.lost, self.steps = study, cells, lost or {}, steps
+    def __init__(self, study: Study, left: Remaining, steps: int = 0) -> None:
+        self.study, self.cells, self.lost, self.steps = study, left.cells, left.lost, steps
         self._after: dict[Cell, list[Cell]] = {}
-        for cell in cells:
+        for cell in left.cells:
             if awaited := study.waits_for(cell):
                 self._after.setdefault(awaited, []).append(cell)
-        self._waiting = Counter({cell: len(after) for cell, after in self._after.items()})
+        waiting = map(study.waits_for, (*left.cells, *left.others))
+        self._waiting = Counter(awaited for awaited in waiting if awaited)
 
     def of(self, replicate: int) -> list[Cell]:
         """Return the cells of a replicate."""
@@ -61,6 +54,11 @@ class Chains:
     def after(self, cell: Cell) -> list[Cell]:
         """Return the cells that wait for this one."""
         return self._after.get(cell, [])
+
+    @property
+    def awaited(self) -> set[Cell]:
+        """Cells whose final weights somebody still waits for."""
+        return {cell for cell, waiting in self._waiting.items() if waiting}
 
     def release(self, ended: Cell) -> Cell | None:
         """Note that a cell has ended; return the one whose final weights nobody needs any more."""

@@ -234,6 +234,12 @@ def _require_together(study: Study, options: Options) -> None:
         raise InputError(
             "`adaptive` looks for tickets that match; add the arm ticket, or leave out `adaptive`"
         )
+    for kept in options.kept:
+        kept.require_in(study.grid)
+    if options.keep == "matching" and "ticket" not in study.grid.arms:
+        raise InputError(
+            "`keep` matching looks for tickets that match; add the arm ticket, or list what to keep"
+        )
     if options.masks_only and study.pruning.before_training:
         raise InputError(
             f"{'given' if study.pruning.masks else study.pruning.score} masks are known before "

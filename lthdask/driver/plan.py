@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lthdask.driver.chains import Chains
+from lthdask.driver.keeping import ticket_bytes
 from lthdask.driver.opening import Opened, open_study
 from lthdask.driver.remaining import Remaining, epochs_to_train, plain_epochs, remaining
 from lthdask.driver.schedule import wall_epochs
@@ -17,6 +18,7 @@ from lthdask.grid import Cell
 from lthdask.lottery import runs
 from lthdask.options import Options
 from lthdask.own import is_own
+from lthdask.pruning.rule import prunable_weights
 from lthdask.storage.arrays import Arrays
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
@@ -83,6 +85,7 @@ class Plan:
     steps : int
         Batches in an epoch; 0 where they are not known, or matter to nothing. Then a rewind epoch
         in iterations counts as 0.
+    options : Options
     """
 
     study: Study
@@ -97,6 +100,7 @@ class Plan:
     source: str
     checkpoint: tuple[int, int]
     steps: int = 0
+    options: Options = Options()
 
     @property
     def dense_runs(self) -> int:
@@ -105,7 +109,7 @@ class Plan:
 
     @cached_property
     def _chains(self) -> Chains:
-        return Chains(self.study, self.left.cells, self.left.lost, self.steps)
+        return Chains(self.study, self.left, self.steps)
 
     @cached_property
     def _work(self) -> int | float:
@@ -137,7 +141,7 @@ class Plan:
         """
         weights, complete = self.checkpoint
         at_once = min(workers * self.cohort, len(self.cells) + self.dense_runs)
-        awaited = sum(map(self.study.awaited, self.cells))
+        awaited = sum(self.study.awaited(c) and not self.options.keeps(c) for c in self.cells)
         final = weights + weights // 4  # with its mask, a byte for each of four
         return at_once * STATES * complete + awaited * final
 
@@ -174,7 +178,9 @@ def plan(
     unfinished = sum(s in (Status.PENDING, Status.SKIPPED) for s in opened.cells.values())
     measured = _from_earlier_cells(opened.folder)
     seconds, source = measured or (_measured(opened, data) if here else elsewhere)
-    sizes = checkpoint_sizes(study, _own_network(opened, data))
+    own = _own_network(opened, data)
+    sizes = checkpoint_sizes(study, own)
+    disk = _bytes_to_keep(study, left, sizes, steps) + _bytes_of_tickets(opened, left, sizes, own)
     return Plan(
         study,
         left,
@@ -182,12 +188,13 @@ def plan(
         len(opened.cells) - (unfinished if options.masks_only else len(cells)),
         epochs,
         plain_epochs(study, len(cells), dense_runs),
-        _bytes_to_keep(study, left, sizes, steps),
+        disk,
         _cohort(opened),
         seconds,
         source,
         sizes,
         steps,
+        options,
     )
 
 
@@ -209,6 +216,16 @@ def _bytes_to_keep(study: Study, left: Remaining, sizes: tuple[int, int], steps:
     again = left.again_epochs * (complete - weights)  # weights are there, as a rule
     dense_runs = len(left.dense_runs) * checkpoint_bytes(study, sizes, steps)
     return dense_runs + again + len(left.cells) * BYTES_PER_CELL
+
+
+def _bytes_of_tickets(opened: Opened, left: Remaining, sizes: tuple[int, int], own: Any) -> int:
+    """Return about the size of the tickets that are kept, `matching` or not."""
+    kept = [cell for cell in left.cells if opened.options.keeps(cell)]
+    network = own or opened.study.outline()
+    prunable = sum(weight.numel() for weight in prunable_weights(network).values())
+    parts = 2 if opened.options.keep_rewound else 1
+    found = (ticket_bytes(opened.study, cell, sizes[0], prunable) for cell in kept)
+    return sum(sum(ticket[:parts]) for ticket in found)
 
 
 def checkpoint_bytes(study: Study, sizes: tuple[int, int], steps: int = 0) -> int:

@@ -2,10 +2,8 @@
 
 import logging
 import platform
-from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
-from importlib.metadata import version
 from typing import Any
 
 from lthdask.cluster.deaths import allowing
@@ -19,12 +17,11 @@ from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.growth import grow
-from lthdask.storage.manifest import Manifest
+from lthdask.storage.manifest import Manifest, versions_here
 from lthdask.storage.schema import Status
 from lthdask.worker.tasks import Surroundings, look_around
 from lthdask.worker.work import Work
 
-PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr", "pillow")
 MOST_LOOKS = 1_000_000
 """Measurements inside the epochs of one run."""
 KNOWN = InputError, ExhaustedError
@@ -155,10 +152,3 @@ def _require_same_data(before: Manifest, now: Manifest, folder: Folder) -> None:
             "did not compare them between runs",
             folder.path,
         )
-
-
-def versions_here() -> Mapping[str, str]:
-    """Return the versions that results may depend on: package, or ``python`` → its version."""
-    return {package: version(package) for package in PACKAGES} | {
-        "python": platform.python_version()
-    }

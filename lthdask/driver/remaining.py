@@ -3,11 +3,12 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from lthdask.driver.keeping import not_kept
 from lthdask.driver.kept import Kept
 from lthdask.driver.opening import Opened
 from lthdask.grid import Cell, longest_first
-from lthdask.storage import checkpoints
 from lthdask.storage.schema import Status
+from lthdask.storage.tickets import final_weights
 from lthdask.study import Study
 
 
@@ -29,8 +30,10 @@ class Remaining:
         Those of `cells` that cannot be trained: each starts from a cell that has failed.
     again : mapping of int to range
         Replicate → what of its dense run is to be trained again, as :meth:`Kept.lacking` says.
-    awaited : collection of Cell
-        Cells whose final weights are needed by cells that were not asked for.
+    others : collection of Cell
+        Cells that are left, too, but were not asked for.
+    done : collection of Cell
+        Those of `cells` that are done, and are trained again for their weights alone.
     """
 
     cells: list[Cell]
@@ -39,7 +42,8 @@ class Remaining:
     every: Collection[Cell] = ()
     lost: Mapping[Cell, Cell] = field(default_factory=dict)
     again: Mapping[int, range] = field(default_factory=dict)
-    awaited: Collection[Cell] = ()
+    others: Collection[Cell] = ()
+    done: Collection[Cell] = ()
 
     @property
     def again_epochs(self) -> int:
@@ -50,21 +54,19 @@ class Remaining:
 def remaining(opened: Opened) -> Remaining:
     """Return what is left to train.
 
-    This includes cells that are done, but whose final weights are lost and still needed. It
-    includes none that has failed, unless failed cells are asked for.
+    This includes cells that are done, but whose ticket is to be kept and is not, or whose final
+    weights are lost and still needed. It includes none that has failed, unless failed cells are
+    asked for.
     """
     wanted = {Status.PENDING, Status.SKIPPED}
     if opened.options.retry_failed:
         wanted.add(Status.FAILED)
     unfinished = {cell for cell, status in opened.cells.items() if status in wanted}
+    unfinished |= not_kept(opened)
     lost = dict[Cell, Cell]()
     for cell in list(unfinished):
         awaited, again = opened.study.waits_for(cell), list[Cell]()
-        while (
-            awaited
-            and awaited not in unfinished
-            and not checkpoints.holds_ticket(opened.folder.final(awaited))
-        ):
+        while awaited and awaited not in unfinished and not final_weights(opened.folder, awaited):
             if opened.cells.get(awaited) is Status.FAILED and Status.FAILED not in wanted:
                 lost[cell], again = awaited, []
                 break
@@ -81,7 +83,7 @@ def remaining(opened: Opened) -> Remaining:
         return Remaining([], list(every), dense_runs, opened.cells)
     replicates = {cell.replicate for cell in unfinished} | dense_runs
     cells = longest_first(unfinished)
-    others = {c for c, status in opened.every.items() if status in wanted and c not in opened.cells}
+    others = [c for c, status in opened.every.items() if status in wanted and c not in opened.cells]
     return Remaining(
         cells,
         sorted(replicates),
@@ -89,7 +91,8 @@ def remaining(opened: Opened) -> Remaining:
         opened.cells,
         lost,
         _again(opened, cells, replicates - dense_runs),
-        {needed for cell in others if (needed := opened.study.waits_for(cell))},
+        others,
+        {cell for cell in cells if opened.every[cell] is Status.DONE},
     )
 
 

@@ -69,13 +69,15 @@ class Sweep:
         self.cells = self.remaining.cells
         self.attempts = Attempts(self.work, self.queue)
         self.steps = self.manifest.steps
-        self.chains = Chains(self.work.study, self.cells, self.remaining.lost, self.steps)
+        self.chains = Chains(self.work.study, self.remaining, self.steps)
         self.without_dense = {cell.replicate for cell in self.cells}
         self.again: dict[int, range] = {}
         if (share := self.work.options.adaptive) is not None:
             look = functools.partial(next, follow(self.work.folder.path))
             of = self.work.study, look, self.remaining.every, self.cells, share
-            self.exploration = Exploration(*of, int(self.work.engine.cohort), self.steps)
+            again = filter(self.work.options.keeps, self.remaining.done)
+            cohort = int(self.work.engine.cohort)
+            self.exploration = Exploration(*of, cohort, self.steps, again)
 
     def begin(self) -> set[int]:
         """Say what is to be trained, and return the replicates whose dense run is trained."""
@@ -83,8 +85,7 @@ class Sweep:
         for cell in self.cells:
             folder.remove_traceback(cell)
         if not self.work.options.masks_only:  # which trains no cell, and decides nothing of them
-            waited_for = {cell for cell in map(study.waits_for, self.cells) if cell}
-            folder.remove_finals(waited_for | set(self.remaining.awaited))
+            folder.remove_finals(self.chains.awaited)
         replicates = self.remaining.replicates
         trained = {r for r in replicates if r in self.manifest.checkpoints}
         found = {r: self._kept(r).lacking(self.chains.of(r)) for r in sorted(trained)}
@@ -144,12 +145,11 @@ class Sweep:
             asked = {c.threshold for c in self.remaining.every if ARMS[c.arm].has_threshold}
             for threshold in sorted(asked) or self.work.study.grid.thresholds:
                 self._add_masks(replicate, threshold)
-        elif self.exploration:
-            self._explore()
         else:
             failed = self.attempts.reasons.keys()
-            first = self.chains.first_of(replicate)
+            first = filter(self._is_wanted, self.chains.first_of(replicate))
             self.queue_cells([cell for cell in first if str(cell) not in failed])
+            self._explore()
 
     def queue_cells(self, cells: list[Cell]) -> None:
         """Queue cells that can be trained now, side by side where the engine has it."""
@@ -244,7 +244,8 @@ class Sweep:
         failed = [(cell, outcome)]
         for lost, reason in failed:  # which grows meanwhile
             self.attempts.keep_reason(str(lost), reason)
-            self.cube.mark(lost, Status.FAILED)
+            if lost not in self.remaining.done:
+                self.cube.mark(lost, Status.FAILED)
             self.watch(Event("cell", str(lost), "failed"))
             why = _broken_off(lost, "failed")
             failed += [(follower, why) for follower in self.chains.after(lost)]
@@ -256,8 +257,7 @@ class Sweep:
         if self.exploration:
             self.exploration.ended(cell)
             self._explore()
-        released = self.chains.release(cell)
-        if released and released not in self.remaining.awaited:
+        if released := self.chains.release(cell):
             self.work.folder.final(released).unlink(missing_ok=True)
 
     def _explore(self) -> None:

@@ -184,15 +184,6 @@ def load_ticket(path: Path) -> Ticket:
     return Ticket(replace(found, buffers=buffers), mask, {})
 
 
-def holds_ticket(path: Path) -> bool:
-    """Return whether there is a ticket at `path` that is whole."""
-    try:
-        load_ticket(path)
-    except InputError:
-        return False
-    return True
-
-
 class State:
     """The newest state of an unfinished run: two files, written in turn.
 

@@ -154,6 +154,11 @@ class Cube:
         index = self.axis("replicate").index(replicate), self.axis("threshold").index(threshold)
         self._array("mask_distances")[index] = distances
 
+    def metrics(self, cell: Cell) -> dict[str, float]:
+        """Return the `METRICS` of a cell; NaN where there is none."""
+        row = self._array("metrics")[self._index(cell)]
+        return dict(zip(METRICS, row.tolist(), strict=True))
+
     def dense_accuracy(self, replicate: int) -> float:
         """Return the validation accuracy of a dense run after its last epoch, in [0, 1]."""
         row = self._array("dense_curves")[self.axis("replicate").index(replicate), -1]

@@ -6,6 +6,7 @@ runs/<name>/
     manifest.json   versions, engine, host, axes, what was found of the data, every digest
     checkpoints/    of the dense runs
     cells/          one small file per attempt at a run, and the state of unfinished ones
+    tickets/        the tickets that are kept
     results.zarr    the results
     code/           the files of code of one's own, if the study has any
     masks/          the masks that it was given, if it was

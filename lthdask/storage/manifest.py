@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ FORMAT = 4
 format 1 have no number."""
 NOT_IN_CUBE = ("axes", "checkpoints", "study_digest", "format")
 """What the cube says otherwise, or not at all."""
+PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr", "pillow")
 NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 PLACE = re.compile(f"(?:{NUMBER.pattern})|[1-9][0-9]{{0,8}}it")
 
@@ -190,6 +193,13 @@ class Manifest:
         }
         plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
         return plain
+
+
+def versions_here() -> Mapping[str, str]:
+    """Return the versions that results may depend on: package, or ``python`` → its version."""
+    return {package: version(package) for package in PACKAGES} | {
+        "python": platform.python_version()
+    }
 
 
 def require_known(found: Any, path: Path) -> int:

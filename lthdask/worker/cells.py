@@ -5,13 +5,14 @@ The cells of a cohort are trained side by side; on a CPU, that is one cell.
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from math import nan
+from math import isfinite, nan
 
 import torch
 
+from lthdask.errors import InputError
 from lthdask.events import Event, TaskContext
 from lthdask.grid import ARMS, Cell
 from lthdask.lottery import drawing, runs
@@ -19,11 +20,12 @@ from lthdask.lottery.density import densities
 from lthdask.lottery.learning_speed import learning_speed
 from lthdask.lottery.stability import barrier
 from lthdask.lottery.ticket import Ticket
-from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
 from lthdask.storage.schema import Status
+from lthdask.storage.tickets import final_weights
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.loop import Diverged, Progress
+from lthdask.worker.keeping import is_lacking, keep
 from lthdask.worker.resuming import ResumableRun, follow
 from lthdask.worker.work import Work, cube_of
 
@@ -47,7 +49,8 @@ def train_cells(
     list of str or Exception
         What became of each: ``done``, ``diverged``, or what it raised while the others went on.
         A cell may be done already, by a worker that died before it could say so. It is left as
-        it is, unless its final weights are lost and others wait for them.
+        it is, unless its ticket is to be kept and is not, or its final weights are lost and
+        others wait for them. Then it is trained again for these, and its results stay as they are.
 
     Raises
     ------
@@ -59,13 +62,14 @@ def train_cells(
     cube, steps = cube_of(work), work.experiment().steps
     states = {state.place(steps): state for state in dense}
     outcomes = dict[Cell, str | Exception]()
-    waiting = list[tuple[Cell, ResumableRun]]()
+    waiting, done = list[tuple[Cell, ResumableRun]](), set[Cell]()
     for cell in cells:
         status = cube.status(cell) if work.folder.begun(cell) else Status.PENDING
-        if status is Status.DIVERGED or (status is Status.DONE and not _is_lost(work, cell)):
+        if status is Status.DIVERGED or (status is Status.DONE and not is_lacking(work, cell)):
             outcomes[cell] = status.name.lower()
         else:
             waiting.append((cell, ResumableRun(work, cell, here)))
+            done |= {cell} if status is Status.DONE else set()
 
     def point(pair: tuple[Cell, ResumableRun]) -> tuple[int, int]:
         start = pair[1].start
@@ -75,16 +79,11 @@ def train_cells(
         begun, group = [], list(together)
         for cell, training in group:
             try:
-                begun.append(_Run.begun(training, cell, states, len(group)))
+                begun.append(_Run.begun(training, cell, states, len(group), cell in done))
             except Exception as problem:
                 outcomes[cell] = problem
         outcomes |= _train(work, begun, states)
     return [outcomes[cell] for cell in cells]
-
-
-def _is_lost(work: Work, cell: Cell) -> bool:
-    """Return whether others wait for final weights of a cell that are missing."""
-    return work.study.awaited(cell) and not checkpoints.holds_ticket(work.folder.final(cell))
 
 
 @functools.lru_cache(maxsize=64)
@@ -104,6 +103,8 @@ class _Run:
     drawn : Ticket
     before : Ticket or None
         Final weights of the cell that this one waits for.
+    again : bool
+        Whether it was done before, and is trained for its weights alone.
     status : Status
     """
 
@@ -111,17 +112,22 @@ class _Run:
     cell: Cell
     drawn: Ticket
     before: Ticket | None
+    again: bool
     status: Status = Status.DONE
 
     @classmethod
-    def begun(cls, training: ResumableRun, cell: Cell, dense: drawing.Dense, beside: int) -> "_Run":
+    def begun(
+        cls, training: ResumableRun, cell: Cell, dense: drawing.Dense, beside: int, again: bool
+    ) -> "_Run":
         """Record the attempt, and draw what is trained."""
         work = training.work
         training.begin(cell.begins(work.experiment().steps), beside)
         waited = work.study.waits_for(cell)
-        before = checkpoints.load_ticket(work.folder.final(waited)) if waited else None
+        before = final_weights(work.folder, waited) if waited else None
+        if waited and not before:
+            raise InputError(f"the final weights of {waited}, which {cell} needs, are lost")
         drawn = drawing.draw(work.experiment(), cell, dense, before)
-        return cls(training, cell, drawn, before)
+        return cls(training, cell, drawn, before, again)
 
 
 def _train(work: Work, together: list[_Run], dense: drawing.Dense) -> dict[Cell, str | Exception]:
@@ -183,7 +189,7 @@ def _written(
 
 def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) -> None:
     """Write the results of a cell. One that diverged has no `end`, and needs no state."""
-    study, folder, cube, experiment = work.study, work.folder, cube_of(work), work.experiment()
+    study, cube, experiment = work.study, cube_of(work), work.experiment()
     training, cell, drawn = run.training, run.cell, run.drawn
     metrics, line, steps = dict[str, float](), list[float](), experiment.steps
     epoch, step = cell.begins(steps)
@@ -195,14 +201,18 @@ def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) 
             sibling = run.before.origin if run.before else dense[study.recipe.epochs]
             line = runs.errors_on_line(experiment, sibling, end)
             metrics["barrier"] = barrier(line)
-        if study.awaited(cell):
-            kept = end if ARMS[cell.arm].start == "before" else replace(end, buffers={})
-            checkpoints.save_ticket(folder.final(cell), Ticket(kept, drawn.mask, {}))
     left, layers = densities(experiment, end or drawn.start)
+    metrics |= left | {"epochs_trained": max(0.0, len(training.curves) - step / steps)}
+    if end:
+        keep(work, cell, drawn, end, metrics)
+    if run.again:
+        _compare(training, cube.metrics(cell), metrics)
+        training.end()
+        return
     cube.write(
         cell,
         run.status,
-        metrics | left | {"epochs_trained": max(0.0, len(training.curves) - step / steps)},
+        metrics,
         training.curves,
         {name: layer | {"cutoff": drawn.cutoffs.get(name, nan)} for name, layer in layers.items()},
         {
@@ -216,3 +226,15 @@ def _write(work: Work, run: _Run, dense: drawing.Dense, end: Checkpoint | None) 
         line,
     )
     training.end()
+
+
+def _compare(training: ResumableRun, then: Mapping[str, float], now: Mapping[str, float]) -> None:
+    """Say where a cell that was trained again is not the one that its results are of."""
+    odd = [name for name, value in then.items() if isfinite(value) and now.get(name) != value]
+    if odd:
+        training.warn(
+            f"{training.name}, trained again for its weights, is not the same as before, and its "
+            f"results stay as they are: {odd[0]} {now.get(odd[0], nan):.6g} now, "
+            f"{then[odd[0]]:.6g} then; on a GPU, another processor or with other versions, no two "
+            f"runs need agree"
+        )

@@ -17,6 +17,7 @@ from lthdask.rewinding import place_of, rewind
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.storage.manifest import Manifest
+from lthdask.storage.tickets import final_weights
 from lthdask.study import Study
 from lthdask.worker.work import Work
 
@@ -98,14 +99,13 @@ def _round_before(study: Study, folder: Folder, cell: Cell) -> Ticket | None:
     """Return the ticket of the round before, if there is one and it is there."""
     if not (waited := study.waits_for(cell)):
         return None
-    try:
-        return checkpoints.load_ticket(folder.final(waited))
-    except InputError:
-        raise InputError(
-            f"the mask of {cell} was taken from the final weights of {waited}, which are not kept "
-            f"once no cell waits for them; of iterative pruning, only the first round's mask, "
-            f"{study.grid.thresholds[0]:g}, can always be drawn again"
-        ) from None
+    if found := final_weights(folder, waited):
+        return found
+    raise InputError(
+        f"the mask of {cell} was taken from the final weights of {waited}, which are not kept once "
+        f"no cell waits for them, unless by `keep`; of iterative pruning, only the first round's "
+        f"mask, {study.grid.thresholds[0]:g}, can always be drawn again"
+    )
 
 
 def _cell(study: Study, threshold: float, replicate: int, given: float | str | None) -> Cell:

@@ -59,7 +59,7 @@ class ResumableRun:
         self.began, self._clock = time.time(), time.monotonic()
         self.saved_at = self._clock
         self._told_at, self._untold = -math.inf, 0.0
-        self._state = checkpoints.State(work.folder.of_run(name), self._warn)
+        self._state = checkpoints.State(work.folder.of_run(name), self.warn)
         self.start: Checkpoint | None
         self.start, notes = self._state.load() or (None, {})
         self.curves = {int(epoch): values for epoch, values in notes.get("curves", {}).items()}
@@ -92,7 +92,7 @@ class ResumableRun:
 
     def restart(self, reason: str) -> None:
         """Forget the state, which cannot be continued."""
-        self._warn(f"{self.name} starts anew: {reason}")
+        self.warn(f"{self.name} starts anew: {reason}")
         self._state.remove()
         self.start, self.curves, self.learning, self.digests = None, {}, {}, {}
 
@@ -138,7 +138,8 @@ class ResumableRun:
         """Remove the state: the results are written."""
         self._state.remove()
 
-    def _warn(self, sentence: str) -> None:
+    def warn(self, sentence: str) -> None:
+        """Tell what needs attention."""
         self.here.tell(Event("warning", str(self.name), sentence))
 
     def compare_with_lifetime(self, epoch: float) -> None:
