@@ -105,6 +105,12 @@ def test_a_search_that_is_done_trains_again_what_is_to_be_kept_and_nothing_else(
     assert Tickets(Folder(tmp_path)).names() == {"reinit-r0-t0.5-k0"}
 
 
+def test_a_study_that_grows_keeps_what_matches_of_what_is_there_and_of_what_comes(first):
+    grown = FIRST.grown(thresholds=[0.7])
+    left = remaining(open_study(grown, first, Options(keep="matching")))
+    assert {cell.threshold for cell in left.cells} == {0.7}  # nothing is shown by one replicate
+
+
 def test_results_stay_where_training_again_fails(first, tmp_path):
     marked = []
 

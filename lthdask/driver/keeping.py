@@ -1,10 +1,11 @@
 """Keeping tickets: which are still to be kept, how large, and which the verdict drops."""
 
 from lthdask.driver.opening import Opened
+from lthdask.errors import InputError
 from lthdask.grid import ARMS, Cell
 from lthdask.report.verdict import MATCHING, NO_BETTER, WINNING, WORSE, verdicts
 from lthdask.rewinding import number
-from lthdask.storage.results import open_asked
+from lthdask.storage.results import open_asked, open_results
 from lthdask.storage.schema import Status
 from lthdask.storage.sparse import SKIP
 from lthdask.storage.tickets import Tickets
@@ -63,7 +64,11 @@ def ticket_bytes(study: Study, cell: Cell, weights: int, prunable: int) -> tuple
 
 def _judged(opened: Opened, *wanted: str) -> set[Cell]:
     """Return the tickets, of what was asked for, that have one of these verdicts."""
-    judged = verdicts(open_asked(opened.folder.path, opened.asked)).verdict
+    try:
+        results = open_asked(opened.folder.path, opened.asked)
+    except InputError:  # the study grows, and not all that was asked for is there yet
+        results = open_results(opened.folder.path)
+    judged = verdicts(results).verdict
 
     def of(cell: Cell) -> object:
         return judged.sel(threshold=cell.threshold, rewind_epoch=number(cell.rewind_epoch)).item()
