@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
+from os import PathLike, fspath
 from typing import Any
 
 from lthdask.errors import InputError
@@ -45,6 +46,8 @@ def plain(value: Any) -> Any:
         return [plain(part) for part in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, PathLike):
+        return fspath(value)
     if callable(value):
         return name_of(value)
     raise InputError(
