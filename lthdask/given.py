@@ -206,7 +206,7 @@ def _tensors(content: bytes, safe: bool) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(of, Tensor):
             raise ValueError(f"{name!r} is a {type(of).__name__}")
         if of.layout != torch.strided or of.is_meta:
-            raise ValueError(f"{name!r} has the layout {of.layout}, or no values")
+            raise ValueError(f"{name!r} is sparse, or has no values")
     return dict(found)
 
 
