@@ -77,7 +77,7 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
             block[last] = plain(value)
             continue
         if isinstance(block[last], dict):
-            parts = ", ".join(f"{key}.{part}" for part in block[last])
+            parts = ", ".join(f"{key}.{part}" for part in block[last]) or f"its keys, {key}.NAME"
             raise InputError(f"{key!r} is a block; set one of {parts}")
         block[last] = _taken(value, block[last], key)
     return new
