@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
+from os import PathLike, fspath
 from typing import Any
 
 from lthdask.errors import InputError
@@ -45,6 +46,8 @@ def plain(value: Any) -> Any:
         return [plain(part) for part in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, PathLike):
+        return fspath(value)
     if callable(value):
         return name_of(value)
     raise InputError(
@@ -74,7 +77,7 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
             block[last] = plain(value)
             continue
         if isinstance(block[last], dict):
-            parts = ", ".join(f"{key}.{part}" for part in block[last])
+            parts = ", ".join(f"{key}.{part}" for part in block[last]) or f"its keys, {key}.NAME"
             raise InputError(f"{key!r} is a block; set one of {parts}")
         block[last] = _taken(value, block[last], key)
     return new

@@ -6,6 +6,7 @@ it reads in Python. `on_command_line` turns parameters into options: ``--out``.
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 OPTIONS = {
     "adaptive": "--adaptive",
@@ -88,6 +89,18 @@ def listed(values: Iterable[object]) -> str:
 
 OF_FILES = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
 """What is wrong with a file, or its place. Anything else is wrong with the process or the disk."""
+
+
+def require_regular(path: Path) -> None:
+    """Refuse what would be waited for, or has no end, such as a pipe or a device.
+
+    Raises
+    ------
+    ValueError
+        If it is one.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is no regular file")
 
 
 def first_sentence(error: Exception) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lthdask.errors import InputError, listed
+from lthdask.errors import InputError, first_sentence, listed, require_regular
 
 Mask = Mapping[str, Tensor]
 NAME = re.compile(r"(.+)@([0-9a-f]{16})")
@@ -44,7 +44,7 @@ def named(mask: str) -> str:
     """
     if NAME.fullmatch(mask):
         return mask
-    path = Path(mask)
+    path = Path(mask).expanduser()
     found = _masks_in(path)
     digest = digest_of(found)
     _read[digest] = found
@@ -174,37 +174,46 @@ def _digest(name: str) -> str:
 def _masks_in(path: Path) -> Mask:
     """Read the masks of a file, by the names of their weights."""
     try:
+        require_regular(path)
         tensors = _tensors(path.read_bytes(), path.suffix == ".safetensors")
         masks = {n.removesuffix(SUFFIX): of for n, of in tensors.items() if n.endswith(SUFFIX)}
+        if not sum(of.numel() for of in (masks or tensors).values()):
+            raise ValueError("it holds none")
         return {name: _kept(path, name, of) for name, of in (masks or tensors).items()}
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"cannot read the mask {path}: {error.strerror}") from None
     except Exception as error:  # hostile content can be wrong in any way
-        problem = f"{error}".partition("\n")[0]
         raise InputError(
             f"{path} is no mask: a safetensors file or a PyTorch state dict of tensors is wanted "
-            f"({problem})"
+            f"({first_sentence(error)})"
         ) from None
 
 
 def _tensors(content: bytes, safe: bool) -> dict[str, Tensor]:
     import safetensors.torch  # the engine does without
 
-    if safe:
+    if safe or content[8:9] == b"{":  # where the header begins
         return safetensors.torch.load(content)
-    found: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        found: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:  # PyTorch then recommends to run what is in the file
+        raise ValueError("it is neither, or damaged, or holds other things") from None
     if not isinstance(found, Mapping) or not found:
         raise ValueError(f"it holds a {type(found).__name__}")
     for name, of in found.items():
         if not isinstance(name, str) or not isinstance(of, Tensor):
             raise ValueError(f"{name!r} is a {type(of).__name__}")
+        if of.layout != torch.strided or of.is_meta:
+            raise ValueError(f"{name!r} is sparse, or has no values")
     return dict(found)
 
 
 def _kept(path: Path, name: str, of: Tensor) -> Tensor:
     """Return a mask as booleans; NaN is neither 0 nor 1."""
+    if of.dtype == torch.bool:  # of which each byte that is not 0 counts as true
+        of = of.detach().contiguous().view(torch.uint8)
     odd = ~((of == 0) | (of == 1))
     if bool(odd.any()):
         raise InputError(

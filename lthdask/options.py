@@ -164,6 +164,10 @@ class Options:
             )
         if self.keep_rewound and self.keep == "none":
             raise InputError("`keep_rewound` keeps nothing without `keep`; say what to keep")
+        if not isinstance(self.keep, str):
+            raise InputError(f"`keep` takes a text, such as 0.9:2,0.95:2; got {self.keep!r}")
+        if self.masks_only and self.keep != "none":
+            raise InputError("`masks_only` trains no cell, so there is none to `keep`")
         _ = self.kept
 
     @cached_property

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
 from lthdask.errors import InputError
-from lthdask.strict_yaml import loaded, text_of
+from lthdask.strict_yaml import composed, loaded, text_of
+from lthdask.strict_yaml import value_of as value_of_node
 
 T = TypeVar("T")
 
@@ -23,9 +24,13 @@ def yaml_mapping(text: str, source: str) -> dict[str, Any]:
     InputError
         If it is not a mapping, or a key is given twice.
     """
-    values = loaded(text, source)
-    if not isinstance(values, dict):
+    node = composed(text, source)
+    values = node and value_of_node(node, source)
+    if node is None or not isinstance(values, dict):
         raise InputError(f"{source}: a study must be a mapping of keys to values, such as seed: 0")
+    for key, value in node.value:
+        if key.value == "name" and type(values["name"]) in (int, float):
+            values["name"] = value.value  # 008 or 1e3, which PyYAML writes without quotes
     return values
 
 

@@ -183,16 +183,16 @@ def require_apart(ks: "list[Rewind]", epochs: int, steps: int) -> None:
         step, of = step_of(k, steps), f"an epoch has {steps:,} steps"
         if k and not step:
             raise InputError(
-                f"the rewind epoch {k:g} is less than half a step, because {of}; give 0, or 1it"
+                f"the rewind epoch {k:.12g} is less than half a step, because {of}; give 0, or 1it"
             )
         if step in before:
             raise InputError(
-                f"the rewind epochs {before[step]:g} and {k:g} are both step {step:,}, because "
-                f"{of}; leave one out"
+                f"the rewind epochs {before[step]:.12g} and {k:.12g} are both step {step:,}, "
+                f"because {of}; leave one out"
             )
         if step >= epochs * steps:
             raise InputError(
-                f"the rewind epoch {k:g} leaves nothing to train: {of}, and the study has "
+                f"the rewind epoch {k:.12g} leaves nothing to train: {of}, and the study has "
                 f"{epochs} epochs, so the last possible one is {epochs * steps - 1}it"
             )
         before[step] = k

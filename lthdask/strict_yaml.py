@@ -64,6 +64,11 @@ for _kind, _pattern in (WORDS | NUMBERS).items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", _pattern, None)
 for _kind, _pattern in NUMBERS.items():
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", _pattern, list("-+.0123456789"))
+_Loader.yaml_constructors = {  # without those of dates, sets and bytes
+    tag: make
+    for tag, make in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "str", "seq", "map")
+}
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
 _Loader.add_constructor(
     "tag:yaml.org,2002:float",
@@ -113,7 +118,7 @@ def dumped(values: Any, on_a_line: bool = False) -> str:
 def _told(read: Any, source: str) -> Any:
     try:
         return read()
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"

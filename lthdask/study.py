@@ -96,7 +96,7 @@ class Study:
     matching_margin: float = 0.01
     keep_until: int = 0
     fresh_buffers: bool = False
-    mask_epoch: int | float | str | None = None
+    mask_epoch: Any = None
     engine: Engine = Engine()
 
     def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ class Study:
             )
         if not isinstance(last, Iterations) and last >= epochs:
             raise ValueError(
-                f"rewind epoch {last:g} leaves nothing to train: the study has {epochs} epochs, "
+                f"rewind epoch {last:.12g} leaves nothing to train: the study has {epochs} epochs, "
                 f"so the last possible one is {epochs - 1}"
             )
         if self.keep_until < 0:
@@ -334,14 +334,16 @@ class Study:
             list is comma-separated.
         """
         values = changing.changed(self.to_dict(), changes)
-        if changes.get("pruning.masks"):  # they take the place of the rule that the study had
+        masks = "pruning.masks" in changes and values["pruning"]["masks"]
+        if masks:  # they take the place of the rule that the study had
             rule = {
                 key: value
                 for key, value in values["pruning"].items()
                 if f"pruning.{key}" in changes
             }
             values["pruning"] = rule
-        follow = values["pruning"].get("schedule") == "iterative" or changes.get("pruning.masks")
+        follow = masks and all(isinstance(mask, str) for mask in masks)
+        follow = follow or values["pruning"].get("schedule") == "iterative"
         if follow and changing.THRESHOLDS not in changes:
             values["grid"].pop("thresholds", None)
         return Study.from_dict(values, self.name)
@@ -424,7 +426,10 @@ def _with_masks(values: Mapping[str, Any]) -> Mapping[str, Any]:
     masks = [masks] if isinstance(masks, str) else masks
     if not isinstance(masks, list) or not all(isinstance(mask, str) for mask in masks):
         return values  # which pydantic then explains
-    if known := given.by_share(masks):
+    known = given.by_share(masks)
+    if known is None and "thresholds" not in grid:
+        raise InputError(f"of the masks {listed(masks)}, not all were read here; give their files")
+    if known:
         grid, masks = {"thresholds": list(known), **grid}, list(known.values())
     return {**values, "pruning": {**pruning, "masks": masks}, "grid": grid}
 

@@ -371,6 +371,7 @@ def test_a_state_that_passed_before_it_was_asked_for_is_gone_back_to(tmp_path):
         ({"grid.rewind_epochs": "0,0.5,0.51"}, "0.5 and 0.51 are both step 3, because an epoch"),
         ({"grid.rewind_epochs": "0,0.01"}, "0.01 is less than half a step, because an epoch has"),
         ({"grid.rewind_epochs": "0,18it"}, "18it leaves nothing to train: an epoch has 6 steps"),
+        ({"grid.rewind_epochs": "2.9999999"}, "2.9999999 leaves nothing to train"),
         ({"grid.rewind_epochs": "2.99"}, "2.99 leaves nothing to train: an epoch has 6 steps"),
         ({"mask_epoch": "19it"}, "mask_epoch must lie between 1it and 18it; got 19it"),
     ],

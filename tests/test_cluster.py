@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -132,6 +133,25 @@ WRONG = [
             "nanny: {environ: 3}": "must be a section of keys and values",
         }.items()
     ),
+    *(
+        (f"jobqueue:\n  slurm:\n    {line}", 3, problem)
+        for line, problem in {
+            "queue: 008": "jobqueue.slurm.queue is a name; put quotes around it, as in '008'",
+            "account: 00123": "as in '00123'",
+            "memory: 32": "with a unit; this one is 32 bytes",
+            "job-mem: 40 GB": "stands in the job script as it is, where no space may be",
+        }.items()
+    ),
+    (
+        "lthdask:\n  checkpoint-interval: 9\n  checkpoint_interval: 8",
+        3,
+        "lthdask.checkpoint-interval is given twice, with - and with _",
+    ),
+    (
+        "jobqueue:\n  pbs: {worker-extra-args: [--lifetime, soon]}",
+        None,
+        "jobqueue.pbs.worker-extra-args has a lifetime that is no time",
+    ),
     ("[]", None, "a cluster file must be a mapping of sections"),
 ]
 
@@ -160,11 +180,38 @@ def test_what_another_kind_of_value_means_to_dask_is_taken(tmp_path):
         "distributed:\n"
         "  scheduler: {bandwidth: 100MB}\n"
         "  worker: {memory: {target: false}, resources: {GPU: 1}}\n"
-        "  comm: {compression: lz4}\n"
+        "  comm: {compression: lz4, offload: false, zstd: {threads: -1}}\n"
     )
+    for line in ("scheduler: {worker-saturation: inf}", "adaptive: {maximum: .inf}"):
+        (tmp_path / "d.yaml").write_text(f"distributed:\n  {line}\n")
+        Settings.read(tmp_path / "d.yaml")
     settings = Settings.read(tmp_path / "c.yaml")
     assert settings.queue("slurm")["walltime"] == "12:00:00"
     assert settings.queue("slurm")["worker_extra_args"] == ["--nthreads", "2"]
+
+
+def test_nothing_in_a_section_of_a_queue_is_dropped(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "lthdask: {checkpoint-interval: null, patience: null, deployment: null}\n"
+        "jobqueue:\n"
+        "  slurm:\n"
+        "    memory: 4GiB\n"
+        "    walltime: 04:00:00\n"
+        "    account: 123\n"
+        "    env-extra: [export OLD=1]\n"
+        "    job-script-prologue: [export NEW=1]\n"
+        "    job-extra: [--gres=gpu:1]\n"
+        "    worker-extra-args: [--lifetime=30m]\n"
+        "    scheduler-options: {idle_timeout: 1h}\n"
+        f"    shared-temp-directory: {tmp_path}\n"
+        f"    log-directory: {tmp_path}\n"
+    )
+    settings = Settings.read(tmp_path / "c.yaml")
+    assert settings == replace(Settings(), file=tmp_path / "c.yaml", values=settings.values)
+    assert settings.lifetime("slurm") == (1800, 0)
+    script = job_script(settings, "slurm")
+    for line in ("export OLD=1", "export NEW=1", "#SBATCH --gres=gpu:1", "#SBATCH -A 123"):
+        assert line in script.splitlines()
 
 
 @pytest.mark.parametrize(("text", "line", "problem"), WRONG, ids=[w[2] for w in WRONG])

@@ -420,6 +420,15 @@ def test_idx_files_are_found_as_torchvision_has_them_flat_and_compressed(
     assert len(everything(data)) == 5
 
 
+def test_idx_files_of_two_places_are_not_taken_for_one_data_set(tmp_path):
+    (tmp_path / "MNIST").mkdir()
+    for name, content in idx_files().items():
+        place = "MNIST" if name.startswith("train") else "."
+        (tmp_path / place / name).write_bytes(content)
+    with pytest.raises(InputError, match="there is no t10k-images-idx3-ubyte or"):
+        load(DataSource("mnist", 28, 1), tmp_path)
+
+
 CUT = gzip.compress(idx_files()["t10k-images-idx3-ubyte"], mtime=0)[:-900]
 
 
@@ -435,10 +444,11 @@ CUT = gzip.compress(idx_files()["t10k-images-idx3-ubyte"], mtime=0)[:-900]
         ),
         ("train-labels-idx1-ubyte", struct.pack(">2I", 0x801, 5) + bytes(6), "hold the 5 values"),
         ("t10k-labels-idx1-ubyte", struct.pack(">3I", 0x802, 5, 1) + bytes(5), "labels of 1, not"),
+        ("t10k-images-idx3-ubyte", struct.pack(">4I", 0x803, 5, 0, 0), "without pixels"),
         ("t10k-images-idx3-ubyte.gz", b"no gzip", "Not a gzipped file"),
         ("t10k-images-idx3-ubyte.gz", CUT, "ended before"),
     ],
-    ids=["short", "floats", "absurd", "too long", "dimensions", "not packed", "cut"],
+    ids=["short", "floats", "absurd", "too long", "dimensions", "no pixels", "not packed", "cut"],
 )
 def test_an_idx_file_that_is_none_is_named_and_nothing_is_allocated_for_it(
     tmp_path, name, content, problem

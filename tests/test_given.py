@@ -1,7 +1,9 @@
 """What masks in files are promised: laid over checkpoint k as they are, or refused beforehand."""
 
+import os
 import pickle
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +137,13 @@ WRONG = {
     r"'3.weight' has the shape \(300, 100\) there, and \(100, 300\) here": {
         "3.weight": torch.ones(300, 100)
     },
+    "holds 85 for '5.weight'; 1 keeps": {
+        "5.weight": torch.full((10, 100), 85, dtype=torch.uint8).view(torch.bool)
+    },
+    "is no mask: .*'5.weight' is sparse, or has no values": {
+        "5.weight": torch.ones(10, 100, device="meta")
+    },
+    "is no mask: .*it holds none": dict.fromkeys(SHAPES) | {"1.weight": torch.ones(0)},
     "prunes nothing": {name: torch.ones(of) for name, of in SHAPES.items()},
     "prunes everything": {name: torch.zeros(of) for name, of in SHAPES.items()},
 }
@@ -163,13 +172,32 @@ def test_a_file_that_is_no_mask_is_refused_and_never_run(study, tmp_path):
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=f"{name} is no mask: a safetensors file or"):
+        with pytest.raises(InputError, match=f"{name} is no mask: a safe") as refused:
             study.changed({"pruning.masks": str(tmp_path / name)})
+        assert "weights_only" not in str(refused.value)  # which PyTorch advises to turn off
+    os.mkfifo(tmp_path / "pipe.pt")
+    for endless in (tmp_path / "pipe.pt", "/dev/zero"):
+        with pytest.raises(InputError, match="it is no regular file"):
+            study.changed({"pruning.masks": str(endless)})
     for name, of in {"list.pt": [1], "nested.pt": {"net": {"1.weight": torch.ones(1)}}}.items():
         with pytest.raises(InputError, match="is no mask: .* of tensors is wanted"):
             study.changed({"pruning.masks": written(tmp_path / name, of)})
     with pytest.raises(InputError, match="cannot read the mask .*gone.pt: No such file"):
         study.changed({"pruning.masks": str(tmp_path / "gone.pt")})
+    with pytest.raises(InputError, match="of the masks mine@.*, not all were read here; give the"):
+        study.changed({"pruning.masks": "mine@0123456789abcdef"})
+
+
+def test_masks_are_given_as_paths_and_arrays_and_none_leaves_the_rule(study, tmp_path):
+    half, most = (written(tmp_path / f"{share}.PT", masks(share)) for share in (0.5, 0.9))
+    named = study.changed({"pruning.masks": [half, most]})
+    assert study.changed({"pruning.masks": [Path(half), Path(most)]}) == named
+    assert study.changed({"pruning.masks": np.array([half, most])}) == named
+    assert study.changed({"pruning.masks": "[]"}) == study
+    with pytest.raises(
+        InputError, match="^digits: pruning.masks.0 should be a valid string; got 3"
+    ):
+        study.changed({"pruning.masks": "3"})
 
 
 def test_a_mask_whose_ends_are_of_other_data_is_refused_before_anything_is_trained(
@@ -243,6 +271,8 @@ def test_given_masks_take_the_place_of_the_rule_and_are_told_apart_by_their_shar
     [
         ({"threshold": 0.7}, "the study has no threshold 0.7; known: 0.5, 0.9"),
         ({"threshold": 0.5, "replicate": 3}, "the study has no replicate 3; known: 0"),
+        ({"threshold": "0.5"}, "a threshold is a number, and a replicate a whole one; got '0.5'"),
+        ({"threshold": 0.5, "replicate": 0.0}, "a whole one; got 0.5 and 0.0"),
         ({"threshold": 0.5, "rewind_epoch": 2}, "the study has no rewind_epoch 2; known: 0, 1"),
     ],
 )

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 
 from lthdask.errors import InputError
 from lthdask.grid import ARMS, Cell, Grid
@@ -86,6 +87,13 @@ def test_settings_take_values_of_python_numpy_and_xarray():
         DIGITS.changed({"seed": 1.5})
 
 
+@pytest.mark.parametrize("name", ["008", "1e3", "yes", "0x1F", "1_000", "12.30", "null", "true"])
+def test_a_study_whose_name_reads_as_something_else_is_opened_as_earlier_versions_wrote_it(name):
+    study = DIGITS.changed({"name": f"'{name}'"})
+    by_pyyaml = yaml.safe_dump(study.to_dict(), sort_keys=False)
+    assert Study.parse(by_pyyaml) == Study.parse(study.to_yaml()) == study
+
+
 def test_a_study_grows_by_values_to_the_union_of_both_grids():
     grown = DIGITS.grown(
         thresholds=np.array([0.95, 0.9]), rewind_epochs=[3, 0], arms="reinit", replicates=3
@@ -137,6 +145,7 @@ WRONG = [
     ({"recipe.epoch": "3"}, "unknown key 'recipe.epoch'; did you mean 'recipe.epochs'?"),
     ({"bogus": "3"}, "unknown key 'bogus'"),
     ({"recipe.optimizer": "adam"}, "'recipe.optimizer' is a block; set one of recipe.optimizer."),
+    ({"grid.rewind_epochs_of": "1"}, "is a block; set one of its keys, grid.rewind_epochs_of.NAME"),
     ({"recipe.epochs": "many"}, 'recipe.epochs should be a valid integer; got "many"'),
     ({"recipe.epochs": "3.5"}, "recipe.epochs should be a valid integer; got 3.5"),
     ({"recipe.optimizer.rate": "5e-2x"}, 'should be a valid number; got "5e-2x"'),
@@ -189,8 +198,13 @@ FILES = [
     (DIGITS.to_yaml().replace("seed: 0", "seed: true"), "seed should be a valid integer"),
     (
         DIGITS.to_yaml().replace("seed: 0", "seed: !!timestamp 2020-01-01"),
-        "a study is made of numbers, texts, lists, mappings and functions",
+        ": could not determine a constructor",
     ),
+    (
+        DIGITS.changed({"mask_epoch": 3}).to_yaml().replace("mask_epoch: 3", "mask_epoch: [1]"),
+        "mask_epoch takes epochs, such as 2 or 0.5, or iterations, such as 500it; got [1]",
+    ),
+    (DIGITS.to_yaml().replace(" threads: 1", " threads: 1025"), "threads must be 1,024 or fewer"),
     ("name: digits", "the key 'data' is missing"),
     ("? [a, b]\n: 1", "found unhashable key"),
     ("name: &a [*a]", "my.yaml"),

@@ -396,6 +396,9 @@ def test_what_is_no_ticket_is_refused(made, content):
         lthdask.load_ticket(made[1])
     with pytest.raises(InputError, match="cannot read the ticket .* No such file"):
         lthdask.load_ticket(made[0] / "nothing")
+    for endless in ("/dev/zero", "a\0b"):
+        with pytest.raises(InputError, match="cannot read the ticket .*: (it is no reg|embedded)"):
+            lthdask.load_ticket(endless)
 
 
 def test_rewound_weights_of_another_mask_are_refused(made):

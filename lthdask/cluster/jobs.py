@@ -186,11 +186,12 @@ def job_cluster(
     given["worker_extra_args"] = _worker_arguments(
         list(given.get("worker_extra_args") or []), lifetime
     )
+    options = given.pop("scheduler_options", None) or {}
     return cls(
         security=True,
         protocol="tls://",
         shared_temp_directory=str(shared),
-        scheduler_options={"dashboard_address": dashboard_address()},
+        scheduler_options={"dashboard_address": dashboard_address(), **options},
         silence_logs=logging.CRITICAL,
         **{key: value for key, value in given.items() if value is not None},
     )

@@ -21,7 +21,7 @@ from dask.utils import parse_timedelta
 
 from lthdask.cluster.overrides import SETTINGS
 from lthdask.cluster.places import QUEUES
-from lthdask.cluster.values import problem_of, seconds
+from lthdask.cluster.values import NAMES, problem_of, seconds
 from lthdask.errors import InputError
 from lthdask.strict_yaml import composed, text_of, value_of
 
@@ -31,6 +31,12 @@ OURS = {
     "scheduler": None,
     "checkpoint-interval": "60 seconds",
 }
+RENAMED = {
+    "env_extra": "job_script_prologue",
+    "job_extra": "job_extra_directives",
+    "extra": "worker_extra_args",
+}
+"""Older names of lists that dask-jobqueue still has, without a word where both are given."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ class Settings:
             )
         _check(path, node, _known(), "")
         given = values.get("lthdask") or {}
-        ours = OURS | {key.replace("_", "-"): value for key, value in given.items()}
+        given = {key.replace("_", "-"): value for key, value in given.items()}
+        ours = OURS | {key: value for key, value in given.items() if value is not None}
         settings = cls(
             path.absolute(),
             ours["deployment"],
@@ -103,10 +110,14 @@ class Settings:
                 f"{lack} section jobqueue.{name}; `lthdask cluster-file` writes such a file, "
                 f"and `cluster` chooses another one"
             )
-        return {
+        found = {
             key.replace("-", "_"): list(map(str, value)) if isinstance(value, list) else value
             for key, value in section.items()
         }
+        for old, new in RENAMED.items():  # of which dask-jobqueue takes the new one alone
+            if lines := found.pop(old, None):
+                found[new] = [*(found.get(new) or []), *lines]
+        return found
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -129,11 +140,18 @@ class Settings:
         together. ``worker-extra-args`` may say otherwise. None without a wall-time.
         """
         section = self.queue(queue)
-        arguments = [str(argument) for argument in section.get("worker_extra_args") or []]
+        lines = section.get("worker_extra_args") or []
+        arguments = [part for line in lines for part in str(line).split("=", 1)]
         given = dict(pairwise(arguments))
         if "--lifetime" in given:
-            stagger = parse_timedelta(given.get("--lifetime-stagger", 0))
-            return parse_timedelta(given["--lifetime"]), stagger
+            try:
+                stagger = parse_timedelta(given.get("--lifetime-stagger", 0))
+                return parse_timedelta(given["--lifetime"]), stagger
+            except (KeyError, ValueError):
+                raise InputError(
+                    f"{self.file}: jobqueue.{queue}.worker-extra-args has a lifetime that is no "
+                    f"time, such as 30 minutes; got {' '.join(lines)}"
+                ) from None
         walltime = self._walltime(queue)
         if walltime is None:
             return None
@@ -183,6 +201,7 @@ def _known() -> dict[str, Any]:
 def _check(path: Path, node: yaml.Node, known: Mapping[str, Any], prefix: str) -> None:
     """Check one mapping of the file against the mapping of what is known there."""
     names = {key.replace("_", "-"): key for key in known}
+    seen = set[str]()
     for key_node, value_node in node.value:
         where = f"{path}, line {key_node.start_mark.line + 1}"
         key = str(key_node.value)
@@ -191,6 +210,9 @@ def _check(path: Path, node: yaml.Node, known: Mapping[str, Any], prefix: str) -
             close = get_close_matches(key, known, 1, cutoff=0.5)
             hint = f"did you mean {prefix + close[0]!r}?" if close else f"known: {_listed(known)}"
             raise InputError(f"{where}: unknown key {prefix + key!r}; {hint}")
+        if name in seen:
+            raise InputError(f"{where}: {prefix + name} is given twice, with - and with _")
+        seen.add(name)
         default = known[name]
         names_are_free = not default or name in ("pre-spawn-environ", "default-task-durations")
         if isinstance(default, dict) and not names_are_free:
@@ -199,6 +221,11 @@ def _check(path: Path, node: yaml.Node, known: Mapping[str, Any], prefix: str) -
             _check(path, value_node, default, f"{prefix}{name}.")
         else:
             value = value_of(value_node, where)
+            if name in NAMES and value is not None and str(value) != value_node.value:
+                raise InputError(
+                    f"{where}: {prefix + name} is a name; put quotes around it, as in "
+                    f"'{value_node.value}'"
+                )
             if problem := problem_of(prefix + name, value, default):
                 raise InputError(f"{where}: {prefix + name} {problem}; got {value!r}")
 

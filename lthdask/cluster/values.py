@@ -21,19 +21,24 @@ TEXTS = (
     *("scheduler", "interface", "python"),
     *("local-directory", "log-directory", "shared-temp-directory", "temporary-directory"),
 )
+NAMES = ("name", "queue", "account")
+"""Keys whose value is taken as it is written: a partition can be called 008."""
 FLAGS = ("require-encryption",)
 """Keys whose default, if they have one, does not tell what they are."""
 MORE_THAN_NOTHING = ("patience", "checkpoint-interval", "death-timeout", *SIZES)
 OR_ANOTHER = ("compression", "max-spill")
 """Keys whose default is true or false, and which take other values as well."""
-OR_FALSE = ("transfer", "target", "spill", "pause", "terminate")
-"""Shares of memory, which can be switched off."""
+OR_FALSE = ("transfer", "target", "spill", "pause", "terminate", "offload")
+"""Shares of memory, and a size, which can be switched off."""
+OR_WORD = {"worker-saturation": "inf", "threads": -1}
+"""Values outside of the range of a key, which Dask knows."""
+LEAST_MEMORY = 2**20
 
 
 def problem_of(key: str, value: Any, default: Any) -> str | None:
     """Return what is wrong with the value of a dotted key, if anything is."""
     section, _, name = key.rpartition(".")
-    if value is None:
+    if value is None or OR_WORD.get(name) == value:
         return None
     if name == "deployment":
         known = ", ".join(DEPLOYMENTS)
@@ -51,6 +56,8 @@ def problem_of(key: str, value: Any, default: Any) -> str | None:
 
 def _scalar(name: str, value: Any, default: Any) -> str | None:
     """Return what is wrong with a number, a text, true or false."""
+    if name in OR_FALSE and value is False:
+        return None
     flag = isinstance(default, bool) and name not in OR_ANOTHER
     if flag or name in FLAGS:
         return None if isinstance(value, bool) else "must be true or false"
@@ -69,8 +76,6 @@ def _scalar(name: str, value: Any, default: Any) -> str | None:
 
 
 def _number(name: str, value: Any) -> str | None:
-    if name in OR_FALSE and value is False:
-        return None
     if isinstance(value, str) and _reads(parse_bytes, value):  # as of a bandwidth
         value = parse_bytes(value)
     if isinstance(value, bool | str) or math.isnan(value) or value < 0:
@@ -81,6 +86,10 @@ def _number(name: str, value: Any) -> str | None:
 def _quantity(value: Any, wanted: str, parse: Callable[[Any], Any], name: str) -> str | None:
     if isinstance(value, bool) or not _reads(parse, value):
         return f"must be {wanted}"
+    if name in ("memory", "job-mem") and 0 < parse(value) < LEAST_MEMORY:
+        return f"must be {wanted}, with a unit; this one is {parse(value)} bytes"
+    if name == "job-mem" and " " in str(value):
+        return "stands in the job script as it is, where no space may be"
     above = name in MORE_THAN_NOTHING
     if 0 < parse(value) < math.inf or (parse(value) == 0 and not above):
         return None

@@ -67,19 +67,21 @@ def _write(
     from lthdask.errors import InputError
     from lthdask.given import digest_of, saved
     from lthdask.own import allow
+    from lthdask.reading import value_of
     from lthdask.storage.files import write_whole
-    from lthdask.strict_yaml import loaded
     from lthdask.worker.masks import open_mask
 
     for file in code:
         allow(file)
     threshold, replicate, k = at
-    k = None if k is None else loaded(k, "--rewind-epoch")
+    k = None if k is None else value_of(k, False, "--rewind-epoch")
     mask = open_mask(folder, threshold, replicate, k, data)
     try:
         write_whole(output, saved(mask))
     except OSError as problem:
-        raise InputError(f"{problem}; write it elsewhere with -o FILE") from None
+        raise InputError(
+            f"cannot write {output}: {problem.strerror}; write it elsewhere with -o FILE"
+        ) from None
     kept = sum(int(of.sum()) for of in mask.values())
     count = sum(of.numel() for of in mask.values())
     say(console, f"mask: {output}, {kept:,} of {count:,} weights, {digest_of(mask)}")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lthdask.data.batches import Images
-from lthdask.errors import OF_FILES, InputError
+from lthdask.errors import OF_FILES, InputError, require_regular
 
 BYTES = 8
 """The type of unsigned bytes."""
@@ -53,6 +53,8 @@ def read_idx(name: str, folder: Path) -> tuple[Images, Images]:
                 f"no usable {name} in {folder}: {part} has images of {images.ndim - 1} dimensions "
                 f"and labels of {labels.ndim - 1}, not 2 and 0"
             )
+        if not images.numel():
+            raise InputError(f"no usable {name} in {folder}: {part} has images without pixels")
         parts.append(Images(images[:, None], labels.long()))
     return parts[0], parts[1]
 
@@ -64,7 +66,9 @@ def _places(name: str, folder: Path) -> list[Path]:
 
 def _path(name: str, folder: Path, file: str) -> Path:
     places = _places(name, folder)
-    for path in (place / f"{file}{end}" for place in places for end in ("", ".gz")):
+    # Those of one place: files in two of them may be of two data sets.
+    place = next((place for place in places if any(place.glob("*-ubyte*"))), folder)
+    for path in (place / file, place / f"{file}.gz"):
         if path.exists():
             return path
     raise InputError(
@@ -75,6 +79,7 @@ def _path(name: str, folder: Path, file: str) -> Path:
 
 def _values(path: Path, name: str, folder: Path) -> Tensor:
     try:
+        require_regular(path)
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             zeros, kind, dimensions = struct.unpack(">HBB", file.read(4))
             if zeros or kind != BYTES or dimensions > 3:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from lthdask.errors import InputError
 from lthdask.grid import CHILDREN
 from lthdask.lottery.learning_speed import learning_speed
-from lthdask.reading import nearest
+from lthdask.reading import nearest, yaml_mapping
 from lthdask.rewinding import number
 from lthdask.storage.arrays import Arrays
 from lthdask.storage.manifest import digest_of
 from lthdask.storage.meanings import CURVES, LEARNING, METRICS, PERCENT, Meaning
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, GROUPS, NAMES, Array, Status
-from lthdask.strict_yaml import dumped, loaded
+from lthdask.strict_yaml import dumped
 
 if TYPE_CHECKING:
     from lthdask.study import Study  # which imports torch; results are read without
@@ -147,7 +147,7 @@ def study_of(results: xr.Dataset) -> Mapping[str, Any]:
 
 @cache
 def _parsed(text: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = loaded(text, "study")
+    found: Mapping[str, Any] = yaml_mapping(text, "study")
     return found
 
 

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from lthdask.errors import InputError
+from lthdask.errors import InputError, require_regular
 from lthdask.grid import ARMS, Cell
 from lthdask.lottery.ticket import Ticket
 from lthdask.storage import checkpoints
@@ -220,9 +220,11 @@ def _write(
 def _tensors(path: Path) -> tuple[dict[str, Tensor], About]:
     """Return what a file holds, once its digest is seen to be right."""
     try:
+        require_regular(path)
         content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the ticket {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read the ticket {path}: {reason}") from None
     try:
         tensors = safetensors.torch.load(content)
         head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

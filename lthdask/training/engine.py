@@ -7,6 +7,8 @@ from typing import Literal
 from lthdask.errors import InputError
 
 Precision = Literal["float32", "bfloat16"]
+MOST_THREADS = 1024
+"""With a million, PyTorch crashes."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,9 @@ class Engine:
         Precision of activations and convolutions; weights, gradients and updates are float32.
         ``auto`` is bfloat16 on a GPU that supports it; on a CPU, a measurement decides.
     threads : int
-        CPU threads of a cell, at least 1.
+        CPU threads of a cell, 1 to 1,024.
     dense_threads : int
-        CPU threads of a dense run, at least 1.
+        CPU threads of a dense run, 1 to 1,024.
     cohort : int or "auto"
         The most cells to train side by side, at least 1. ``auto`` is 1 on a CPU, where more
         are slower, and as many as fit into memory on a GPU.
@@ -46,6 +48,8 @@ class Engine:
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise ValueError(f"{name} must be 1 or more; got {value}")
+            if name != "cohort" and value > MOST_THREADS:
+                raise ValueError(f"{name} must be {MOST_THREADS:,} or fewer; got {value}")
 
     def chosen(self) -> "Engine":
         """Return this engine with every ``auto`` decided that needs no measurement.

@@ -1,6 +1,7 @@
 """A mask of a study, drawn again as a worker draws it, from what the study's folder keeps."""
 
 from dataclasses import replace
+from operator import index
 from pathlib import Path
 
 import torch
@@ -117,7 +118,12 @@ def _cell(study: Study, threshold: float, replicate: int, given: float | str | N
         k = axes["rewind_epoch"][0] if given is None else rewind(given)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"rewind_epoch takes {KS}; got {given!r}") from None
-    near = [known for known in axes["threshold"] if abs(known - threshold) < 1e-6]
+    try:
+        near = [known for known in axes["threshold"] if abs(known - threshold) < 1e-6]
+        replicate = index(replicate)
+    except TypeError:
+        what = "a threshold is a number, and a replicate a whole one"
+        raise InputError(f"{what}; got {threshold!r} and {replicate!r}") from None
     asked = {"threshold": near[0] if near else threshold, "replicate": replicate, "rewind_epoch": k}
     for axis, value in asked.items():
         if value not in axes[axis]:
