@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from torch import nn
 
 from lthdask.checks.folder import check
+from lthdask.commands.main import main
 from lthdask.driver.opening import open_study
 from lthdask.driver.plan import plan
 from lthdask.errors import InputError
@@ -25,11 +27,12 @@ from lthdask.lottery import drawing, runs
 from lthdask.lottery.experiment import Experiment
 from lthdask.options import Options
 from lthdask.pruning.rule import Pruning
+from lthdask.report.account import figures
 from lthdask.report.figures.map import map_columns
 from lthdask.report.methods.facts import Facts
 from lthdask.report.methods.text import in_words
 from lthdask.report.page.forecast import epochs_of
-from lthdask.report.summary import outcome
+from lthdask.report.summary import outcome, sparsest_matching
 from lthdask.report.tables import accuracy_map
 from lthdask.rewinding import Iterations, place_of, step_of
 from lthdask.storage import checkpoints
@@ -270,10 +273,18 @@ def test_the_same_steps_in_iterations_give_the_same_bits_under_their_own_names(
     words = in_words(Facts.read(tmp_path))
     assert "complete state after k iterations" in words
     assert "dense network after 15 iterations" in words
+    late = results.isel(rewind_epoch=[1, 2]).assign_attrs(majority=0.0)
+    late["validation_accuracy"] = late.validation_accuracy.where(False, 100)  # so that one matches
+    assert sparsest_matching(late)["rewind_epoch"] == "3it"
+    assert "ticket, threshold 0.5, k=3it" in figures(late)["learning-curves"].title.text
     # Nothing is left to do, and a growth by epochs has no order among iterations.
     assert not plan(as_steps, tmp_path).cells
     with pytest.raises(InputError, match="in epochs or in iterations, not both"):
         open_study(STUDY.changed({"mask_epoch": "15it"}), tmp_path)
+    Cube(tmp_path / "results.zarr").mark(Cell("ticket", 0, 0.5, Iterations(3)), Status.FAILED)
+    for command in ("results", "report"):
+        done = CliRunner().invoke(main, [command, str(tmp_path)])
+        assert done.exit_code == (command == "results"), done.output
 
 
 def stepwise(task):
