@@ -168,9 +168,8 @@ def _learning_curves(results: xr.Dataset) -> figure:
     at = sparsest_matching(results)
     if at is None:
         chosen = chosen_rewind_epochs(results)
-        at = {"threshold": results.threshold[0].item(), "rewind_epoch": results.rewind_epoch[0].item()}
-        if chosen.size:
-            at = {"threshold": chosen.threshold[-1].item(), "rewind_epoch": chosen[-1].item()}
+        last = chosen[-1] if chosen.size else results.status[0, 0, 0, 0]
+        at = {axis: last[axis].item() for axis in MAP}
     return learning_curves(results, "ticket", at["threshold"], number(rewind(at["rewind_epoch"])))
 
 
