@@ -168,8 +168,10 @@ def _learning_curves(results: xr.Dataset) -> figure:
     at = sparsest_matching(results)
     if at is None:
         chosen = chosen_rewind_epochs(results)
-        last = chosen[-1] if chosen.size else results.status[0, 0, 0, 0]
-        at = {axis: last[axis].item() for axis in MAP}
+        last, k = results.threshold[0], results.rewind_epoch[0]
+        if chosen.size:
+            last, k = chosen.threshold[-1], chosen[-1]
+        at = {"threshold": last.item(), "rewind_epoch": k.item()}
     return learning_curves(results, "ticket", at["threshold"], number(rewind(at["rewind_epoch"])))
 
 
