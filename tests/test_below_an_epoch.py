@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from torch import nn
 
 from lthdask.checks.folder import check
+from lthdask.commands.main import main
 from lthdask.driver.opening import open_study
 from lthdask.driver.plan import plan
 from lthdask.errors import InputError
@@ -25,17 +27,20 @@ from lthdask.lottery import drawing, runs
 from lthdask.lottery.experiment import Experiment
 from lthdask.options import Options
 from lthdask.pruning.rule import Pruning
+from lthdask.report.account import figures
+from lthdask.report.cells import cell_table
 from lthdask.report.figures.map import map_columns
 from lthdask.report.methods.facts import Facts
 from lthdask.report.methods.text import in_words
 from lthdask.report.page.forecast import epochs_of
-from lthdask.report.summary import outcome
+from lthdask.report.summary import outcome, sparsest_matching
 from lthdask.report.tables import accuracy_map
 from lthdask.rewinding import Iterations, place_of, step_of
 from lthdask.storage import checkpoints
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
+from lthdask.storage.growth import grow
 from lthdask.storage.schema import Extent, Status
 from lthdask.streams import Purpose, permutation, stream
 from lthdask.worker.cells import train_cells
@@ -264,16 +269,30 @@ def test_the_same_steps_in_iterations_give_the_same_bits_under_their_own_names(
     table = accuracy_map(results)
     assert [str(column.header) for column in table.columns[2:]] == ["k=0", "k=3it", "k=8it"]
     assert [c["rewind_epoch"] for c in outcome(results)["cells"][:3]] == [0, "3it", "8it"]
+    listed = cell_table(as_steps.grid.cells(), results, [])
+    assert listed[["rewind_epoch", "status"]].values.tolist() == [
+        [0, "done"],
+        [Iterations(3), "done"],
+        [Iterations(8), "done"],
+    ]
     columns = map_columns(results, "ticket")
     assert (columns["k"][1], columns["cell"][1]) == ("3it", "ticket-r0-t0.5-k3it")
     assert epochs_of(results).ravel().tolist() == pytest.approx([3, 2.5, 3 - 8 / 6])
     words = in_words(Facts.read(tmp_path))
     assert "complete state after k iterations" in words
     assert "dense network after 15 iterations" in words
+    late = results.isel(rewind_epoch=[1, 2]).assign_attrs(majority=0.0)
+    late["validation_accuracy"] = late.validation_accuracy.where(False, 100)  # so that one matches
+    assert sparsest_matching(late)["rewind_epoch"] == "3it"
+    assert "ticket, threshold 0.5, k=3it" in figures(late)["learning-curves"].title.text
     # Nothing is left to do, and a growth by epochs has no order among iterations.
     assert not plan(as_steps, tmp_path).cells
     with pytest.raises(InputError, match="in epochs or in iterations, not both"):
         open_study(STUDY.changed({"mask_epoch": "15it"}), tmp_path)
+    Cube(tmp_path / "results.zarr").mark(Cell("ticket", 0, 0.5, Iterations(3)), Status.FAILED)
+    for command in ("results", "report"):
+        done = CliRunner().invoke(main, [command, str(tmp_path)])
+        assert done.exit_code == (command == "results"), done.output
 
 
 def stepwise(task):
@@ -363,6 +382,17 @@ def test_a_state_that_passed_before_it_was_asked_for_is_gone_back_to(tmp_path):
     digests = train_dense(worked(tmp_path, LATE), 0, here(events=events))
     assert {Iterations(3), Iterations(8)} < digests.keys()
     assert "the state after step 3 was not asked for when it passed" in events[0].status
+
+
+def test_a_cube_that_has_k_0_alone_grows_to_iterations(tmp_path):
+    only, more = (
+        Extent(STUDY.changed({"grid.rewind_epochs": ks}).grid.axes(), 3, ["1.weight"], steps=STEPS)
+        for ks in ("0", "0,5it")
+    )
+    create_cube(tmp_path / "results.zarr", only, {})
+    grow(tmp_path / "results.zarr", more, {})
+    assert Cube(tmp_path / "results.zarr").axis("rewind_epoch") == [0, Iterations(5)]
+    assert not grow(tmp_path / "results.zarr", more, {})  # nothing is left to do
 
 
 @pytest.mark.parametrize(

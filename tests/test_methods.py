@@ -193,6 +193,11 @@ CHANGES = {
         "3",
         "Of the rewind epochs, random_mask had k = 3 alone.",
     ),
+    "grid.rewind_epochs_of.lr_rewind": (
+        {"grid.arms": "ticket,lr_rewind", "grid.rewind_epochs": "0,5it"},
+        "5it",
+        "Of the rewind epochs, lr_rewind had k = 5 alone.",
+    ),
     "pruning.score": (GLOBAL, "movement", "how far they had moved"),
     "pruning.allocation": (MOVED, "erk", "in proportion to the sum of their dimensions (Erdős"),
     "pruning.masks": (GIVEN, "mine@0123456789abcdef", "given: mine (sha256 0123456789abcdef), the"),

@@ -102,17 +102,16 @@ def write_report(console: Console, folder: Path, output: Path | None = None) -> 
     OSError
         If the file cannot be written.
     """
-    from lthdask.grid import Cell
     from lthdask.report.account import GROUPS, report
     from lthdask.report.methods.text import methods
-    from lthdask.report.summary import cells_with
+    from lthdask.report.summary import failed_cells
     from lthdask.storage.folder import Folder
     from lthdask.storage.results import open_results
 
     output = output or folder / "report.html"
     _require_writable(output)
     results = open_results(folder, *GROUPS)
-    failed = [Cell(**found) for found in cells_with(results, "failed")]
+    failed = failed_cells(results)
     page = report(results, Folder(folder).reasons(failed), methods(folder))
     _write(output, page)
     say(console, f"report: {output}")

@@ -41,16 +41,15 @@ def print_outcome(console: Console, path: Path, as_json: bool, study: "Study | N
     InputError
         If there are no results in the folder.
     """
-    from lthdask.grid import Cell
     from lthdask.report.accuracy_map import print_table
-    from lthdask.report.summary import cells_with, limits, outcome, sentences
+    from lthdask.report.summary import cells_with, failed_cells, limits, outcome, sentences
     from lthdask.report.tables import tables
     from lthdask.storage.folder import Folder
     from lthdask.storage.results import open_asked, open_results
 
     folder = Folder(path)
     results = open_asked(path, study, "layers") if study else open_results(path, "layers")
-    failed = [Cell(**found) for found in cells_with(results, "failed")]
+    failed = failed_cells(results)
     why = folder.reasons(failed)
     if as_json:
         values = outcome(results) | {"folder": str(folder.path), "reasons": why}

@@ -25,6 +25,7 @@ from lthdask.report.figures.timeline import timeline
 from lthdask.report.masks import mask_sentences, mask_table
 from lthdask.report.summary import counts, limits, sentences, sparsest_matching
 from lthdask.report.tables import tables
+from lthdask.rewinding import number, rewind
 from lthdask.storage.results import study_of
 from lthdask.storage.schema import CELL
 
@@ -167,10 +168,11 @@ def _learning_curves(results: xr.Dataset) -> figure:
     at = sparsest_matching(results)
     if at is None:
         chosen = chosen_rewind_epochs(results)
-        at = {"threshold": results.threshold[0].item(), "rewind_epoch": results.rewind_epoch[0]}
+        last, k = results.threshold[0], results.rewind_epoch[0]
         if chosen.size:
-            at = {"threshold": chosen.threshold[-1].item(), "rewind_epoch": chosen[-1]}
-    return learning_curves(results, "ticket", at["threshold"], float(at["rewind_epoch"]))
+            last, k = chosen.threshold[-1], chosen[-1]
+        at = {"threshold": last.item(), "rewind_epoch": k.item()}
+    return learning_curves(results, "ticket", at["threshold"], number(rewind(at["rewind_epoch"])))
 
 
 def _failures(results: xr.Dataset, why: Mapping[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from lthdask.grid import Cell
+from lthdask.rewinding import number
 from lthdask.storage.schema import CELL, Status
 
 COLUMNS = ["status", "test_accuracy", "place"]
@@ -31,7 +32,8 @@ def cell_table(
     table = pd.DataFrame({"status": Status.PENDING, "test_accuracy": np.nan, "place": ""}, index)
     if results is not None:
         found = results[["status", "test_accuracy"]].to_dataframe(dim_order=CELL)
-        table = found.reindex(index, columns=COLUMNS)
+        places = [(c.arm, c.replicate, c.threshold, number(c.rewind_epoch)) for c in every]
+        table = found.reindex(places, columns=COLUMNS).set_axis(index)
     words = {status: status.name.lower() for status in Status}
     named = zip(map(str, every), table.status.map(words), strict=True)
     table["status"] = ["running" if w == "pending" and n in running else w for n, w in named]

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from lthdask.grid import Cell
 from lthdask.lottery.matching import matches
 from lthdask.report.controls import controls
 from lthdask.report.early_stop import dense_runs, early_stop
@@ -14,7 +15,7 @@ from lthdask.report.layers import emptied_layers, limiting_layers
 from lthdask.report.paired import MAP, Means, collapsed, one_image
 from lthdask.report.selection import margin_of
 from lthdask.report.verdict import frontier, verdicts
-from lthdask.rewinding import as_given, on_axis
+from lthdask.rewinding import as_given, on_axis, rewind
 from lthdask.storage.meanings import PERCENT
 from lthdask.storage.results import study_of
 
@@ -28,6 +29,12 @@ def flags(results: xr.Dataset) -> dict[str, int]:
 def cells_with(results: xr.Dataset, status: str) -> list[dict[str, Any]]:
     """Return the coordinates of the cells with a status."""
     return _coordinates(results.status == flags(results)[status])
+
+
+def failed_cells(results: xr.Dataset) -> list[Cell]:
+    """Return the cells that failed."""
+    found = cells_with(results, "failed")
+    return [Cell(**at | {"rewind_epoch": rewind(at["rewind_epoch"])}) for at in found]
 
 
 def counts(results: xr.Dataset) -> dict[str, int]:

@@ -160,6 +160,7 @@ def _grow_axis(path: Path, group: Group, name: str, extent: Extent) -> bool:
     if same_type and found.shape == values.shape and found[:].tolist() == values.tolist():
         return _describe(found, coordinate_attributes(name, extent))
     if same_type and (coordinate.along or name) in CELL:
+        _describe(found, coordinate_attributes(name, extent))  # epochs may become iterations
         found.resize(values.shape)
         found[:] = values
     else:

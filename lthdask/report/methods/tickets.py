@@ -166,9 +166,8 @@ def controls(f: Facts) -> str:
 def rewound_in_part(f: Facts) -> str:
     """Say which arms had but some of the rewind epochs."""
     some = f.block("grid.rewind_epochs_of").items()
-    said = [
-        f"{arm} had k = {enumerated(map(float, ks))} alone" for arm, ks in some if f.arms([arm])
-    ]
+    each = {arm: enumerated(number(rewind(k)) for k in ks) for arm, ks in some if f.arms([arm])}
+    said = [f"{arm} had k = {ks} alone" for arm, ks in each.items()]
     return f"Of the rewind epochs, {enumerated(said)}." if said else ""
 
 
