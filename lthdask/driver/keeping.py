@@ -70,7 +70,9 @@ def _judged(opened: Opened, *wanted: str) -> set[Cell]:
         results = open_results(opened.folder.path)
     judged = verdicts(results).verdict
 
+    found = judged.to_series().to_dict()
+
     def of(cell: Cell) -> object:
-        return judged.sel(threshold=cell.threshold, rewind_epoch=number(cell.rewind_epoch)).item()
+        return found.get((cell.threshold, number(cell.rewind_epoch)))
 
     return {cell for cell in opened.cells if cell.arm == "ticket" and of(cell) in wanted}
