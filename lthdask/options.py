@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from lthdask.arms import ARMS
 from lthdask.errors import InputError, listed, one_of
-from lthdask.grid import ARMS, Cell, Grid
+from lthdask.grid import Cell, Grid
 from lthdask.rewinding import Rewind, rewind
 from lthdask.strict_yaml import loaded
 

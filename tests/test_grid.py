@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthdask.grid import ARMS, CONTROLS, SCRATCH, Arm, Cell, Grid, cohorts
+from lthdask.arms import ARMS, CONTROLS, SCRATCH, Arm
+from lthdask.grid import Cell, Grid, cohorts
 
 axes = st.builds(
     Grid,

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from lthdask.arms import CONTROLS
 from lthdask.commands.main import main
 from lthdask.data.readers import READERS, DataSource
 from lthdask.errors import InputError
-from lthdask.grid import CONTROLS
 from lthdask.networks.build import NETWORKS, Network
 from lthdask.pruning.scores import SCORES
 from lthdask.reading import flattened

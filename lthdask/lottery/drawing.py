@@ -11,8 +11,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from lthdask.arms import ARMS
 from lthdask.errors import InputError
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import Cell
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
 from lthdask.pruning.allocation import pools
@@ -50,7 +51,7 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
     experiment : Experiment
     cell : Cell
     dense : mapping of Place to Checkpoint
-        Those of `lthdask.study.Study.checkpoints_for`.
+        Those of `lthdask.needs.checkpoints_for`.
     before : Ticket, optional
         Final weights and mask of the cell that this one waits for: the round before in
         iterative pruning, the sibling of a child.

@@ -7,8 +7,8 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
+from lthdask.arms import CONTROLS
 from lthdask.errors import InputError, listed
-from lthdask.grid import CONTROLS
 from lthdask.report.labels import labelled
 from lthdask.report.paired import Means, minus_controls, one_image, values_of
 from lthdask.report.selection import further_axes, require_level, whole, with_tickets

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from lthdask.arms import ARMS
 from lthdask.errors import InputError
-from lthdask.grid import ARMS
 from lthdask.lottery.matching import ROUNDING
 from lthdask.report.selection import whole
 from lthdask.storage.schema import CELL, Status

@@ -6,7 +6,7 @@ docs/method.md says the same in prose, with what three replicates can and cannot
 import numpy as np
 import xarray as xr
 
-from lthdask.grid import CONTROLS
+from lthdask.arms import CONTROLS
 from lthdask.lottery.matching import matches
 from lthdask.report.labels import labelled
 from lthdask.report.paired import (

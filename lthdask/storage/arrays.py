@@ -16,8 +16,8 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
+from lthdask.arms import ARMS
 from lthdask.errors import InputError
-from lthdask.grid import ARMS
 from lthdask.rewinding import Rewind, on_axis
 from lthdask.storage.cube import readable
 from lthdask.storage.manifest import FORMAT, require_known

@@ -5,7 +5,8 @@ import xarray as xr
 from bokeh.models import ColumnDataSource, DatetimeTickFormatter, Range1d
 from bokeh.plotting import figure
 
-from lthdask.grid import ARMS, Cell
+from lthdask.arms import ARMS
+from lthdask.grid import Cell
 from lthdask.report.cost import cost, recorded
 from lthdask.report.figures.style import frame, look_of, missing, named, ticks, with_legend
 from lthdask.report.labels import k_of

@@ -1,6 +1,6 @@
 """Sentences on what the numbers rest on: replicates, tests, engine, versions, cells."""
 
-from lthdask.grid import CONTROLS, SCRATCH
+from lthdask.arms import CONTROLS, SCRATCH
 from lthdask.report.methods.facts import Facts, counted, enumerated
 from lthdask.storage.schema import Status
 

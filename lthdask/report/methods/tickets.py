@@ -1,6 +1,6 @@
 """Sentences on how tickets were drawn, rewound and controlled."""
 
-from lthdask.grid import ARMS, CHILDREN, CONTROLS, POINTS_ON_LINE
+from lthdask.arms import ARMS, CHILDREN, CONTROLS, POINTS_ON_LINE
 from lthdask.own import is_own, plain
 from lthdask.report.methods.facts import Facts, counted, enumerated
 from lthdask.rewinding import Iterations, Rewind, number, rewind
