@@ -1,7 +1,10 @@
 """The arms: what is done with a mask, and what a ticket is compared with."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from lthdask.own import is_own
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,23 @@ class Arm:
         return self.start in ("restarted", "new", "signs")
 
 
-ARMS = {
+class Arms(dict[str, Arm]):
+    """A table of arms, which also knows the row of every arm of one's own, such as `mine:arm`."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and is_own(name))
+
+    def __missing__(self, name: str) -> Arm:
+        if not is_own(name):
+            raise KeyError(name)
+        return Arm(
+            "what a function of one's own makes of checkpoint k and the mask, trained for epochs "
+            "k + 1..T"
+        )
+
+
+ARMS = Arms()
+ARMS |= {
     "ticket": Arm(
         "checkpoint k under the mask, trained for epochs k + 1..T",
         compared_with="dense",
@@ -117,13 +136,21 @@ ARMS = {
 }
 """The known arms: name → what it is. To add one, add a row; where it starts from something new,
 or takes another mask, also a function in :mod:`lthdask.lottery.drawing`."""
-CONTROLS = tuple(
-    name for name, arm in ARMS.items() if arm.compared_with == "ticket" and not arm.reordered
-)
-"""Arms whose accuracy is compared with the ticket's."""
 SCRATCH = tuple(name for name, arm in ARMS.items() if arm.lacks)
 """Controls that lack what makes a winning ticket: its mask, its weights or their magnitudes."""
 CHILDREN = tuple(name for name, arm in ARMS.items() if arm.reordered)
 """Arms that see the data in another order; the barriers to them measure stability."""
 POINTS_ON_LINE = 30
 """Points on the line between two children, their ends included."""
+
+
+def controls_of(arms: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some arms whose accuracy is compared with the ticket's."""
+    rows = ((name, ARMS[name]) for name in arms)
+    return tuple(n for n, arm in rows if arm.compared_with == "ticket" and not arm.reordered)
+
+
+def place_of(arm: str) -> tuple[int, str]:
+    """Return what arms are sorted by: the order of `ARMS`, one's own at the end."""
+    known = list(ARMS)
+    return (known.index(arm) if arm in known else len(known)), arm

@@ -13,6 +13,7 @@ from typing import Any
 
 from lthdask.arms import ARMS
 from lthdask.errors import listed
+from lthdask.own import chosen, plain
 from lthdask.rewinding import Rewind, as_given, epochs_before, number, ordered, rewind, step_of
 
 MOST_CELLS = 1_000_000
@@ -80,7 +81,8 @@ class Grid:
         Strictly increasing, each at least 0 and less than the number of epochs: epochs, whole or
         not, such as 2 or 0.5; or all in iterations, such as ``500it``, but for 0.
     arms : tuple of str
-        What is done with the mask; names from `ARMS`.
+        What is done with the mask; names from `ARMS`, or functions of one's own. Cells have
+        these without their digest.
     replicates : int
         Independent repetitions, at least 1.
     rewind_epochs_of : mapping of str to tuple of int
@@ -98,8 +100,11 @@ class Grid:
             object.__setattr__(self, name, _each(name, getattr(self, name), kind))
         (replicates,) = _each("replicates", self.replicates, _whole)
         object.__setattr__(self, "replicates", replicates)
+        if unknown := [arm for arm in self.arms if arm not in ARMS]:
+            raise ValueError(f"unknown arm {min(unknown)!r}; known: {', '.join(ARMS)}")
+        object.__setattr__(self, "arms", tuple(chosen("arm", arm, ARMS) for arm in self.arms))
         for name in ("thresholds", "rewind_epochs", "arms"):
-            values = getattr(self, name)
+            values = [*map(plain, self.arms)] if name == "arms" else getattr(self, name)
             if not values:
                 raise ValueError(f"{name} must hold at least one value")
             if len(set(values)) < len(values):
@@ -110,8 +115,6 @@ class Grid:
             raise ValueError(f"rewind_epochs must increase; got {listed(self.rewind_epochs)}")
         if number(known[0]) < 0:
             raise ValueError(f"rewind_epochs must be 0 or more; got {self.rewind_epochs[0]}")
-        if unknown := set(self.arms) - set(ARMS):
-            raise ValueError(f"unknown arm {min(unknown)!r}; known: {', '.join(ARMS)}")
         if self.replicates < 1:
             raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
         self._narrow()
@@ -151,7 +154,7 @@ class Grid:
     def axes(self) -> dict[str, list[Any]]:
         """Return the values along each axis of a cell."""
         return {
-            "arm": list(self.arms),
+            "arm": [*map(plain, self.arms)],
             "replicate": list(range(self.replicates)),
             "threshold": list(self.thresholds),
             "rewind_epoch": self.ks,

@@ -32,7 +32,7 @@ def joined(before: Study, given: Study) -> Study:
     values, mine, theirs = given.to_dict(), before.grid, given.grid
     ks = ordered("rewind_epochs", [*{*mine.ks, *theirs.ks}])
     of = {
-        arm: sorted({k for g in (mine, theirs) if arm in g.arms for k in g.ks_for(arm)})
+        arm: sorted({k for g in (mine, theirs) if arm in g.axes()["arm"] for k in g.ks_for(arm)})
         for arm in {*mine.rewind_epochs_of, *theirs.rewind_epochs_of}
     }
     values["grid"] = {

@@ -5,6 +5,7 @@ from dataclasses import replace
 from lthdask.arms import ARMS
 from lthdask.errors import InputError
 from lthdask.grid import Cell
+from lthdask.own import is_own
 from lthdask.rewinding import (
     Iterations,
     Place,
@@ -32,7 +33,7 @@ def checkpoints_for(study: Study, cell: Cell, steps: int) -> list[Place]:
             needed.add(place_of(study.mask_at, steps))
         if study.pruning.needs_initial:
             needed.add(0)
-    if arm.start == "signs":
+    if arm.start == "signs" or is_own(cell.arm):
         needed.add(0)
     return sorted(needed, key=lambda place: step_of(place, steps))
 

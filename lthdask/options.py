@@ -78,7 +78,7 @@ class Kept:
         ks = grid.ks_for(self.arm) if self.arm in ARMS else grid.ks
         k = ks[0] if self.rewind_epoch is None else self.rewind_epoch
         for axis, named, there in (
-            ("arm", self.arm, grid.arms),
+            ("arm", self.arm, grid.axes()["arm"]),
             ("threshold", _name(self.threshold), [*map(_name, grid.thresholds)]),
             ("rewind epoch", _name(k), [*map(_name, ks)]),
         ):

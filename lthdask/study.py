@@ -172,7 +172,7 @@ class Study:
         """The functions of one's own that the study uses."""
         recipe = self.recipe
         blocks = (self.network, self.data, recipe.optimizer, recipe.schedule)
-        names = [*(block.name for block in blocks), self.pruning.score]
+        names = [*(block.name for block in blocks), self.pruning.score, *self.grid.arms]
         return [name for name in names if is_own(name)]
 
     @property

@@ -271,7 +271,9 @@ def _joined(study: Study, folder: Folder) -> Study:
             f"the folder {folder.path} contains another study; choose another folder with `out`, "
             f"or give the same settings: " + "; ".join(lines)
         )
-    return growing.joined(before, study)
+    whole = growing.joined(before, study)
+    require_given(whole.own)  # an arm that the folder has, and nobody asks for
+    return whole
 
 
 def _engine(study: Study, folder: Folder, manifest: Manifest | None) -> Engine:
