@@ -9,7 +9,6 @@ from lthdask.arms import ARMS
 from lthdask.errors import InputError, listed, one_of
 from lthdask.grid import Cell, Grid
 from lthdask.rewinding import Rewind, rewind
-from lthdask.strict_yaml import loaded
 
 LOOPBACK = ("127.0.0.1:*", "localhost:*")
 """Where a browser of this machine has a page from, also one at the end of a tunnel."""
@@ -46,6 +45,8 @@ class Kept:
     @classmethod
     def parse(cls, text: str) -> "Kept":
         """Read ``threshold``, ``threshold:k`` or ``threshold:k:arm``."""
+        from lthdask.strict_yaml import loaded  # --help must not wait for it
+
         threshold, _, rest = text.strip().partition(":")
         k, _, arm = rest.partition(":")
         try:

@@ -105,7 +105,7 @@ def test_a_search_that_is_done_trains_again_what_is_to_be_kept_and_nothing_else(
     assert Tickets(Folder(tmp_path)).names() == {"reinit-r0-t0.5-k0"}
 
 
-def test_results_stay_where_training_again_fails(tmp_path):
+def test_results_stay_where_training_again_fails(first, tmp_path):
     marked = []
 
     class Marked:
@@ -114,7 +114,7 @@ def test_results_stay_where_training_again_fails(tmp_path):
 
     cells, work = FIRST.grid.cells(), Work(FIRST, FIRST.engine.chosen(), Folder(tmp_path))
     left = Remaining(cells, [0], set(), done=set(cells[1:]))
-    sweep = Sweep(work, None, Marked(), left, None)
+    sweep = Sweep(work, Folder(first).manifest(), Marked(), left, None)
     for cell in cells:
         sweep._fail(cell, RuntimeError("out of memory"))
     assert marked == cells[:1]

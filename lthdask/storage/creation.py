@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from zarr.codecs import Crc32cCodec
 from lthdask.storage.manifest import FORMAT
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, Array, Extent, Status
 
+_quiet = threading.Lock()
 AXIS_CHUNK = 256
 """Values in one file of an axis of cells; fixed, so that a grown cube equals one made at once."""
 
@@ -99,7 +101,8 @@ def array_attributes(name: str, array: Array) -> dict[str, Any]:
 
 def consolidate(path: Path) -> None:
     """Also keep the metadata of all arrays in one file, which readers open at once."""
-    with warnings.catch_warnings():
+    # What is ignored is the same for all threads: two studies may be prepared at a time.
+    with _quiet, warnings.catch_warnings():
         # Zarr warns that other implementations may not read it; they need not.
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(path, zarr_format=3)
