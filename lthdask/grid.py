@@ -38,8 +38,8 @@ class Cell:
         """The cell's name on Dask's pages, such as ``cell.random-mask-task-r0-t0.5-k2``.
 
         They colour its group, here ``cell.random-mask-task``, by a hash: with these words, dense
-        runs, checkpoints, tickets and the first four controls differ. It comes before "checkpoint" in the alphabet, or the
-        page of groups would be an error.
+        runs, checkpoints, tickets and the first four controls differ. It comes before "checkpoint"
+        in the alphabet, or the page of groups would be an error.
         """
         return f"cell.{self.arm.replace('_', '-')}-task{str(self).removeprefix(self.arm)}"
 
