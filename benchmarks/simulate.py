@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lthdask import needs
 from lthdask.cluster.queue import Task
 from lthdask.cluster.sick_places import SickPlaces
 from lthdask.cluster.window import Window
@@ -252,7 +253,7 @@ def _chains(study: Study, took: dict[Cell, float], runs: dict[int, float]) -> li
     """Return how long each cell takes with its dense run and the cells that it waits for."""
     whole: dict[Cell, float] = {}
     for cell in sorted(took, key=lambda cell: (cell.arm != "ticket", cell.threshold)):
-        awaited = study.waits_for(cell)
+        awaited = needs.waits_for(study, cell)
         whole[cell] = took[cell] + (whole[awaited] if awaited else runs[cell.replicate])
     return list(whole.values())
 

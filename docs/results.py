@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import xarray as xr
 
-from lthdask.grid import ARMS
+from lthdask.arms import ARMS
 from lthdask.results import open_results
 from lthdask.storage.creation import create_cube
 from lthdask.storage.schema import CELL, GROUPS, Extent

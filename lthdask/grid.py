@@ -9,135 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
+from lthdask.arms import ARMS
 from lthdask.errors import listed
+from lthdask.own import chosen, plain
 from lthdask.rewinding import Rewind, as_given, epochs_before, number, ordered, rewind, step_of
 
-
-@dataclass(frozen=True)
-class Arm:
-    """One row of the table of arms: what is trained, and what it is compared with.
-
-    Parameters
-    ----------
-    meaning : str
-    start : {"rewound", "restarted", "final", "before", "new", "signs"}
-        Where training starts: checkpoint k of the dense run; its weights, with training begun
-        anew; checkpoint T; the end of the arm's own round before, and of the dense run in the
-        first; another initialisation; the signs of the first one.
-    mask : {"ticket", "random", "parent", "none"}
-        Whose mask is laid over it: the ticket's, or what the arm's own round before gives; a
-        random one with the ticket's count in each layer; the parent's; or none.
-    has_k, has_threshold : bool
-        Whether the arm has one. One that lacks it is trained once along that axis, and stored at
-        its first value.
-    compared_with : {"dense", "ticket"}
-        What its accuracy is compared with; with `reordered`, the barrier to it is measured.
-    lacks : {"", "mask", "weights", "magnitudes"}
-        What a winning ticket has and this control takes away.
-    fine_tuned : bool
-        Whether it is trained at the recipe's rate for fine-tuning.
-    reordered : bool
-        Whether it is a child, which sees the same data in another order.
-    parent : str, optional
-        The arm whose final weights and mask it needs, in the same cell.
-    """
-
-    meaning: str
-    start: Literal["rewound", "restarted", "final", "before", "new", "signs"] = "rewound"
-    mask: Literal["ticket", "random", "parent", "none"] = "ticket"
-    has_k: bool = True
-    has_threshold: bool = True
-    compared_with: Literal["dense", "ticket"] = "ticket"
-    lacks: Literal["", "mask", "weights", "magnitudes"] = ""
-    fine_tuned: bool = False
-    reordered: bool = False
-    parent: str | None = None
-
-    @property
-    def trained_like(self) -> tuple[object, ...]:
-        """Arms that agree in this share one recipe, data order and optimizer state."""
-        kept = self.start if self.start in ("final", "before") else ""
-        return kept, self.fine_tuned, self.reordered, self.mask == "none"
-
-    @property
-    def begins_anew(self) -> bool:
-        """Whether it is trained for all T epochs, at their rates, with a fresh optimizer."""
-        return self.start in ("restarted", "new", "signs")
-
-
-ARMS = {
-    "ticket": Arm(
-        "checkpoint k under the mask, trained for epochs k + 1..T",
-        compared_with="dense",
-    ),
-    "random_mask": Arm(
-        "checkpoint k under a random mask with the ticket's count in each layer",
-        mask="random",
-        lacks="mask",
-    ),
-    "reinit": Arm(
-        "a new initialisation under the mask, trained for all T epochs; has no k",
-        start="new",
-        has_k=False,
-        lacks="weights",
-    ),
-    "constant_signs": Arm(
-        "the signs of the initial weights, times the standard deviation of their layer, under the "
-        "mask, trained for all T epochs; has no k",
-        start="signs",
-        has_k=False,
-        lacks="magnitudes",
-    ),
-    "equal_epochs": Arm(
-        "the weights of checkpoint k under the mask, trained for all T epochs as from the start",
-        start="restarted",
-    ),
-    "lr_rewind": Arm(
-        "the final dense weights under the mask, at the rates of epochs k + 1..T",
-        start="final",
-    ),
-    "fine_tune": Arm(
-        "the final dense weights under the mask, at the rate for fine-tuning",
-        start="final",
-        fine_tuned=True,
-    ),
-    "lr_rewind_iterated": Arm(
-        "what its own round before ended with, pruned further, at the rates of epochs k + 1..T",
-        start="before",
-    ),
-    "fine_tune_iterated": Arm(
-        "what its own round before ended with, pruned further, at the rate for fine-tuning",
-        start="before",
-        fine_tuned=True,
-    ),
-    "ticket_child": Arm(
-        "the ticket with another order of the data",
-        mask="parent",
-        reordered=True,
-        parent="ticket",
-    ),
-    "dense_child": Arm(
-        "the dense run from k on with another order of the data; has no threshold",
-        mask="none",
-        has_threshold=False,
-        compared_with="dense",
-        reordered=True,
-    ),
-}
-"""The known arms: name → what it is. To add one, add a row; where it starts from something new,
-or takes another mask, also a function in :mod:`lthdask.lottery.drawing`."""
-CONTROLS = tuple(
-    name for name, arm in ARMS.items() if arm.compared_with == "ticket" and not arm.reordered
-)
-"""Arms whose accuracy is compared with the ticket's."""
-SCRATCH = tuple(name for name, arm in ARMS.items() if arm.lacks)
-"""Controls that lack what makes a winning ticket: its mask, its weights or their magnitudes."""
-CHILDREN = tuple(name for name, arm in ARMS.items() if arm.reordered)
-"""Arms that see the data in another order; the barriers to them measure stability."""
-POINTS_ON_LINE = 30
-"""Points on the line between two children, their ends included."""
 MOST_CELLS = 1_000_000
 
 
@@ -160,8 +38,8 @@ class Cell:
         """The cell's name on Dask's pages, such as ``cell.random-mask-task-r0-t0.5-k2``.
 
         They colour its group, here ``cell.random-mask-task``, by a hash: with these words, dense
-        runs, checkpoints, tickets and the first four controls differ. It comes before "checkpoint" in the alphabet, or the
-        page of groups would be an error.
+        runs, checkpoints, tickets and the first four controls differ. It comes before "checkpoint"
+        in the alphabet, or the page of groups would be an error.
         """
         return f"cell.{self.arm.replace('_', '-')}-task{str(self).removeprefix(self.arm)}"
 
@@ -203,7 +81,8 @@ class Grid:
         Strictly increasing, each at least 0 and less than the number of epochs: epochs, whole or
         not, such as 2 or 0.5; or all in iterations, such as ``500it``, but for 0.
     arms : tuple of str
-        What is done with the mask; names from `ARMS`.
+        What is done with the mask; names from `ARMS`, or functions of one's own. Cells have
+        these without their digest.
     replicates : int
         Independent repetitions, at least 1.
     rewind_epochs_of : mapping of str to tuple of int
@@ -221,8 +100,11 @@ class Grid:
             object.__setattr__(self, name, _each(name, getattr(self, name), kind))
         (replicates,) = _each("replicates", self.replicates, _whole)
         object.__setattr__(self, "replicates", replicates)
+        if unknown := [arm for arm in self.arms if arm not in ARMS]:
+            raise ValueError(f"unknown arm {min(unknown)!r}; known: {', '.join(ARMS)}")
+        object.__setattr__(self, "arms", tuple(chosen("arm", arm, ARMS) for arm in self.arms))
         for name in ("thresholds", "rewind_epochs", "arms"):
-            values = getattr(self, name)
+            values = [*map(plain, self.arms)] if name == "arms" else getattr(self, name)
             if not values:
                 raise ValueError(f"{name} must hold at least one value")
             if len(set(values)) < len(values):
@@ -233,8 +115,6 @@ class Grid:
             raise ValueError(f"rewind_epochs must increase; got {listed(self.rewind_epochs)}")
         if number(known[0]) < 0:
             raise ValueError(f"rewind_epochs must be 0 or more; got {self.rewind_epochs[0]}")
-        if unknown := set(self.arms) - set(ARMS):
-            raise ValueError(f"unknown arm {min(unknown)!r}; known: {', '.join(ARMS)}")
         if self.replicates < 1:
             raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
         self._narrow()
@@ -274,7 +154,7 @@ class Grid:
     def axes(self) -> dict[str, list[Any]]:
         """Return the values along each axis of a cell."""
         return {
-            "arm": list(self.arms),
+            "arm": [*map(plain, self.arms)],
             "replicate": list(range(self.replicates)),
             "threshold": list(self.thresholds),
             "rewind_epoch": self.ks,

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from lthdask.arms import ARMS
 from lthdask.errors import InputError, listed, one_of
-from lthdask.grid import ARMS, Cell, Grid
+from lthdask.grid import Cell, Grid
 from lthdask.rewinding import Rewind, rewind
 
 LOOPBACK = ("127.0.0.1:*", "localhost:*")
@@ -78,7 +79,7 @@ class Kept:
         ks = grid.ks_for(self.arm) if self.arm in ARMS else grid.ks
         k = ks[0] if self.rewind_epoch is None else self.rewind_epoch
         for axis, named, there in (
-            ("arm", self.arm, grid.arms),
+            ("arm", self.arm, grid.axes()["arm"]),
             ("threshold", _name(self.threshold), [*map(_name, grid.thresholds)]),
             ("rewind epoch", _name(k), [*map(_name, ks)]),
         ):

@@ -6,6 +6,7 @@ functions. From then on the name carries the beginning of the file's digest, as 
 that needs the file runs it under a name that no other module has.
 """
 
+import inspect
 import platform
 import re
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lthdask.errors import InputError, one_of
+from lthdask.errors import InputError, listed, one_of
 
 NAME = re.compile(r"([A-Za-z_]\w*):([A-Za-z_]\w*)(?:@([0-9a-f]{16}))?", re.ASCII)
 """File without ``.py``, function, and digest."""
@@ -225,6 +226,23 @@ def function(name: str) -> Callable[..., Any]:
     if not callable(found):
         raise InputError(f"{file}.py has no function {wanted!r}")
     return found
+
+
+def parameters(what: str, name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Return the parameters of a function, which are some of those that are `known`.
+
+    Raises
+    ------
+    InputError
+        If it has none, or others.
+    """
+    asked, names = tuple(inspect.signature(function(name)).parameters), list(known)
+    if not asked or set(asked) - set(names):
+        raise InputError(
+            f"the parameters of the {what} {plain(name)} must be some of "
+            f"{', '.join(names[:-1])} and {names[-1]}; got {listed(asked) or 'none'}"
+        )
+    return asked
 
 
 @cache

@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     AUGMENTATION = 2
     RANDOM_MASK = 3
     RANDOM_SCORE = 4
+    OWN_ARM = 5
 
 
 def stream(

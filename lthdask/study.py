@@ -14,27 +14,23 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from lthdask import changing, given
+from lthdask.arms import ARMS
 from lthdask.changing import plain
 from lthdask.data.readers import DataSource
 from lthdask.errors import InputError, listed
-from lthdask.grid import ARMS, KS, Cell, Grid
+from lthdask.grid import KS, Grid
 from lthdask.networks.build import Network, on_meta
 from lthdask.own import allow, is_own, require_code
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
-from lthdask.reading import flattened, in_lines, shown, strictly, study_text, yaml_mapping
+from lthdask.reading import flattened, in_lines, strictly, study_text, yaml_mapping
 from lthdask.rewinding import (
     Iterations,
-    Place,
     Rewind,
     as_given,
-    epochs_before,
-    ordered,
-    place_of,
-    require_apart,
     rewind,
-    step_of,
 )
 from lthdask.strict_yaml import dumped
+from lthdask.thresholds import with_masks, with_rounds
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
@@ -176,7 +172,7 @@ class Study:
         """The functions of one's own that the study uses."""
         recipe = self.recipe
         blocks = (self.network, self.data, recipe.optimizer, recipe.schedule)
-        names = [*(block.name for block in blocks), self.pruning.score]
+        names = [*(block.name for block in blocks), self.pruning.score, *self.grid.arms]
         return [name for name in names if is_own(name)]
 
     @property
@@ -188,89 +184,6 @@ class Study:
     def mask_at(self) -> Rewind:
         """When the weights of the dense run give the masks."""
         return self.recipe.epochs if self.mask_epoch is None else rewind(self.mask_epoch)
-
-    def checkpoints_for(self, cell: Cell, steps: int) -> list[Place]:
-        """Return the states of the dense run that a cell needs; an epoch has so many steps."""
-        arm, last = ARMS[cell.arm], self.recipe.epochs
-        first = not self.iterative or cell.threshold == self.grid.thresholds[0]
-        needed = set[Place]()
-        if arm.start in ("rewound", "restarted"):
-            needed.add(place_of(cell.rewind_epoch, steps))
-        if arm.start == "final" or (arm.start == "before" and first):
-            needed.add(last)
-        if arm.reordered and arm.compared_with == "dense":
-            needed.add(last)
-        if arm.mask in ("ticket", "random") and not self.pruning.masks:
-            if first:
-                needed.add(place_of(self.mask_at, steps))
-            if self.pruning.needs_initial:
-                needed.add(0)
-        if arm.start == "signs":
-            needed.add(0)
-        return sorted(needed, key=lambda place: step_of(place, steps))
-
-    def state_for(self, cell: Cell, steps: int) -> Place | None:
-        """Return where the dense run's complete state is that a cell starts from.
-
-        None if weights are enough: the optimizer remembers nothing there, or starts afresh.
-        """
-        arm = ARMS[cell.arm]
-        if arm.begins_anew or (self.fresh_buffers and arm.mask != "none"):
-            return None
-        if arm.start == "before" and self.waits_for(cell):
-            return None
-        place = place_of(cell.rewind_epoch if arm.start == "rewound" else self.recipe.epochs, steps)
-        return place if self.remembers(place) else None
-
-    def remembers(self, place: Place) -> bool:
-        """Return whether the optimizer has buffers at a state of the dense run."""
-        return place != 0 and self.recipe.optimizer.buffers > 0
-
-    def waits_for(self, cell: Cell) -> Cell | None:
-        """Return the cell whose final weights a cell needs, or None."""
-        arm = ARMS[cell.arm]
-        if arm.parent:
-            return replace(cell, arm=arm.parent)
-        if not self.iterative or arm.mask == "none":
-            return None
-        earlier = [t for t in self.grid.thresholds if t < cell.threshold]
-        chain = cell.arm if arm.start == "before" else "ticket"
-        return replace(cell, arm=chain, threshold=earlier[-1]) if earlier else None
-
-    def awaited(self, cell: Cell) -> bool:
-        """Return whether a cell's final weights are needed by others."""
-        if any(ARMS[name].parent == cell.arm for name in self.grid.arms):
-            return True
-        last = cell.threshold == self.grid.thresholds[-1]
-        has_rounds = cell.arm == "ticket" or ARMS[cell.arm].start == "before"
-        return has_rounds and self.iterative and not last
-
-    def kept_until(self, steps: int = 0) -> int:
-        """Return the last epoch of the dense run whose complete state is kept.
-
-        Where the `steps` of an epoch are not known, it is so for iterations, too.
-        """
-        return max(self.keep_until, int(epochs_before(self.grid.ks[-1], steps)))
-
-    def inside(self, steps: int) -> set[int]:
-        """Return the steps inside epochs at which the dense run's state is kept, too."""
-        places = {place_of(k, steps) for k in (*self.grid.ks, self.mask_at)}
-        return {place.count for place in places if isinstance(place, Iterations)}
-
-    def require_steps(self, steps: int) -> None:
-        """Refuse rewind epochs and a mask epoch that do not lie on steps of their own.
-
-        Raises
-        ------
-        InputError
-            As for :func:`lthdask.rewinding.require_apart`.
-        """
-        require_apart(self.grid.ks, self.recipe.epochs, steps)
-        if not 0 < step_of(self.mask_at, steps) <= self.recipe.epochs * steps:
-            raise InputError(
-                f"mask_epoch must lie between 1it and {self.recipe.epochs * steps}it; "
-                f"got {self.mask_epoch}"
-            )
 
     @classmethod
     def read(cls, which: str | Path, code: Iterable[str | Path] = ()) -> "Study":
@@ -306,7 +219,7 @@ class Study:
         try:
             values = plain(values)
             require_code(flattened(values).values())
-            return strictly(cls, _with_rounds(_with_masks(values)))
+            return strictly(cls, with_rounds(with_masks(values)))
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{source}: {error}") from None
 
@@ -375,64 +288,6 @@ class Study:
         more["replicates"] = replicates
         return self.changed(changing.grown(self.to_dict()["grid"], more))
 
-    def differences(self, other: "Study") -> list[str]:
-        """Return one line per key in which `other` is a different study.
-
-        What lies along the axes of the grid, rounds of iterative pruning included, is no
-        difference: no cell depends on which others there are. How a study was computed is left to
-        the manifest.
-        """
-        mine, theirs = flattened(self.to_dict()), flattened(other.to_dict())
-        left_out = ("engine.", "grid.", "pruning.rounds")
-        return [
-            f"{key}: {shown(mine.get(key))} in the folder, {shown(theirs.get(key))} given"
-            for key in dict.fromkeys([*mine, *theirs])  # a rate of a layer may be in one only
-            if not key.startswith(left_out) and mine.get(key) != theirs.get(key)
-        ]
-
-    def joined(self, other: "Study") -> "Study":
-        """Return `other` with all values along the axes of the grid that one of the two has.
-
-        Raises
-        ------
-        InputError
-            If there are too many cells then.
-        """
-        values, mine, theirs = other.to_dict(), self.grid, other.grid
-        ks = ordered("rewind_epochs", [*{*mine.ks, *theirs.ks}])
-        of = {
-            arm: sorted({k for g in (mine, theirs) if arm in g.arms for k in g.ks_for(arm)})
-            for arm in {*mine.rewind_epochs_of, *theirs.rewind_epochs_of}
-        }
-        values["grid"] = {
-            "thresholds": sorted({*mine.thresholds, *theirs.thresholds}),
-            "rewind_epochs": [*map(as_given, ks)],
-            "arms": list(dict.fromkeys((*mine.arms, *theirs.arms))),
-            "replicates": max(mine.replicates, theirs.replicates),
-            "rewind_epochs_of": {
-                arm: [*map(as_given, some)] for arm, some in of.items() if some and some != ks
-            },
-        }
-        values["pruning"]["rounds"] = max(self.pruning.rounds, other.pruning.rounds)
-        return Study.from_dict(values, "what the folder has and what is given, together")
-
-
-def _with_masks(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the study with the thresholds that are the shares which given masks prune."""
-    pruning, grid = values.get("pruning"), values.get("grid")
-    if not (isinstance(pruning, dict) and isinstance(grid, dict) and pruning.get("masks")):
-        return values
-    masks = pruning["masks"]
-    masks = [masks] if isinstance(masks, str) else masks
-    if not isinstance(masks, list) or not all(isinstance(mask, str) for mask in masks):
-        return values  # which pydantic then explains
-    known = given.by_share(masks)
-    if known is None and "thresholds" not in grid:
-        raise InputError(f"of the masks {listed(masks)}, not all were read here; give their files")
-    if known:
-        grid, masks = {"thresholds": list(known), **grid}, list(known.values())
-    return {**values, "pruning": {**pruning, "masks": masks}, "grid": grid}
-
 
 def _mask_epoch(given: Any, epochs: int) -> int | float | str:
     """Return it as a study has it."""
@@ -443,25 +298,3 @@ def _mask_epoch(given: Any, epochs: int) -> int | float | str:
     if k == 0 or not (isinstance(k, Iterations) or 0 < k <= epochs):
         raise ValueError(f"mask_epoch must lie between 0 and {epochs} epochs; got {given}")
     return as_given(k)
-
-
-def _with_rounds(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the study with the thresholds that the rounds of iterative pruning give."""
-    pruning, grid = values.get("pruning"), values.get("grid")
-    if not isinstance(pruning, dict) or pruning.get("schedule") != "iterative":
-        return values
-    if pruning.get("masks"):
-        return values  # which `Pruning` refuses
-    if not isinstance(grid, dict):
-        return values
-    given = {k: pruning[k] for k in ("schedule", "rate", "rounds") if k in pruning}
-    if set(map(type, given.values())) - {str, int, float}:
-        return values  # which pydantic then explains
-    rounds = list(Pruning(**given).thresholds())
-    grid = {"thresholds": rounds, **grid}
-    if grid["thresholds"] != rounds:
-        raise InputError(
-            f"thresholds follow from the rate and the rounds of iterative pruning "
-            f"({listed(rounds)}); leave them out"
-        )
-    return {**values, "grid": grid}

@@ -2,7 +2,8 @@
 
 import torch
 
-from lthdask.grid import ARMS, Cell, is_applicable
+from lthdask.arms import ARMS
+from lthdask.grid import Cell, is_applicable
 from lthdask.lottery.ticket import Ticket
 from lthdask.networks.build import build
 from lthdask.storage.creation import create_cube

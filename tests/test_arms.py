@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lthdask import grid
+from lthdask import grid, needs
 from lthdask.errors import InputError
 from lthdask.events import Stopped, TaskContext
 from lthdask.grid import Cell
@@ -78,9 +78,9 @@ class Ours:
         self.dense = {c.epoch: c for c, _ in runs.train_dense(self.experiment, REPLICATE)}
 
     def drawn(self, cell):
-        waited = STUDY.waits_for(cell)
+        waited = needs.waits_for(STUDY, cell)
         before = self.ended(waited) if waited else None
-        dense = {epoch: self.dense[epoch] for epoch in STUDY.checkpoints_for(cell, STEPS)}
+        dense = {epoch: self.dense[epoch] for epoch in needs.checkpoints_for(STUDY, cell, STEPS)}
         return drawing.draw(self.experiment, cell, dense, before)
 
     def ended(self, cell):
@@ -280,7 +280,7 @@ def all_of(work, stops):
     for cell in sorted(work.study.grid.cells(), key=lambda cell: cell.threshold):
         needed = [
             checkpoints.load(checkpoints.path_of(work.folder.path, 0, epoch), digests[epoch])
-            for epoch in work.study.checkpoints_for(cell, work.experiment().steps)
+            for epoch in needs.checkpoints_for(work.study, cell, work.experiment().steps)
         ]
         outcome = ended(
             lambda cell=cell, needed=needed: train_cells(

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from click.testing import CliRunner
 from torch import nn
 
+from lthdask import needs
 from lthdask.checks.folder import check
 from lthdask.commands.main import main
 from lthdask.driver.opening import open_study
@@ -327,7 +328,7 @@ def test_stopped_at_every_step_a_dense_run_and_its_cells_end_in_the_same_bits(be
     for arm, k in (("ticket", 0.5), ("ticket", 1.3), ("lr_rewind", 0.5), ("dense_child", 1.3)):
         cell = Cell(arm, 0, 0.5, k)
         cube.erase(cell)
-        needed = STUDY.checkpoints_for(cell, STEPS)
+        needed = needs.checkpoints_for(STUDY, cell, STEPS)
         dense = [checkpoints.load(checkpoints.path_of(folder, 0, at), digests[at]) for at in needed]
         outcome, stops = stepwise(lambda here, c=cell, d=dense: train_cells(work, [c], here, *d))
         assert (outcome, stops > 1) == (["done"], True)

@@ -14,9 +14,10 @@ from distributed.config import defaults
 from distributed.dashboard.scheduler import applications, template_variables
 from distributed.utils import color_of
 
+from lthdask.arms import ARMS
 from lthdask.driver.sweep import checkpoint_name
 from lthdask.flow import run
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import Cell
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status

@@ -23,8 +23,8 @@ from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
 import lthdask
+from lthdask.commands.asked import asked_study
 from lthdask.commands.main import main
-from lthdask.commands.options import asked_study
 from tests.studies import made_study
 
 ROOT = Path(__file__).parent.parent

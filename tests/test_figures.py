@@ -9,7 +9,7 @@ import xarray as xr
 from bokeh.document import Document
 from bokeh.plotting import figure
 
-from lthdask import grid
+from lthdask import arms
 from lthdask.report.cost import cost
 from lthdask.report.figures.curves import curve_columns, learning_curves
 from lthdask.report.figures.density import accuracy_over_density, early_stop_over_density
@@ -218,9 +218,9 @@ def test_the_cost_is_counted_from_the_records(whole):
 
 
 def test_arms_differ_in_colour_dash_and_marker_and_an_unknown_one_keeps_its_own():
-    assert LOOKS.keys() == {*grid.ARMS, "dense"}
+    assert LOOKS.keys() == {*arms.ARMS, "dense"}
     for which in ("colour", "dash", "marker"):
-        alone = [look for arm, look in LOOKS.items() if arm not in grid.CHILDREN]
+        alone = [look for arm, look in LOOKS.items() if arm not in arms.CHILDREN]
         assert len({getattr(look, which) for look in alone}) == len(alone)
     assert len({look.colour for look in LOOKS.values()}) == len(LOOKS)
     assert look_of("mine:arm@0123456789abcdef") == look_of("mine:arm@0123456789abcdef")

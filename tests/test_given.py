@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import lthdask
-from lthdask import given
+from lthdask import given, needs
 from lthdask.checks.folder import check
 from lthdask.commands.main import main
 from lthdask.driver.opening import open_study
@@ -263,7 +263,7 @@ def test_given_masks_take_the_place_of_the_rule_and_are_told_apart_by_their_shar
     masked = study.changed({"pruning.masks": file})
     with pytest.raises(InputError, match="given masks are known before training"):
         open_study(masked, tmp_path / "runs", lthdask.Options(masks_only=True))
-    assert masked.checkpoints_for(Cell("random_mask", 0, 0.5, 1), 8) == [1]
+    assert needs.checkpoints_for(masked, Cell("random_mask", 0, 0.5, 1), 8) == [1]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthdask.grid import ARMS, CONTROLS, SCRATCH, Arm, Cell, Grid, cohorts
+from lthdask.arms import ARMS, SCRATCH, Arm, controls_of
+from lthdask.grid import Cell, Grid, cohorts
 
 axes = st.builds(
     Grid,
@@ -95,7 +96,7 @@ def test_cohorts_hold_every_cell_once_and_differ_in_size_by_one(count, most):
 
 
 def test_the_table_says_what_each_arm_is_compared_with_and_what_it_takes_away():
-    assert CONTROLS == (
+    assert controls_of(ARMS) == (
         "random_mask",
         "reinit",
         "constant_signs",

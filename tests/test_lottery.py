@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lthdask.arms import ARMS, Arm
 from lthdask.data.batches import Data, Images
-from lthdask.grid import ARMS, Arm, Cell
+from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.density import densities
 from lthdask.pruning.rule import Pruning

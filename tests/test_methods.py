@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from lthdask.arms import ARMS, controls_of
 from lthdask.commands.main import main
 from lthdask.data.readers import READERS, DataSource
 from lthdask.errors import InputError
-from lthdask.grid import CONTROLS
 from lthdask.networks.build import NETWORKS, Network
 from lthdask.pruning.scores import SCORES
 from lthdask.reading import flattened
@@ -267,7 +267,7 @@ def test_every_score_network_data_set_and_control_has_words_and_every_reference_
     assert set(training.DATA) == set(READERS)
     assert set(training.NETWORKS) == set(NETWORKS)
     assert set(tickets.SCORES) == set(SCORES)
-    assert set(tickets.SOURCES) == set(CONTROLS)
+    assert set(tickets.SOURCES) == set(controls_of(ARMS))
     used = "".join(inspect.getsource(part) for part in (training, tickets, evidence))
     used = re.sub(r'"\s+f?"', "", used)
     assert [name for name in REFERENCES if name not in used] == []

@@ -18,9 +18,10 @@ from lthdask import own
 from lthdask.checks.folder import check
 from lthdask.commands.main import main
 from lthdask.data.readers import DataSource, load
+from lthdask.driver.opening import open_study
 from lthdask.driver.plan import plan
 from lthdask.errors import InputError
-from lthdask.grid import Cell
+from lthdask.grid import Cell, Grid
 from lthdask.lottery import runs
 from lthdask.lottery.drawing import draw
 from lthdask.lottery.ticket import Ticket
@@ -35,7 +36,7 @@ from lthdask.worker.work import Work
 from tests.conftest import ENGINE, equal, ran, small_experiment, small_recipe
 
 PAGE = Path(__file__).parent.parent / "docs" / "your-own.md"
-WORDS = ["sentences", "network", "rmsprop", "halved", "kept_sign"]
+WORDS = ["sentences", "network", "rmsprop", "halved", "kept_sign", "initial_signs"]
 
 
 def blocks(kind, first):
@@ -92,12 +93,22 @@ def test_the_page_is_true_and_its_results_are_read_without_the_code(
         "mine:rmsprop",
         "mine:halved",
         "mine:kept_sign",
+        "mine:initial_signs",
     ]
+    assert results.arm.values.tolist() == ["ticket", "reinit", "mine:initial_signs"]
+    own_arm = results.sel(arm="mine:initial_signs")
+    assert (own_arm.status == Status.DONE).all()
+    assert own_arm.epochs_trained.sel(rewind_epoch=1).values.tolist() == [[2, 2]]
+    at_zero = results.sel(rewind_epoch=0).test_accuracy  # where no sign has changed
+    np.testing.assert_array_equal(
+        at_zero.sel(arm="mine:initial_signs").values, at_zero.sel(arm="ticket").values
+    )
     assert check(folder) == []
     for command in ("status", "report", "report --methods"):
         told = CliRunner().invoke(main, [*command.split(), str(folder)])
         assert told.exit_code == 0, told.output
     assert "by mine:rmsprop@" in told.output
+    assert "mine:initial_signs@" in told.output
     assert "mine:network@" in (folder / "report.html").read_text()
 
     (words / "kept.txt").rename(folder / "code" / "mine.py")
@@ -460,6 +471,78 @@ def test_code_with_which_training_would_fail_is_refused_before_it_begins(tmp_pat
                 ),
             )
         )
+
+
+ARM = """import torch
+def opposite(weights, mask, initial):
+    weights["1.bias"] += 1
+    for name in mask:
+        initial[name] *= -1
+    return {name: initial[name] for name in mask}, mask
+def mixed(mask, generator):
+    def at(kept): return torch.randperm(kept.numel(), generator=generator).view(kept.shape)
+    return {}, {name: kept.flatten()[at(kept)] for name, kept in mask.items()}
+"""
+
+
+def test_an_arm_of_ones_own_starts_from_its_weights_and_under_its_mask(tmp_path):
+    written(tmp_path, "arms.py", ARM)
+    grid = Grid((0.5,), (0, 1), ("ticket", "arms:mixed", "arms:opposite"))
+    experiment = small_experiment(own_arms=grid.arms[1:])
+    require_repeatable(experiment)
+    dense = {state.epoch: state for state, _ in runs.train_dense(experiment, 0)}
+    arms = {cell.arm: cell for cell in grid.cells() if cell.rewind_epoch == 1}
+    ticket, mixed, opposite = (draw(experiment, arms[a], dense) for a in grid.axes()["arm"])
+    again = draw(experiment, arms["ticket"], dense)
+    assert equal(again.start, ticket.start), "what it is given is a copy"
+    assert not equal(mixed.start, ticket.start)
+    for name, kept in ticket.mask.items():
+        assert torch.equal(opposite.start.weights[name], -dense[0].weights[name] * kept)
+        assert int(mixed.mask[name].sum()) == int(kept.sum())
+        assert torch.equal(mixed.start.weights[name], dense[1].weights[name] * mixed.mask[name])
+    assert torch.equal(opposite.start.weights["1.bias"], dense[1].weights["1.bias"])
+    assert (opposite.start.epoch, arms["arms:mixed"].begins(4)) == (1, (1, 0))
+    *_, (end, _) = runs.train_ticket(experiment, 0, mixed)
+    for name, kept in mixed.mask.items():
+        assert not (end.weights[name] * ~kept).any(), name
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("weights, mask: ({n: torch.rand(m.shape) for n, m in mask.items()}, mask)", "each time"),
+        ("weights, masks: (weights, masks)", "must be some of weights, mask, initial and gener"),
+        ("weights: weights", "must return two dicts of tensors, weights and mask; got <class"),
+        (
+            "mask: ({n: m.float()[:1] for n, m in mask.items()}, mask)",
+            "as torch.float32 of .*; got",
+        ),
+        ("mask: ({n: m / 0 for n, m in mask.items()}, mask)", "weights of '1.weight' that are not"),
+        ("mask: ({'head': 0}, mask)", "returns weights of 'head', which are not there"),
+        (
+            "mask: ({}, {n: m.float() for n, m in mask.items()})",
+            "as torch.bool of .*; got torch.fl",
+        ),
+        ("mask: ({}, {n: m | True for n, m in mask.items()})", "mask .* keeps .* and the ticket's"),
+        ("mask: mask['head']", "the arm arms:arm fails on .*arms.py, line 2: KeyError"),
+    ],
+)
+def test_an_arm_that_cannot_be_trained_or_compared_is_refused_before_training(
+    tmp_path, code, problem
+):
+    written(tmp_path, "arms.py", f"import torch\narm = lambda {code}\n")
+    arms = Grid((0.5,), (0,), ("arms:arm",)).arms
+    with pytest.raises(InputError, match=problem):
+        require_repeatable(small_experiment(own_arms=arms))
+
+
+def test_an_arm_that_a_folder_has_is_not_run_unless_its_file_is_given(tmp_path, nothing_given):
+    written(tmp_path, "arms.py", ARM)
+    digits = Study.read("digits")
+    (tmp_path / "study.yaml").write_text(digits.grown(arms=["arms:mixed"]).to_yaml())
+    nothing_given()
+    with pytest.raises(InputError, match="runs code of its own, arms:mixed"):
+        open_study(digits, tmp_path)
 
 
 DATA = """import numpy as np

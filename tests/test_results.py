@@ -16,9 +16,10 @@ import xarray as xr
 import zarr
 from click.testing import CliRunner
 
+from lthdask.arms import ARMS
 from lthdask.commands.main import main
 from lthdask.errors import InputError
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import Cell
 from lthdask.storage import arrays
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.simulate import World, simulated, study_of
+from lthdask import needs
 from lthdask.driver.chains import Chains
 from lthdask.driver.plan import checkpoint_sizes, plan
 from lthdask.driver.remaining import Remaining, epochs_to_train, plain_epochs
@@ -92,7 +93,7 @@ def test_no_worker_rests_while_there_is_something_to_train(study, workers, dense
 def test_cells_that_are_lost_take_no_time():
     study = study_of(ROUNDS | {"grid.rewind_epochs": "0,2"})
     first, other = study.grid.cells()[0], study.grid.cells()[1]
-    assert study.waits_for(other) == first
+    assert needs.waits_for(study, other) == first
     left = Remaining(study.grid.cells()[1:], [0], set(), lost={other: first})
     assert wall_epochs(Chains(study, left), left, 1) == 2 + 2
 

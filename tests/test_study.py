@@ -8,8 +8,10 @@ import pytest
 import xarray as xr
 import yaml
 
+from lthdask import growing, needs
+from lthdask.arms import ARMS
 from lthdask.errors import InputError
-from lthdask.grid import ARMS, Cell, Grid
+from lthdask.grid import Cell, Grid
 from lthdask.reading import studies as names
 from lthdask.study import Study
 
@@ -60,7 +62,7 @@ def test_settings_change_by_dotted_key_with_lists_separated_by_commas():
     assert study.grid.thresholds == (0.25, 0.75)
     assert study.pruning.spare == ("stem", "classifier")
     assert study.recipe.optimizer.weight_decay == 1e-4
-    assert (study.recipe.epochs, study.kept_until()) == (9, 5)
+    assert (study.recipe.epochs, needs.kept_until(study)) == (9, 5)
     assert DIGITS.changed({"pruning.spare": "stem"}).pruning.spare == ("stem",)
 
 
@@ -99,7 +101,7 @@ def test_a_study_grows_by_values_to_the_union_of_both_grids():
         thresholds=np.array([0.95, 0.9]), rewind_epochs=[3, 0], arms="reinit", replicates=3
     )
     assert grown.grid == Grid((0.5, 0.8, 0.9, 0.95, 0.98), (0, 1, 2, 3, 4), ("ticket", "reinit"), 3)
-    assert DIGITS.differences(grown) == []
+    assert growing.differences(DIGITS, grown) == []
     assert grown.grown(replicates=2) == grown
     assert DIGITS.grown() == DIGITS
     with pytest.raises(InputError, match="unknown arm 'magic'"):
@@ -244,28 +246,28 @@ def test_a_study_may_grow_along_its_axes_and_nowhere_else():
             "engine.threads": "2",
         }
     )
-    assert DIGITS.differences(grown) == []
+    assert growing.differences(DIGITS, grown) == []
     other = DIGITS.changed({"grid.thresholds": "0.5", "seed": "1", "recipe.batch_size": "32"})
     assert (
-        DIGITS.differences(other)
-        == grown.differences(other)
+        growing.differences(DIGITS, other)
+        == growing.differences(grown, other)
         == [
             "recipe.batch_size: 64 in the folder, 32 given",
             "seed: 0 in the folder, 1 given",
         ]
     )
-    assert grown.differences(DIGITS) == []
+    assert growing.differences(grown, DIGITS) == []
 
 
 def test_two_studies_together_have_the_values_of_both():
     one = DIGITS.changed({"grid.thresholds": "0.5,0.9", "grid.arms": "ticket,reinit"})
     other = DIGITS.changed({"grid.rewind_epochs": "0,5", "grid.replicates": "2"})
-    both = one.joined(other.changed({"grid.thresholds": "0.8", "engine.threads": "2"}))
+    both = growing.joined(one, other.changed({"grid.thresholds": "0.8", "engine.threads": "2"}))
     assert both.grid == Grid((0.5, 0.8, 0.9), (0, 1, 2, 4, 5), ("ticket", "reinit"), 2)
     assert both.engine.threads == 2
     rounds = {"pruning.schedule": "iterative", "pruning.rounds": "5"}
     five, two = (DIGITS.changed(rounds | {"pruning.rounds": n}) for n in "52")
-    assert two.joined(five) == five.joined(two) == five
+    assert growing.joined(two, five) == growing.joined(five, two) == five
 
 
 @pytest.mark.parametrize(
@@ -282,7 +284,7 @@ def test_two_studies_together_have_the_rewind_epochs_of_both_for_each_arm(one, o
     study = DIGITS.changed({"grid.arms": "ticket,lr_rewind"})
     mine = study.changed({"grid.rewind_epochs_of": one})
     theirs = DIGITS if other is None else study.changed({"grid.rewind_epochs_of": other})
-    for joined in (mine.joined(theirs), theirs.joined(mine)):
+    for joined in (growing.joined(mine, theirs), growing.joined(theirs, mine)):
         assert joined.grid.rewind_epochs_of == {arm: tuple(ks) for arm, ks in both.items()}
         assert {*joined.grid.cells()} >= {*mine.grid.cells(), *theirs.grid.cells()}
 
@@ -331,15 +333,15 @@ def test_settings_of_the_science_that_do_not_fit_are_refused(changes, problem):
 def test_a_rate_of_a_layer_is_part_of_the_study_s_identity():
     text = Study.read("mnist-lenet").to_yaml().replace("{classifier: 0.1}", "{}")
     half = Study.read("mnist-lenet")
-    assert half.differences(Study.parse(text)) != []
-    assert Study.parse(text).differences(half) != []
+    assert growing.differences(half, Study.parse(text)) != []
+    assert growing.differences(Study.parse(text), half) != []
     with pytest.raises(InputError, match="layer_rates names 'nowhere', which this network"):
         Study.parse(text.replace("layer_rates: {}", "layer_rates: {nowhere: 0.1}"))
 
 
 def test_a_cell_needs_the_checkpoints_that_its_arm_starts_from_and_no_other():
     study = Study.read("digits").changed({"mask_epoch": "3"})
-    needed = {arm: study.checkpoints_for(Cell(arm, 0, 0.5, 2), 8) for arm in ARMS}
+    needed = {arm: needs.checkpoints_for(study, Cell(arm, 0, 0.5, 2), 8) for arm in ARMS}
     assert needed == {
         "ticket": [2, 3],
         "random_mask": [2, 3],
@@ -354,7 +356,7 @@ def test_a_cell_needs_the_checkpoints_that_its_arm_starts_from_and_no_other():
         "dense_child": [2, 6],
     }
     initial = study.changed({"pruning.score": "movement"})
-    assert initial.checkpoints_for(Cell("reinit", 0, 0.5, 0), 8) == [0, 3]
+    assert needs.checkpoints_for(initial, Cell("reinit", 0, 0.5, 0), 8) == [0, 3]
 
 
 def test_an_iterated_arm_waits_for_its_own_round_before_and_no_other():
@@ -362,13 +364,13 @@ def test_an_iterated_arm_waits_for_its_own_round_before_and_no_other():
     arms = "ticket,reinit,lr_rewind_iterated"
     study = Study.read("digits").changed(rounds | {"grid.arms": arms, "grid.rewind_epochs": "0,2"})
     second = {arm: Cell(arm, 0, 0.75, 2) for arm in study.grid.arms}
-    waits = {arm: study.waits_for(cell) for arm, cell in second.items()}
+    waits = {arm: needs.waits_for(study, cell) for arm, cell in second.items()}
     assert waits == {
         "ticket": Cell("ticket", 0, 0.5, 2),
         "reinit": Cell("ticket", 0, 0.5, 2),
         "lr_rewind_iterated": Cell("lr_rewind_iterated", 0, 0.5, 2),
     }
     iterated = [Cell("lr_rewind_iterated", 0, t, 2) for t in study.grid.thresholds]
-    assert [study.awaited(cell) for cell in iterated] == [True, True, False]
-    assert [study.checkpoints_for(cell, 8) for cell in iterated] == [[6], [], []]
-    assert [study.state_for(cell, 8) for cell in iterated] == [6, None, None]
+    assert [needs.awaited(study, cell) for cell in iterated] == [True, True, False]
+    assert [needs.checkpoints_for(study, cell, 8) for cell in iterated] == [[6], [], []]
+    assert [needs.state_for(study, cell, 8) for cell in iterated] == [6, None, None]

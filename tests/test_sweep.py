@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from lthdask.arms import ARMS
 from lthdask.checks.folder import check
 from lthdask.driver.remaining import Remaining
 from lthdask.driver.sweep import Sweep
 from lthdask.errors import InputError
 from lthdask.flow import run
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import Cell
 from lthdask.options import Options
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder

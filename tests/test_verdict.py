@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lthdask.grid import ARMS
+from lthdask.arms import ARMS
 from lthdask.report.controls import (
     chosen_rewind_epochs,
     controls,

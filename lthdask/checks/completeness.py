@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from lthdask.grid import ARMS, Cell
+from lthdask.arms import ARMS
+from lthdask.grid import Cell
 from lthdask.storage.meanings import LAYERS, MAY_LACK, METRICS, RECORD
 
 

@@ -1,28 +1,20 @@
-"""The options of every command, each declared once.
+"""The options of every command, each declared once; `asked` says what they mean together."""
 
-What a command was given is a dictionary of its options. Here is what they mean together:
-which study (`asked_study`), and where it is trained (`Where`).
-"""
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from lthdask.arms import ARMS, CHILDREN
 from lthdask.cluster.places import DEPLOYMENTS
 from lthdask.commands import completion
-from lthdask.errors import InputError, one_of
-from lthdask.grid import ARMS, CHILDREN
 from lthdask.options import Options
 
 if TYPE_CHECKING:
-    from lthdask.study import Study
+    pass
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-Given = Mapping[str, Any]
-"""What click passes to a command: option → value."""
 
 # Lines without frames: they are read in a pipe as well, and searched with grep.
 CONTEXT: dict[str, Any] = {
@@ -262,87 +254,3 @@ allow_origin = click.option(
     "given several times. Those of this machine are always allowed.",
     panel=OUTPUT,
 )
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where to train; only what could be used."""
-
-    workers: tuple[int, int] | None
-    cluster: Path | None
-    deploy: str | None
-    scheduler: str | None
-
-    @classmethod
-    def of(cls, given: Given) -> "Where":
-        """Read the options of `where_to_train`.
-
-        Raises
-        ------
-        InputError
-            If the number of workers or the deployment cannot be one.
-        """
-        cluster = _cluster_file(given["cluster"], given["deploy"])
-        return cls(_worker_count(given["workers"]), cluster, given["deploy"], given["scheduler"])
-
-
-def how_to_train(given: Given) -> Options:
-    """Return the options of a run, as far as the command has them.
-
-    Raises
-    ------
-    InputError
-        If one of them is out of its range.
-    """
-    return Options(**{f.name: given[f.name] for f in fields(Options) if f.name in given})
-
-
-def asked_study(given: Given) -> "Study":
-    """Return the study that the options of `whole_study` describe.
-
-    Raises
-    ------
-    InputError
-        If there is no such study, or a key or value of it is impossible.
-    """
-    from lthdask.study import Study
-
-    keys = {key: str(given[name]) for name, key in KEYS.items() if given[name] is not None}
-    asked = Study.read(given["study"], given["code"]).changed(keys | changes(given["settings"]))
-    if not given["stability"]:
-        return asked
-    arms = dict.fromkeys([*asked.grid.arms, *CHILDREN])
-    return asked.changed({"grid.arms": ",".join(arms)})
-
-
-def _worker_count(text: str | None) -> tuple[int, int] | None:
-    """Return the least and the most workers of ``--workers``."""
-    if text is None:
-        return None
-    low, _, high = text.partition("..")
-    try:
-        least, most = int(low), int(high or low)
-    except ValueError:
-        raise InputError(f"`workers` must be a number, or MIN..MAX; got {text!r}") from None
-    if not 1 <= least <= most:
-        raise InputError(f"`workers` must be 1 or more, and MIN not above MAX; got {text}")
-    return least, most
-
-
-def changes(settings: tuple[str, ...]) -> dict[str, str]:
-    """Return the keys and values of ``--set``."""
-    found = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise InputError(f"--set takes KEY=VALUE; got {setting!r}")
-        found[key.strip()] = value.strip()
-    return found
-
-
-def _cluster_file(cluster: Path | None, deploy: str | None) -> Path | None:
-    """Return the cluster file, given or lying here; refuse an unknown deployment."""
-    if deploy is not None and deploy not in DEPLOYMENTS:
-        raise one_of("deployment", deploy, DEPLOYMENTS)
-    here = Path("cluster.yaml")
-    return here if cluster is None and here.is_file() else cluster

@@ -8,7 +8,7 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import options
-from lthdask.commands.options import Given, Where, asked_study, how_to_train
+from lthdask.commands.asked import Given, Where, asked_study, how_to_train
 from lthdask.commands.shared import counted, exit_with, say
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import completion, options
-from lthdask.commands.options import DONE, OUTPUT, STUDY, Given, Where, a_folder, changes
+from lthdask.commands.asked import Given, Where, changes
+from lthdask.commands.options import DONE, OUTPUT, STUDY, a_folder
 from lthdask.commands.shared import exit_with, say
 from lthdask.commands.training import import_ahead, train
 from lthdask.options import Options

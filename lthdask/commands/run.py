@@ -8,7 +8,8 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import options
-from lthdask.commands.options import DONE, WHERE, Given, Where, asked_study, how_to_train
+from lthdask.commands.asked import Given, Where, asked_study, how_to_train
+from lthdask.commands.options import DONE, WHERE
 from lthdask.commands.plan import print_plan
 from lthdask.commands.report import leave_report
 from lthdask.commands.results import print_outcome

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from lthdask.commands.options import Where
+from lthdask.commands.asked import Where
 from lthdask.commands.shared import counted, say
 from lthdask.errors import InputError, on_command_line
 from lthdask.events import Event

@@ -15,8 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from lthdask import needs
+from lthdask.arms import ARMS
 from lthdask.driver.remaining import epochs_to_train
-from lthdask.grid import ARMS, Cell, axes_of, cohorts, longest_first
+from lthdask.grid import Cell, axes_of, cohorts, longest_first
 from lthdask.lottery.matching import matches
 from lthdask.report.selection import margin_of
 from lthdask.report.verdict import MATCHING, NO_BETTER, UNDECIDED, WINNING, WORSE, verdicts
@@ -269,4 +271,4 @@ class Exploration:
         return len(cohorts(after, self.cohort)) == len(cohorts(before, self.cohort))
 
     def _ready(self, cells: list[Cell]) -> list[Cell]:
-        return [cell for cell in cells if self.study.waits_for(cell) not in self.left]
+        return [cell for cell in cells if needs.waits_for(self.study, cell) not in self.left]

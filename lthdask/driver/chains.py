@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+from lthdask import needs
 from lthdask.driver.remaining import Remaining
 from lthdask.grid import Cell, cohorts
 from lthdask.study import Study
@@ -28,9 +29,9 @@ class Chains:
         self.study, self.cells, self.lost, self.steps = study, left.cells, left.lost, steps
         self._after: dict[Cell, list[Cell]] = {}
         for cell in left.cells:
-            if awaited := study.waits_for(cell):
+            if awaited := needs.waits_for(study, cell):
                 self._after.setdefault(awaited, []).append(cell)
-        waiting = map(study.waits_for, (*left.cells, *left.others))
+        waiting = (needs.waits_for(study, cell) for cell in (*left.cells, *left.others))
         self._waiting = Counter(awaited for awaited in waiting if awaited)
 
     def of(self, replicate: int) -> list[Cell]:
@@ -41,7 +42,7 @@ class Chains:
         """Return those of them that wait for no other cell."""
         there = {*self.cells, *self.lost.values()}
         cells = [cell for cell in self.of(replicate) if cell not in self.lost]
-        return [cell for cell in cells if self.study.waits_for(cell) not in there]
+        return [cell for cell in cells if needs.waits_for(self.study, cell) not in there]
 
     def cohorts(self, cells: Collection[Cell], most: int, workers: int) -> list[list[Cell]]:
         """Return cells that can be trained now, at most so many side by side.
@@ -62,7 +63,7 @@ class Chains:
 
     def release(self, ended: Cell) -> Cell | None:
         """Note that a cell has ended; return the one whose final weights nobody needs any more."""
-        awaited = self.study.waits_for(ended)
+        awaited = needs.waits_for(self.study, ended)
         if awaited is None:
             return None
         self._waiting[awaited] -= 1

@@ -1,8 +1,9 @@
 """Keeping tickets: which are still to be kept, how large, and which the verdict drops."""
 
+from lthdask.arms import ARMS
 from lthdask.driver.opening import Opened
 from lthdask.errors import InputError
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import Cell
 from lthdask.report.verdict import MATCHING, NO_BETTER, WINNING, WORSE, verdicts
 from lthdask.rewinding import number
 from lthdask.storage.results import open_asked, open_results

@@ -7,6 +7,7 @@ from functools import cached_property
 from math import ceil
 from pathlib import Path
 
+from lthdask import needs
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.rewinding import Iterations, Place, epochs_before
@@ -59,9 +60,9 @@ class Kept:
             None if nothing is lacking.
         """
         needed = {
-            (at, at == self.study.state_for(cell, self.steps))
+            (at, at == needs.state_for(self.study, cell, self.steps))
             for cell in cells
-            for at in self.study.checkpoints_for(cell, self.steps)
+            for at in needs.checkpoints_for(self.study, cell, self.steps)
         }
         self._read({at for at, _ in needed if self._is_listed(at)})
         lacking = {at for at, complete in needed if not self._holds(at, complete)}
@@ -81,7 +82,7 @@ class Kept:
         if not self._is_listed(at):
             return False
         self._read({at})
-        complete = complete and self.study.remembers(at) and self._remembers
+        complete = complete and needs.remembers(self.study, at) and self._remembers
         return self._whole.get(at, True) and checkpoints.is_there(self.file(at)[0], complete)
 
     @cached_property

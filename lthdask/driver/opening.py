@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lthdask import given
+from lthdask import given, growing
 from lthdask.data.digest import DataDigest
 from lthdask.driver.full_disk import said_when_full
 from lthdask.errors import InputError
@@ -266,12 +266,14 @@ def _joined(study: Study, folder: Folder) -> Study:
             f"with `out`, or give the file as it was with `code`: a copy lies in "
             f"{folder.code / file}"
         )
-    if lines := before.differences(study):
+    if lines := growing.differences(before, study):
         raise InputError(
             f"the folder {folder.path} contains another study; choose another folder with `out`, "
             f"or give the same settings: " + "; ".join(lines)
         )
-    return before.joined(study)
+    whole = growing.joined(before, study)
+    require_given(whole.own)  # an arm that the folder has, and nobody asks for
+    return whole
 
 
 def _engine(study: Study, folder: Folder, manifest: Manifest | None) -> Engine:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lthdask import needs
 from lthdask.driver.chains import Chains
 from lthdask.driver.keeping import ticket_bytes
 from lthdask.driver.opening import Opened, open_study
@@ -141,7 +142,9 @@ class Plan:
         """
         weights, complete = self.checkpoint
         at_once = min(workers * self.cohort, len(self.cells) + self.dense_runs)
-        awaited = sum(self.study.awaited(c) and not self.options.keeps(c) for c in self.cells)
+        awaited = sum(
+            needs.awaited(self.study, c) and not self.options.keeps(c) for c in self.cells
+        )
         final = weights + weights // 4  # with its mask, a byte for each of four
         return at_once * STATES * complete + awaited * final
 
@@ -163,7 +166,7 @@ def plan(
     study, left = opened.study, remaining(opened)
     steps = opened.steps or (_steps(opened, data) if here else 0)
     if steps:
-        study.require_steps(steps)
+        needs.require_steps(study, steps)
     cells, dense_runs = left.cells, len(left.dense_runs)
     dense = epochs_to_train(study, [], dense_runs) + left.again_epochs
     epochs = epochs_to_train(study, cells, 0, steps) + dense
@@ -231,8 +234,8 @@ def _bytes_of_tickets(opened: Opened, left: Remaining, sizes: tuple[int, int], o
 def checkpoint_bytes(study: Study, sizes: tuple[int, int], steps: int = 0) -> int:
     """Return the size of the checkpoints of one dense run, without their headers."""
     weights, whole = sizes
-    complete = min(study.kept_until(steps) + 1, study.recipe.epochs)
-    inside = len(study.inside(steps)) if steps else 0
+    complete = min(needs.kept_until(study, steps) + 1, study.recipe.epochs)
+    inside = len(needs.inside(study, steps)) if steps else 0
     return (study.recipe.epochs + 1) * weights + complete * (whole - weights) + inside * whole
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
+from lthdask import needs
 from lthdask.cluster.deaths import allowing
 from lthdask.cluster.queue import Queue, Task
 from lthdask.data.digest import other_data
@@ -69,7 +70,7 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
         `MOST_LOOKS`. Nothing is written in any of these cases.
     """
     study, folder = opened.study, opened.folder
-    study.require_steps(around.steps)
+    needs.require_steps(study, around.steps)
     manifest = _manifest(opened, around)
     extent, about = extent_of(study, manifest, around.layers), manifest.about(study.to_dict())
     if (looks := len(extent.iterations)) > MOST_LOOKS:

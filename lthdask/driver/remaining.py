@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from lthdask import needs
 from lthdask.driver.keeping import not_kept
 from lthdask.driver.kept import Kept
 from lthdask.driver.opening import Opened
@@ -65,13 +66,13 @@ def remaining(opened: Opened) -> Remaining:
     unfinished |= not_kept(opened)
     lost = dict[Cell, Cell]()
     for cell in list(unfinished):
-        awaited, again = opened.study.waits_for(cell), list[Cell]()
+        awaited, again = needs.waits_for(opened.study, cell), list[Cell]()
         while awaited and awaited not in unfinished and not final_weights(opened.folder, awaited):
             if opened.cells.get(awaited) is Status.FAILED and Status.FAILED not in wanted:
                 lost[cell], again = awaited, []
                 break
             again.append(awaited)
-            awaited = opened.study.waits_for(awaited)
+            awaited = needs.waits_for(opened.study, awaited)
         unfinished.update(again)
     trained = opened.manifest.checkpoints.keys() if opened.manifest else set()
     # Failed cells do not call for a dense run: theirs may be what failed.

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lthdask import needs
+from lthdask.arms import ARMS
 from lthdask.cluster.queue import Queue, Task
 from lthdask.driver.adaptive import Exploration
 from lthdask.driver.attempts import Attempts
@@ -20,7 +22,7 @@ from lthdask.driver.kept import Kept
 from lthdask.driver.remaining import Remaining, epochs_to_train
 from lthdask.errors import OtherData
 from lthdask.events import Event
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import Cell
 from lthdask.rewinding import Place, step_of
 from lthdask.storage import checkpoints
 from lthdask.storage.cube import Cube
@@ -132,7 +134,7 @@ class Sweep:
     def _states_for(self, cells: list[Cell]) -> list[Place]:
         """Return the states of the dense run that cells need."""
         study, steps = self.work.study, self.steps
-        needed = {at for cell in cells for at in study.checkpoints_for(cell, steps)}
+        needed = {at for cell in cells for at in needs.checkpoints_for(study, cell, steps)}
         return sorted(needed, key=lambda at: step_of(at, steps))
 
     def add_cells(self, replicate: int) -> None:

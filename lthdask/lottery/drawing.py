@@ -11,10 +11,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from lthdask.arms import ARMS
 from lthdask.errors import InputError
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import Cell
 from lthdask.lottery.experiment import Experiment
+from lthdask.lottery.own_arm import begun
 from lthdask.lottery.ticket import Ticket
+from lthdask.own import is_own
 from lthdask.pruning.allocation import pools
 from lthdask.pruning.masks import Mask, draw_mask, random_mask, random_numbers
 from lthdask.pruning.rule import Pruning, spared_weights
@@ -50,7 +53,7 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
     experiment : Experiment
     cell : Cell
     dense : mapping of Place to Checkpoint
-        Those of `lthdask.study.Study.checkpoints_for`.
+        Those of `lthdask.needs.checkpoints_for`.
     before : Ticket, optional
         Final weights and mask of the cell that this one waits for: the round before in
         iterative pruning, the sibling of a child.
@@ -68,6 +71,8 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
     start = STARTS[arm.start](experiment, cell, dense, before)
     if experiment.fresh_buffers and arm.mask != "none":
         start = replace(start, buffers={})  # as open_lth does, without momentum
+    if is_own(cell.arm):
+        start, mask = begun(experiment, cell, start, mask, dense[0].weights)
     return Ticket(start, mask, cutoffs)
 
 

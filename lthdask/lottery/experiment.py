@@ -46,6 +46,8 @@ class Experiment:
         When the weights of the dense run give the mask; T by default.
     given : mapping of float to Mask
         Threshold → the mask that is given for it; empty where masks are drawn.
+    own_arms : tuple of str
+        Arms of one's own, with their digests.
     """
 
     network: Network
@@ -57,6 +59,7 @@ class Experiment:
     fresh_buffers: bool = False
     mask_epoch: Rewind | None = None
     given: Mapping[float, Mask] = field(default_factory=dict, hash=False)
+    own_arms: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lthdask.grid import ARMS
+from lthdask.arms import ARMS
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.stability import errors_between
 from lthdask.lottery.ticket import Ticket

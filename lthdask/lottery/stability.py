@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from lthdask.arms import POINTS_ON_LINE
 from lthdask.data.batches import Data
-from lthdask.grid import POINTS_ON_LINE
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.engine import Engine
 from lthdask.training.evaluation import evaluate, recompute_batch_norm

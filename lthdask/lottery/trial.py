@@ -16,7 +16,7 @@ from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
-from lthdask.own import explained
+from lthdask.own import explained, plain
 from lthdask.pruning.rule import rates_by_layer, spared_weights
 from lthdask.training.engine import Engine
 from lthdask.training.loop import Diverged
@@ -77,7 +77,20 @@ def _try(experiment: Experiment) -> None:
             "changes in parameters, buffers and the optimizer's state"
         )
     dense = {0: first, experiment.mask_place: end}
-    drawing.draw(experiment, Cell("ticket", 0, next(iter(experiment.given), 0.5), 0), dense)
+    threshold = next(iter(experiment.given), 0.5)
+    drawing.draw(experiment, Cell("ticket", 0, threshold, 0), dense)
+    for arm in map(plain, experiment.own_arms):
+        _try_arm(experiment, Cell(arm, 0, threshold, 0), dense)
+
+
+def _try_arm(experiment: Experiment, cell: Cell, dense: drawing.Dense) -> None:
+    drawn, other = (drawing.draw(experiment, cell, dense) for _ in range(2))
+    same = all(torch.equal(kept, other.mask[name]) for name, kept in drawn.mask.items())
+    if not same or drawn.start.digest() != other.start.digest():
+        raise InputError(
+            f"the arm {cell.arm} does not give the same weights and mask each time; draw random "
+            f"numbers by the generator that it is given, and remember nothing"
+        )
 
 
 def _small(experiment: Experiment) -> Experiment:

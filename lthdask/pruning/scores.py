@@ -4,7 +4,6 @@ A score is a function of what is known about one layer. `SCORES` lists them, wit
 needs besides the final weights.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lthdask.errors import InputError, listed
-from lthdask.own import function, is_own, plain
+from lthdask.errors import InputError
+from lthdask.own import function, is_own, parameters, plain
 
 Weights = Mapping[str, Tensor]
 Mask = Mapping[str, Tensor]
@@ -143,13 +142,7 @@ def score_of(name: str) -> Score:
     """
     if not is_own(name):
         return SCORES[name]
-    of = function(name)
-    asked = tuple(inspect.signature(of).parameters)
-    if not asked or set(asked) - {"final", "initial", "gradient"}:
-        raise InputError(
-            f"the parameters of the score {plain(name)} must be some of final, initial and "
-            f"gradient; got {listed(asked) or 'none'}"
-        )
+    of, asked = function(name), parameters("score", name, ("final", "initial", "gradient"))
 
     def score(layer: Evidence) -> Tensor:
         scores = torch.as_tensor(of(**{part: getattr(layer, part).clone() for part in asked}))

@@ -10,7 +10,7 @@ from bokeh.plotting import figure
 from rich import box
 from rich.table import Table
 
-from lthdask.grid import CHILDREN
+from lthdask.arms import CHILDREN
 from lthdask.reading import flattened, shown
 from lthdask.report.controls import chosen_rewind_epochs
 from lthdask.report.cost import cost

@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from lthdask.errors import InputError, listed
-from lthdask.grid import CONTROLS
 from lthdask.report.labels import labelled
 from lthdask.report.paired import Means, minus_controls, one_image, values_of
 from lthdask.report.selection import further_axes, require_level, whole, with_tickets
@@ -144,7 +143,7 @@ def controls(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
         )
     chosen = chosen_rewind_epochs(results)
     values, counts = at_chosen(results, "test_accuracy", chosen)
-    differences, paired = minus_controls(values, counts, CONTROLS)
+    differences, paired = minus_controls(values, counts)
     least = one_image(results)
     means = Means.over_replicates(differences, paired, least)
     shape = differences.sizes["threshold"], differences.sizes["control"]

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from lthdask.arms import ARMS, controls_of
 from lthdask.errors import InputError
-from lthdask.grid import ARMS
 from lthdask.lottery.matching import ROUNDING
 from lthdask.report.selection import whole
 from lthdask.storage.schema import CELL, Status
@@ -223,10 +223,10 @@ def adjusted(p: xr.DataArray, asked: xr.DataArray) -> xr.DataArray:
 
 
 def minus_controls(
-    values: xr.DataArray, counts: xr.DataArray, controls: Sequence[str]
+    values: xr.DataArray, counts: xr.DataArray, controls: Sequence[str] | None = None
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """Return ticket − control for the controls that there are, and which replicates count."""
-    known = [arm for arm in controls if arm in values.arm]
+    """Return ticket − control, by default of all that there are, and which replicates count."""
+    known = controls_of(values.arm.values.tolist()) if controls is None else controls
     others = [of.isel(arm=values.arm.isin(known)).rename(arm="control") for of in (values, counts)]
     differences = values.sel(arm="ticket", drop=True) - others[0]
     paired = counts.sel(arm="ticket", drop=True) & others[1]

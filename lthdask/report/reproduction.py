@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lthdask import growing
 from lthdask.errors import on_command_line
 from lthdask.reading import flattened
 from lthdask.report.accuracy_map import print_table
@@ -132,7 +133,7 @@ def compare(ours: Numbers, card: Published) -> list[Comparison]:
 
 def differences(results: xr.Dataset, card: Published) -> list[str]:
     """Return the settings in which a study is neither the card's nor nearer to its authors'."""
-    lines = Study.read(card.study).differences(Study.from_dict(study_of(results)))
+    lines = growing.differences(Study.read(card.study), Study.from_dict(study_of(results)))
     keys, settings = (line.partition(":")[0] for line in lines), _settings(results)
     theirs = {key for key, value in card.exact.items() if settings.get(key) == value}
     return [key for key in keys if key not in theirs and not key.startswith(OWN)]

@@ -5,8 +5,8 @@ from typing import Any, SupportsFloat
 import numpy as np
 import xarray as xr
 
+from lthdask.arms import SCRATCH
 from lthdask.errors import InputError, listed, one_of
-from lthdask.grid import SCRATCH
 from lthdask.storage.results import study_of
 from lthdask.storage.schema import CELL
 

@@ -5,7 +5,7 @@ import xarray as xr
 from rich import box
 from rich.table import Table
 
-from lthdask.grid import ARMS
+from lthdask.arms import ARMS
 from lthdask.report.accuracy_map import accuracies, map_of, named, row_head
 from lthdask.report.controls import at_chosen, chosen_rewind_epochs, controls
 from lthdask.report.early_stop import early_stop_table, measures_inside_epochs

@@ -6,7 +6,6 @@ docs/method.md says the same in prose, with what three replicates can and cannot
 import numpy as np
 import xarray as xr
 
-from lthdask.grid import CONTROLS
 from lthdask.lottery.matching import matches
 from lthdask.report.labels import labelled
 from lthdask.report.paired import (
@@ -121,7 +120,7 @@ def verdicts(
     least = one_image(results)
     alone = Means.over_replicates(ticket, paired, least)
     to_dense = Means.over_replicates(ticket - dense, paired, least)
-    to_control = Means.over_replicates(*minus_controls(values, counts, CONTROLS), least)
+    to_control = Means.over_replicates(*minus_controls(values, counts), least)
     takes = scratch_controls(results)
     scratch = Means.over_replicates(*minus_controls(values, counts, takes), least)
     fallen = collapsed(results, accuracy) | (results.status == int(Status.DIVERGED))

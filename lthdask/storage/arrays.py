@@ -16,8 +16,8 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
+from lthdask.arms import ARMS, place_of
 from lthdask.errors import InputError
-from lthdask.grid import ARMS
 from lthdask.rewinding import Rewind, on_axis
 from lthdask.storage.cube import readable
 from lthdask.storage.manifest import FORMAT, require_known
@@ -73,7 +73,8 @@ class Arrays:
     Attributes
     ----------
     axes : dict of str to ndarray
-        Coordinate → its values, sorted; arms in the order of `ARMS`, the ticket first. An
+        Coordinate → its values, sorted; arms in the order of `ARMS`, the ticket first,
+        one's own last. An
         earlier format may lack some.
     attributes : dict
         What is kept with the cube.
@@ -278,5 +279,5 @@ def _array(name: str, values: list[Any]) -> NDArray[Any]:
 
 def _sorted(axis: str, values: list[Any]) -> NDArray[np.intp]:
     """Return the places of the values along an axis, in the order in which they are shown."""
-    key = list(ARMS).index if axis == "arm" else None
-    return np.array(sorted(range(len(values)), key=lambda i: key(values[i]) if key else values[i]))
+    keys = [place_of(arm) for arm in values] if axis == "arm" else values
+    return np.array(sorted(range(len(values)), key=keys.__getitem__))

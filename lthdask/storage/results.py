@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from lthdask.arms import CHILDREN
 from lthdask.errors import InputError
-from lthdask.grid import CHILDREN
 from lthdask.lottery.learning_speed import learning_speed
 from lthdask.reading import nearest, yaml_mapping
 from lthdask.rewinding import number

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from lthdask.arms import ARMS, POINTS_ON_LINE
 from lthdask.errors import InputError
-from lthdask.grid import ARMS, POINTS_ON_LINE
 from lthdask.rewinding import ITERATION, Iterations, number, step_of
 from lthdask.storage.meanings import CURVES, LAYERS, LEARNING, METRICS, RECORD, Meanings
 

@@ -21,8 +21,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from lthdask.arms import ARMS
 from lthdask.errors import InputError, require_regular
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import Cell
 from lthdask.lottery.ticket import Ticket
 from lthdask.storage import checkpoints
 from lthdask.storage.files import read_json, write_whole

@@ -12,9 +12,11 @@ from math import isfinite, nan
 
 import torch
 
+from lthdask import needs
+from lthdask.arms import ARMS
 from lthdask.errors import InputError
 from lthdask.events import Event, TaskContext
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.density import densities
 from lthdask.lottery.learning_speed import learning_speed
@@ -42,7 +44,7 @@ def train_cells(
         Cells of one `Cell.cohort`.
     here : TaskContext
     *dense : Checkpoint
-        The checkpoints of the dense run that :meth:`lthdask.study.Study.checkpoints_for` names.
+        The checkpoints of the dense run that :func:`lthdask.needs.checkpoints_for` names.
 
     Returns
     -------
@@ -122,7 +124,7 @@ class _Run:
         """Record the attempt, and draw what is trained."""
         work = training.work
         training.begin(cell.begins(work.experiment().steps), beside)
-        waited = work.study.waits_for(cell)
+        waited = needs.waits_for(work.study, cell)
         before = final_weights(work.folder, waited) if waited else None
         if waited and not before:
             raise InputError(f"the final weights of {waited}, which {cell} needs, are lost")

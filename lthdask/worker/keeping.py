@@ -5,8 +5,10 @@ from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any
 
+from lthdask import needs
+from lthdask.arms import ARMS
 from lthdask.data.batches import Data
-from lthdask.grid import ARMS, Cell
+from lthdask.grid import Cell
 from lthdask.lottery.ticket import Ticket
 from lthdask.rewinding import as_given
 from lthdask.storage import checkpoints
@@ -37,7 +39,7 @@ def keep(
     if options.keeps(cell):
         start = drawn.origin if options.keep_rewound else None
         Tickets(work.folder).keep(cell, trained, start, _about(work, cell, metrics))
-    if work.study.awaited(cell) and (goes_on or not options.keeps(cell)):
+    if needs.awaited(work.study, cell) and (goes_on or not options.keeps(cell)):
         ended = replace(trained, origin=end) if goes_on else trained
         checkpoints.save_ticket(work.folder.final(cell), ended)
 
@@ -47,7 +49,7 @@ def is_lacking(work: Work, cell: Cell) -> bool:
     options = work.options
     if options.keeps(cell) and not Tickets(work.folder).are_there(cell, options.keep_rewound):
         return True
-    return work.study.awaited(cell) and not final_weights(work.folder, cell)
+    return needs.awaited(work.study, cell) and not final_weights(work.folder, cell)
 
 
 def _about(work: Work, cell: Cell, metrics: Mapping[str, float]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lthdask import needs
 from lthdask.data.batches import Data, Images
 from lthdask.errors import InputError, listed
 from lthdask.grid import KS, Cell
@@ -98,7 +99,7 @@ def open_mask(
 
 def _round_before(study: Study, folder: Folder, cell: Cell) -> Ticket | None:
     """Return the ticket of the round before, if there is one and it is there."""
-    if not (waited := study.waits_for(cell)):
+    if not (waited := needs.waits_for(study, cell)):
         return None
     if found := final_weights(folder, waited):
         return found

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from lthdask import given
+from lthdask import given, needs
 from lthdask.data.digest import DataDigest
 from lthdask.errors import InputError
 from lthdask.events import Event, TaskContext
@@ -164,7 +164,7 @@ def _resumed(work: Work, replicate: int, here: TaskContext, first: int = 0) -> R
     steps, start = work.experiment().steps, training.start
     remembers = bool(start and start.buffers)
     reached = start.epoch * steps + start.step if start else 0
-    inside = {s for s in work.study.inside(steps) if first * steps < s <= reached}
+    inside = {s for s in needs.inside(work.study, steps) if first * steps < s <= reached}
     if lacking := inside - {at.count for at in training.digests if isinstance(at, Iterations)}:
         training.restart(f"the state after step {min(lacking):,} was not asked for when it passed")
     for at, digest in training.digests.items():
@@ -182,7 +182,11 @@ def _resumed(work: Work, replicate: int, here: TaskContext, first: int = 0) -> R
 
 def _is_complete(study: Study, at: Place, steps: int) -> bool:
     """Return whether the complete state is kept there, with the optimizer's buffers."""
-    return isinstance(at, Iterations) or at <= study.kept_until(steps) or at == study.recipe.epochs
+    return (
+        isinstance(at, Iterations)
+        or at <= needs.kept_until(study, steps)
+        or at == study.recipe.epochs
+    )
 
 
 def _train_dense(
@@ -199,7 +203,7 @@ def _train_dense(
     if checkpoint and checkpoint.epoch >= last:
         return checkpoint
     experiment = work.experiment()
-    inside = work.study.inside(experiment.steps)
+    inside = needs.inside(work.study, experiment.steps)
     epochs = runs.train_dense(experiment, replicate, checkpoint, training.due, inside)
     for found in follow([training], itertools.starmap(Progress.at, epochs), experiment):
         (checkpoint,) = found.states()

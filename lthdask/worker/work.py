@@ -14,6 +14,7 @@ from lthdask.data.digest import DataDigest, other_data
 from lthdask.data.readers import DataSource, load
 from lthdask.lottery.experiment import Experiment
 from lthdask.options import Options
+from lthdask.own import is_own
 from lthdask.own import load as load_code
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
@@ -76,6 +77,7 @@ class Work:
             fresh_buffers=study.fresh_buffers,
             mask_epoch=study.mask_at,
             given=dict(zip(study.grid.thresholds, masks, strict=True)) if masks else {},
+            own_arms=tuple(arm for arm in study.grid.arms if is_own(arm)),
         )
 
     def _data(self) -> Data:

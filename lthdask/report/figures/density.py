@@ -7,7 +7,7 @@ import xarray as xr
 from bokeh.models import BoxAnnotation, ColumnDataSource, Range1d
 from bokeh.plotting import figure
 
-from lthdask.grid import CHILDREN
+from lthdask.arms import CHILDREN
 from lthdask.report.controls import at_chosen, chosen_rewind_epochs
 from lthdask.report.figures.style import (
     INK,

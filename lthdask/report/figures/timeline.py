@@ -5,7 +5,8 @@ import xarray as xr
 from bokeh.models import ColumnDataSource, DatetimeTickFormatter, Range1d
 from bokeh.plotting import figure
 
-from lthdask.grid import ARMS, Cell
+from lthdask.arms import place_of
+from lthdask.grid import Cell
 from lthdask.report.cost import cost, recorded
 from lthdask.report.figures.style import frame, look_of, missing, named, ticks, with_legend
 from lthdask.report.labels import k_of
@@ -64,7 +65,7 @@ def timeline(results: xr.Dataset) -> figure:
         "ended": ended,
         "took": (ended - began).astype(float) / 1000,
     }
-    for arm in [arm for arm in ARMS if arm in of["arm"]]:
+    for arm in sorted(set(of["arm"].tolist()), key=place_of):
         mine = of["arm"] == arm
         plot.hbar(
             "row", 0.7, "ended", "began",

@@ -1,6 +1,6 @@
 """Sentences on what the numbers rest on: replicates, tests, engine, versions, cells."""
 
-from lthdask.grid import CONTROLS, SCRATCH
+from lthdask.arms import SCRATCH, controls_of
 from lthdask.report.methods.facts import Facts, counted, enumerated
 from lthdask.storage.schema import Status
 
@@ -90,7 +90,7 @@ def choices(f: Facts) -> str:
     chosen = "The sparsest ticket within the margin was chosen on the validation images"
     if f.replicates > 1:
         chosen += ", and its interval allows for the choice from all cells (Bonferroni)"
-    if f.arms(CONTROLS):
+    if controls_of(f.axes["arm"]):
         chosen += "; so was, for each threshold, the rewind epoch at which arms are compared"
     return f"{chosen}."
 

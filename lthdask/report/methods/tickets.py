@@ -1,6 +1,6 @@
 """Sentences on how tickets were drawn, rewound and controlled."""
 
-from lthdask.grid import ARMS, CHILDREN, CONTROLS, POINTS_ON_LINE
+from lthdask.arms import ARMS, CHILDREN, POINTS_ON_LINE, controls_of
 from lthdask.own import is_own, plain
 from lthdask.report.methods.facts import Facts, counted, enumerated
 from lthdask.rewinding import Iterations, Rewind, number, rewind
@@ -152,7 +152,14 @@ def rewound(f: Facts) -> str:
 def controls(f: Facts) -> str:
     """Say what tickets were compared with, besides the dense network."""
     said = []
-    for arm in f.arms(CONTROLS):
+    own = {plain(arm): arm for arm in f["grid.arms"] if is_own(arm)}
+    for arm in controls_of(f.axes["arm"]):
+        if arm in own:
+            said.append(
+                f"{own[arm]} (code of the authors' own, which gives the weights and the mask that "
+                f"training starts with at epoch k, from those of the ticket)"
+            )
+            continue
         rate = f" of {_fine_tune_rate(f):g}" if ARMS[arm].fine_tuned else ""
         source = f"; {SOURCES[arm]}" if arm in SOURCES else ""
         said.append(f"{arm} ({_meaning(arm)}{rate}{source})")

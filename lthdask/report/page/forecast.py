@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from lthdask.grid import ARMS
+from lthdask.arms import ARMS
 from lthdask.report.labels import ks_of
 from lthdask.rewinding import epochs_before
 from lthdask.storage.results import study_of

@@ -1,0 +1,48 @@
+"""Two studies of one folder: where they differ, and the study that has the cells of both."""
+
+from lthdask.reading import flattened, shown
+from lthdask.rewinding import as_given, ordered
+from lthdask.study import Study
+
+
+def differences(before: Study, given: Study) -> list[str]:
+    """Return one line per key in which the `given` study is another than the one in the folder.
+
+    What lies along the axes of the grid, rounds of iterative pruning included, is no
+    difference: no cell depends on which others there are. How a study was computed is left to
+    the manifest.
+    """
+    mine, theirs = flattened(before.to_dict()), flattened(given.to_dict())
+    left_out = ("engine.", "grid.", "pruning.rounds")
+    return [
+        f"{key}: {shown(mine.get(key))} in the folder, {shown(theirs.get(key))} given"
+        for key in dict.fromkeys([*mine, *theirs])  # a rate of a layer may be in one only
+        if not key.startswith(left_out) and mine.get(key) != theirs.get(key)
+    ]
+
+
+def joined(before: Study, given: Study) -> Study:
+    """Return the `given` study with all values along the axes that one of the two has.
+
+    Raises
+    ------
+    InputError
+        If there are too many cells then.
+    """
+    values, mine, theirs = given.to_dict(), before.grid, given.grid
+    ks = ordered("rewind_epochs", [*{*mine.ks, *theirs.ks}])
+    of = {
+        arm: sorted({k for g in (mine, theirs) if arm in g.axes()["arm"] for k in g.ks_for(arm)})
+        for arm in {*mine.rewind_epochs_of, *theirs.rewind_epochs_of}
+    }
+    values["grid"] = {
+        "thresholds": sorted({*mine.thresholds, *theirs.thresholds}),
+        "rewind_epochs": [*map(as_given, ks)],
+        "arms": list(dict.fromkeys((*mine.arms, *theirs.arms))),
+        "replicates": max(mine.replicates, theirs.replicates),
+        "rewind_epochs_of": {
+            arm: [*map(as_given, some)] for arm, some in of.items() if some and some != ks
+        },
+    }
+    values["pruning"]["rounds"] = max(before.pruning.rounds, given.pruning.rounds)
+    return Study.from_dict(values, "what the folder has and what is given, together")
