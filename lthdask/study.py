@@ -247,6 +247,10 @@ class Study:
             list is comma-separated.
         """
         values = changing.changed(self.to_dict(), changes)
+        arms, of = values["grid"]["arms"], values["grid"]["rewind_epochs_of"]
+        if isinstance(arms, list) and isinstance(of, dict):  # what it says of others binds nothing
+            idle = {arm for arm in of if arm in ARMS and arm not in arms}
+            values["grid"]["rewind_epochs_of"] = {arm: of[arm] for arm in of if arm not in idle}
         masks = "pruning.masks" in changes and values["pruning"]["masks"]
         if masks:  # they take the place of the rule that the study had
             rule = {

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lthdask.arms import ARMS, SCRATCH, Arm, controls_of
+from lthdask.errors import InputError
 from lthdask.grid import Cell, Grid, cohorts
+from lthdask.study import Study
 
 axes = st.builds(
     Grid,
@@ -131,3 +133,12 @@ def test_an_arm_can_have_some_of_the_rewind_epochs():
     assert [c.rewind_epoch for c in cells if c.arm == "ticket"] == [0, 0, 2, 2, 4, 4]
     assert [c.rewind_epoch for c in cells if c.arm == "lr_rewind"] == [2, 2, 4, 4]
     assert grid.ks_for("lr_rewind") == [2, 4]
+
+
+def test_rewind_epochs_of_an_arm_that_is_not_asked_for_bind_nothing():
+    narrow = {"grid.arms": "ticket,lr_rewind", "grid.rewind_epochs_of.lr_rewind": [0]}
+    study = Study.read("digits").changed(narrow)
+    less = study.changed({"grid.arms": "ticket", "grid.rewind_epochs": "1,2"})
+    assert less.grid.rewind_epochs_of == {}
+    with pytest.raises(InputError, match="takes some of 1, 2; got 0"):
+        study.changed({"grid.rewind_epochs": "1,2"})
