@@ -229,7 +229,7 @@ def block_of(key):
 
 def test_each_setting_has_its_place():
     """A new one is named by a sentence, in `PARAGRAPHS`, or changes no result (`UNSAID`)."""
-    some = {"grid.rewind_epochs_of.random_mask": "0"}
+    some = {"grid.arms": "ticket,random_mask", "grid.rewind_epochs_of.random_mask": "0"}
     study = flattened(Study.read(BASE).changed(some).to_dict())
     named = {key for keys in SENTENCES.values() for key in keys}
     known = {block_of(key) for key in study}
