@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import contextmanager
 
 import dask
 import numpy as np
@@ -77,6 +78,17 @@ def small_experiment(network: str | Network = "lenet_300_100", **changes: object
         "engine": ENGINE,
     }
     return Experiment(**(values | changes))
+
+
+class InDouble(Experiment):
+    """An experiment in float64."""
+
+    def build(self, replicate=0, again=False):
+        return super().build(replicate, again).double()
+
+    @contextmanager
+    def borrowed(self):
+        yield self.build()
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,7 @@ Each is compared with a serial implementation in float64, written from the defin
 docs/method.md: matrices and loops, nothing of lthdask but the draws.
 """
 
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from lthdask.errors import InputError
 from lthdask.events import Stopped, TaskContext
 from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
-from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
 from lthdask.options import Options
 from lthdask.pruning.rule import Pruning
@@ -29,7 +27,7 @@ from lthdask.study import Study
 from lthdask.worker.cells import train_cells
 from lthdask.worker.tasks import train_dense
 from lthdask.worker.work import Work
-from tests.conftest import ENGINE, everything, small_data, small_recipe
+from tests.conftest import ENGINE, InDouble, everything, small_data, small_recipe
 from tests.test_flow import RESULTS, TINY
 
 T, SEED, REPLICATE, STEPS, MEAN = 4, 3, 1, 4, 100.375
@@ -47,18 +45,6 @@ STUDY = Study.read("digits").changed(
         "pruning.rounds": 3,
     }
 )
-
-
-@dataclass(frozen=True)
-class InDouble(Experiment):
-    """The same experiment in float64."""
-
-    def build(self, replicate=0, again=False):
-        return super().build(replicate, again).double()
-
-    @contextmanager
-    def borrowed(self):
-        yield self.build()
 
 
 def experiment():

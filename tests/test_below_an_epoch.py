@@ -5,7 +5,6 @@ An epoch of the small study here has 6 steps, of the experiment in float64 4.
 
 import logging
 import shutil
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +24,6 @@ from lthdask.events import Stopped
 from lthdask.flow import run
 from lthdask.grid import Cell, Grid
 from lthdask.lottery import drawing, runs
-from lthdask.lottery.experiment import Experiment
 from lthdask.options import Options
 from lthdask.pruning.rule import Pruning
 from lthdask.report.account import figures
@@ -47,7 +45,7 @@ from lthdask.streams import Purpose, permutation, stream
 from lthdask.worker.cells import train_cells
 from lthdask.worker.tasks import train_dense, train_dense_again
 from lthdask.worker.work import Work
-from tests.conftest import everything, ran, small_data, small_experiment
+from tests.conftest import InDouble, everything, ran, small_data, small_experiment
 from tests.test_flow import RESULTS, TINY
 from tests.test_tasks import here
 
@@ -115,17 +113,6 @@ class Naive:
         cutoff = torch.cat([w.abs().flatten() for w in weights.values()]).sort().values
         cutoff = cutoff[int(threshold * len(cutoff))]
         return {name: weight.abs() >= cutoff for name, weight in weights.items()}
-
-
-class InDouble(Experiment):
-    """An experiment in float64."""
-
-    def build(self, replicate=0, again=False):
-        return super().build(replicate, again).double()
-
-    @contextmanager
-    def borrowed(self):
-        yield self.build()
 
 
 @pytest.fixture(scope="module")
