@@ -23,7 +23,7 @@ from lthdask.storage import tickets
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.sparse import decoded, encoded
-from lthdask.storage.tickets import Tickets
+from lthdask.storage.tickets import Tickets, final_weights
 from lthdask.worker.cells import train_cells
 from lthdask.worker.tasks import train_dense
 from tests.studies import made_study, made_ticket
@@ -450,3 +450,13 @@ def test_a_network_of_one_s_own_needs_the_code_that_its_study_was_begun_with(mad
     rewritten(made[1], to("network", "name", value="kept_mine:build@0123456789abcdef"))
     with pytest.raises(InputError, match="is not the file that the study was begun with"):
         lthdask.load_ticket(made[1], code=[mine])
+
+
+def test_a_round_goes_on_from_no_kept_ticket_which_lacks_the_optimizer_s_state(tmp_path):
+    folder = tmp_path / "run"
+    made_study(folder)
+    for arm, serves in {"ticket": True, "lr_rewind_iterated": False}.items():
+        cell = Cell(arm, 0, 0.5, 0)
+        made_ticket(folder, cell)
+        assert Tickets(Folder(folder)).are_there(cell)
+        assert (final_weights(Folder(folder), cell) is not None) == serves
