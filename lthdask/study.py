@@ -104,6 +104,12 @@ class Study:
                 f"name must be letters, digits, '.', '_' and '-', because it names a folder; "
                 f"got {self.name!r}"
             )
+        least = self.data.validation + self.recipe.batch_size
+        if self.data.subset is not None and self.data.subset < least:
+            raise ValueError(
+                f"data.subset must have {self.data.validation} validation images and a batch of "
+                f"{self.recipe.batch_size}, {least} at least; got {self.data.subset}"
+            )
         if not isinstance(last, Iterations) and last >= epochs:
             raise ValueError(
                 f"rewind epoch {last:.12g} leaves nothing to train: the study has {epochs} epochs, "

@@ -153,6 +153,7 @@ CHANGES = {
     "data.name": ({}, "svhn", "SVHN (Netzer et al. 2011)"),
     "data.image_size": ({}, "20", "20×20 pixels"),
     "data.validation": ({}, "123", "123 validation images"),
+    "data.subset": ({}, "12000", "pixels, of the training images the first 12,000"),
     "data.augmentation": ({}, "flip,crop", "mirrored left to right with probability 1/2 and moved"),
     "data.normalisation": ({}, "image", "were standardised one by one after augmentation, each by"),
     "network.name": ({}, "resnet20", "ResNet-20 (He et al. 2016)"),

@@ -148,6 +148,8 @@ WRONG = [
     ({"bogus": "3"}, "unknown key 'bogus'"),
     ({"recipe.optimizer": "adam"}, "'recipe.optimizer' is a block; set one of recipe.optimizer."),
     ({"grid.rewind_epochs_of": "1"}, "is a block; set one of its keys, grid.rewind_epochs_of.NAME"),
+    ({"data.subset": "263"}, "200 validation images and a batch of 64, 264 at least; got 263"),
+    ({"data.subset": "true"}, "data.subset should be a valid integer; got true"),
     ({"recipe.epochs": "many"}, 'recipe.epochs should be a valid integer; got "many"'),
     ({"recipe.epochs": "3.5"}, "recipe.epochs should be a valid integer; got 3.5"),
     ({"recipe.optimizer.rate": "5e-2x"}, 'should be a valid number; got "5e-2x"'),

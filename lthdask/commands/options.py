@@ -144,6 +144,7 @@ whole_study = together(
         "Rounds of iterative pruning, in place of thresholds.",
         metavar="N",
     ),
+    _key("--subset", "data.subset", "Take the first N training images only.", metavar="N"),
     _key("--epochs", "recipe.epochs", "Epochs of the dense run, T.", metavar="N"),
     replicates,
     _key("--seed", "seed", "The number that every random draw derives from.", metavar="N"),
