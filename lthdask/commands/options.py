@@ -108,7 +108,8 @@ whole_study = together(
         "--thresholds",
         "grid.thresholds",
         "Shares of the prunable weights to prune, between 0 and 1, such as 0.5,0.9. They are "
-        "cutoffs with --set pruning.by=cutoff.",
+        "cutoffs with --set pruning.by=cutoff. Other arms can have some of them: --set "
+        "grid.thresholds_of.reinit=0.9.",
         metavar="LIST",
     ),
     _key(

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import xarray as xr
 
-from lthdask.changing import OF_ARMS
+from lthdask.changing import REWIND_EPOCHS_OF
 from lthdask.errors import InputError, one_of
 from lthdask.report.summary import flags
 from lthdask.storage.results import study_of
@@ -278,7 +278,7 @@ def _of_arms(card: Published, epochs: int) -> dict[str, str]:
     own = card.rewind_epochs(epochs)
     of = {arm: [own[k] for a, k in card.columns if a == arm and k in own] for arm in card.arms}
     of.pop("ticket", None)
-    return {f"{OF_ARMS}.{arm}": ",".join(map(str, ks)) for arm, ks in of.items() if ks}
+    return {f"{REWIND_EPOCHS_OF}.{arm}": ",".join(map(str, ks)) for arm, ks in of.items() if ks}
 
 
 def _apart(card: Published, epochs: int, milestones: Sequence[int]) -> bool:

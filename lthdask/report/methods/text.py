@@ -31,6 +31,7 @@ PARAGRAPHS: Sequence[Mapping[Sentence, str]] = (
         tickets.controls: "grid.arms recipe.fine_tune_rate",
         tickets.stability: "grid.arms",
         tickets.rewound_in_part: "grid.rewind_epochs_of",
+        tickets.pruned_in_part: "grid.thresholds_of",
         tickets.masks: "",
         tickets.learning_speed: "recipe.measure_every",
     },
