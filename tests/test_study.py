@@ -30,6 +30,9 @@ def test_the_shipped_studies_are_the_ones_that_are_promised():
         "cifar10-mobilenetv2",
         "cifar10-resnet20",
         "digits",
+        "fashion-lenet",
+        "fashion-mobilenetv2",
+        "fashion-resnet20",
         "imagenet-mobilenetv2",
         "mnist-lenet",
     ]

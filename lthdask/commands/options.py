@@ -75,6 +75,7 @@ code = click.option(
     "Repeatable.",
     panel=STUDY,
 )
+subset = _key("--subset", "data.subset", "Take the first N training images only.", metavar="N")
 replicates = _key(
     "--replicates", "grid.replicates", "Independent repetitions of the whole grid.", metavar="N"
 )
@@ -145,7 +146,7 @@ whole_study = together(
         "Rounds of iterative pruning, in place of thresholds.",
         metavar="N",
     ),
-    _key("--subset", "data.subset", "Take the first N training images only.", metavar="N"),
+    subset,
     _key("--epochs", "recipe.epochs", "Epochs of the dense run, T.", metavar="N"),
     replicates,
     _key("--seed", "seed", "The number that every random draw derives from.", metavar="N"),
