@@ -121,7 +121,7 @@ def test_few_runs_leave_a_signature_open_and_missing_cells_are_named():
     assert (found.holds, found.missing) == (None, [])
     found = signatures(Numbers(CARD.grid.cells, None), CARD)
     assert [s.holds for s in found] == [None, None, True]
-    assert found[0].missing[:2] == ["reinit at 32.8 %", "k=0 at 32.8 %"]
+    assert {"reinit at 32.8 %", "k=0 at 4.4 %"} <= {*found[0].missing}
     assert found[1].missing == ["dense"]
 
 
