@@ -4,7 +4,6 @@
 """
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -66,12 +65,13 @@ def card(results: xr.Dataset) -> str:
 def _column(cells: xr.Dataset, arm: str, k: float | None) -> str:
     """Return an arm at one rewind epoch."""
     accuracy, steps = cells.test_accuracy, cells.early_stop_iteration
-    values: Mapping[str, tuple[xr.DataArray, int]] = {
+    values: dict[str, tuple[xr.DataArray, int]] = {
         "accuracy": (accuracy.median("replicate"), 2),
         "deviation": (accuracy.std("replicate", ddof=1), 3),
-        "steps": (steps.median("replicate"), 0),
-        "steps_deviation": (np.log(steps).std("replicate", ddof=1), 3),
     }
+    if ARMS[arm].start != "final":  # else it says nothing of learning: it begins at an end
+        values["steps"] = (steps.median("replicate"), 0)
+        values["steps_deviation"] = (np.log(steps).std("replicate", ddof=1), 3)
     lines = [f"  - arm: {arm}", f"    rewind_epoch: {'null' if k is None else f'{k:g}'}"]
     lines += [f"    {name}: {_listed(of.values, digits)}" for name, (of, digits) in values.items()]
     return "\n".join(lines)

@@ -13,6 +13,7 @@ import card
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from scipy.stats import t
 
 import lthdask
 from lthdask.report.verdict import WINNING
@@ -57,10 +58,12 @@ def _in_words(results: xr.Dataset) -> str:
     steps = speed.early_stop_iteration
     times = steps.sel(arm="reinit") / steps.sel(arm="ticket")
     where = 100 * at.density.sel(threshold=times.idxmax("threshold")).item()
-    winning = f"; the winning ones have {wins.max():.1f} % to {wins.min():.1f} % of the weights"
+    winning = ""
+    if len(wins):
+        winning = f"; the winning ones have {wins.max():.1f} % to {wins.min():.1f} % of the weights"
     return (
         f"Tickets end up to {gain:.1f} points above it. Of {at.sizes['threshold']} rounds: {said}"
-        f"{winning if len(wins) else ''}. At {where:.1f} % a ticket's validation loss is lowest "
+        f"{winning}. At {where:.1f} % a ticket's validation loss is lowest "
         f"{times.max().item():.1f} times as early as that of `reinit`."
     )
 
@@ -169,11 +172,15 @@ def _later(results: xr.Dataset) -> str:
         return ""
     at, judged = _at(results, later[0]), _judged(results, later[0])
     gain = (at - _at(results, 0)).test_accuracy.sel(arm="ticket")
-    half = lthdask_interval(gain)
+    half = _half_interval(gain)
     means = gain.mean("replicate").values
     more = [_signed(mean, width) for mean, width in zip(means, half, strict=True)]
-    title = f"## Rewound to k = {later[0]:g}\n\nThe same; reinit, which has no k, is that of above"
-    return f"{title}.\n\n" + _of_arms(at, judged, ["reinit"], ("ticket − its k = 0", more))
+    title = (
+        f"## Rewound to k = {later[0]:g}\n\nThe same; reinit, which has no k, is that of above. No "
+        "random mask was trained here, so no ticket\nis called a winning one, however far it lies "
+        "above reinit.\n\n"
+    )
+    return title + _of_arms(at, judged, ["reinit"], ("ticket − its k = 0", more))
 
 
 def _of_arms(
@@ -195,10 +202,8 @@ def _of_arms(
     return _table((*heads, "verdict"), [*zip(*columns, strict=True)])
 
 
-def lthdask_interval(paired: xr.DataArray) -> np.ndarray:
+def _half_interval(paired: xr.DataArray) -> np.ndarray:
     """Return half the 95 % t interval of a mean over replicates."""
-    from scipy.stats import t
-
     n = paired.sizes["replicate"]
     return t.isf(0.025, n - 1) * paired.std("replicate", ddof=1).values / n**0.5
 
@@ -239,9 +244,9 @@ def _stability(results: xr.Dataset) -> str:
                 each = ", ".join(f"{value:.2f}" for value in sorted(values))
                 rows.append((name, left, f"{values.mean():.2f}", each))
     said = (
-        "## Stability\n\nThe barrier, in points of test error, between two runs that start from the "
-        "same checkpoint k = 0 under\nthe same mask and see the data in another order ([what that "
-        "is](method.md#stability)).\n\n"
+        "## Stability\n\nThe barrier, in points of test error, between two runs that start from "
+        "the same checkpoint k = 0 under\nthe same mask and see the data in another order ([what "
+        "that is](method.md#stability)).\n\n"
     )
     if not rows:
         return f"{said}The children are still to be trained.\n"
