@@ -148,7 +148,7 @@ RULES = {
         _gain,
     ),
     "iii": Rule(
-        "a plateau for k={plateau[0]}..{plateau[4]}, each within {close:.1f} points of its mean",
+        "a plateau for k={plateau[0]}..{plateau[3]}, each within {close:.1f} points of its mean",
         _plateau,
     ),
     "iv": Rule("a cliff at k={late} at {sparse:g} % and below", _cliff),
