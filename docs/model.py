@@ -12,7 +12,7 @@ from lthdask.study import Study
 
 CLASSES = {"folder": 1000}
 """Of a folder of images: as many as ImageNet has. The other shipped data sets have ten."""
-GREY = {"digits", "mnist"}
+GREY = {"digits", "mnist", "fashion_mnist"}
 
 
 def table() -> str:

@@ -11,8 +11,8 @@ from lthdask.reading import flattened, nearest, value_of
 from lthdask.rewinding import as_given, ordered, rewind
 
 THRESHOLDS = "grid.thresholds"
-OF_ARMS = "grid.rewind_epochs_of"
-"""A block whose keys are arms, and need not be there yet."""
+REWIND_EPOCHS_OF, THRESHOLDS_OF = OF_ARMS = "grid.rewind_epochs_of", "grid.thresholds_of"
+"""Blocks whose keys are arms, and need not be there yet."""
 
 
 def plain(value: Any) -> Any:
@@ -69,11 +69,11 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         block: Any = new
         for part in path:
             block = block.get(part) if isinstance(block, dict) else None
-        if isinstance(block, dict) and ".".join(path) == OF_ARMS:
+        if isinstance(block, dict) and ".".join(path) in OF_ARMS:
             block.setdefault(last, [])
         if not isinstance(block, dict) or last not in block:
             raise InputError(f"unknown key {key!r}{nearest(key, list(flattened(values)))}")
-        if key == OF_ARMS and isinstance(value, Mapping):
+        if key in OF_ARMS and isinstance(value, Mapping):
             block[last] = plain(value)
             continue
         if isinstance(block[last], dict):

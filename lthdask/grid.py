@@ -17,6 +17,7 @@ from lthdask.own import chosen, plain
 from lthdask.rewinding import Rewind, as_given, epochs_before, number, ordered, rewind, step_of
 
 MOST_CELLS = 1_000_000
+Narrowed = Mapping[str, Mapping[str, Sequence[Any]]]
 
 
 @dataclass(frozen=True, order=True)
@@ -87,6 +88,8 @@ class Grid:
         Independent repetitions, at least 1.
     rewind_epochs_of : mapping of str to tuple of int
         Arm → those of the rewind epochs that it has; all of them by default. Tickets have all.
+    thresholds_of : mapping of str to tuple of float
+        Likewise for the thresholds. What goes on from its own round before has all of them, too.
     """
 
     thresholds: tuple[float, ...]
@@ -94,6 +97,7 @@ class Grid:
     arms: tuple[str, ...] = ("ticket",)
     replicates: int = 1
     rewind_epochs_of: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, hash=False)
+    thresholds_of: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name, kind in (("thresholds", _threshold), ("rewind_epochs", _k), ("arms", str)):
@@ -117,39 +121,41 @@ class Grid:
             raise ValueError(f"rewind_epochs must be 0 or more; got {self.rewind_epochs[0]}")
         if self.replicates < 1:
             raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
-        self._narrow()
+        self._narrow("rewind_epochs", _k)
+        self._narrow("thresholds", _threshold)
         lengths = (len(self.arms), len(self.thresholds), len(self.rewind_epochs))
         if (cells := math.prod(lengths) * self.replicates) > MOST_CELLS:
             raise ValueError(f"a grid can have {MOST_CELLS:,} cells at most; got {cells:,}")
 
-    def _narrow(self) -> None:
-        """Check the rewind epochs of single arms."""
-        narrowed = dict[str, tuple[Any, ...]]()
-        for arm, given in self.rewind_epochs_of.items():
-            name = f"rewind_epochs_of.{arm}"
-            if arm not in ARMS or not ARMS[arm].has_k or arm == "ticket":
-                known = listed(a for a, of in ARMS.items() if of.has_k and a != "ticket")
+    def _narrow(self, axis: str, kind: Callable[[Any], Any]) -> None:
+        """Check what single arms have of an axis."""
+        narrowed, every = dict[str, tuple[Any, ...]](), getattr(self, axis)
+        for arm, given in getattr(self, f"{axis}_of").items():
+            name = f"{axis}_of.{arm}"
+            if arm not in ARMS or not _can_do_with_fewer(arm, axis):
+                known = listed(a for a in ARMS if _can_do_with_fewer(a, axis))
                 raise ValueError(f"{name}: only some arms can do with fewer: {known}; got {arm!r}")
-            values = _each(name, given, _k)
-            if not values or (other := set(values) - set(self.rewind_epochs)):
+            values = _each(name, given, kind)
+            if not values or (other := set(values) - set(every)):
                 what = f"got {listed(other)}" if values else "it has none"
-                raise ValueError(f"{name} takes some of {listed(self.rewind_epochs)}; {what}")
-            narrowed[arm] = tuple(k for k in self.rewind_epochs if k in values)
-        object.__setattr__(self, "rewind_epochs_of", narrowed)
+                raise ValueError(f"{name} takes some of {listed(every)}; {what}")
+            narrowed[arm] = tuple(value for value in every if value in values)
+        object.__setattr__(self, f"{axis}_of", narrowed)
 
     @property
     def ks(self) -> list[Rewind]:
         """The rewind epochs as numbers, which cells have."""
         return [rewind(k) for k in self.rewind_epochs]
 
-    def ks_for(self, arm: str) -> list[Rewind]:
-        """Return the rewind epochs that an arm has, as numbers."""
-        return [rewind(k) for k in self.rewind_epochs_of.get(arm, self.rewind_epochs)]
-
     @property
-    def ks_of(self) -> dict[str, list[Rewind]]:
-        """The rewind epochs, as numbers, of arms that have some of them only."""
-        return {arm: self.ks_for(arm) for arm in self.rewind_epochs_of}
+    def narrowed(self) -> Narrowed:
+        """Axis of cells → arm → the values that it has of them; of arms that have but some."""
+        ks = {arm: [*map(rewind, some)] for arm, some in self.rewind_epochs_of.items()}
+        return {"threshold": self.thresholds_of, "rewind_epoch": ks}
+
+    def along(self, axis: str, arm: str) -> Sequence[Any]:
+        """Return what an arm has along ``threshold`` or ``rewind_epoch``; its k as numbers."""
+        return self.narrowed[axis].get(arm, self.axes()[axis])
 
     def axes(self) -> dict[str, list[Any]]:
         """Return the values along each axis of a cell."""
@@ -164,8 +170,15 @@ class Grid:
         """Return every cell of the grid, longest run first."""
         axes = self.axes()
         cells = (Cell(*cell) for cell in product(*axes.values()))
-        of = self.ks_of
+        of = self.narrowed
         return longest_first(cell for cell in cells if is_applicable(cell, axes, of))
+
+
+def _can_do_with_fewer(arm: str, axis: str) -> bool:
+    """Return whether an arm needs not have all rewind epochs, or all thresholds."""
+    row = ARMS[arm]
+    able = row.has_k if axis == "rewind_epochs" else row.has_threshold and row.start != "before"
+    return able and arm != "ticket"
 
 
 def _each(name: str, given: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
@@ -224,15 +237,19 @@ def cohorts(cells: Iterable[Cell], most: int) -> list[list[Cell]]:
 
 
 def is_applicable(
-    cell: Cell,
-    axes: Mapping[str, Sequence[Any]],
-    ks_of: Mapping[str, Sequence[Rewind]] = MappingProxyType({}),
+    cell: Cell, axes: Mapping[str, Sequence[Any]], narrowed: Narrowed = MappingProxyType({})
 ) -> bool:
     """Return whether there is something to train at a position of the grid."""
-    arm, every = ARMS[cell.arm], axes["rewind_epoch"]
-    ks = ks_of.get(cell.arm, every) if arm.has_k else every[:1]
-    at_threshold = arm.has_threshold or cell.threshold == axes["threshold"][0]
-    return cell.rewind_epoch in ks and at_threshold
+    arm = ARMS[cell.arm]
+    for axis, value, has in (
+        ("threshold", cell.threshold, arm.has_threshold),
+        ("rewind_epoch", cell.rewind_epoch, arm.has_k),
+    ):
+        every = axes[axis]
+        some = narrowed.get(axis, {}).get(cell.arm, every) if has else every[:1]
+        if value not in some:
+            return False
+    return True
 
 
 def axes_of(cells: Iterable[Cell]) -> tuple[list[float], list[Rewind]]:

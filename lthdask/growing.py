@@ -1,5 +1,8 @@
 """Two studies of one folder: where they differ, and the study that has the cells of both."""
 
+from typing import Any
+
+from lthdask.grid import Grid
 from lthdask.reading import flattened, shown
 from lthdask.rewinding import as_given, ordered
 from lthdask.study import Study
@@ -31,18 +34,33 @@ def joined(before: Study, given: Study) -> Study:
     """
     values, mine, theirs = given.to_dict(), before.grid, given.grid
     ks = ordered("rewind_epochs", [*{*mine.ks, *theirs.ks}])
-    of = {
-        arm: sorted({k for g in (mine, theirs) if arm in g.axes()["arm"] for k in g.ks_for(arm)})
-        for arm in {*mine.rewind_epochs_of, *theirs.rewind_epochs_of}
-    }
+    thresholds = sorted({*mine.thresholds, *theirs.thresholds})
     values["grid"] = {
-        "thresholds": sorted({*mine.thresholds, *theirs.thresholds}),
+        "thresholds": thresholds,
         "rewind_epochs": [*map(as_given, ks)],
         "arms": list(dict.fromkeys((*mine.arms, *theirs.arms))),
         "replicates": max(mine.replicates, theirs.replicates),
         "rewind_epochs_of": {
-            arm: [*map(as_given, some)] for arm, some in of.items() if some and some != ks
+            arm: [*map(as_given, some)]
+            for arm, some in _of_arms(mine, theirs, "rewind_epoch").items()
+            if some != ks
+        },
+        "thresholds_of": {
+            arm: some
+            for arm, some in _of_arms(mine, theirs, "threshold").items()
+            if some != thresholds
         },
     }
     values["pruning"]["rounds"] = max(before.pruning.rounds, given.pruning.rounds)
     return Study.from_dict(values, "what the folder has and what is given, together")
+
+
+def _of_arms(mine: Grid, theirs: Grid, axis: str) -> dict[str, list[Any]]:
+    """Return what two grids have together along an axis, of arms of which one has but some."""
+    both = {
+        arm: sorted(
+            {v for g in (mine, theirs) if arm in g.axes()["arm"] for v in g.along(axis, arm)}
+        )
+        for arm in {*mine.narrowed[axis], *theirs.narrowed[axis]}
+    }
+    return {arm: values for arm, values in both.items() if values}

@@ -76,11 +76,15 @@ class Kept:
         InputError
             If it lacks the arm, the threshold or the rewind epoch.
         """
-        ks = grid.ks_for(self.arm) if self.arm in ARMS else grid.ks
+        axes = grid.axes()
+        thresholds, ks = (
+            grid.along(axis, self.arm) if self.arm in ARMS else axes[axis]
+            for axis in ("threshold", "rewind_epoch")
+        )
         k = ks[0] if self.rewind_epoch is None else self.rewind_epoch
         for axis, named, there in (
-            ("arm", self.arm, grid.axes()["arm"]),
-            ("threshold", _name(self.threshold), [*map(_name, grid.thresholds)]),
+            ("arm", self.arm, axes["arm"]),
+            ("threshold", _name(self.threshold), [*map(_name, thresholds)]),
             ("rewind epoch", _name(k), [*map(_name, ks)]),
         ):
             if named not in there:

@@ -30,7 +30,7 @@ from lthdask.rewinding import (
     rewind,
 )
 from lthdask.strict_yaml import dumped
-from lthdask.thresholds import with_masks, with_rounds
+from lthdask.thresholds import with_fewer, with_masks, with_rounds
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
@@ -103,6 +103,12 @@ class Study:
             raise ValueError(
                 f"name must be letters, digits, '.', '_' and '-', because it names a folder; "
                 f"got {self.name!r}"
+            )
+        least = self.data.validation + self.recipe.batch_size
+        if self.data.subset is not None and self.data.subset < least:
+            raise ValueError(
+                f"data.subset must have {self.data.validation} validation images and a batch of "
+                f"{self.recipe.batch_size}, {least} at least; got {self.data.subset}"
             )
         if not isinstance(last, Iterations) and last >= epochs:
             raise ValueError(
@@ -216,10 +222,18 @@ class Study:
 
         A function in place of a name, such as a network's, stands for code of one's own.
         """
+        return cls._resolved(values, source)
+
+    @classmethod
+    def _resolved(
+        cls, values: Mapping[str, Any], source: str, fewer_thresholds: bool = False
+    ) -> "Study":
+        """Return the study of nested mappings, of which arms may name thresholds that are gone."""
         try:
             values = plain(values)
             require_code(flattened(values).values())
-            return strictly(cls, with_rounds(with_masks(values)))
+            values = with_rounds(with_masks(values))
+            return strictly(cls, with_fewer(values) if fewer_thresholds else values)
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{source}: {error}") from None
 
@@ -247,10 +261,11 @@ class Study:
             list is comma-separated.
         """
         values = changing.changed(self.to_dict(), changes)
-        arms, of = values["grid"]["arms"], values["grid"]["rewind_epochs_of"]
-        if isinstance(arms, list) and isinstance(of, dict):  # what it says of others binds nothing
-            idle = {arm for arm in of if arm in ARMS and arm not in arms}
-            values["grid"]["rewind_epochs_of"] = {arm: of[arm] for arm in of if arm not in idle}
+        for name in ("rewind_epochs_of", "thresholds_of"):
+            arms, of = values["grid"]["arms"], values["grid"][name]
+            if isinstance(arms, list) and isinstance(of, dict):  # of others, it binds nothing
+                idle = {arm for arm in of if arm in ARMS and arm not in arms}
+                values["grid"][name] = {arm: of[arm] for arm in of if arm not in idle}
         masks = "pruning.masks" in changes and values["pruning"]["masks"]
         if masks:  # they take the place of the rule that the study had
             rule = {
@@ -263,7 +278,8 @@ class Study:
         follow = follow or values["pruning"].get("schedule") == "iterative"
         if follow and changing.THRESHOLDS not in changes:
             values["grid"].pop("thresholds", None)
-        return Study.from_dict(values, self.name)
+        named = any(key.startswith(changing.THRESHOLDS_OF) for key in changes)
+        return Study._resolved(values, self.name, fewer_thresholds=not named)
 
     def grown(
         self,

@@ -45,3 +45,17 @@ def with_rounds(values: Mapping[str, Any]) -> Mapping[str, Any]:
             f"({listed(rounds)}); leave them out"
         )
     return {**values, "grid": grid}
+
+
+def with_fewer(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the study whose arms have those of their thresholds that are still there.
+
+    An arm that would have none is left as it is, and is refused.
+    """
+    grid: Any = values.get("grid")
+    try:
+        of, there = grid["thresholds_of"], {*map(float, grid["thresholds"])}
+        still = {arm: [t for t in some if t in there] or some for arm, some in of.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return values  # which pydantic then explains
+    return {**values, "grid": {**grid, "thresholds_of": still}}

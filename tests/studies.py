@@ -45,7 +45,7 @@ def made_study(
             for place, (threshold, k) in enumerate([(0.5, 0), (0.5, 2), (sparse, 0), (sparse, 2)]):
                 cell = Cell(arm, replicate, threshold, k)
                 what = status(cell) if status else Status.DONE
-                if not is_applicable(cell, axes, study.grid.rewind_epochs_of):
+                if not is_applicable(cell, axes, study.grid.narrowed):
                     cube.mark(cell, Status.NOT_APPLICABLE)
                 elif what in (Status.DONE, Status.DIVERGED):
                     share = accuracy(cell) if accuracy else 0.95

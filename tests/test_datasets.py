@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from lthdask.data.batches import Images
 from lthdask.data.image_files import ImageFiles
-from lthdask.data.readers import DataSource, _resized, load
+from lthdask.data.readers import READERS, DataSource, _resized, load
 from lthdask.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -181,6 +181,30 @@ def test_the_splits_are_disjoint_and_the_same_for_every_seed():
         assert torch.bincount(split.labels, minlength=10).min() > 5
 
 
+def test_a_subset_is_the_first_training_images_and_validation_is_taken_from_it():
+    whole, some = (load(DataSource("digits", 8, 20, subset=n)) for n in (None, 100))
+    assert (len(some.train), len(some.validation), len(some.test)) == (80, 20, 500)
+    assert everything(some) < everything(whole)
+    assert torch.equal(some.test.images, whole.test.images)
+    first = READERS["digits"](DataSource("digits", 8, 20), None, False)[0].images[:100]
+    assert everything(some) == {image.numpy().tobytes() for image in first}
+    assert some.digest.differences(whole.digest)[0] == "1,277 training images, not 80"
+    assert load(DataSource("digits", 8, 20, subset=1297)).digest == whole.digest
+    with pytest.raises(InputError, match=r"takes 1298 training images, but there are 1297; set"):
+        load(DataSource("digits", 8, 20, subset=1298))
+
+
+def test_a_subset_of_a_folder_has_the_first_images_of_each_class_in_turn(folder):
+    (folder / "train" / "cat" / "1.png").unlink()  # classes differ in size
+    some = load(DataSource("folder", 16, 2, subset=7), folder)
+    names = {f"{p.parent.name}/{p.stem}" for p in (*some.train.paths, *some.validation.paths)}
+    assert names == {"cat/0", "cat/2", "cat/3", "dog/0", "dog/1", "eel/0", "eel/1"}
+    for path, label in zip(some.train.paths, some.train.labels.tolist(), strict=True):
+        assert ("cat", "dog", "eel")[label] == path.parent.name
+    with pytest.raises(InputError, match="takes 24 training images, but there are 23"):
+        load(DataSource("folder", 16, 2, subset=24), folder)
+
+
 def test_digits_are_brought_to_size():
     data = load(DataSource("digits", 32, validation=200))
     assert data.train.images.shape == (1097, 1, 32, 32)
@@ -334,6 +358,8 @@ def test_a_folder_with_another_layout_is_refused(tmp_path, folder):
         (lambda: DataSource("digits", 4, 10), "image_size must be 8 pixels or more; got 4"),
         (lambda: DataSource("digits", 2048, 10), "must be 1,024 pixels or fewer; got 2048"),
         (lambda: DataSource("digits", 8, 0), "validation must be 1 image or more"),
+        (lambda: DataSource("digits", 8, 10, subset=10), "more than the 10 validation images"),
+        (lambda: DataSource("digits", 8, 10, subset=-1), "are set aside from it; got -1"),
         (lambda: DataSource("digits", 8, 10, ("resized_crop",)), "for folders of images"),
         (lambda: load(DataSource("digits", 8, 1297)), "leaves none to train on"),
         (lambda: load(DataSource("mnist", 28, 10)), "give its folder with `data`"),

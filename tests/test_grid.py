@@ -60,6 +60,10 @@ SOME = {"thresholds": (0.5,), "rewind_epochs": (0, 2)}
         ({**SOME, "rewind_epochs_of": {"reinit": [0]}}, "only some arms .*; got 'reinit'"),
         ({**SOME, "rewind_epochs_of": {"lr_rewind": [0, 3]}}, "lr_rewind takes some of 0, 2; .* 3"),
         ({**SOME, "rewind_epochs_of": {"lr_rewind": []}}, "takes some of 0, 2; it has none"),
+        ({**SOME, "thresholds_of": {"ticket": [0.5]}}, "only some arms .*; got 'ticket'"),
+        ({**SOME, "thresholds_of": {"dense_child": [0.5]}}, "only some .*; got 'dense_child'"),
+        ({**SOME, "thresholds_of": {"lr_rewind_iterated": [0.5]}}, "some arms .*_iterated'"),
+        ({**SOME, "thresholds_of": {"reinit": [0.7]}}, "reinit takes some of .*; got 0.7"),
         ({**SOME, "rewind_epochs_of": {"lr_rewind": [0.5]}}, "takes some of 0, 2; got 0.5"),
     ],
 )
@@ -132,7 +136,21 @@ def test_an_arm_can_have_some_of_the_rewind_epochs():
     cells = grid.cells()
     assert [c.rewind_epoch for c in cells if c.arm == "ticket"] == [0, 0, 2, 2, 4, 4]
     assert [c.rewind_epoch for c in cells if c.arm == "lr_rewind"] == [2, 2, 4, 4]
-    assert grid.ks_for("lr_rewind") == [2, 4]
+    assert grid.along("rewind_epoch", "lr_rewind") == [2, 4]
+
+
+def test_an_arm_can_have_some_of_the_thresholds():
+    arms = ("ticket", "ticket_child", "dense_child")
+    grid = Grid((0.5, 0.8, 0.9), (0, 2), arms, thresholds_of={"ticket_child": [0.9, 0.5]})
+    cells = grid.cells()
+    assert len([c for c in cells if c.arm == "ticket"]) == 6
+    at = [(c.rewind_epoch, c.threshold) for c in cells if c.arm == "ticket_child"]
+    assert at == [(0, 0.5), (0, 0.9), (2, 0.5), (2, 0.9)]
+    assert grid.along("threshold", "ticket_child") == (0.5, 0.9)
+    assert [(c.rewind_epoch, c.threshold) for c in cells if c.arm == "dense_child"] == [
+        (0, 0.5),
+        (2, 0.5),
+    ]
 
 
 def test_rewind_epochs_of_an_arm_that_is_not_asked_for_bind_nothing():

@@ -306,6 +306,26 @@ def test_an_arm_gets_more_rewind_epochs_and_is_shown_with_those_that_were_asked_
     assert open_study(NARROW, copy).more == {"rewind_epoch of lr_rewind": [0]}
 
 
+def test_an_arm_gets_more_thresholds_and_is_shown_with_those_that_were_asked_for(tmp_path):
+    some = {"grid.thresholds_of.reinit": "0.9"}
+    folder = made_study(tmp_path / "run", ("ticket", "reinit"), **some)
+    narrow = Study.read(folder / "study.yaml")
+    alone = open_results(folder).status.sel(arm="reinit", replicate=0).values.tolist()
+    left_out = Status.NOT_APPLICABLE
+    assert alone == [[left_out, left_out], [Status.DONE, left_out]]
+    whole = made_study(tmp_path / "whole", ("ticket", "reinit"))
+    part, found = open_asked(whole, narrow), open_results(folder)
+    xr.testing.assert_equal(part, found)
+    (tmp_path / "begun").mkdir()
+    shutil.copy(whole / "study.yaml", tmp_path / "begun")
+    opened = open_study(narrow, tmp_path / "begun")
+    assert opened.more == {"threshold of reinit": [0.5]}
+    assert opened.every.keys() - opened.cells.keys() == {Cell("reinit", 0, 0.5, 0)}
+    shutil.copy(folder / "study.yaml", tmp_path / "begun")
+    wide = narrow.changed({"grid.thresholds_of": {}})
+    assert Cell("reinit", 0, 0.5, 0) in open_study(wide, tmp_path / "begun").cells
+
+
 def test_rounds_that_were_not_asked_for_keep_the_weights_that_they_wait_for(tmp_path):
     keys = {"pruning.schedule": "iterative", "pruning.rounds": "3", "grid.rewind_epochs": "0"}
     three = TINY.changed(keys)

@@ -295,6 +295,25 @@ def test_rounds_prune_by_the_weights_of_the_round_before_and_rewind_all_the_way(
     assert gone.max() <= alive.min()
 
 
+@pytest.mark.parametrize("first", [slice(None), slice(None, None, -1)])
+def test_the_order_in_which_a_file_has_the_mask_of_the_round_before_means_nothing(dense, first):
+    """Files of safetensors have none; the output layer has a rate of its own, by its place."""
+    rounds = Pruning(
+        "layerwise", schedule="iterative", rate=0.5, rounds=2, layer_rates={"classifier": 0.25}
+    )
+    experiment = small_experiment("resnet20", recipe=RECIPE, pruning=rounds)
+    mask = drawing.draw(experiment, Cell("ticket", REPLICATE, 0.5, K), dense).mask
+    before = runs.Ticket(dense[T], {name: mask[name] for name in [*mask][first]}, {})
+    for arm in ("ticket", "random_mask", "reinit"):
+        drawn = drawing.draw(experiment, Cell(arm, REPLICATE, 0.75, K), dense, before)
+        kept = {name: int(kept.sum()) for name, kept in drawn.mask.items()}
+        sizes = {name: kept.numel() for name, kept in mask.items()}
+        *others, last = mask
+        assert [*kept] == [*mask]
+        assert kept[last] == sizes[last] - int(sizes[last] * (1 - 0.75**2))
+        assert all(kept[name] == sizes[name] - int(sizes[name] * 0.75) for name in others)
+
+
 @pytest.mark.parametrize(
     ("score", "allocation"),
     [

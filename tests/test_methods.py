@@ -153,6 +153,7 @@ CHANGES = {
     "data.name": ({}, "svhn", "SVHN (Netzer et al. 2011)"),
     "data.image_size": ({}, "20", "20×20 pixels"),
     "data.validation": ({}, "123", "123 validation images"),
+    "data.subset": ({}, "12000", "pixels, of the training images the first 12,000"),
     "data.augmentation": ({}, "flip,crop", "mirrored left to right with probability 1/2 and moved"),
     "data.normalisation": ({}, "image", "were standardised one by one after augmentation, each by"),
     "network.name": ({}, "resnet20", "ResNet-20 (He et al. 2016)"),
@@ -198,6 +199,11 @@ CHANGES = {
         "5it",
         "Of the rewind epochs, lr_rewind had k = 5 alone.",
     ),
+    "grid.thresholds_of.reinit": (
+        {"grid.arms": "ticket,reinit", "grid.thresholds": "0.5,0.8"},
+        "0.8",
+        "Of the thresholds, reinit had 0.8 alone.",
+    ),
     "pruning.score": (GLOBAL, "movement", "how far they had moved"),
     "pruning.allocation": (MOVED, "erk", "in proportion to the sum of their dimensions (Erdős"),
     "pruning.masks": (GIVEN, "mine@0123456789abcdef", "given: mine (sha256 0123456789abcdef), the"),
@@ -224,12 +230,13 @@ CHANGES = {
 
 def block_of(key):
     """A key of a mapping whose keys are free is that of the mapping."""
-    return re.sub(r"(layer_rates|rewind_epochs_of)\..*", r"\1", key)
+    return re.sub(r"(layer_rates|\w+_of)\..*", r"\1", key)
 
 
 def test_each_setting_has_its_place():
     """A new one is named by a sentence, in `PARAGRAPHS`, or changes no result (`UNSAID`)."""
     some = {"grid.arms": "ticket,random_mask", "grid.rewind_epochs_of.random_mask": "0"}
+    some["grid.thresholds_of.random_mask"] = "0.79"
     study = flattened(Study.read(BASE).changed(some).to_dict())
     named = {key for keys in SENTENCES.values() for key in keys}
     known = {block_of(key) for key in study}

@@ -25,7 +25,8 @@ from lthdask.errors import InputError
 from lthdask.networks.build import build
 from lthdask.reading import flattened
 from lthdask.report.contrasts import deviation_of_median
-from lthdask.report.published import Accuracy, Numbers, Place, medians, protocol, published
+from lthdask.report.counterparts import medians
+from lthdask.report.published import Accuracy, Numbers, Place, protocol, published
 from lthdask.report.reproduction import outcome, print_reproduction, reproduction, verdict
 from lthdask.report.signatures import RULES, signatures
 from lthdask.storage.schema import Status
@@ -406,7 +407,7 @@ def test_results_of_something_else_are_refused():
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["cifar"], "unknown card 'cifar'; known: cifar10-resnet20"),
+        (["cifar"], "unknown card 'cifar'; known: cifar10-resnet20, fashion-lenet"),
         (
             ["cifar10-resnet20", "--fraction", "0.01"],
             "--fraction must be at most 1 and leave at least 10",
@@ -436,7 +437,7 @@ def test_help_answers_without_importing_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "CARD is one of: cifar10-resnet20." in done.stdout
+    assert "CARD is one of: cifar10-resnet20, fashion-lenet." in done.stdout
 
 
 def write_cifar10(folder, images=8):

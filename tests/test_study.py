@@ -30,6 +30,9 @@ def test_the_shipped_studies_are_the_ones_that_are_promised():
         "cifar10-mobilenetv2",
         "cifar10-resnet20",
         "digits",
+        "fashion-lenet",
+        "fashion-mobilenetv2",
+        "fashion-resnet20",
         "imagenet-mobilenetv2",
         "mnist-lenet",
     ]
@@ -148,6 +151,8 @@ WRONG = [
     ({"bogus": "3"}, "unknown key 'bogus'"),
     ({"recipe.optimizer": "adam"}, "'recipe.optimizer' is a block; set one of recipe.optimizer."),
     ({"grid.rewind_epochs_of": "1"}, "is a block; set one of its keys, grid.rewind_epochs_of.NAME"),
+    ({"data.subset": "263"}, "200 validation images and a batch of 64, 264 at least; got 263"),
+    ({"data.subset": "true"}, "data.subset should be a valid integer; got true"),
     ({"recipe.epochs": "many"}, 'recipe.epochs should be a valid integer; got "many"'),
     ({"recipe.epochs": "3.5"}, "recipe.epochs should be a valid integer; got 3.5"),
     ({"recipe.optimizer.rate": "5e-2x"}, 'should be a valid number; got "5e-2x"'),
@@ -294,12 +299,41 @@ def test_the_rewind_epochs_of_an_arm_are_set_by_a_key_of_its_own():
     some = study.changed({"grid.rewind_epochs_of.lr_rewind": "1,2"})
     assert some.grid.rewind_epochs_of == {"lr_rewind": (1, 2)}
     assert Study.parse(some.to_yaml()) == some
-    assert some.changed({"grid.rewind_epochs_of.lr_rewind": [4]}).grid.ks_for("lr_rewind") == [4]
+    assert some.changed({"grid.rewind_epochs_of.lr_rewind": [4]}).grid.along(
+        "rewind_epoch", "lr_rewind"
+    ) == [4]
     assert some.changed({"grid.rewind_epochs_of": {}}) == study
     with pytest.raises(InputError, match="takes some of 0, 1, 2, 4; got 3"):
         study.changed({"grid.rewind_epochs_of.lr_rewind": "3"})
     with pytest.raises(InputError, match="only some arms can do with fewer: random_mask.* 'mgic'"):
         study.changed({"grid.rewind_epochs_of.mgic": "1"})
+
+
+def test_the_thresholds_of_an_arm_are_those_that_are_still_there():
+    rounds = {"pruning.schedule": "iterative", "pruning.rounds": "3", "grid.arms": "ticket,reinit"}
+    some = DIGITS.changed(rounds | {"grid.thresholds_of.reinit": "0.2,0.488"})
+    assert some.grid.thresholds_of == {"reinit": (0.2, 0.488)}
+    assert Study.parse(some.to_yaml()) == some
+    assert some.changed({"pruning.rounds": "2"}).grid.thresholds_of == {"reinit": (0.2,)}
+    assert some.changed({"pruning.rounds": "4"}).grid.thresholds_of == {"reinit": (0.2, 0.488)}
+    assert some.changed({"grid.arms": "ticket"}).grid.thresholds_of == {}
+    with pytest.raises(InputError, match=r"thresholds_of.reinit takes some of 0.5; got 0.2, 0.488"):
+        some.changed({"pruning.rate": "0.5", "pruning.rounds": "1"})
+    with pytest.raises(InputError, match=r"thresholds_of.reinit takes some of .*; got 0.3"):
+        some.changed({"grid.thresholds_of.reinit": "0.3,0.488"})
+
+
+def test_two_studies_together_have_the_thresholds_of_both_for_each_arm():
+    study = DIGITS.changed({"grid.arms": "ticket,reinit"})
+    low, high = (study.changed({"grid.thresholds_of.reinit": t}) for t in ("0.5,0.8", "0.95,0.98"))
+    assert growing.joined(low, high).grid.thresholds_of == {}
+    middle = study.changed({"grid.thresholds_of.reinit": "0.8"})
+    for one, other in ((low, middle), (middle, low)):
+        assert growing.joined(one, other).grid.thresholds_of == {"reinit": (0.5, 0.8)}
+    for one, other in ((middle, DIGITS), (DIGITS, middle)):
+        assert growing.joined(one, other).grid.thresholds_of == {"reinit": (0.8,)}
+    assert growing.joined(study, middle).grid.thresholds_of == {}
+    assert growing.differences(middle, study) == []
 
 
 def test_iterative_thresholds_follow_from_rate_and_rounds():

@@ -75,6 +75,7 @@ code = click.option(
     "Repeatable.",
     panel=STUDY,
 )
+subset = _key("--subset", "data.subset", "Take the first N training images only.", metavar="N")
 replicates = _key(
     "--replicates", "grid.replicates", "Independent repetitions of the whole grid.", metavar="N"
 )
@@ -108,7 +109,8 @@ whole_study = together(
         "--thresholds",
         "grid.thresholds",
         "Shares of the prunable weights to prune, between 0 and 1, such as 0.5,0.9. They are "
-        "cutoffs with --set pruning.by=cutoff.",
+        "cutoffs with --set pruning.by=cutoff. Other arms can have some of them: --set "
+        "grid.thresholds_of.reinit=0.9.",
         metavar="LIST",
     ),
     _key(
@@ -144,6 +146,7 @@ whole_study = together(
         "Rounds of iterative pruning, in place of thresholds.",
         metavar="N",
     ),
+    subset,
     _key("--epochs", "recipe.epochs", "Epochs of the dense run, T.", metavar="N"),
     replicates,
     _key("--seed", "seed", "The number that every random draw derives from.", metavar="N"),

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lthdask.commands import completion, options
 from lthdask.commands.asked import Given, Where, changes
-from lthdask.commands.options import DONE, OUTPUT, STUDY, a_folder
+from lthdask.commands.options import DONE, KEYS, OUTPUT, STUDY, a_folder
 from lthdask.commands.shared import exit_with, say
 from lthdask.commands.training import import_ahead, train
 from lthdask.options import Options
@@ -44,6 +44,7 @@ CARDS = completion.shipped("published")
     panel=STUDY,
 )
 @options.replicates
+@options.subset
 @options.settings
 @options.data
 @options.download
@@ -73,8 +74,8 @@ def command(**given: Any) -> None:
     """Train the grid of CARD as it was published, and compare.
 
     Prints the accuracies beside the published ones, with the noise. Also says in what their
-    code still differs from ours, and which of the five signatures of late rewinding hold. The same
-    command picks up where it left off.
+    code still differs from ours, and which signatures hold of late rewinding, or of the first
+    paper. The same command picks up where it left off.
 
     Exit codes: 0 if every signature holds, 1 if one does not or cannot be judged, 2 for
     invalid input.
@@ -117,10 +118,10 @@ def _train(console: Console, theirs: Any, where: Where, given: Given) -> "Opened
 
     study, exact = Study.read(theirs.study), given["exact"]
     keys = protocol(theirs, given["fraction"], study.recipe.schedule.milestones, exact)
-    if given["replicates"]:
-        keys |= {"grid.replicates": given["replicates"]}
+    for name in ("replicates", "subset"):
+        keys |= {KEYS[name]: given[name]} if given[name] else {}
     study = study.changed(keys | changes(given["settings"]))
-    if exact:
+    if exact and theirs.their_code:
         left = theirs.differing(flattened(study.to_dict()))
         say(console, f"what still differs from their code: {'; '.join(left)}")
     usual = f"reproduce-{given['card']}{'-exact' if exact else ''}"

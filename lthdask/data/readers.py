@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lthdask.data.batches import Data, Images, Split
@@ -53,6 +55,9 @@ class DataSource:
         What images are normalised by: mean and deviation of each channel, over the training images;
         or each image by its own, over all its channels, after augmentation, as TensorFlow's
         ``per_image_standardization`` does.
+    subset : int, optional
+        How many of the training images there are to be, more than `validation`: the first ones;
+        of a folder, the first of each class in turn. All of them by default.
     """
 
     name: str
@@ -60,6 +65,7 @@ class DataSource:
     validation: int = 0
     augmentation: tuple[Literal["flip", "crop", "resized_crop"], ...] = ()
     normalisation: Literal["channel", "image"] = "channel"
+    subset: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", chosen("data set", self.name, READERS))
@@ -73,6 +79,11 @@ class DataSource:
             raise ValueError(
                 f"validation must be 1 image or more, so that nothing is chosen on the "
                 f"test images; got {self.validation}"
+            )
+        if self.subset is not None and self.subset <= self.validation:
+            raise ValueError(
+                f"subset must be more than the {self.validation} validation images, which are set "
+                f"aside from it; got {self.subset}"
             )
         if "resized_crop" in self.augmentation and self.name != "folder":
             raise ValueError("resized_crop is for folders of images; use crop for this data set")
@@ -99,8 +110,8 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
     Raises
     ------
     InputError
-        If the folder or its files are missing or malformed, or the validation split
-        leaves nothing to train on.
+        If the folder or its files are missing or malformed, there are fewer training images than
+        the subset takes, or the validation split leaves none to train on.
     """
     own = is_own(source.name)
     if folder is None and source.name != "digits" and not own:
@@ -116,6 +127,7 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         _require_images(source, everything.images)
     else:
         everything, test, classes = READERS[source.name](source, folder or Path(), download)
+    everything = _first(everything, source.subset)
     if source.validation >= len(everything):
         raise InputError(
             f"validation takes {source.validation} of {len(everything)} training images "
@@ -145,6 +157,30 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         DataDigest(train.shape, classes, digests),
         source.normalisation,
     )
+
+
+def _first(everything: Split, subset: int | None) -> Split:
+    """Return as many of the training images as are asked for, from the first on."""
+    if subset is None:
+        return everything
+    if subset > (known := len(everything)):
+        raise InputError(
+            f"subset takes {subset} training images, but there are {known}; set a smaller "
+            f"data.subset, or leave it out"
+        )
+    order = torch.arange(known)
+    if isinstance(everything, ImageFiles):  # which come class by class
+        order = torch.from_numpy(np.argsort(_places(everything.labels), kind="stable"))
+    return everything.subset(order[:subset])
+
+
+def _places(labels: Tensor) -> NDArray[np.int64]:
+    """Return which image of its class each image is, (N,); the first is 0."""
+    places = np.empty(len(labels), np.int64)
+    for label in labels.unique():
+        of = np.flatnonzero(labels == label)
+        places[of] = np.arange(len(of))
+    return places
 
 
 def _require_images(source: DataSource, inputs: Tensor) -> None:

@@ -81,9 +81,10 @@ class Opened:
         """What the folder has along its axes and was not asked for; empty where that is all."""
         asked, grid = self.asked.grid.axes(), self.asked.grid
         more = {name: [v for v in of if v not in asked[name]] for name, of in self.axes.items()}
-        for arm, some in grid.ks_of.items():
-            of = self.study.grid.ks_for(arm)
-            more[f"rewind_epoch of {arm}"] = [k for k in of if k in grid.ks and k not in some]
+        for axis, of_arms in grid.narrowed.items():
+            for arm, some in of_arms.items():
+                of, here = self.study.grid.along(axis, arm), asked[axis]
+                more[f"{axis} of {arm}"] = [v for v in of if v in here and v not in some]
         return {name: values for name, values in more.items() if values}
 
 
@@ -141,7 +142,7 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     }
     every = dict.fromkeys((Cell(*at) for at in product(*axes.values())), Status.PENDING)
     every |= cube.cells() if cube else {}
-    of = study.grid.ks_of
+    of = study.grid.narrowed
     every = {
         cell: Status.PENDING if status is Status.NOT_APPLICABLE else status  # the arm has grown
         for cell, status in every.items()

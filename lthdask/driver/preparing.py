@@ -90,7 +90,7 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
         create_cube(folder.cube, extent, about)
     cube = Cube(folder.cube)
     for cell, status in cube.cells().items():
-        applicable = is_applicable(cell, opened.axes, study.grid.ks_of)
+        applicable = is_applicable(cell, opened.axes, study.grid.narrowed)
         if status is Status.PENDING and not applicable:
             cube.mark(cell, Status.NOT_APPLICABLE)
         elif status is Status.NOT_APPLICABLE and applicable:

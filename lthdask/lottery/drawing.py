@@ -67,6 +67,9 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
     iterated, those of their own round before, which also gives them their mask.
     """
     arm = ARMS[cell.arm]
+    if before:  # from a file, which has the layers in any order
+        mask = {name: before.mask[name] for name in experiment.prunable()}
+        before = replace(before, mask=mask)
     mask, cutoffs = MASKS[arm.mask](experiment, cell, dense, before)
     start = STARTS[arm.start](experiment, cell, dense, before)
     if experiment.fresh_buffers and arm.mask != "none":

@@ -16,7 +16,9 @@ Column = tuple[str, int | None]
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison, in points: kept where `least` ≤ `value` ≤ `most`.
+    """One comparison: kept where `least` ≤ `value` ≤ `most`.
+
+    It is in points; a `ratio` in logarithms, and is shown as a factor.
 
     It is broken where the value lies outside by more than `leeway`; between the two, more runs
     are needed. `value` is None where cells are `missing`.
@@ -28,6 +30,7 @@ class Check:
     most: float
     leeway: float = 0.0
     missing: tuple[str, ...] = ()
+    ratio: bool = False
 
     @property
     def slack(self) -> float:
@@ -38,9 +41,13 @@ class Check:
 
     def __str__(self) -> str:
         """Return the comparison with its limits."""
-        limits = [f"≥ {self.least:+.2f}"] * math.isfinite(self.least)
-        limits += [f"≤ {self.most:+.2f}"] * math.isfinite(self.most)
-        return f"{self.label}: {self.value:+.2f} ({', '.join(limits)})"
+        limits = [f"≥ {self._shown(self.least)}"] * math.isfinite(self.least)
+        limits += [f"≤ {self._shown(self.most)}"] * math.isfinite(self.most)
+        value = "missing" if self.value is None else self._shown(self.value)
+        return f"{self.label}: {value} ({', '.join(limits)})"
+
+    def _shown(self, value: float) -> str:
+        return f"{math.exp(value):.2f}" if self.ratio else f"{value:+.2f}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,21 @@ def check(contrast: Contrast, numbers: Numbers, card: Published, limits: Limits)
         value -= dense.percent
         deviations.append(card.dense_deviation / math.sqrt(dense.runs))
     return Check(str(contrast), value, *limits(math.hypot(*deviations)))
+
+
+def check_ratio(contrast: Contrast, numbers: Numbers, card: Published, limits: Limits) -> Check:
+    """Return how many times the steps of the lower cells those of the upper are, beside limits.
+
+    The limits are of logarithms, and the value is the mean of them. The noise is likewise.
+    """
+    speed, weights = numbers.speed, contrast.weights
+    label = str(contrast).replace(" − ", " ÷ ")
+    if missing := [str(place) for place in weights if place not in speed]:
+        return Check(label, None, -math.inf, math.inf, missing=tuple(missing), ratio=True)
+    terms = [(weight, speed[place]) for place, weight in weights.items()]
+    deviations = [w * card.steps_deviation * deviation_of_median(cell.runs) for w, cell in terms]
+    value = math.fsum(weight * math.log(cell.steps) for weight, cell in terms)
+    return Check(label, value, *limits(math.hypot(*deviations)), ratio=True)
 
 
 def deviation_of_median(runs: int) -> float:

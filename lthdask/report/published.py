@@ -1,23 +1,16 @@
-"""Published grids, and the same numbers of a study's own results."""
+"""Published grids: what was measured there, and how to train the same cells."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import xarray as xr
-
-from lthdask.changing import OF_ARMS
+from lthdask.changing import REWIND_EPOCHS_OF
 from lthdask.errors import InputError, one_of
-from lthdask.report.summary import flags
-from lthdask.storage.results import study_of
 from lthdask.strict_yaml import loaded
-from lthdask.study import Study
 
-ROUNDING = 0.05
-"""Percentage points; remaining shares are published to a tenth."""
+Schedule = Literal["one_shot", "iterative"]
 
 
 class Place(NamedTuple):
@@ -43,6 +36,13 @@ class Accuracy(NamedTuple):
     runs: int
 
 
+class Steps(NamedTuple):
+    """Steps until the lowest validation loss: the median of `runs` runs."""
+
+    steps: float
+    runs: int
+
+
 class Difference(NamedTuple):
     """What the authors do otherwise, and the settings (key → value) that do so, too."""
 
@@ -58,10 +58,13 @@ class Numbers:
     ----------
     cells : mapping of Place to Accuracy
     dense : Accuracy or None
+    speed : mapping of Place to Steps
+        When validation loss was lowest.
     """
 
     cells: Mapping[Place, Accuracy]
     dense: Accuracy | None
+    speed: Mapping[Place, Steps] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,23 @@ class Published:
     source : str
     epochs : int
         T.
+    schedule : {"one_shot", "iterative"}
+        How the grid was pruned that a study is compared with.
     one_shot, iterative : Numbers
         All weights pruned at once, and in rounds.
     deviation, dense_deviation : float
         Standard deviations of one run of a cell and of one dense run, in points. That of a
-        cell is pooled over the cells of one-shot pruning, which all have as many runs.
+        cell is pooled over the cells of the grid, which all have as many runs.
+    steps_deviation : float
+        Likewise of the natural logarithm of the steps of a cell; NaN where none were published.
     their_code : tuple of Difference
         In what the authors' code differs from ours, and their data from the study's.
     remaining : tuple of float
         The rows, in percent.
     columns : tuple of (str, int or None)
         Arm and rewind epoch.
+    rules : str
+        Which signatures it has: a name of `lthdask.report.signatures.TABLES`.
     signature : mapping
         The numbers of its signatures.
     """
@@ -93,14 +102,22 @@ class Published:
     study: str
     source: str
     epochs: int
+    schedule: Schedule
     one_shot: Numbers
     iterative: Numbers
     deviation: float
     dense_deviation: float
+    steps_deviation: float
     their_code: tuple[Difference, ...]
     remaining: tuple[float, ...]
     columns: tuple[tuple[str, int | None], ...]
+    rules: str
     signature: Mapping[str, Any]
+
+    @property
+    def grid(self) -> Numbers:
+        """The accuracies that a study is compared with."""
+        return self.one_shot if self.schedule == "one_shot" else self.iterative
 
     @property
     def arms(self) -> list[str]:
@@ -150,19 +167,24 @@ def published(name: str) -> Published:
         raise one_of("card", name, cards())
     text = (resources.files("lthdask") / "published" / f"{name}.yaml").read_text(encoding="utf-8")
     values = loaded(text, name)
-    remaining, runs, dense = values["remaining"], values["replicates"], values["dense"]
+    dense = values["dense"]
     whole = Accuracy(dense["accuracy"], dense["runs"])
+    one_shot, iterative = (values.get(name, []) for name in ("one_shot", "iterative"))
+    grid = one_shot or iterative
     return Published(
         values["study"],
         values["source"],
         values["epochs"],
-        Numbers(_cells(values["one_shot"], remaining, runs), whole),
-        Numbers(_cells(values["iterative"], remaining, runs), whole),
-        _pooled(values["one_shot"]),
+        "one_shot" if one_shot else "iterative",
+        _numbers(one_shot, whole, values),
+        _numbers(iterative, whole, values),
+        _pooled(grid, "deviation"),
         dense["deviation"],
+        _pooled(grid, "steps_deviation"),
         tuple(Difference(of["differs"], of.get("settings", {})) for of in values["their_code"]),
-        tuple(remaining),
-        tuple((column["arm"], column["rewind_epoch"]) for column in values["one_shot"]),
+        tuple(values["remaining"]),
+        tuple((column["arm"], column["rewind_epoch"]) for column in grid),
+        values.get("rules", "late_rewinding"),
         values["signature"],
     )
 
@@ -221,56 +243,26 @@ def column(arm: str, rewind_epoch: int | None) -> str:
     return arm if rewind_epoch is None else f"{arm} k={rewind_epoch}"
 
 
-def medians(
-    results: xr.Dataset, card: Published, schedule: Literal["one_shot", "iterative"] = "one_shot"
+def _numbers(
+    columns: Sequence[Mapping[str, Any]], dense: Accuracy, values: Mapping[str, Any]
 ) -> Numbers:
-    """Return a study's numbers for the places that were published.
-
-    Parameters
-    ----------
-    results : xarray.Dataset
-        Results, as from :func:`lthdask.open_results`.
-    card : Published
-    schedule : {"one_shot", "iterative"}
-        How the study pruned.
-
-    Returns
-    -------
-    Numbers
-        Medians over the replicates that are done, as were published; the dense accuracy is
-        the mean. A rewind epoch stands for the published one at the same share of training.
-
-    Raises
-    ------
-    InputError
-        If the study is about something else.
-    """
-    _require_same(results, card, schedule)
-    done = results.test_accuracy.where(results.status == flags(results)["done"])
-    rewinds = card.rewind_epochs(study_of(results)["recipe"]["epochs"])
-    found = {}
-    for place in getattr(card, schedule).cells:
-        values = _runs(done, place, rewinds)
-        if len(values):
-            found[place] = Accuracy(float(np.median(values)), len(values))
-    dense = _finite(results.dense_test_accuracy)
-    return Numbers(found, Accuracy(float(dense.mean()), len(dense)) if len(dense) else None)
+    found: dict[str, dict[Place, float]] = {"accuracy": {}, "steps": {}}
+    for column in columns:
+        for name, cells in found.items():
+            places = (Place(column["arm"], column["rewind_epoch"], r) for r in values["remaining"])
+            known = zip(places, column.get(name, ()), strict=False)
+            cells.update((place, value) for place, value in known if value is not None)
+    runs = values["replicates"]
+    return Numbers(
+        {place: Accuracy(percent, runs) for place, percent in found["accuracy"].items()},
+        dense,
+        {place: Steps(steps, runs) for place, steps in found["steps"].items()},
+    )
 
 
-def _cells(
-    columns: Sequence[Mapping[str, Any]], remaining: Sequence[float], runs: int
-) -> dict[Place, Accuracy]:
-    return {
-        Place(column["arm"], column["rewind_epoch"], share): Accuracy(percent, runs)
-        for column in columns
-        for share, percent in zip(remaining, column["accuracy"], strict=True)
-        if percent is not None
-    }
-
-
-def _pooled(columns: Sequence[Mapping[str, Any]]) -> float:
-    variances = [deviation**2 for column in columns for deviation in column["deviation"]]
-    return math.sqrt(math.fsum(variances) / len(variances))
+def _pooled(columns: Sequence[Mapping[str, Any]], name: str) -> float:
+    variances = [deviation**2 for column in columns for deviation in column.get(name, ())]
+    return math.sqrt(math.fsum(variances) / len(variances)) if variances else math.nan
 
 
 def _of_arms(card: Published, epochs: int) -> dict[str, str]:
@@ -278,7 +270,7 @@ def _of_arms(card: Published, epochs: int) -> dict[str, str]:
     own = card.rewind_epochs(epochs)
     of = {arm: [own[k] for a, k in card.columns if a == arm and k in own] for arm in card.arms}
     of.pop("ticket", None)
-    return {f"{OF_ARMS}.{arm}": ",".join(map(str, ks)) for arm, ks in of.items() if ks}
+    return {f"{REWIND_EPOCHS_OF}.{arm}": ",".join(map(str, ks)) for arm, ks in of.items() if ks}
 
 
 def _apart(card: Published, epochs: int, milestones: Sequence[int]) -> bool:
@@ -286,36 +278,3 @@ def _apart(card: Published, epochs: int, milestones: Sequence[int]) -> bool:
     drops = [0, *(scale(epoch, epochs, card.epochs) for epoch in milestones), epochs]
     rewinds = card.rewind_epochs(epochs)
     return len(rewinds) == len(card.rewind_epochs(card.epochs)) and len(set(drops)) == len(drops)
-
-
-def _runs(done: xr.DataArray, place: Place, rewinds: Mapping[int, int]) -> Any:
-    """Return the accuracies of a place, in percent, one for each replicate that is done."""
-    remaining = 100 * (1 - done.threshold.values)
-    near = np.flatnonzero(np.abs(remaining - place.remaining) < ROUNDING + 1e-9)
-    if place.arm not in done.arm or not len(near):
-        return np.empty(0)
-    row = done.sel(arm=place.arm).isel(threshold=near[0])
-    if place.rewind_epoch is None:  # stored at one rewind epoch, whichever
-        return _finite(row)
-    own = rewinds.get(place.rewind_epoch)
-    return _finite(row.sel(rewind_epoch=own)) if own in row.rewind_epoch else np.empty(0)
-
-
-def _finite(values: xr.DataArray) -> Any:
-    return values.values[np.isfinite(values.values)]
-
-
-def _require_same(results: xr.Dataset, card: Published, schedule: str) -> None:
-    """Refuse results that the grid says nothing about."""
-    wanted, found = Study.read(card.study).to_dict(), study_of(results)
-    for block, key in (("network", "name"), ("data", "name"), ("pruning", "by")):
-        if (given := found[block][key]) != (asked := wanted[block][key]):
-            raise InputError(
-                f"the card {card.study} is for {block}.{key} {asked}, but the study "
-                f"{found['name']} has {given}; give results of a study of the same protocol"
-            )
-    if (found["pruning"]["schedule"] == "one_shot") != (schedule == "one_shot"):
-        raise InputError(
-            f"the schedule of the study {found['name']} is {found['pruning']['schedule']}, not "
-            f"{schedule}; give results of iterative pruning with `iterative`, others with `results`"
-        )

@@ -11,17 +11,19 @@ from rich.console import Console
 from rich.table import Table
 
 from lthdask import growing
-from lthdask.errors import on_command_line
+from lthdask.errors import InputError, on_command_line
 from lthdask.reading import flattened
 from lthdask.report.accuracy_map import print_table
 from lthdask.report.contrasts import deviation_of_median
-from lthdask.report.published import Accuracy, Numbers, Place, Published, column, medians
+from lthdask.report.counterparts import medians
+from lthdask.report.published import Accuracy, Numbers, Place, Published, column
 from lthdask.report.signatures import Signature, signatures
 from lthdask.storage.results import study_of
 from lthdask.study import Study
 
 OWN = ("name", "seed", "keep_until", "matching_margin", "grid.")
 """Keys in which a study may differ from the protocol."""
+SUBSET = "data.subset"
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,21 @@ def reproduction(
     Parameters
     ----------
     results : xarray.Dataset
-        Results of one-shot pruning, as from :func:`lthdask.open_results`.
+        Results of the grid, as from :func:`lthdask.open_results`.
     card : Published
     iterative : xarray.Dataset, optional
-        Results of iterative pruning.
+        Results of iterative pruning, where the grid is of one-shot pruning.
 
     Raises
     ------
     InputError
         If they are the results of something else.
     """
+    if iterative is not None and card.schedule == "iterative":
+        raise InputError(
+            f"the grid of the card {card.study} is itself of iterative pruning; give results of it "
+            f"with `results`, and leave out `iterative`"
+        )
     ours = medians(results, card)
     rounds = None if iterative is None else medians(iterative, card, "iterative")
     return Reproduction(
@@ -119,12 +126,12 @@ def reproduction(
 
 
 def compare(ours: Numbers, card: Published) -> list[Comparison]:
-    """Return each published place of one-shot pruning beside ours; the dense network is last."""
+    """Return each published place of the grid beside ours; the dense network is last."""
     cells = [
         Comparison(place, own := ours.cells.get(place), said, _noise(own, said, card))
-        for place, said in card.one_shot.cells.items()
+        for place, said in card.grid.cells.items()
     ]
-    dense, own = card.one_shot.dense, ours.dense
+    dense, own = card.grid.dense, ours.dense
     assert dense is not None
     runs = [accuracy.runs for accuracy in (own, dense) if accuracy]
     noise = 2 * card.dense_deviation * math.sqrt(sum(1 / n for n in runs))
@@ -167,7 +174,12 @@ def sentences(found: Reproduction) -> list[str]:
     """Return what the table does not say by itself, and the signatures."""
     card, judged = found.card, [c for c in found.comparisons if c.within is not None]
     said = [f"published: {card.source}"]
-    if found.differences:
+    if SUBSET in found.differences:
+        said.append(
+            "nothing is comparable here, neither the numbers nor the signatures, because the study "
+            "trains on a subset of the images: take this as a trial of the command"
+        )
+    elif found.differences:
         said.append(
             f"the numbers are not comparable, only the signatures are, because the study "
             f"differs from the protocol in {', '.join(found.differences)}"
@@ -190,7 +202,7 @@ def sentences(found: Reproduction) -> list[str]:
         said.append(
             f"{missing} of {len(found.comparisons)} published accuracies have no counterpart here"
         )
-    said += ["known differences between their protocol and ours:"]
+    said += ["known differences between their protocol and ours:"] * bool(found.known)
     said += [f"    {difference}" for difference in found.known]
     for signature in found.signatures:
         said += [f"({signature.number}) {signature.claim}: {verdict(signature)}"]

@@ -18,6 +18,7 @@ from zarr.storage import LocalStore
 
 from lthdask.arms import ARMS, place_of
 from lthdask.errors import InputError
+from lthdask.grid import Narrowed
 from lthdask.rewinding import Rewind, on_axis
 from lthdask.storage.cube import readable
 from lthdask.storage.manifest import FORMAT, require_known
@@ -66,9 +67,9 @@ class Arrays:
         Axis → the one value of it that is looked at, such as ``{"replicate": 0}``, or a list of
         some. Of the rest, nothing is read; such arrays are not to be looked at again. Of a list,
         an arm without a k, or a threshold, has its results at the first value.
-    rewind_epochs_of : mapping, optional
-        Arm → the rewind epochs of it that are looked at. Others are as if they were not
-        applicable.
+    narrowed : mapping, optional
+        Axis, ``threshold`` or ``rewind_epoch`` → arm → the values of it that are looked at.
+        Others are as if they were not applicable.
 
     Attributes
     ----------
@@ -90,11 +91,11 @@ class Arrays:
         self,
         path: Path,
         at: Mapping[str, Any] = MappingProxyType({}),
-        rewind_epochs_of: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+        narrowed: Narrowed = MappingProxyType({}),
     ) -> None:
         path = path.expanduser()
         self.path = path if path.name == "results.zarr" else path / "results.zarr"
-        self._at, self._of = at, rewind_epochs_of
+        self._at, self._narrowed = at, narrowed
         self._open()
 
     def _open(self) -> None:
@@ -151,12 +152,14 @@ class Arrays:
         return self._read[name]
 
     def _leave_out(self, name: str) -> None:
-        """Empty what an array of cells has at rewind epochs of an arm that are not looked at."""
+        """Empty what an array of cells has at places of an arm that are not looked at."""
         empty = Status.NOT_APPLICABLE if name == "status" else EMPTY[ARRAYS[name].dtype]
-        ks = self.axes["rewind_epoch"].tolist()
-        for row, arm in enumerate(self.axes["arm"]):
-            out = [place for place, k in enumerate(ks) if k not in self._of.get(arm, ks)]
-            self._read[name][row, :, :, out] = empty
+        for axis, of in self._narrowed.items():
+            along = np.moveaxis(self._read[name], CELL.index(axis), 0)
+            for row, arm in enumerate(self.axes["arm"]):
+                values = self.axes[axis].tolist()
+                out = [place for place, v in enumerate(values) if v not in of.get(arm, values)]
+                along[out, row] = empty
 
     def _index(self, axes: tuple[str, ...]) -> Sequence[NDArray[np.intp]]:
         """Return where what is looked at lies in an array along these axes."""

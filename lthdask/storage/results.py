@@ -131,9 +131,12 @@ def open_asked(path: str | Path, study: "Study", *groups: str) -> xr.Dataset:
     """
     arrays, axes = Arrays(Path(path)), study.grid.axes()
     axes["rewind_epoch"] = [*map(number, axes["rewind_epoch"])]
-    of = {arm: [*map(number, ks)] for arm, ks in study.grid.ks_of.items()}
+    of = {
+        axis: {arm: [*map(number, some)] for arm, some in arms.items()}
+        for axis, arms in study.grid.narrowed.items()
+    }
     same = all(sorted(arrays.axes[name].tolist()) == sorted(asked) for name, asked in axes.items())
-    if same and not of:
+    if same and not any(of.values()):
         return _dataset(arrays, groups)
     part = Arrays(Path(path), axes, of)
     part.attributes["study"] = study.to_dict()

@@ -12,7 +12,7 @@ Sentence = Callable[[Facts], str]
 PARAGRAPHS: Sequence[Mapping[Sentence, str]] = (
     {
         training.question: "",
-        training.data: "data.name data.image_size data.validation data.normalisation",
+        training.data: "data.name data.image_size data.validation data.normalisation data.subset",
         training.augmentation: "data.augmentation",
         training.network: "network.name network.form network.width network.first_projection "
         "network.initialisation network.batch_norm_momentum",
@@ -31,6 +31,7 @@ PARAGRAPHS: Sequence[Mapping[Sentence, str]] = (
         tickets.controls: "grid.arms recipe.fine_tune_rate",
         tickets.stability: "grid.arms",
         tickets.rewound_in_part: "grid.rewind_epochs_of",
+        tickets.pruned_in_part: "grid.thresholds_of",
         tickets.masks: "",
         tickets.learning_speed: "recipe.measure_every",
     },

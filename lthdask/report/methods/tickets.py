@@ -178,6 +178,13 @@ def rewound_in_part(f: Facts) -> str:
     return f"Of the rewind epochs, {enumerated(said)}." if said else ""
 
 
+def pruned_in_part(f: Facts) -> str:
+    """Say which arms had but some of the thresholds."""
+    some = f.block("grid.thresholds_of").items()
+    said = [f"{arm} had {enumerated(of)} alone" for arm, of in some if f.arms([arm])]
+    return f"Of the thresholds, {enumerated(said)}." if said else ""
+
+
 def _meaning(arm: str) -> str:
     return ARMS[arm].meaning.partition(";")[0]
 

@@ -63,6 +63,9 @@ def data(f: Facts) -> str:
         )
     own = f"those of {name} (code of the authors' own)" if is_own(name) else name
     called = DATA.get(name, own) + (f" at {size}×{size} pixels" if size else "")
+    if subset := f["data.subset"]:
+        turn = " (those of each class in turn)" if name == "folder" else ""
+        called += f", of the training {kind}s the first {subset:,}{turn}"
     if _kind(f) == "image":
         normalised = f"They were {normalised}. "
     elif len(known.get("shape", range(3))) == 3:  # which may be images: nothing tells
