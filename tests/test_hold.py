@@ -38,7 +38,9 @@ def trained(network, optimizer, steps, clip=None):
 
 
 def revived(network, mask):
-    return sum(int(network.get_parameter(name)[~kept].count_nonzero()) for name, kept in mask.items())
+    return sum(
+        int(network.get_parameter(name)[~kept].count_nonzero()) for name, kept in mask.items()
+    )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -97,7 +99,10 @@ def test_a_network_that_changes_its_type_is_still_held():
     [
         (lambda mask: mask.clear(), "the mask is empty"),
         (lambda mask: mask.update(other=mask["0.weight"]), "no weight 'other', but such as"),
-        (lambda mask: mask.update({"0.weight": mask["2.weight"]}), r"it must be torch.bool \(8, 6\)"),
+        (
+            lambda mask: mask.update({"0.weight": mask["2.weight"]}),
+            r"it must be torch.bool \(8, 6\)",
+        ),
         (lambda mask: mask.update({"0.weight": mask["0.weight"].float()}), "is torch.float32"),
     ],
 )

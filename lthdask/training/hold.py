@@ -63,7 +63,7 @@ def hold(
 
     @torch.no_grad()
     def keep_zeros(*_: Any) -> None:
-        torch._foreach_mul_(weights, [*map(of, range(len(weights)))])
+        torch._foreach_mul_(weights, [of(place) for place in range(len(weights))])
 
     held = ExitStack()
     held.callback(optimizer.register_step_post_hook(keep_zeros).remove)
@@ -75,7 +75,7 @@ def hold(
     return held
 
 
-def _weights(network: nn.Module, mask: Mapping[str, Tensor]) -> list[nn.Parameter]:
+def _weights(network: nn.Module, mask: Mapping[str, Tensor]) -> list[Tensor]:
     """Return the weights that a mask is of, in its order."""
     if not mask:
         raise InputError("the mask is empty; give name of weight → tensor, True where it survives")
