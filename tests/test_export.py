@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import safetensors.torch
 import timm
@@ -168,6 +169,24 @@ def test_no_name_of_timm_is_given_to_a_network_that_computes_something_else(netw
     assert timm_name(network) is None
     with pytest.raises(InputError, match="timm has no network that computes the same"):
         as_timm(network, {})
+
+
+@pytest.mark.parametrize(("form", "compact"), [("onnx", True), ("onnx-sparse", False)])
+def test_onnx_runtime_has_the_outputs_of_the_ticket_from_fewer_bytes(run, tmp_path, form, compact):
+    exported(run, tmp_path / "out", form=form, compact=compact)
+    session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
+    images = torch.randn(5, 1, 28, 28)
+    (found,) = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        wanted = lthdask.load_ticket(run / f"tickets/{CELL}.safetensors").network(images)
+    assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-5)
+    assert 'network.run(None, {"images":' in (tmp_path / "out/README.md").read_text()
+
+
+def test_what_is_compacted_is_onnx_in_single_precision(run, tmp_path):
+    for given in ({"compact": True}, {"form": "onnx", "dtype": "fp16"}):
+        with pytest.raises(InputError, match="ONNX is written in fp32, and what is compacted is"):
+            exported(run, tmp_path / "out", **given)
 
 
 def test_the_card_says_how_good_how_sure_and_how_found(run, tmp_path):

@@ -40,12 +40,18 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["sparse", "dense"]),
+    type=click.Choice(["sparse", "dense", "onnx", "onnx-sparse"]),
     default="sparse",
     show_default=True,
     help="The survivors and where they are; or all weights, zeros included, under timm's names "
-    "where timm has the network.",
+    "where timm has the network; or ONNX, also with sparse initializers.",
 )
+@click.option(
+    "--compact",
+    is_flag=True,
+    help="As ONNX, without the channels that do nothing; the outputs are the same.",
+)
+@options.code
 def command(
     folder: Path,
     o: Path,
@@ -55,6 +61,8 @@ def command(
     replicate: int | None,
     dtype: "Dtype",
     form: "Form",
+    compact: bool,
+    code: tuple[Path, ...],
 ) -> None:
     """Write a ticket that RUN kept into a folder of its own, to use and to share.
 
@@ -74,7 +82,7 @@ def command(
         k = None
         if rewind_epoch is not None:
             k = number(rewind(value_of(rewind_epoch, False, "--rewind-epoch")))
-        done = export(folder, o, Asked(threshold, k, arm, replicate), dtype, form)
+        done = export(folder, o, Asked(threshold, k, arm, replicate), dtype, form, compact, code)
         share = 100 * done.size / done.dense_size
         say(console, f"{done.cell}: {o}, {done.size / 1e3:,.0f} KB, {share:.3g} % of a dense file")
         return 0

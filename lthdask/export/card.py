@@ -45,6 +45,13 @@ network.load_state_dict(safetensors.torch.load_file("model.safetensors"))  # of 
 {inputs}"""
 
 
+LOAD_ONNX = """\
+import onnxruntime, torch
+
+network = onnxruntime.InferenceSession("model.onnx")
+{inputs}"""
+
+
 def card(
     results: xr.Dataset,
     cell: Cell,
@@ -63,7 +70,7 @@ def card(
     cell : Cell
     about : mapping
         What the file says of the ticket.
-    form : {"sparse", "dense"}
+    form : {"sparse", "dense", "onnx", "onnx-sparse"}
     timm : str or None
         What timm calls the network.
     share : float
@@ -80,7 +87,7 @@ def card(
         f"prunable weights, {kept} are left; the others are exactly zero.",
         "## Accuracy\n\n" + _accuracy(results, cell, about),
         "## Load\n\n" + _load(about, form, timm),
-        "## Size and speed\n\n" + _size(form, share),
+        "## Size and speed\n\n" + _size(form, share, about["compact"]),
         "## How it was found\n\n" + methods(Path(results.encoding["source"]).parent).strip(),
         f"## Share\n\nNothing was sent anywhere. `hf upload USER/{name or 'ticket'} .` in this "
         f"folder uploads it to the Hugging Face hub (`pip install huggingface_hub`).",
@@ -133,8 +140,13 @@ def _with_interval(interval: xr.DataArray) -> str:
     return f"{(low + high) / 2:.2f} ± {(high - low) / 2:.2f}".replace("-", "−")
 
 
-def _size(form: str, share: float) -> str:
+def _size(form: str, share: float, compact: bool) -> str:
     size = f"The weights have {100 * share:.3g} % of the bytes of a dense file in float32."
+    if compact:
+        return (
+            f"{size} Batch norm is folded, and channels that do nothing are gone: the outputs are "
+            f"those of the ticket, but for rounding. It cannot be trained on."
+        )
     if form == "dense":
         size = "All weights are in the file, zeros included."
     return f"{size} Zeros alone make no network faster: the multiply-adds are the dense one's."
@@ -143,15 +155,20 @@ def _size(form: str, share: float) -> str:
 def _load(about: Mapping[str, Any], form: str, timm: str | None) -> str:
     """Return the code that loads it, and shows it images."""
     text = LOAD_SPARSE if form == "sparse" else LOAD_TIMM if timm else LOAD_DENSE
+    if form.startswith("onnx"):
+        text = LOAD_ONNX
     known, shown = about["preprocessing"], "(images.float() - mean) / std"
     values = f"torch.tensor({known.get('mean')}), torch.tensor({known.get('std')})"
     if known.get("normalisation") == "image":
         values = "torch.std_mean(images.float(), (1, 2, 3), keepdim=True)[::-1]  # of each image"
     if text is LOAD_TIMM and about["input"][0] == 1:
         shown = f"({shown}).expand(-1, 3, -1, -1)"
+    answer = f"network({shown})"
+    if text is LOAD_ONNX:
+        answer = f'network.run(None, {{"images": ({shown}).numpy()}})[0]'
     inputs = (
         f"# images: {tuple(about['input'])} each, as in the study's data: 0 to 255\n"
-        f"mean, std = {values}\nlogits = network({shown})\n```"
+        f"mean, std = {values}\nlogits = {answer}\n```"
     )
     return "```python\n" + text.format(
         inputs=inputs, timm=timm, classes=about["classes"], network=about["network"]["name"]

@@ -2,11 +2,13 @@
 
 ticket.safetensors    sparse, as kept tickets are (docs/tickets.md)
 model.safetensors     in its place where it is asked for dense, under timm's names if it has them
+model.onnx            in its place where it is asked for ONNX, which may be compacted
 config.json           what a program wants to know: network, input, classes, preprocessing
 README.md             what a person wants to know
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +19,15 @@ from torch import Tensor
 from lthdask.errors import InputError
 from lthdask.export.card import card
 from lthdask.export.choice import Asked, chosen
+from lthdask.export.compact import compacted
 from lthdask.export.names import as_timm, timm_name
+from lthdask.export.onnx_file import write_onnx
 from lthdask.networks.build import Network
 from lthdask.own import is_own
 from lthdask.storage import tickets
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
+from lthdask.storage.loading import load_ticket
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[Dtype, torch.dtype] = {
@@ -30,8 +35,13 @@ DTYPES: dict[Dtype, torch.dtype] = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
-Form = Literal["sparse", "dense"]
-FILES: dict[Form, str] = {"sparse": "ticket.safetensors", "dense": "model.safetensors"}
+Form = Literal["sparse", "dense", "onnx", "onnx-sparse"]
+FILES: dict[Form, str] = {
+    "sparse": "ticket.safetensors",
+    "dense": "model.safetensors",
+    "onnx": "model.onnx",
+    "onnx-sparse": "model.onnx",
+}
 """Form → the file of the weights."""
 OTHERS = ("config.json", "README.md")
 
@@ -53,7 +63,13 @@ class Exported:
 
 
 def export(
-    run: Path, output: Path, asked: Asked, dtype: Dtype = "fp32", form: Form = "sparse"
+    run: Path,
+    output: Path,
+    asked: Asked,
+    dtype: Dtype = "fp32",
+    form: Form = "sparse",
+    compact: bool = False,
+    code: Iterable[Path] = (),
 ) -> Exported:
     """Write a kept ticket of a run into a folder of its own.
 
@@ -67,24 +83,38 @@ def export(
         Which cell.
     dtype : {"fp32", "fp16", "bf16"}
         What weights and batch norm are rounded to; fp32 keeps their bits.
-    form : {"sparse", "dense"}
+    form : {"sparse", "dense", "onnx", "onnx-sparse"}
+        The last has sparse initializers.
+    compact : bool
+        Whether ONNX is written of the compacted network (:mod:`lthdask.export.compact`).
+    code : iterable of path
+        Files whose functions the study names.
 
     Raises
     ------
     InputError
-        If there is no such ticket, fp16 cannot hold its weights, or the folder cannot be written.
+        If there is no such ticket, fp16 cannot hold its weights, the network cannot be compacted,
+        or the folder cannot be written.
     """
+    is_onnx = form.startswith("onnx")
+    if (is_onnx and dtype != "fp32") or (compact and not is_onnx):
+        raise InputError("ONNX is written in fp32, and what is compacted is written as ONNX")
     cell, results = chosen(run, asked)
-    ticket, about = tickets.read(tickets.Tickets(Folder(run)).trained(cell))
+    kept = tickets.Tickets(Folder(run)).trained(cell)
+    ticket, about = tickets.read(kept)
     _require_ours(output)
     weights = {name: _rounded(name, of, dtype) for name, of in ticket.origin.weights.items()}
     whole = sum(4 * of.numel() if of.is_floating_point() else of.nbytes for of in weights.values())
-    about |= {"dtype": dtype, "density": _density(ticket.mask)}
+    about |= {"dtype": dtype, "density": _density(ticket.mask), "compact": compact}
     timm = None if is_own(about["network"]["name"]) else timm_name(Network(**about["network"]))
     try:
         output.mkdir(parents=True, exist_ok=True)
         file = output / FILES[form]
-        if form == "sparse":
+        if is_onnx:
+            network, shape = load_ticket(kept, code).network, about["input"]
+            network = compacted(network, shape) if compact else network
+            write_onnx(file, network, shape, sparse=form == "onnx-sparse")
+        elif form == "sparse":
             tickets.write(file, weights, ticket.mask, about)
         else:
             named = as_timm(Network(**about["network"]), weights) if timm else weights
@@ -119,7 +149,17 @@ def _density(mask: Any) -> float:
 
 def _config(about: tickets.About, form: Form, timm: str | None) -> dict[str, Any]:
     """Return what a program wants to know; timm reads its part where the names are timm's."""
-    names = ("name", "cell", "network", "input", "classes", "preprocessing", "density", "dtype")
+    names = (
+        "name",
+        "cell",
+        "network",
+        "input",
+        "classes",
+        "preprocessing",
+        "density",
+        "dtype",
+        "compact",
+    )
     config = {name: about[name] for name in names}
     config |= {"metrics": about["metrics"], "versions": about["versions"]}
     if timm and form == "dense":
