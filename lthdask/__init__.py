@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lthdask.results import open_results as open_results
     from lthdask.storage.loading import load_ticket as load_ticket
     from lthdask.study import Study as Study
+    from lthdask.training.hold import hold as hold
     from lthdask.worker.masks import open_mask as open_mask
 
 _HOME = {
@@ -39,6 +40,7 @@ _HOME = {
     "early_stop": "report.early_stop",
     "follow": "results",
     "frontier": "report.verdict",
+    "hold": "training.hold",
     "load_ticket": "storage.loading",
     "open_client": "cluster.client",
     "open_mask": "worker.masks",
@@ -58,6 +60,7 @@ __all__ = [
     "early_stop",
     "follow",
     "frontier",
+    "hold",
     "load_ticket",
     "open_client",
     "open_mask",

@@ -55,11 +55,12 @@ def made_study(
     return folder
 
 
-def made_ticket(folder, cell, about=()):
+def made_ticket(folder, cell, about=(), scale=1.0):
     """Keep a ticket of random weights, of which every second one survives; return its file."""
     study, normal = Study.parse((folder / "study.yaml").read_text()), {"mean": [[[0.0]]]}
     shape, classes = (1, 28, 28), 10
     weights = build(study.network, shape, classes).state_dict()
+    weights = {name: scale * weight for name, weight in weights.items()}
     mask = {
         name: (torch.arange(weights[name].numel()) % 2 == 0).view(weights[name].shape)
         for name in LAYERS

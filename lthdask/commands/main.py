@@ -5,6 +5,7 @@ import rich_click as click
 from lthdask.commands import (
     check,
     cluster_file,
+    export,
     masks,
     options,
     plan,
@@ -34,6 +35,7 @@ parts = (
     results,
     report,
     masks,
+    export,
     plan,
     check,
     selfcheck,

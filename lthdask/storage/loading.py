@@ -127,8 +127,13 @@ def _network(path: Path, about: Mapping[str, Any], weights: Mapping[str, Tensor]
 
 def _require_fit(path: Path, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     wanted, found = (
-        {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+        {name: (tuple(tensor.shape), _exact_in(tensor.dtype)) for name, tensor in tensors.items()}
         for tensors in (network.state_dict(), weights)
     )
     if odd := [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:
         raise InputError(f"{path} does not fit the network that it names: {odd[0]} differs")
+
+
+def _exact_in(kind: torch.dtype) -> torch.dtype:
+    """Return the type that holds all values of a type; an export may have 16 bits."""
+    return torch.float32 if kind in (torch.float16, torch.bfloat16) else kind

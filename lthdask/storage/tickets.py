@@ -79,16 +79,12 @@ class Tickets:
         about : dict
             What JSON can hold: what the ticket is, and where it comes from.
         """
-        about = about | {
-            "format": FORMAT,
-            "shapes": {name: list(kept.shape) for name, kept in ticket.mask.items()},
-            "mask": _mask_digest(ticket.mask),
-        }
         self.path.mkdir(exist_ok=True)
-        kept = {self.trained(cell): _write(self.trained(cell), ticket.origin, ticket.mask, about)}
+        file = self.trained(cell)
+        kept = {file: write(file, ticket.origin.weights, ticket.mask, about)}
         if start:
             file = self.rewound(cell)
-            kept[file] = _write(file, start, ticket.mask, about, places=False)
+            kept[file] = write(file, start.weights, ticket.mask, about, places=False)
         self._record(cell).parent.mkdir(parents=True, exist_ok=True)
         record = {file.name: digest for file, digest in kept.items()}
         write_whole(self._record(cell), json.dumps(self.recorded(cell) | record).encode())
@@ -197,25 +193,37 @@ def read_rewound(path: Path, mask: Mapping[str, Tensor]) -> tuple[dict[str, Tens
     return weights, about
 
 
-def _write(
+def write(
     path: Path,
-    checkpoint: Checkpoint,
+    weights: Mapping[str, Tensor],
     mask: Mapping[str, Tensor],
     about: About,
     places: bool = True,
 ) -> str:
-    """Write the weights of a checkpoint, with the `places` that survive; return its digest."""
+    """Write weights under a mask, with the `places` that survive; return the file's digest."""
     tensors = dict[str, Tensor]()
-    for name, tensor in checkpoint.weights.items():
+    for name, tensor in weights.items():
         if name in mask:
             sparse = encoded(name, tensor, mask[name])
             tensors |= sparse if places else {name: sparse[name]}
         else:
             tensors[name] = tensor.cpu().contiguous()
+    about = about | {
+        "format": FORMAT,
+        "shapes": {name: list(kept.shape) for name, kept in mask.items()},
+        "mask": _mask_digest(mask),
+    }
+    about.pop("digest", None)
     digest = _digest(tensors, about)
     text = json.dumps(about | {"digest": digest})
     write_whole(path, safetensors.torch.save(tensors, {"lthdask": text}))
     return digest
+
+
+def write_dense(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write weights as they are, as plain safetensors that every tool reads."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+    write_whole(path, safetensors.torch.save(tensors, {"format": "pt"}))
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], About]:

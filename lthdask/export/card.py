@@ -1,0 +1,175 @@
+"""The card of an exported ticket: what it is, how good, how it was found, how it is loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lthdask.arms import ARMS
+from lthdask.grid import Cell
+from lthdask.report.methods.text import methods
+from lthdask.report.paired import Means, difference_to_dense, one_image
+from lthdask.report.summary import points
+from lthdask.report.verdict import verdicts
+from lthdask.rewinding import number
+from lthdask.storage.schema import Status
+
+HEAD = """\
+---
+{library}pipeline_tag: image-classification
+tags: [lottery-ticket, pruning, sparsity]
+metrics: [accuracy]
+---"""
+LOAD_SPARSE = """\
+import lthdask, torch
+
+ticket = lthdask.load_ticket("ticket.safetensors")
+network = ticket.network  # a plain torch.nn.Module; ticket.mask says what survives
+{inputs}
+
+To train on, `lthdask.hold(optimizer, network, ticket.mask)` keeps the zeros. The file is plain
+safetensors: twenty lines of lthdask's documentation ("Keeping tickets") read it with torch alone.
+"""
+LOAD_TIMM = """\
+import timm, torch
+
+network = timm.create_model("{timm}", num_classes={classes}, checkpoint_path="model.safetensors")
+network.eval()
+{inputs}"""
+LOAD_DENSE = """\
+import safetensors.torch, torch
+
+network.load_state_dict(safetensors.torch.load_file("model.safetensors"))  # of {network}
+{inputs}"""
+
+
+LOAD_ONNX = """\
+import onnxruntime, torch
+
+network = onnxruntime.InferenceSession("model.onnx")
+{inputs}"""
+
+
+def card(
+    results: xr.Dataset,
+    cell: Cell,
+    about: Mapping[str, Any],
+    form: str,
+    timm: str | None,
+    share: float,
+    name: str,
+) -> str:
+    """Return the card, in Markdown.
+
+    Parameters
+    ----------
+    results : Dataset
+        Of the study.
+    cell : Cell
+    about : mapping
+        What the file says of the ticket.
+    form : {"sparse", "dense", "onnx", "onnx-sparse"}
+    timm : str or None
+        What timm calls the network.
+    share : float
+        Size of the file, as a share of the dense one's.
+    name : str
+        Of the folder.
+    """
+    network, data = about["network"]["name"], about["study"]["data"]["name"]
+    kept = f"{100 * about['density']:.3g} %"
+    parts = [
+        HEAD.format(library="library_name: timm\n" if timm and form == "dense" else ""),
+        f"# {network} with {kept} of its weights, on {data}",
+        f"`{cell}` of the study `{about['study']['name']}`: {ARMS[cell.arm].meaning}. Of the "
+        f"prunable weights, {kept} are left; the others are exactly zero.",
+        "## Accuracy\n\n" + _accuracy(results, cell, about),
+        "## Load\n\n" + _load(about, form, timm),
+        "## Size and speed\n\n" + _size(form, share, about["compact"]),
+        "## How it was found\n\n" + methods(Path(results.encoding["source"]).parent).strip(),
+        f"## Share\n\nNothing was sent anywhere. `hf upload USER/{name or 'ticket'} .` in this "
+        f"folder uploads it to the Hugging Face hub (`pip install huggingface_hub`).",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _accuracy(results: xr.Dataset, cell: Cell, about: Mapping[str, Any]) -> str:
+    """Return what was measured of this network, and of its cell in all replicates."""
+    at = {"arm": cell.arm, "threshold": cell.threshold, "rewind_epoch": number(cell.rewind_epoch)}
+    done = results.status == int(Status.DONE)
+    least = one_image(results)
+    means = Means.over_replicates(results.test_accuracy, done, least).interval(0.05).sel(at)
+    minus = Means.over_replicates(difference_to_dense(results), done, least)
+    count = int(minus.count.sel(at))
+    dense = results.dense_test_accuracy
+    rows = [
+        ("this network", f"{100 * about['metrics']['test_accuracy']:.2f}"),
+        (
+            f"the dense network of replicate {cell.replicate}",
+            f"{float(dense.sel(replicate=cell.replicate)):.2f}",
+        ),
+    ]
+    if count > 1:
+        rows += [
+            (f"mean of {count} replicates", _with_interval(means)),
+            ("less the dense network, points", _with_interval(minus.interval(0.05).sel(at))),
+        ]
+    table = "| | test accuracy, % |\n|---|---|\n" + "\n".join(f"| {a} | {b} |" for a, b in rows)
+    said = [
+        "Intervals are of 95 %, by Student's t."
+        if count > 1
+        else "There is one replicate: this is one draw, and has no interval."
+    ]
+    if cell.arm == "ticket":
+        judged = verdicts(results).verdict.sel({n: at[n] for n in ("threshold", "rewind_epoch")})
+        margin = 100 * about["study"]["matching_margin"]
+        said.append(
+            f"The verdict on this cell is: **{judged.item()}**, at a margin of {points(margin)}."
+        )
+    if about["dtype"] != "fp32":
+        said.append(
+            f"Measured in float32; the weights were rounded to {about['dtype']} after that."
+        )
+    return f"{table}\n\n{' '.join(said)}"
+
+
+def _with_interval(interval: xr.DataArray) -> str:
+    low, high = np.asarray(interval, float)
+    return f"{(low + high) / 2:.2f} ± {(high - low) / 2:.2f}".replace("-", "−")
+
+
+def _size(form: str, share: float, compact: bool) -> str:
+    size = f"The weights have {100 * share:.3g} % of the bytes of a dense file in float32."
+    if compact:
+        return (
+            f"{size} Batch norm is folded, and channels that do nothing are gone: the outputs are "
+            f"those of the ticket, but for rounding. It cannot be trained on."
+        )
+    if form == "dense":
+        size = "All weights are in the file, zeros included."
+    return f"{size} Zeros alone make no network faster: the multiply-adds are the dense one's."
+
+
+def _load(about: Mapping[str, Any], form: str, timm: str | None) -> str:
+    """Return the code that loads it, and shows it images."""
+    text = LOAD_SPARSE if form == "sparse" else LOAD_TIMM if timm else LOAD_DENSE
+    if form.startswith("onnx"):
+        text = LOAD_ONNX
+    known, shown = about["preprocessing"], "(images.float() - mean) / std"
+    values = f"torch.tensor({known.get('mean')}), torch.tensor({known.get('std')})"
+    if known.get("normalisation") == "image":
+        values = "torch.std_mean(images.float(), (1, 2, 3), keepdim=True)[::-1]  # of each image"
+    if text is LOAD_TIMM and about["input"][0] == 1:
+        shown = f"({shown}).expand(-1, 3, -1, -1)"
+    answer = f"network({shown})"
+    if text is LOAD_ONNX:
+        answer = f'network.run(None, {{"images": ({shown}).numpy()}})[0]'
+    inputs = (
+        f"# images: {tuple(about['input'])} each, as in the study's data: 0 to 255\n"
+        f"mean, std = {values}\nlogits = {answer}\n```"
+    )
+    return "```python\n" + text.format(
+        inputs=inputs, timm=timm, classes=about["classes"], network=about["network"]["name"]
+    )

@@ -1,0 +1,195 @@
+"""The folder of an exported ticket: its weights, `config.json` and a card for people.
+
+ticket.safetensors    sparse, as kept tickets are (docs/tickets.md)
+model.safetensors     in its place where it is asked for dense, under timm's names if it has them
+model.onnx            in its place where it is asked for ONNX, which may be compacted
+config.json           what a program wants to know: network, input, classes, preprocessing
+README.md             what a person wants to know
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lthdask.errors import InputError
+from lthdask.export.card import card
+from lthdask.export.choice import Asked, chosen
+from lthdask.export.compact import compacted
+from lthdask.export.names import as_timm, timm_name
+from lthdask.export.onnx_file import write_onnx
+from lthdask.networks.build import Network
+from lthdask.own import is_own
+from lthdask.storage import tickets
+from lthdask.storage.files import write_whole
+from lthdask.storage.folder import Folder
+from lthdask.storage.loading import load_ticket
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+DTYPES: dict[Dtype, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+Form = Literal["sparse", "dense", "onnx", "onnx-sparse"]
+FILES: dict[Form, str] = {
+    "sparse": "ticket.safetensors",
+    "dense": "model.safetensors",
+    "onnx": "model.onnx",
+    "onnx-sparse": "model.onnx",
+}
+"""Form → the file of the weights."""
+OTHERS = ("config.json", "README.md")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes
+    ----------
+    cell : str
+    size, dense_size : int
+        Bytes of its weights' file, and of the same as a dense one in float32.
+    """
+
+    cell: str
+    size: int
+    dense_size: int
+
+
+def export(
+    run: Path,
+    output: Path,
+    asked: Asked,
+    dtype: Dtype = "fp32",
+    form: Form = "sparse",
+    compact: bool = False,
+    code: Iterable[Path] = (),
+) -> Exported:
+    """Write a kept ticket of a run into a folder of its own.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the study.
+    output : Path
+        Folder to write; new, empty, or of an earlier export.
+    asked : Asked
+        Which cell.
+    dtype : {"fp32", "fp16", "bf16"}
+        What weights and batch norm are rounded to; fp32 keeps their bits.
+    form : {"sparse", "dense", "onnx", "onnx-sparse"}
+        The last has sparse initializers.
+    compact : bool
+        Whether ONNX is written of the compacted network (:mod:`lthdask.export.compact`).
+    code : iterable of path
+        Files whose functions the study names.
+
+    Raises
+    ------
+    InputError
+        If there is no such ticket, fp16 cannot hold its weights, the network cannot be compacted,
+        or the folder cannot be written.
+    """
+    is_onnx = form.startswith("onnx")
+    if (is_onnx and dtype != "fp32") or (compact and not is_onnx):
+        raise InputError("ONNX is written in fp32, and what is compacted is written as ONNX")
+    cell, results = chosen(run, asked)
+    kept = tickets.Tickets(Folder(run)).trained(cell)
+    ticket, about = tickets.read(kept)
+    _require_ours(output)
+    weights = {name: _rounded(name, of, dtype) for name, of in ticket.origin.weights.items()}
+    whole = sum(4 * of.numel() if of.is_floating_point() else of.nbytes for of in weights.values())
+    about |= {"dtype": dtype, "density": _density(ticket.mask), "compact": compact}
+    timm = None if is_own(about["network"]["name"]) else timm_name(Network(**about["network"]))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = output / FILES[form]
+        if is_onnx:
+            network, shape = load_ticket(kept, code).network, about["input"]
+            network = compacted(network, shape) if compact else network
+            write_onnx(file, network, shape, sparse=form == "onnx-sparse")
+        elif form == "sparse":
+            tickets.write(file, weights, ticket.mask, about)
+        else:
+            named = as_timm(Network(**about["network"]), weights) if timm else weights
+            tickets.write_dense(file, named)
+        for other in {*FILES.values()} - {file.name}:
+            (output / other).unlink(missing_ok=True)
+        done = Exported(str(cell), file.stat().st_size, whole)
+        config = _config(about, form, timm)
+        write_whole(output / "config.json", json.dumps(config, indent=2).encode())
+        text = card(results, cell, about, form, timm, done.size / whole, output.name)
+        write_whole(output / "README.md", text.encode())
+    except OSError as error:
+        raise InputError(
+            f"cannot write {output}: {error.strerror}; choose another folder"
+        ) from None
+    return done
+
+
+def _rounded(name: str, values: Tensor, dtype: Dtype) -> Tensor:
+    if not values.is_floating_point():
+        return values
+    found = values.to(DTYPES[dtype])
+    if not torch.equal(found.isfinite(), values.isfinite()):
+        raise InputError(f"{name} has values beyond what fp16 can hold; take bf16")
+    return found
+
+
+def _density(mask: Any) -> float:
+    whole = sum(kept.numel() for kept in mask.values())
+    return sum(int(kept.sum()) for kept in mask.values()) / whole if whole else 1.0
+
+
+def _config(about: tickets.About, form: Form, timm: str | None) -> dict[str, Any]:
+    """Return what a program wants to know; timm reads its part where the names are timm's."""
+    names = (
+        "name",
+        "cell",
+        "network",
+        "input",
+        "classes",
+        "preprocessing",
+        "density",
+        "dtype",
+        "compact",
+    )
+    config = {name: about[name] for name in names}
+    config |= {"metrics": about["metrics"], "versions": about["versions"]}
+    if timm and form == "dense":
+        config |= {"architecture": timm, "num_classes": about["classes"]}
+        config["pretrained_cfg"] = _of_timm(about)
+    return config
+
+
+def _of_timm(about: tickets.About) -> dict[str, Any]:
+    """Return what timm wants to know of inputs; theirs are shares, of three channels."""
+    known: dict[str, Any] = {
+        "input_size": [3, *about["input"][1:]],
+        "num_classes": about["classes"],
+        "first_conv": "conv_stem",
+        "classifier": "classifier",
+        "crop_pct": 1.0,
+    }
+    for name in ("mean", "std"):
+        if of := about["preprocessing"].get(name):
+            channels = [value / 255 for ((value,),) in of]
+            known[name] = channels * (3 // len(channels))
+    return known
+
+
+def _require_ours(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is no folder; choose another for the export")
+    ours = {*FILES.values(), *OTHERS}
+    if output.exists() and (other := [f.name for f in output.iterdir() if f.name not in ours]):
+        raise InputError(
+            f"{output} holds other files than those of an export, such as {min(other)}; choose "
+            f"another folder"
+        )
