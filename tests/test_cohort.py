@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from lthdask.lottery.ticket import masked
-from lthdask.networks.build import NETWORKS, Depthwise, Network, build
+from lthdask.networks.build import NETWORKS, Network, build
+from lthdask.networks.mobilenet import Depthwise
 from lthdask.networks.stack import Stack, stack, stacked
 from lthdask.pruning.masks import draw_mask
 from lthdask.pruning.rule import Pruning, prunable_weights

@@ -8,7 +8,8 @@ from scipy import stats
 from torch import nn
 
 from lthdask.errors import InputError
-from lthdask.networks.build import Network, build, on_meta, written_out
+from lthdask.networks.build import Network, build, on_meta
+from lthdask.networks.mobilenet import written_out
 
 
 def parameters(network, size=32, channels=3, classes=10):

@@ -19,14 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
-from lthdask.networks.build import (
-    Depthwise,
-    Pointwise,
-    ResidualBlock,
-    ResNet20,
-    has_few_pixels,
-    written_out,
-)
+from lthdask.networks.mobilenet import Depthwise, Pointwise, has_few_pixels, written_out
+from lthdask.networks.resnet import ResidualBlock, ResNet20
 
 
 class Stack:
