@@ -7,33 +7,46 @@ every channel of a three-channel stem, so a network has the same weights whateve
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import nn
 
-from lthdask.errors import InputError
+from lthdask.errors import InputError, listed
 from lthdask.networks.lenet import lenet_300_100
 from lthdask.networks.mobilenet import mobilenet_v2
-from lthdask.networks.resnet import resnet20
+from lthdask.networks.resnet import resnet18, thin_resnet
+from lthdask.networks.vgg import conv, vgg
+from lthdask.networks.wide_resnet import wide_resnet
 from lthdask.own import chosen, file_of, function, is_own, plain
 
 Shape = tuple[int, ...]
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "mobilenet_v2": mobilenet_v2,
-    "resnet20": resnet20,
     "lenet_300_100": lenet_300_100,
+    "conv2": partial(conv, 2),
+    "conv4": partial(conv, 4),
+    "conv6": partial(conv, 6),
+    "vgg16": partial(vgg, 16),
+    "vgg19": partial(vgg, 19),
+    "resnet18": resnet18,
+    "resnet20": partial(thin_resnet, 20),
+    "resnet32": partial(thin_resnet, 32),
+    "resnet44": partial(thin_resnet, 44),
+    "resnet56": partial(thin_resnet, 56),
+    "resnet110": partial(thin_resnet, 110),
+    "wrn_16_4": partial(wide_resnet, 16, 4),
+    "wrn_16_8": partial(wide_resnet, 16, 8),
+    "wrn_22_2": partial(wide_resnet, 22, 2),
+    "wrn_22_8": partial(wide_resnet, 22, 8),
+    "wrn_28_10": partial(wide_resnet, 28, 10),
+    "wrn_40_2": partial(wide_resnet, 40, 2),
+    "wrn_40_4": partial(wide_resnet, 40, 4),
+    "mobilenet_v2": mobilenet_v2,
 }
 """The known networks: name → function of (shape, classes), and of settings by their names."""
-OWNERS = {
-    "form": ("mobilenet_v2",),
-    "width": ("mobilenet_v2",),
-    "first_projection": ("resnet20",),
-    "initialisation": ("resnet20",),
-    "batch_norm_momentum": ("mobilenet_v2", "resnet20"),
-}
-"""Setting → the networks that have it."""
+SETTINGS = ("form", "width", "first_projection", "initialisation")
 
 
 @dataclass(frozen=True)
@@ -45,17 +58,19 @@ class Network:
     name : str
         One of `NETWORKS`, or a function of one's own, of (shape, classes).
     form : {"imagenet", "small"}
-        MobileNetV2's strides: those for 224 pixels (32 in all, so that a 32-pixel image ends
-        as one pixel), or stem and first strided stage at stride 1.
+        Of MobileNetV2 and ResNet-18: strides for 224 pixels (32 in all, so that a 32-pixel image
+        ends as one pixel), or those that leave 4×4 of it: MobileNetV2's stem and first strided
+        stage at stride 1; ResNet-18 with a 3×3 stem at stride 1, and no max pool.
     width : float
         Multiplier of MobileNetV2's channels, more than 0.
     first_projection : bool
-        Whether ResNet-20's first block, which changes no shape, has a 1×1 convolution as its
-        shortcut, too, as in the code of Renda et al. 2020; it has 272,762 parameters then.
+        Of ResNet-20 to -110: whether the first block, which changes no shape, has a 1×1
+        convolution as its shortcut, too, as in the code of Renda et al. 2020; ResNet-20 has
+        272,762 parameters then.
     initialisation : {"default", "variance_scaling"}
-        The network's own; or, of ResNet-20, that of their code: convolutions normal, truncated at
-        two deviations, with variance 1 / fan-in after that; the classifier normal with deviation
-        0.01, its biases 0.
+        The network's own; or, of ResNet-20 to -110, that of their code: convolutions normal,
+        truncated at two deviations, with variance 1 / fan-in after that; the classifier normal
+        with deviation 0.01, its biases 0.
     batch_norm_momentum : float
         Share of a batch in the running statistics of batch norm, in (0, 1]; TensorFlow's decay is
         1 less this.
@@ -70,16 +85,22 @@ class Network:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", chosen("network", self.name, NETWORKS))
-        for key, owners in OWNERS.items():
+        for key in SETTINGS:
+            owners = [name for name in NETWORKS if key in _settings(name)]
             if self.name not in owners and getattr(self, key) != getattr(type(self), key):
                 raise ValueError(
-                    f"{key} belongs to {' and '.join(owners)}; {plain(self.name)} does not have it"
+                    f"{key} belongs to {listed(owners)}; {plain(self.name)} does not have it"
                 )
         if not 0 < self.width <= 4:
             raise ValueError(f"width must be above 0 and at most 4; got {self.width}")
         if not 0 < self.batch_norm_momentum <= 1:
             raise ValueError(
                 f"batch_norm_momentum must be above 0 and at most 1; got {self.batch_norm_momentum}"
+            )
+        if self.batch_norm_momentum != type(self).batch_norm_momentum and not _has_batch_norm(self):
+            raise ValueError(
+                f"batch_norm_momentum belongs to known networks with batch norm; "
+                f"{plain(self.name)} is none"
             )
 
 
@@ -94,11 +115,18 @@ def build(network: Network, shape: Shape, classes: int) -> nn.Module:
         Shape of one input; of an image, channels (1 or 3), height and width.
     classes : int
         Number of outputs.
+
+    Raises
+    ------
+    InputError
+        If it takes no such inputs.
     """
     if not is_own(network.name):
-        make = NETWORKS[network.name]
-        settings = [*inspect.signature(make).parameters][2:]
-        known = make(shape, classes, **{key: getattr(network, key) for key in settings})
+        settings = {key: getattr(network, key) for key in _settings(network.name)}
+        try:
+            known = NETWORKS[network.name](shape, classes, **settings)
+        except InputError as problem:
+            raise InputError(f"{network.name} {problem}") from None
         for layer in known.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = network.batch_norm_momentum
@@ -109,6 +137,20 @@ def build(network: Network, shape: Shape, classes: int) -> nn.Module:
             f"the network of {file_of(network.name)} must be a torch.nn.Module; got {type(built)}"
         )
     return built
+
+
+@functools.cache
+def _settings(name: str) -> list[str]:
+    """Return the settings that a known network takes."""
+    return [*inspect.signature(NETWORKS[name]).parameters][2:]
+
+
+def _has_batch_norm(network: Network) -> bool:
+    if is_own(network.name):
+        return False
+    usual = replace(network, batch_norm_momentum=Network.batch_norm_momentum)
+    layers = on_meta(usual, (3, 32, 32), 10).modules()
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
 
 
 @functools.cache  # torchvision takes 0.1 s to build MobileNetV2

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lthdask.networks.images import require_images, takes_grey_images
+
 SEVEN_STAGES = [  # expansion, channels, blocks, stride: Sandler et al. 2018, table 2
     [1, 16, 1, 1],
     [6, 24, 2, 2],
@@ -77,11 +79,11 @@ def mobilenet_v2(shape: tuple[int, ...], classes: int, form: str, width: float) 
     """
     import torchvision.models  # here: it takes as long as torch, and the driver can do without
 
+    require_images(shape)
     stages = [list(stage) for stage in SEVEN_STAGES]
     if form == "small":
         stages[1][3] = 1
     model: nn.Module = torchvision.models.MobileNetV2(classes, width, stages, dropout=0.0)
-    model.register_forward_pre_hook(_as_three_channels)
     if form == "small":
         stem = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
         stem.stride = (1, 1)
@@ -91,8 +93,4 @@ def mobilenet_v2(shape: tuple[int, ...], classes: int, form: str, width: float) 
                 layer.__class__ = Pointwise
             elif layer.groups == layer.in_channels:
                 layer.__class__ = Depthwise
-    return model
-
-
-def _as_three_channels(network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (inputs[0].expand(-1, 3, -1, -1),)
+    return takes_grey_images(model)

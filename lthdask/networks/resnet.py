@@ -1,7 +1,9 @@
-"""ResNet-20 for small images."""
+"""ResNets: the thin ones for small images, and ResNet-18 in two forms."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lthdask.networks.images import require_images, takes_grey_images
 
 TRUNCATED = 0.87962566103423978
 """Standard deviation of a standard normal that is truncated at two deviations."""
@@ -27,19 +29,23 @@ class ResidualBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(features)) + self.shortcut(images))
 
 
-class ResNet20(nn.Module):
-    """ResNet-20 for small images (He et al. 2016, section 4.2).
+class ThinResNet(nn.Module):
+    """ResNet-20, -32, -44, -56 or -110 for small images (He et al. 2016, section 4.2).
 
     The two shortcuts that change shape are 1×1 convolutions, as in the lottery ticket
-    literature's code, which makes 272,474 parameters with 10 classes. Weights are initialised
-    as in He et al. 2015. The settings of a study say what can be otherwise.
+    literature's code, which makes 272,474, 466,906, 661,338, 855,770 or 1,730,714 parameters with
+    10 classes. Weights are initialised as in He et al. 2015. The settings of a study say what can
+    be otherwise. (The Resnet-18 of Frankle & Carbin 2019, with 274,000 parameters, is ResNet-20.)
     """
 
-    def __init__(self, classes: int, first_projection: bool, initialisation: str) -> None:
+    def __init__(
+        self, depth: int, classes: int, first_projection: bool, initialisation: str
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16))
-        shapes = [(16, 16, 1)] * 3 + [(16, 32, 2)] + [(32, 32, 1)] * 2
-        shapes += [(32, 64, 2)] + [(64, 64, 1)] * 2
+        more = (depth - 2) // 6 - 1
+        shapes = [(16, 16, 1)] * (1 + more) + [(16, 32, 2)] + [(32, 32, 1)] * more
+        shapes += [(32, 64, 2)] + [(64, 64, 1)] * more
         self.blocks = nn.Sequential(
             *(
                 ResidualBlock(*shape, shape[2] > 1 or (not place and first_projection))
@@ -66,8 +72,30 @@ class ResNet20(nn.Module):
         return logits
 
 
-def resnet20(
-    shape: tuple[int, ...], classes: int, first_projection: bool, initialisation: str
+def thin_resnet(
+    depth: int,
+    shape: tuple[int, ...],
+    classes: int,
+    first_projection: bool,
+    initialisation: str,
 ) -> nn.Module:
-    """Return ResNet-20."""
-    return ResNet20(classes, first_projection, initialisation)
+    """Return a ResNet for small images."""
+    require_images(shape)
+    return ThinResNet(depth, classes, first_projection, initialisation)
+
+
+def resnet18(shape: tuple[int, ...], classes: int, form: str) -> nn.Module:
+    """Return torchvision's ResNet-18 (He et al. 2016, table 1), as it initialises it.
+
+    There are 11,689,512 parameters with 1000 classes. The small form has a 3×3 stem at stride 1 and
+    no max pool, so that a 32-pixel image ends as 4×4, and 11,173,962 parameters with 10 classes.
+    """
+    import torchvision.models  # here: it takes as long as torch, and the driver can do without
+
+    require_images(shape)
+    model = torchvision.models.resnet18(num_classes=classes)
+    if form == "small":
+        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    return takes_grey_images(model)
