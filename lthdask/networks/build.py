@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -103,6 +103,11 @@ class Network:
                 f"{plain(self.name)} is none"
             )
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that its function takes; none for one of one's own."""
+        own = is_own(self.name)
+        return {} if own else {key: getattr(self, key) for key in _settings(self.name)}
+
 
 def build(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return `network` with freshly drawn weights, from torch's global random state.
@@ -122,9 +127,8 @@ def build(network: Network, shape: Shape, classes: int) -> nn.Module:
         If it takes no such inputs.
     """
     if not is_own(network.name):
-        settings = {key: getattr(network, key) for key in _settings(network.name)}
         try:
-            known = NETWORKS[network.name](shape, classes, **settings)
+            known = NETWORKS[network.name](shape, classes, **network.settings())
         except InputError as problem:
             raise InputError(f"{network.name} {problem}") from None
         for layer in known.modules():
