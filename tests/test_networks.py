@@ -141,7 +141,7 @@ def test_a_wide_block_normalises_first_and_projects_what_was_normalised():
 )
 def test_the_small_form_of_resnet18_keeps_an_eighth_of_the_resolution(form, size, pixels):
     with torch.device("meta"):
-        network, seen = build(Network("resnet18", form), (3, size, size), 10), []
+        network, seen = build(Network("resnet18", form), (3, size, size), 10).eval(), []
         network.layer4.register_forward_hook(lambda layer, images, features: seen.append(features))
         network(torch.zeros(1, 3, size, size))
     assert seen[0].shape == (1, 512, pixels, pixels)

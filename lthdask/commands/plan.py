@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @options.out
 @options.as_json
 def command(**given: Any) -> None:
-    """Print what a run would do: cells, epochs, disk, worker-hours and time.
+    """Print what a run would do: network, cells, epochs, disk, worker-hours and time.
 
     Times are of the order in which the run would train, for --workers and for 1, 2, 4, ...
     workers, as if every epoch took as long as another. The plain nested loop trains every cell
