@@ -272,7 +272,7 @@ LAYERS = {
     "linear": [nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 4)],
     "conv": [nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 4)],
     "wide": [WideBlock(3, 6, 2), WideBlock(6, 6, 1)],
-    "basic": [BasicBlock(3, 3), BasicBlock(3, 6, 2, nn.Conv2d(3, 6, 1, 2))],
+    "basic": [nn.Conv2d(3, 3, 1), BasicBlock(3, 3), BasicBlock(3, 6, 2, nn.Conv2d(3, 6, 1, 2))],
 }
 
 

@@ -10,10 +10,10 @@ from scipy import stats
 from torch import nn
 
 from lthdask.errors import InputError
-from lthdask.lottery.size import size_of
 from lthdask.networks.build import NETWORKS, Network, build, on_meta
 from lthdask.networks.mobilenet import written_out
 from lthdask.networks.wide_resnet import WideBlock
+from lthdask.pruning.rule import prunable_weights
 from lthdask.study import Study
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.loop import train
@@ -63,11 +63,13 @@ def drawn(network, seed=0, shape=(3, 32, 32), classes=10):
 )
 def test_networks_have_the_published_number_of_parameters(name, arguments, count):
     size, channels, classes = arguments
-    assert size_of(Network(name), (channels, size, size), classes).parameters == count
+    outline = on_meta(Network(name), (channels, size, size), classes)
+    assert sum(weight.numel() for weight in outline.parameters()) == count
 
 
 def test_the_small_resnet18_has_the_published_number_of_parameters():
-    assert size_of(Network("resnet18", "small"), (3, 32, 32), 10).parameters == 11_173_962
+    outline = on_meta(Network("resnet18", "small"), (3, 32, 32), 10)
+    assert sum(weight.numel() for weight in outline.parameters()) == 11_173_962
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_the_first_papers_weights_are_what_can_be_pruned(name, convolutions, all
     outline = on_meta(Network(name), shape, 10)
     kernels = [m.weight for m in outline.modules() if isinstance(m, nn.Conv2d)]
     assert sum(weight.numel() for weight in kernels) == convolutions
-    assert size_of(Network(name), shape, 10).prunable == all_weights
+    assert sum(weight.numel() for weight in prunable_weights(outline).values()) == all_weights
 
 
 @pytest.mark.parametrize("network", SMALL, ids=lambda network: network.name)
@@ -238,11 +240,11 @@ def test_the_width_multiplies_the_channels(width):
     assert network.features[2].out_channels == {0.5: 16, 1.4: 32}[width]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_network_takes_one_or_three_channels(name, channels):
-    network = on_meta(Network(name), (channels, 16, 16), 7)
-    assert network(torch.empty(2, channels, 16, 16, device="meta")).shape == (2, 7)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "lenet_300_100"])
+def test_every_network_for_images_takes_one_or_three_channels(name):
+    network = on_meta(Network(name), (1, 16, 16), 7)
+    for channels in (1, 3):
+        assert network(torch.empty(2, channels, 16, 16, device="meta")).shape == (2, 7)
 
 
 @pytest.mark.parametrize("network", [*SMALL, Network("resnet20")], ids=lambda n: n.name)
