@@ -6,6 +6,7 @@ it reads in Python. `on_command_line` turns parameters into options: ``--out``.
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 OPTIONS = {
@@ -79,7 +80,11 @@ def on_command_line(text: str) -> str:
 
 def one_of(what: str, given: str, known: "list[str] | tuple[str, ...]") -> InputError:
     """Return the error for a name that is not among the known ones."""
-    return InputError(f"unknown {what} {given!r}; known: {', '.join(sorted(known))}")
+    asked = given.casefold()
+    begun = [name for name in sorted(known) if asked and name.startswith(asked)]
+    close = begun or get_close_matches(asked, known, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return InputError(f"unknown {what} {given!r}; {hint}known: {', '.join(sorted(known))}")
 
 
 def listed(values: Iterable[object]) -> str:

@@ -168,9 +168,9 @@ class Study:
         """Return the network without storage: the names and, except at its ends, the shapes.
 
         The data decide on input channels and classes, and one's own on all of the shape. Three,
-        ten and eight pixels stand for them here, because no name depends on them.
+        ten and 32 pixels stand for them here, because no name depends on them.
         """
-        size = self.data.image_size or 8
+        size = self.data.image_size or 32
         return on_meta(self.network, (3, size, size), 10)
 
     @property

@@ -6,10 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from lthdask.lottery.ticket import masked
-from lthdask.networks.build import NETWORKS, Depthwise, Network, build
+from lthdask.networks.build import NETWORKS, Network, on_meta
+from lthdask.networks.mobilenet import Depthwise
 from lthdask.networks.stack import Stack, stack, stacked
+from lthdask.networks.wide_resnet import WideBlock
 from lthdask.pruning.masks import draw_mask
 from lthdask.pruning.rule import Pruning, prunable_weights
 from lthdask.training import graphs
@@ -211,9 +214,25 @@ def test_starts_that_are_not_at_the_same_point_are_refused():
             next(cohort.together(starts))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [
+        (Network("conv2"), 8),
+        (Network("vgg16"), 16),
+        (Network("resnet18", "small"), 8),
+        (Network("resnet18"), 8),
+        (Network("resnet32"), 8),
+        (Network("wrn_22_2"), 8),
+    ],
+)
+def test_each_model_of_a_cohort_of_a_large_network_ends_where_it_ends_alone(network, size):
+    test_each_model_of_a_cohort_ends_where_it_ends_alone(network, size, None)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_of_ours_has_its_layers_exchanged(name):
-    assert stack(build(Network(name), (1, 8, 8), 4), 2).layered
+    assert stack(on_meta(Network(name), (1, 16, 16), 4), 2).layered
 
 
 class Shuffled(nn.Sequential):
@@ -251,6 +270,9 @@ LAYERS = {
     "one pixel": [nn.Conv2d(3, 6, 8), Depthwise(6, 6, 3, padding=1, groups=6, bias=False)],
     "four pixels": [nn.Conv2d(3, 6, 7), Depthwise(6, 6, 3, 2, padding=1, groups=6, bias=False)],
     "linear": [nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 4)],
+    "conv": [nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 4)],
+    "wide": [WideBlock(3, 6, 2), WideBlock(6, 6, 1)],
+    "basic": [nn.Conv2d(3, 3, 1), BasicBlock(3, 3), BasicBlock(3, 6, 2, nn.Conv2d(3, 6, 1, 2))],
 }
 
 

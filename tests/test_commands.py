@@ -113,9 +113,12 @@ def test_plan_does_what_a_dry_run_does_and_takes_what_describes_the_study(tiny_f
         assert plan.stdout == dry.stdout
     values = json.loads(plan.stdout)
     assert (values["workers"], values["wall_epochs"], values["plain_epochs"]) == (3, 6, 15)
-    shown = invoked("plan", *arguments).stdout
+    shown, of = invoked("plan", *arguments).stdout, values["network"]
+    assert (of["input"], of["classes"], of["multiply_adds"]) == ([1, 8, 8], 10, of["prunable"])
     assert shown.startswith(
         "tiny: 4 cells to train, 0 done\n"
+        f"network lenet_300_100: {of['parameters']:,} parameters, {of['prunable']:,} of them "
+        f"prunable, {of['prunable']:,} multiply-adds for an input of 1×8×8\n"
         "epochs  11, with 1 dense run of 3; the plain nested loop trains 15: sharing saves 27 %\n"
     )
     rows = [tuple(line.split()) for line in shown.splitlines() if line.endswith("%  ")]

@@ -312,6 +312,21 @@ def test_the_rules_that_are_told_are_those_that_are_used():
     assert Network("resnet20").batch_norm_momentum == training.BATCH_NORM_MOMENTUM
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_network_has_its_words_and_its_source(name):
+    said = words(GLOBAL | {"network.name": name})
+    assert f"The network was {training.NETWORKS[name]}" in said
+    assert cited(said) == listed(said)
+
+
+def test_the_form_of_resnet18_is_said():
+    small = words(GLOBAL | {"network.name": "resnet18", "network.form": "small"})
+    assert "ResNet-18 (He et al. 2016), with a 3×3 stem at stride 1, and without its max" in small
+    assert "ResNet-18 (He et al. 2016), with its strides for" in words(
+        GLOBAL | {"network.name": "resnet18"}
+    )
+
+
 def test_what_was_tested_depends_on_replicates_and_controls():
     one = words({"grid.replicates": "1"})
     assert "single draw" in one

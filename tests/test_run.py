@@ -125,7 +125,7 @@ def test_the_command_fills_a_cube_and_prints_the_map(tiny_file, tmp_path, comman
 
 BAD = [
     (["--study", "digit"], "unknown study 'digit'; did you mean 'digits'?"),
-    (["--set", "network.name=vgg"], "unknown network 'vgg'; known: "),
+    (["--set", "network.name=vgg"], "unknown network 'vgg'; did you mean 'vgg16'? known: "),
     (["--set", "data.name=coco"], "unknown data set 'coco'; known: "),
     (["--thresholds", "1.5"], "between 0 and 1; got 1.5"),
     (["--thresholds", "0.9,0.5"], "thresholds must increase"),
@@ -137,7 +137,7 @@ BAD = [
     (["--workers", "0"], "--workers must be 1 or more, and MIN not above MAX; got 0"),
     (["--workers", "4..2"], "MIN not above MAX; got 4..2"),
     (["--workers", "many"], "--workers must be a number, or MIN..MAX; got 'many'"),
-    (["--deploy", "slum"], "unknown deployment 'slum'; known: "),
+    (["--deploy", "slum"], "unknown deployment 'slum'; did you mean 'slurm'? known: "),
     (["--deploy", "scheduler"], "no address is given; give one with --scheduler"),
     (["--cluster", "nowhere.yaml"], "cannot read the cluster file nowhere.yaml"),
     (["--replicates", "9" * 20], "a grid can have 1,000,000 cells at most"),

@@ -158,7 +158,7 @@ WRONG = [
     ({"recipe.optimizer.rate": "5e-2x"}, 'should be a valid number; got "5e-2x"'),
     (
         {"recipe.schedule.name": "stap"},
-        "unknown schedule 'stap'; known: constant, cosine, cosine_restarts, linear, one_cycle, st",
+        "unknown schedule 'stap'; did you mean 'step'? known: constant, cosine, cosine_restarts,",
     ),
     ({"grid.thresholds": "0.5,1.2"}, "share to prune, between 0 and 1; got 1.2"),
     ({"grid.thresholds": "0,0.5"}, "share to prune, between 0 and 1; got 0"),
@@ -176,7 +176,10 @@ WRONG = [
     ({"grid.rewind_epochs": "1,1"}, "rewind_epochs holds a value twice: 1, 1"),
     ({"grid.replicates": "0"}, "replicates must be 1 or more; got 0"),
     ({"grid.arms": "ticket,magic"}, "unknown arm 'magic'; known: ticket"),
-    ({"network.name": "vgg"}, "unknown network 'vgg'; known: lenet_300_100, mobilenet_v2"),
+    (
+        {"network.name": "vgg"},
+        "unknown network 'vgg'; did you mean 'vgg16'? known: conv2, conv4, conv6, lenet_300_100",
+    ),
     ({"data.name": "imagenet22k"}, "unknown data set 'imagenet22k'; known: cifar10"),
     ({"pruning.spare": "dephtwise"}, "spare names 'dephtwise', which this network does not have"),
     ({"keep_until": "-1"}, "keep_until must be 0 or more; got -1"),

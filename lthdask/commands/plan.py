@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @options.out
 @options.as_json
 def command(**given: Any) -> None:
-    """Print what a run would do: cells, epochs, disk, worker-hours and time.
+    """Print what a run would do: network, cells, epochs, disk, worker-hours and time.
 
     Times are of the order in which the run would train, for --workers and for 1, 2, 4, ...
     workers, as if every epoch took as long as another. The plain nested loop trains every cell
@@ -57,6 +57,7 @@ def print_plan(console: Console, study: "Study", where: Where, given: Given) -> 
     cells, runs = values["cells"], values["dense_runs"]
     say(console, f"{study.name}: {counted(cells, 'cell')} to train, {values['done']} done")
     dense = f"{counted(runs, 'dense run')} of {study.recipe.epochs}"
+    say(console, f"network {_sized(study, values['network'])}")
     # A search leaves out cells that the loop would train: that is not saved by sharing.
     most, saved = ("", _saved(values)) if given["adaptive"] is None else ("at most ", "")
     say(console, f"epochs  {most}{_short(values['epochs'])}, with {dense}{_again(values)}{saved}")
@@ -69,6 +70,21 @@ def print_plan(console: Console, study: "Study", where: Where, given: Given) -> 
     if values["epochs"]:
         _print_schedules(console, values["schedules"])
     return 0
+
+
+def _sized(study: "Study", size: dict[str, Any] | None) -> str:
+    """Say which network it is, and how large."""
+    from lthdask.own import plain
+
+    form = study.network.settings().get("form")
+    name = plain(study.network.name) + (f", form {form}" if form else "")
+    if size is None:
+        return f"{name}: its size is known once the data are read"
+    takes = f"{size['parameters']:,} parameters, {size['prunable']:,} of them prunable"
+    if size["multiply_adds"] is None:
+        return f"{name}: {takes}; multiply-adds cannot be counted: {size['problem']}"
+    shape = "×".join(map(str, size["input"]))
+    return f"{name}: {takes}, {size['multiply_adds']:,} multiply-adds for an input of {shape}"
 
 
 def _again(values: dict[str, Any]) -> str:
@@ -163,6 +179,7 @@ def _plan(study: "Study", where: Where, given: Given) -> dict[str, Any]:
     seconds = found.seconds(found.epochs)
     return {
         "study": study.name,
+        "network": found.size and asdict(found.size),
         "cells": len(found.cells),
         "done": found.done,
         "dense_runs": found.dense_runs,

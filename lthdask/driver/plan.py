@@ -14,11 +14,12 @@ from lthdask.driver.keeping import ticket_bytes
 from lthdask.driver.opening import Opened, open_study
 from lthdask.driver.remaining import Remaining, epochs_to_train, plain_epochs, remaining
 from lthdask.driver.schedule import wall_epochs
+from lthdask.driver.sizes import known_size, own_experiment
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.lottery import runs
+from lthdask.lottery.size import Size, size_in
 from lthdask.options import Options
-from lthdask.own import is_own
 from lthdask.pruning.rule import prunable_weights
 from lthdask.storage.arrays import Arrays
 from lthdask.storage.folder import Folder
@@ -87,6 +88,8 @@ class Plan:
         Batches in an epoch; 0 where they are not known, or matter to nothing. Then a rewind epoch
         in iterations counts as 0.
     options : Options
+    size : Size or None
+        How large the network is; None if that is not known before the data are read.
     """
 
     study: Study
@@ -102,6 +105,7 @@ class Plan:
     checkpoint: tuple[int, int]
     steps: int = 0
     options: Options = Options()
+    size: Size | None = None
 
     @property
     def dense_runs(self) -> int:
@@ -181,7 +185,8 @@ def plan(
     unfinished = sum(s in (Status.PENDING, Status.SKIPPED) for s in opened.cells.values())
     measured = _from_earlier_cells(opened.folder)
     seconds, source = measured or (_measured(opened, data) if here else elsewhere)
-    own = _own_network(opened, data)
+    experiment = own_experiment(opened, data)
+    own = experiment and experiment.outline()
     sizes = checkpoint_sizes(study, own)
     disk = _bytes_to_keep(study, left, sizes, steps) + _bytes_of_tickets(opened, left, sizes, own)
     return Plan(
@@ -198,6 +203,7 @@ def plan(
         sizes,
         steps,
         options,
+        size_in(experiment) if experiment else known_size(opened, data),
     )
 
 
@@ -246,14 +252,6 @@ def checkpoint_sizes(study: Study, own: Any = None) -> tuple[int, int]:
     buffers = study.recipe.optimizer.buffers
     moments = buffers * sum(p.numel() * p.element_size() for p in network.parameters())
     return weights, weights + moments
-
-
-def _own_network(opened: Opened, data: str | Path | None) -> Any:
-    """Return the network where its data must be read to know its shape, else None."""
-    if not any(map(is_own, (opened.study.network.name, opened.study.data.name))):
-        return None
-    engine = replace(opened.engine, device="cpu").chosen()
-    return Work(opened.study, engine, opened.folder, data).experiment().outline()
 
 
 def _cohort(opened: Opened) -> int:

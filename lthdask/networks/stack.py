@@ -19,14 +19,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
-from lthdask.networks.build import (
-    Depthwise,
-    Pointwise,
-    ResidualBlock,
-    ResNet20,
-    has_few_pixels,
-    written_out,
-)
+from lthdask.networks.mobilenet import Depthwise, Pointwise, has_few_pixels, written_out
+from lthdask.networks.resnet import ResidualBlock, ThinResNet
+from lthdask.networks.wide_resnet import WideBlock, WideResNet
 
 
 class Stack:
@@ -253,8 +248,14 @@ LAYERS: dict[type[nn.Module], type[nn.Module]] = {
 """Layer → the same layer of B models."""
 
 CHANNELWISE = (nn.ReLU, nn.ReLU6, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-CONTAINERS = (nn.Sequential, ResidualBlock, ResNet20)
-TORCHVISION = ("MobileNetV2", "InvertedResidual", "Conv2dNormActivation")
+CONTAINERS = (nn.Sequential, ResidualBlock, ThinResNet, WideBlock, WideResNet)
+TORCHVISION = (
+    "MobileNetV2",
+    "InvertedResidual",
+    "Conv2dNormActivation",
+    "ResNet",
+    "BasicBlock",
+)
 
 
 def _is_known(module: nn.Module) -> bool:

@@ -95,6 +95,10 @@ REFERENCES = {
         "Approach for Assessing the Equivalence of Average Bioavailability. J. Pharmacokinet. "
         "Biopharm. 15, 657–680."
     ),
+    "Simonyan & Zisserman 2015": (
+        "Simonyan, K., Zisserman, A. (2015). Very Deep Convolutional Networks for Large-Scale "
+        "Image Recognition. ICLR. arXiv:1409.1556."
+    ),
     "Smith & Topin 2019": (
         "Smith, L. N., Topin, N. (2019). Super-Convergence: Very Fast Training of Neural Networks "
         "Using Large Learning Rates. Proc. SPIE 11006, 1100612. arXiv:1708.07120."
@@ -135,6 +139,9 @@ REFERENCES = {
         "You, H., Li, C., Xu, P., Fu, Y., Wang, Y., Chen, X., Baraniuk, R. G., Wang, Z., Lin, Y. "
         "(2020). Drawing Early-Bird Tickets: Towards More Efficient Training of Deep Networks. "
         "ICLR. arXiv:1909.11957."
+    ),
+    "Zagoruyko & Komodakis 2016": (
+        "Zagoruyko, S., Komodakis, N. (2016). Wide Residual Networks. BMVC. arXiv:1605.07146."
     ),
     "Zhou et al. 2019": (
         "Zhou, H., Lan, J., Liu, R., Yosinski, J. (2019). Deconstructing Lottery Tickets: Zeros, "

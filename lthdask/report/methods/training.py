@@ -22,16 +22,28 @@ AUGMENTATIONS = {
     "resized_crop": "replaced by a random part of 8 % to 100 % of them (Szegedy et al. 2015)",
 }
 NETWORKS = {
-    "mobilenet_v2": "MobileNetV2 (Sandler et al. 2018) without dropout",
-    "resnet20": "ResNet-20 (He et al. 2016)",
     "lenet_300_100": "LeNet-300-100 (LeCun et al. 1998)",
+    **{f"conv{depth}": f"Conv-{depth} (Frankle & Carbin 2019)" for depth in (2, 4, 6)},
+    **{
+        f"vgg{depth}": f"VGG-{depth} (Simonyan & Zisserman 2015) for small images, with batch norm "
+        "and one linear layer (Liu et al. 2019), initialised Glorot-normal"
+        for depth in (16, 19)
+    },
+    **{f"resnet{depth}": f"ResNet-{depth} (He et al. 2016)" for depth in (18, 20, 32, 44, 56, 110)},
+    **{
+        f"wrn_{depth}_{width}": f"WRN-{depth}-{width} (Zagoruyko & Komodakis 2016) without dropout"
+        for depth, width in ((16, 4), (16, 8), (22, 2), (22, 8), (28, 10), (40, 2), (40, 4))
+    },
+    "mobilenet_v2": "MobileNetV2 (Sandler et al. 2018) without dropout",
 }
 BATCH_NORM_MOMENTUM = 0.1
 """What is usual, and not told."""
 FORMS = {
     "imagenet": "with its strides for images of 224 pixels",
-    "small": "with stride 1 in the stem and in its first strided stage",
+    "mobilenet_v2": "with stride 1 in the stem and in its first strided stage",
+    "resnet18": "with a 3×3 stem at stride 1, and without its max pool",
 }
+"""The form for large images, and the small ones."""
 
 
 def question(f: Facts) -> str:
@@ -102,8 +114,10 @@ def augmentation(f: Facts) -> str:
 def network(f: Facts) -> str:
     """Say which network was trained."""
     name, form = f["network.name"], ""
+    if name in FORMS:
+        form = f", {FORMS[name if f['network.form'] == 'small' else 'imagenet']}"
     if name == "mobilenet_v2":
-        form = f", {FORMS[f['network.form']]}, at width {f['network.width']:g}"
+        form += f", at width {f['network.width']:g}"
     if f["network.first_projection"]:
         form = ", with a projection shortcut in its first block, too"
     said = [f"The network was {NETWORKS.get(name, name)}{form}."]
