@@ -17,6 +17,7 @@ from lthdask.driver.schedule import wall_epochs
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.lottery import runs
+from lthdask.networks.build import is_known
 from lthdask.options import Options
 from lthdask.own import is_own
 from lthdask.pruning.rule import prunable_weights
@@ -250,7 +251,7 @@ def checkpoint_sizes(study: Study, own: Any = None) -> tuple[int, int]:
 
 def _own_network(opened: Opened, data: str | Path | None) -> Any:
     """Return the network where its data must be read to know its shape, else None."""
-    if not any(map(is_own, (opened.study.network.name, opened.study.data.name))):
+    if is_known(opened.study.network) and not is_own(opened.study.data.name):
         return None
     engine = replace(opened.engine, device="cpu").chosen()
     return Work(opened.study, engine, opened.folder, data).experiment().outline()

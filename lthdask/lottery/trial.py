@@ -1,7 +1,7 @@
 """A trial of code of one's own: a few steps of what a study will do, before it begins.
 
-A network or an optimizer that draws random numbers as it trains, or keeps what no checkpoint has,
-ends elsewhere when its training is stopped and resumed. That is found here, on a CPU and a few
+A network or an optimizer that draws random numbers which nobody seeds, or keeps what no checkpoint
+has, ends elsewhere when its training is stopped and resumed. That is found here, on a CPU and a few
 inputs, and not by results that nobody can repeat.
 """
 
@@ -16,8 +16,9 @@ from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
+from lthdask.networks.zoo import is_of_zoo, require_fit
 from lthdask.own import explained, plain
-from lthdask.pruning.rule import rates_by_layer, spared_weights
+from lthdask.pruning.rule import rates_by_layer, require_own_parameters, spared_weights
 from lthdask.training.engine import Engine
 from lthdask.training.loop import Diverged
 
@@ -33,24 +34,38 @@ def require_repeatable(experiment: Experiment) -> None:
     InputError
         If anything of it raises, or two steps with a stop in between end in other bits.
     """
-    with explained("the network cannot be built"):
-        weights = experiment.prunable()
-    if not weights:
-        raise InputError("the network has no convolution or linear layer, so nothing can be pruned")
-    trained = {n for n, of in experiment.outline().named_parameters() if of.requires_grad}
-    if odd := [name for name in weights if name not in trained]:
-        raise InputError(
-            f"{odd[0]} cannot be pruned: the weights of convolutions and linear layers must be "
-            f"trained parameters of their own, neither frozen, nor shared by two layers, nor "
-            f"computed from others, as by weight_norm"
-        )
-    spared_weights(weights, experiment.pruning.spare)
-    rates_by_layer(weights, experiment.pruning)
+    require_prunable(experiment)
     with explained("the schedule fails"):
         for epoch in range(experiment.recipe.epochs):
             experiment.recipe.rate(epoch, 0, 1)
     with explained("a few steps of the study fail"):
         _try(_small(experiment))
+
+
+def require_prunable(experiment: Experiment) -> None:
+    """Refuse a network whose layers cannot be pruned, or that does not fit the study's images.
+
+    Raises
+    ------
+    InputError
+        If it cannot be built, or something about its layers is wrong.
+    """
+    network, data = experiment.network, experiment.data
+    with explained("the network cannot be built"):
+        weights = experiment.prunable()
+    if not weights:
+        raise InputError("the network has no convolution or linear layer, so nothing can be pruned")
+    require_own_parameters(experiment.outline())
+    spared_weights(weights, experiment.pruning.spare)
+    rates_by_layer(weights, experiment.pruning)
+    if is_of_zoo(network.name):
+        batch = experiment.recipe.batch_size
+        tried = require_fit(network.name, data.shape, data.classes, batch)
+        if idle := [name for name in weights if tried.get_parameter(name).grad is None]:
+            raise InputError(
+                f"{network.name} does not use its weights {idle[0]}, so they cannot be pruned; "
+                f"choose another network"
+            )
 
 
 def _try(experiment: Experiment) -> None:
@@ -72,9 +87,10 @@ def _try(experiment: Experiment) -> None:
         )
     if end.digest() != resumed.digest() or found != found_again:
         raise InputError(
-            "training that is stopped and resumed would end in other bits: a network and an "
-            "optimizer must draw no random numbers in training, as dropout does, and keep all that "
-            "changes in parameters, buffers and the optimizer's state"
+            "training that is stopped and resumed would end in other bits: a network must draw "
+            "its random numbers in training alone, by torch and no generator of its own, as "
+            "dropout does, and keep all that changes in parameters and buffers; an optimizer must "
+            "draw none, and keep it in its state"
         )
     dense = {0: first, experiment.mask_place: end}
     threshold = next(iter(experiment.given), 0.5)

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthdask.errors import InputError
+from lthdask.errors import InputError, one_of
+from lthdask.networks import zoo
 from lthdask.own import chosen, file_of, function, is_own, plain
 
 Shape = tuple[int, ...]
@@ -47,7 +48,8 @@ class Network:
     Parameters
     ----------
     name : str
-        One of `NETWORKS`, or a function of one's own, of (shape, classes).
+        One of `NETWORKS`; one of torchvision's or timm's, such as ``torchvision/resnet50``; or a
+        function of one's own, of (shape, classes).
     form : {"imagenet", "small"}
         MobileNetV2's strides: those for 224 pixels (32 in all, so that a 32-pixel image ends
         as one pixel), or stem and first strided stage at stride 1.
@@ -73,7 +75,7 @@ class Network:
     batch_norm_momentum: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", chosen("network", self.name, NETWORKS))
+        object.__setattr__(self, "name", _chosen(self.name))
         for key, owners in OWNERS.items():
             if self.name not in owners and getattr(self, key) != getattr(type(self), key):
                 raise ValueError(
@@ -85,6 +87,21 @@ class Network:
             raise ValueError(
                 f"batch_norm_momentum must be above 0 and at most 1; got {self.batch_norm_momentum}"
             )
+
+
+def _chosen(given: str) -> str:
+    """Return the name of a network: a known one, a library's, or a function of one's own."""
+    if isinstance(given, str) and zoo.is_of_zoo(given):
+        zoo.require_listed(given)
+        return given
+    if isinstance(given, str) and given not in NETWORKS and not is_own(given):
+        raise InputError(f"{one_of('network', given, [*NETWORKS])}; {zoo.hint(given)}")
+    return chosen("network", given, NETWORKS)
+
+
+def is_known(network: Network) -> bool:
+    """Return whether a network is one of `NETWORKS`, of which all is known."""
+    return network.name in NETWORKS
 
 
 def build(network: Network, shape: Shape, classes: int) -> nn.Module:
@@ -99,6 +116,8 @@ def build(network: Network, shape: Shape, classes: int) -> nn.Module:
     classes : int
         Number of outputs.
     """
+    if zoo.is_of_zoo(network.name):
+        return zoo.build(network.name, shape, classes)
     if not is_own(network.name):
         known = NETWORKS[network.name](network, shape, classes)
         for layer in known.modules():
@@ -284,6 +303,8 @@ NETWORKS: dict[str, Callable[[Network, Shape, int], nn.Module]] = {
 @functools.cache  # torchvision takes 0.1 s to build MobileNetV2
 def on_meta(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return `network` without storage: names and shapes only. It is shared; copy to change it."""
+    if zoo.is_of_zoo(network.name):
+        return zoo.outline(network.name, shape, classes)
     if is_own(network.name):  # whose code may ask for values
         with torch.random.fork_rng(devices=[]):
             return build(network, shape, classes)
