@@ -20,6 +20,7 @@ from lthdask.lottery.trial import require_repeatable
 from lthdask.networks import zoo
 from lthdask.networks.build import Network, build, on_meta
 from lthdask.networks.randomness import seeds_of
+from lthdask.options import Options
 from lthdask.pruning.rule import prunable_weights, require_own_parameters
 from lthdask.pruning.sensitivity import hessian_gradients, loss_gradients
 from lthdask.storage.schema import Status
@@ -160,17 +161,16 @@ def test_a_small_transformer_is_pruned_and_trained_end_to_end(local_client, tmp_
         {
             "network.name": "timm/test_vit",
             "data.image_size": 32,
-            "data.validation": 1300,
+            "data.validation": 1200,
+            "recipe.batch_size": 16,
             "recipe.epochs": 2,
-            "recipe.optimizer.name": "adam",
-            "recipe.optimizer.rate": 0.002,
             "pruning.score": "lamp",
             "grid.thresholds": [0.5],
             "grid.rewind_epochs": [0, 1],
             "grid.arms": ["ticket"],
         }
     )
-    results = ran(study, local_client, tmp_path / "vit", keep="all")
+    results = ran(study, local_client, tmp_path / "vit", options=Options(keep="all"))
     assert (results.status == Status.DONE).all()
     assert results.density.values.flatten().tolist() == pytest.approx([50, 50], abs=0.01)
     of_layer = results.layer_density.sel(layer="blocks.3.attn.qkv.weight")
