@@ -16,7 +16,7 @@ from lthdask.commands.main import main
 from lthdask.errors import InputError
 from lthdask.lottery import runs
 from lthdask.lottery.ticket import Ticket
-from lthdask.lottery.trial import require_repeatable
+from lthdask.lottery.trial import require_repeatable, require_zeros
 from lthdask.networks import zoo
 from lthdask.networks.build import Network, build, on_meta
 from lthdask.networks.randomness import seeds_of
@@ -122,6 +122,12 @@ def test_what_does_not_take_the_images_is_refused_in_one_sentence(name, shape, p
     assert "\n" not in str(refused.value)
 
 
+def test_layers_to_which_a_weight_of_zero_is_none_are_refused():
+    require_zeros(on_meta(Network("timm/tf_efficientnet_b0"), (3, 64, 64), 10))
+    with pytest.raises(InputError, match="stem.conv1.weight cannot be pruned: ScaledStd"):
+        require_zeros(on_meta(Network("timm/test_nfnet"), (3, 64, 64), 10))
+
+
 def test_batch_norm_over_a_single_value_is_refused_and_over_two_images_is_not():
     zoo.require_fit("torchvision/resnet18", (1, 8, 8), 4, batch=8)
     with pytest.raises(InputError, match="more than 1 value per channel when training"):
@@ -172,9 +178,10 @@ def test_a_small_transformer_is_pruned_and_trained_end_to_end(local_client, tmp_
     )
     results = ran(study, local_client, tmp_path / "vit", options=Options(keep="all"))
     assert (results.status == Status.DONE).all()
-    assert results.density.values.flatten().tolist() == pytest.approx([50, 50], abs=0.01)
+    counted = results.counted_density.values.flatten().tolist()
+    assert counted == pytest.approx([0.5, 0.5], abs=1e-4)
     of_layer = results.layer_density.sel(layer="blocks.3.attn.qkv.weight")
-    assert ((of_layer > 1) & (of_layer < 99)).all()
+    assert ((of_layer > 0.01) & (of_layer < 0.99)).all()
     ticket = lthdask.load_ticket(tmp_path / "vit" / "tickets" / "ticket-r0-t0.5-k1.safetensors")
     pruned = ~ticket.mask["blocks.3.attn.qkv.weight"]
     assert not (ticket.network.blocks[3].attn.qkv.weight * pruned).any()

@@ -5,10 +5,14 @@ has, ends elsewhere when its training is stopped and resumed. That is found here
 inputs, and not by results that nobody can repeat.
 """
 
+import itertools
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
-from itertools import islice
+from typing import Any
 
 import torch
+from torch import nn
 
 from lthdask.data.batches import Split
 from lthdask.errors import InputError
@@ -18,7 +22,7 @@ from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
 from lthdask.networks.zoo import is_of_zoo, require_fit
 from lthdask.own import explained, plain
-from lthdask.pruning.rule import rates_by_layer, require_own_parameters, spared_weights
+from lthdask.pruning.rule import LAYERS, rates_by_layer, require_own_parameters, spared_weights
 from lthdask.training.engine import Engine
 from lthdask.training.loop import Diverged
 
@@ -56,6 +60,7 @@ def require_prunable(experiment: Experiment) -> None:
     if not weights:
         raise InputError("the network has no convolution or linear layer, so nothing can be pruned")
     require_own_parameters(experiment.outline())
+    require_zeros(experiment.outline())
     spared_weights(weights, experiment.pruning.spare)
     rates_by_layer(weights, experiment.pruning)
     if is_of_zoo(network.name):
@@ -68,10 +73,50 @@ def require_prunable(experiment: Experiment) -> None:
             )
 
 
+def require_zeros(network: nn.Module) -> None:
+    """Refuse layers in which a weight of zero is not the absence of a connection.
+
+    Such a layer computes its weights anew from all of them, as by standardising them. Whether an
+    input counts whose weights are zero is tried once for each kind of layer with its own code.
+
+    Raises
+    ------
+    InputError
+        If there is one.
+    """
+    tried = {layer.forward for layer in LAYERS}
+    for name, layer in network.named_modules():
+        if isinstance(layer, LAYERS) and type(layer).forward not in tried:
+            tried.add(type(layer).forward)
+            if not _zeros_are_absent(layer):
+                raise InputError(
+                    f"{name}.weight cannot be pruned: {type(layer).__name__} computes its weights "
+                    f"anew from all of them, so one that is zero still counts; choose another "
+                    f"network"
+                )
+
+
+@torch.no_grad()
+def _zeros_are_absent(like: nn.Module) -> bool:
+    draws = torch.Generator().manual_seed(0)
+    layer: Any = deepcopy(like).to_empty(device="cpu").float().eval()
+    for tensor in itertools.chain(layer.parameters(), layer.buffers()):
+        tensor.copy_(torch.rand(tensor.shape, generator=draws) + 0.5)
+    layer.weight[:, 0] = 0
+    size = [2 * pixels + 1 for pixels in layer.weight.shape[2:]]
+    channels = layer.weight.shape[1] * getattr(layer, "groups", 1)
+    inputs = torch.rand(2, channels, *size, generator=draws)
+    with suppress(Exception):  # it may take other inputs; then nothing is known
+        before = layer(inputs)
+        inputs[:, 0] += 1
+        return torch.equal(before, layer(inputs))
+    return True
+
+
 def _try(experiment: Experiment) -> None:
     begun = experiment.build().state_dict()
     try:
-        states = list(islice(runs.train_dense(experiment, 0, due=lambda: True), 3))
+        states = list(itertools.islice(runs.train_dense(experiment, 0, due=lambda: True), 3))
         (first, _), (stopped, _), (end, found) = states
         whole = {
             name: torch.ones_like(begun[name], dtype=torch.bool) for name in experiment.prunable()

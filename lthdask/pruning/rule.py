@@ -158,6 +158,8 @@ class Pruning:
                 raise InputError(f"a cutoff is a score, a number above 0; got {value:g}")
 
 
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Whose `weight` is prunable; subclasses, too."""
 ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 """What torch's attention has: query, key and value as one matrix, or three where sizes differ."""
 
@@ -177,7 +179,7 @@ def prunable_weights(network: nn.Module) -> dict[str, Tensor]:
 
 def _matrices(layer: nn.Module) -> Sequence[str]:
     """Return the names of a layer's own prunable weights."""
-    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+    if isinstance(layer, LAYERS):
         return ("weight",)
     if isinstance(layer, nn.MultiheadAttention):
         return [name for name in ATTENTION if getattr(layer, name, None) is not None]
