@@ -399,7 +399,7 @@ UNUSABLE = {
         "network",
         "lambda shape, classes: nn.Sequential(nn.Flatten(), one := nn.Linear(64, 64), "
         "tied(one), nn.Linear(64, classes))",
-        "2.weight cannot be pruned: .* nor shared by two layers",
+        "1.weight cannot be pruned: .* nor shared by two layers",
     ),
     "weights that are not computed": (
         "network",
