@@ -283,6 +283,9 @@ def explained(what: str) -> Iterator[None]:
 
 def _not_given(name: str) -> InputError:
     file = file_of(name)
+    library, _, wanted = name.partition(":")
+    if library in ("torchvision", "timm"):
+        return InputError(f"a network of {library} is named with a slash: {library}/{wanted}")
     if file.removesuffix(".py") in _newest:
         return InputError(
             f"{file} is not the file that the study was begun with, which names {name}; give that "

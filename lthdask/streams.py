@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     RANDOM_MASK = 3
     RANDOM_SCORE = 4
     OWN_ARM = 5
+    NETWORK = 6
 
 
 def stream(

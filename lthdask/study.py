@@ -19,7 +19,7 @@ from lthdask.changing import plain
 from lthdask.data.readers import DataSource
 from lthdask.errors import InputError, listed
 from lthdask.grid import KS, Grid
-from lthdask.networks.build import Network, on_meta
+from lthdask.networks.build import Network, is_known, on_meta
 from lthdask.own import allow, is_own, require_code
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
 from lthdask.reading import flattened, in_lines, strictly, study_text, yaml_mapping
@@ -142,7 +142,7 @@ class Study:
         self.pruning.check(self.grid.thresholds)
         if self.pruning.masks:
             self._require_masks()
-        if is_own(self.network.name):
+        if not is_known(self.network):
             return  # a worker looks at its layers, before anything is trained
         weights = prunable_weights(self.outline())
         for mask in self.pruning.masks:

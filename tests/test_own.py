@@ -328,10 +328,15 @@ def test_the_rate_is_that_of_the_schedule_in_every_group_of_ones_own_optimizer(t
 
 
 UNUSABLE = {
-    "no random numbers in training": (
+    "random numbers of torch's": (
         "network",
-        "lambda shape, classes: nn.Sequential(nn.Flatten(), nn.Linear(64, classes), nn.Dropout())",
-        "draw no random numbers in training, as dropout does",
+        "lambda shape, classes: nn.Sequential(nn.Flatten(), nn.Linear(64, classes), Noise())",
+        "must draw its random numbers in training alone, by torch",
+    ),
+    "random numbers in training alone": (
+        "network",
+        "lambda shape, classes: nn.Sequential(nn.Flatten(), Always(), nn.Linear(64, classes))",
+        "must draw its random numbers in training alone, by torch",
     ),
     "nothing but torch's seed": (
         "network",
@@ -356,7 +361,7 @@ UNUSABLE = {
     "what it has": (
         "network",
         "lambda shape, classes: nn.Linear(shape[7], classes)",
-        "the network cannot be built on .*unusable.py, line 23: IndexError",
+        "the network cannot be built on .*unusable.py, line 29: IndexError",
     ),
     "an optimizer": (
         "optimizer",
@@ -394,7 +399,7 @@ UNUSABLE = {
         "network",
         "lambda shape, classes: nn.Sequential(nn.Flatten(), one := nn.Linear(64, 64), "
         "tied(one), nn.Linear(64, classes))",
-        "2.weight cannot be pruned: .* nor shared by two layers",
+        "1.weight cannot be pruned: .* nor shared by two layers",
     ),
     "weights that are not computed": (
         "network",
@@ -405,7 +410,7 @@ UNUSABLE = {
     "a schedule of every epoch": (
         "schedule",
         "lambda epoch, epochs: [1, 0.1][int(epoch)]",
-        "the schedule fails on .*unusable.py, line 23: IndexError",
+        "the schedule fails on .*unusable.py, line 29: IndexError",
     ),
     "no state beside": (
         "optimizer",
@@ -434,6 +439,12 @@ import torch
 from torch import nn
 def started(layer):
     nn.init.constant_(layer.weight, np.random.default_rng().random()); return layer
+class Noise(nn.Module):
+    def forward(self, logits):
+        return logits * float(np.random.default_rng().random())
+class Always(nn.Module):
+    def forward(self, images):
+        return nn.functional.dropout(images)
 class Counting(torch.optim.Optimizer):
     def step(self):
         for p in self.param_groups[0]["params"]:

@@ -14,8 +14,9 @@ from lthdask.data.digest import DataDigest
 from lthdask.driver.full_disk import said_when_full
 from lthdask.errors import InputError
 from lthdask.grid import Cell, is_applicable, stored_at
+from lthdask.networks.build import is_known
 from lthdask.options import Options
-from lthdask.own import codes, file_of, is_own, plain, require_given
+from lthdask.own import codes, file_of, plain, require_given
 from lthdask.pruning.rule import prunable_weights
 from lthdask.reading import yaml_mapping
 from lthdask.storage.cube import Cube, attributes, readable
@@ -166,9 +167,10 @@ def extent_of(study: Study, manifest: Manifest, layers: list[str]) -> Extent:
 def layers_of(study: Study, cube: Path) -> list[str]:
     """Return the names of a study's prunable weights.
 
-    Those of a network of one's own, whose code need not be here, are what the cube says.
+    Those of a network of one's own or a library's, whose code need not be here, are what the cube
+    says.
     """
-    if is_own(study.network.name):
+    if not is_known(study.network):
         return Cube(cube).axis("layer")
     return list(prunable_weights(study.outline()))
 

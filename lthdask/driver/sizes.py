@@ -7,13 +7,14 @@ from lthdask.data.inputs import inputs_of
 from lthdask.driver.opening import Opened
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.size import Size, size_of
+from lthdask.networks.build import is_known
 from lthdask.own import is_own
 from lthdask.worker.work import Work
 
 
 def own_experiment(opened: Opened, data: str | Path | None) -> Experiment | None:
     """Return the experiment where its data must be read to know the network, else None."""
-    if not any(map(is_own, (opened.study.network.name, opened.study.data.name))):
+    if is_known(opened.study.network) and not is_own(opened.study.data.name):
         return None
     engine = replace(opened.engine, device="cpu").chosen()
     return Work(opened.study, engine, opened.folder, data).experiment()

@@ -13,6 +13,8 @@ WIDTHS = {0.5: "mobilenetv2_050", 1.0: "mobilenetv2_100", 1.4: "mobilenetv2_140"
 
 def timm_name(network: Network) -> str | None:
     """Return what timm calls a network; None where it has none that computes the same."""
+    if network.name.startswith("timm/"):
+        return network.name.removeprefix("timm/")
     if network.name == "mobilenet_v2" and network.form == "imagenet":
         return WIDTHS.get(network.width)
     return None
@@ -30,6 +32,8 @@ def as_timm(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor
     """
     if timm_name(network) is None:
         raise InputError(f"timm has no network that computes the same as this {network.name}")
+    if network.name.startswith("timm/"):
+        return dict(weights)
     layers = dict.fromkeys(name.rpartition(".")[0] for name in weights)
     renamed = dict(zip(layers, _mobilenet_v2(), strict=True))
     return {

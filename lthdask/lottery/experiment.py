@@ -6,14 +6,15 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lthdask.data.batches import Data
-from lthdask.networks.build import Network, build, on_meta
+from lthdask.networks.build import Network, build, is_known, on_meta
+from lthdask.networks.randomness import GLOBAL
+from lthdask.networks.stack import layers_are_known
 from lthdask.own import is_own
 from lthdask.pruning.rule import Pruning, prunable_weights
 from lthdask.pruning.scores import Mask
@@ -22,7 +23,6 @@ from lthdask.streams import Purpose, stream
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Recipe
 
-_initialising = Lock()
 _idle: dict[Hashable, list[nn.Module]] = {}
 
 
@@ -79,7 +79,7 @@ class Experiment:
         initialisation of the same replicate.
         """
         # torch's layers draw from one generator for the whole process.
-        with _initialising, torch.random.fork_rng(devices=[]):
+        with GLOBAL, torch.random.fork_rng(devices=[]):
             bits = stream(self.seed, replicate, Purpose.INITIALISATION, int(again))
             torch.manual_seed(int(bits.random_raw() >> 1))
             network = build(self.network, self.data.shape, self.data.classes)
@@ -97,7 +97,7 @@ class Experiment:
         try:
             network = idle.pop()
         except IndexError:
-            if is_own(self.network.name):  # it may hold more than weights
+            if not is_known(self.network):  # it may hold more than weights
                 network = self.build(again=True)
             else:
                 network = _laid_out(deepcopy(self.outline()).to_empty(device=device))
@@ -119,8 +119,9 @@ class Experiment:
 
     @property
     def keeps_cells_apart(self) -> bool:
-        """Whether cells can be trained side by side: network and optimizer are known."""
-        return not (is_own(self.network.name) or is_own(self.recipe.optimizer.name))
+        """Whether cells can be trained side by side: every layer and the optimizer are known."""
+        own = is_own(self.network.name) or is_own(self.recipe.optimizer.name)
+        return not own and layers_are_known(self.outline())
 
     @property
     def _kind(self) -> tuple[Network, tuple[int, ...], int]:

@@ -27,8 +27,8 @@ Epochs = Iterator[tuple[Checkpoint, Outcome]]
 def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
     """Return the engine for an experiment; its own engine need only have the same device.
 
-    On a GPU, as many cells are trained side by side as fit into its memory; but one by one with
-    a network or an optimizer of one's own, which need not keep them apart.
+    On a GPU, as many cells are trained side by side as fit into its memory; but one by one where
+    a layer of the network or the optimizer is not known, which need not keep them apart.
 
     Raises
     ------
@@ -41,7 +41,10 @@ def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
 
     choice = choose(asked, experiment.outline(), steps)
     if choice.engine.cohort != 1 and not experiment.keeps_cells_apart:
-        reason = f"{choice.reason}; cells are trained one by one, as code of one's own needs it"
+        reason = (
+            f"{choice.reason}; cells are trained one by one: "
+            f"not all of the network's layers, or not the optimizer, are known to keep them apart"
+        )
         return Choice(replace(choice.engine, cohort=1), reason)
     if choice.engine.cohort == "auto":
         network = replace(experiment, engine=choice.engine).build()

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lthdask.errors import InputError, listed
+from lthdask.errors import InputError, listed, one_of
+from lthdask.networks import zoo
 from lthdask.networks.lenet import lenet_300_100
 from lthdask.networks.mobilenet import mobilenet_v2
 from lthdask.networks.resnet import resnet18, thin_resnet
@@ -56,7 +57,8 @@ class Network:
     Parameters
     ----------
     name : str
-        One of `NETWORKS`, or a function of one's own, of (shape, classes).
+        One of `NETWORKS`; one of torchvision's or timm's, such as ``torchvision/resnet50``; or a
+        function of one's own, of (shape, classes).
     form : {"imagenet", "small"}
         Of MobileNetV2 and ResNet-18: strides for 224 pixels (32 in all, so that a 32-pixel image
         ends as one pixel), or those that leave 4×4 of it: MobileNetV2's stem and first strided
@@ -84,7 +86,7 @@ class Network:
     batch_norm_momentum: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", chosen("network", self.name, NETWORKS))
+        object.__setattr__(self, "name", _chosen(self.name))
         for key in SETTINGS:
             owners = [name for name in NETWORKS if key in _settings(name)]
             if self.name not in owners and getattr(self, key) != getattr(type(self), key):
@@ -104,9 +106,23 @@ class Network:
             )
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that its function takes; none for one of one's own."""
-        own = is_own(self.name)
-        return {} if own else {key: getattr(self, key) for key in _settings(self.name)}
+        """Return the settings that a known network takes; others take none."""
+        return {key: getattr(self, key) for key in _settings(self.name)} if is_known(self) else {}
+
+
+def _chosen(given: str) -> str:
+    """Return the name of a network: a known one, a library's, or a function of one's own."""
+    if isinstance(given, str) and zoo.is_of_zoo(given):
+        zoo.require_listed(given)
+        return given
+    if isinstance(given, str) and given not in NETWORKS and not is_own(given):
+        raise InputError(f"{one_of('network', given, [*NETWORKS])}; {zoo.hint(given)}")
+    return chosen("network", given, NETWORKS)
+
+
+def is_known(network: Network) -> bool:
+    """Return whether a network is one of `NETWORKS`, of which all is known."""
+    return network.name in NETWORKS
 
 
 def build(network: Network, shape: Shape, classes: int) -> nn.Module:
@@ -126,6 +142,8 @@ def build(network: Network, shape: Shape, classes: int) -> nn.Module:
     InputError
         If it takes no such inputs.
     """
+    if zoo.is_of_zoo(network.name):
+        return zoo.build(network.name, shape, classes)
     if not is_own(network.name):
         try:
             known = NETWORKS[network.name](shape, classes, **network.settings())
@@ -150,7 +168,7 @@ def _settings(name: str) -> list[str]:
 
 
 def _has_batch_norm(network: Network) -> bool:
-    if is_own(network.name):
+    if not is_known(network):
         return False
     usual = replace(network, batch_norm_momentum=Network.batch_norm_momentum)
     layers = on_meta(usual, (3, 32, 32), 10).modules()
@@ -160,6 +178,8 @@ def _has_batch_norm(network: Network) -> bool:
 @functools.cache  # torchvision takes 0.1 s to build MobileNetV2
 def on_meta(network: Network, shape: Shape, classes: int) -> nn.Module:
     """Return `network` without storage: names and shapes only. It is shared; copy to change it."""
+    if zoo.is_of_zoo(network.name):
+        return zoo.outline(network.name, shape, classes)
     if is_own(network.name):  # whose code may ask for values
         with torch.random.fork_rng(devices=[]):
             return build(network, shape, classes)

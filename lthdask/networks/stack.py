@@ -67,13 +67,18 @@ class Stack:
         return vmap(logits)(dict(network.named_parameters()), dict(network.named_buffers()))
 
 
+def layers_are_known(network: nn.Module) -> bool:
+    """Return whether every layer keeps models apart, and draws no random numbers."""
+    return all(map(_is_known, network.modules()))
+
+
 def stack(network: nn.Module, models: int, kernels: bool = True) -> Stack:
     """Return `models` copies of a network side by side, on its device.
 
     Its layers are exchanged where every part of it is known to keep the models apart. On a
     GPU, `kernels` exchanges some for our own kernels, where those do what PyTorch's do.
     """
-    layered = all(map(_is_known, network.modules()))
+    layered = layers_are_known(network)
     like = next(network.parameters())
     fused = kernels and layered and like.is_cuda and like.dtype == torch.float32
     return Stack(network, models, layered, fused and _kernels_are_right(like.device))

@@ -1,5 +1,6 @@
 """Pruning: which weights of a network can be pruned, and the rule that decides."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -157,17 +158,52 @@ class Pruning:
                 raise InputError(f"a cutoff is a score, a number above 0; got {value:g}")
 
 
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Whose `weight` is prunable; subclasses, too."""
+ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+"""What torch's attention has: query, key and value as one matrix, or three where sizes differ."""
+
+
 def prunable_weights(network: nn.Module) -> dict[str, Tensor]:
     """Return the convolution and linear weights by name, in the network's order.
 
-    Biases, batch norm and embeddings are never prunable. The layer's type decides, because these,
-    too, have a parameter named "weight".
+    Those of attention are among them. Biases, norms, embeddings and positions are never prunable.
+    The layer's type decides, because these, too, have a parameter named "weight".
     """
     return {
-        f"{name}.weight" if name else "weight": layer.weight.detach()
+        f"{name}.{own}" if name else own: getattr(layer, own).detach()
         for name, layer in network.named_modules()
-        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
+        for own in _matrices(layer)
     }
+
+
+def _matrices(layer: nn.Module) -> Sequence[str]:
+    """Return the names of a layer's own prunable weights."""
+    if isinstance(layer, LAYERS):
+        return ("weight",)
+    if isinstance(layer, nn.MultiheadAttention):
+        return [name for name in ATTENTION if getattr(layer, name, None) is not None]
+    return ()
+
+
+def require_own_parameters(network: nn.Module) -> None:
+    """Refuse prunable weights that are frozen, shared by layers, or computed from others.
+
+    Raises
+    ------
+    InputError
+        If there is one.
+    """
+    parameters = dict(network.named_parameters())
+    held = Counter(id(w) for layer in network.modules() for w in layer._parameters.values())
+    for name in prunable_weights(network):
+        weight = parameters.get(name)
+        if weight is None or not weight.requires_grad or held[id(weight)] > 1:
+            raise InputError(
+                f"{name} cannot be pruned: the weights of convolutions and linear layers must be "
+                f"trained parameters of their own, neither frozen, nor shared by two layers, nor "
+                f"computed from others, as by weight_norm"
+            )
 
 
 def spared_weights(weights: Weights, spare: Sequence[str]) -> frozenset[str]:

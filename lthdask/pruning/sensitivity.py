@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthdask.data.batches import Data
+from lthdask.networks.randomness import seeded, seeds_of
 from lthdask.pruning.masks import Mask, draw_mask
 from lthdask.pruning.rule import Pruning, prunable_weights
 from lthdask.pruning.scores import scored
@@ -72,7 +73,10 @@ def _loss(
     network: nn.Module, data: Data, batch: int, seed: int, replicate: int, temperature: float = 1
 ) -> Tensor:
     images, labels = next(data.epoch(batch, seed, replicate, 1))
-    return F.cross_entropy(network(images) / temperature, labels)
+    (first,) = seeds_of(seed, replicate, 1, 1)
+    with seeded(first, images.device):  # as in the first step of training
+        logits = network(images)
+    return F.cross_entropy(logits / temperature, labels)
 
 
 def synaptic_flow(

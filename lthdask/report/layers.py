@@ -5,7 +5,6 @@ from pathlib import Path
 
 import xarray as xr
 
-from lthdask.own import is_own
 from lthdask.storage.results import study_of
 from lthdask.storage.schema import Status
 from lthdask.storage.shapes import weight_shapes
@@ -92,17 +91,19 @@ def limiting_layers(results: xr.Dataset, threshold: float) -> list[Layer]:
 def _output_channels(results: xr.Dataset) -> dict[str, int]:
     """Return how many output channels each layer has: as a checkpoint says, or the network.
 
-    Nothing where there is no checkpoint, and the network is one's own: no reader runs its code.
+    Nothing where there is no checkpoint, and the network is one's own or a library's: no reader
+    runs its code.
     """
     if source := results.encoding.get("source"):
         shapes = weight_shapes(Path(source).parent)
         if set(results.layer.values.tolist()) <= set(shapes):
             return {name: shape[0] for name, shape in shapes.items() if shape}
+    from lthdask.networks.build import is_known
     from lthdask.pruning.rule import prunable_weights  # here: torch takes seconds
     from lthdask.study import Study
 
     study = Study.from_dict(study_of(results))
-    if is_own(study.network.name):
+    if not is_known(study.network):
         return {}
     # Only the last layer's channels, and the first's inputs, depend on the data.
     outline = study.outline()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lthdask.errors import InputError
-from lthdask.networks.build import Network, build, on_meta
+from lthdask.networks.build import Network, build, is_known, on_meta
 from lthdask.own import allow, explained, file_of, is_own, require_given
 from lthdask.storage.tickets import REWOUND, SUFFIX, read, read_rewound
 
@@ -120,9 +120,17 @@ def _network(path: Path, about: Mapping[str, Any], weights: Mapping[str, Tensor]
         except Exception as error:
             raise InputError(f"{path} is not a valid ticket: {error}") from None
         _require_fit(path, outline, weights)
-        network = deepcopy(outline).to_empty(device="cpu")
+        network = _filled(kind, shape, classes, outline)
     network.load_state_dict(dict(weights))
     return network.eval()
+
+
+def _filled(kind: Network, shape: tuple[int, ...], classes: int, outline: nn.Module) -> nn.Module:
+    """Return the network whose outline is known, with any weights."""
+    if is_known(kind):
+        return deepcopy(outline).to_empty(device="cpu")
+    with torch.random.fork_rng(devices=[]):  # it may hold more than weights
+        return build(kind, shape, classes)
 
 
 def _require_fit(path: Path, network: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -33,7 +33,9 @@ def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a mean over all batches
-    network.train()
+    network.eval()  # dropout, for one, is no part of what is judged
+    for norm in norms:
+        norm.train()
     try:
         with torch.no_grad(), precision(engine):
             for images, _ in data.evaluation(data.train):

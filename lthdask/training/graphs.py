@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lthdask.networks import randomness
+
 Step = Callable[[Tensor, Tensor], None]
 Advance = Callable[[Tensor, Tensor, float], None]
 
@@ -57,13 +59,14 @@ def graphed(step: Step, optimizer: torch.optim.Optimizer, state: Sequence[Tensor
     def advance(images: Tensor, labels: Tensor, rate: float) -> None:
         nonlocal chosen
         if chosen is None:
-            before = _snapshot(state, optimizer)
+            before, drawn = _snapshot(state, optimizer), randomness.states(images.device)
             try:
                 chosen = _recorded(step, optimizer, state, before, (images, labels, rate))
             except (RuntimeError, AssertionError) as problem:  # torch without CUDA asserts
                 warnings.warn(f"training goes on without CUDA graphs: {problem}", stacklevel=2)
                 chosen = plain(step, optimizer, state)
             _restore(state, optimizer, before)
+            randomness.restore(images.device, drawn)
         chosen(images, labels, rate)
 
     return advance
@@ -82,8 +85,11 @@ def _recorded(
     side.wait_stream(torch.cuda.current_stream())
     try:
         with torch.cuda.stream(side):
+            drawn = randomness.states(images.device)
             for _ in range(WARM_UP):
                 advance(*example)
+            if not all(map(torch.equal, drawn, randomness.states(images.device))):
+                raise RuntimeError("the network draws random numbers, which a recording repeats")
             _restore(state, optimizer, before)
             start = _snapshot(state, optimizer)  # with the buffers that the optimizer has made
             wanted = []

@@ -7,6 +7,7 @@ bits as one that was never stopped.
 
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from lthdask.data.batches import Data
 from lthdask.errors import FinalError
+from lthdask.networks.randomness import seeded, seeds_of
+from lthdask.networks.stack import layers_are_known
 from lthdask.own import is_own
 from lthdask.pruning.masks import Mask
 from lthdask.training.checkpoint import Checkpoint
@@ -110,7 +113,7 @@ def train(
     start : Checkpoint
         Where to start; it is not changed.
     seed, replicate : int
-        What the order of the data and its augmentation are drawn from.
+        What the order of the data, its augmentation and dropout are drawn from.
     mask : mapping of str to Tensor, optional
         What stays pruned. Weights and buffers are set to zero there, and their gradients are
         held at zero, so that nothing can revive them, not even momentum or weight decay.
@@ -146,14 +149,17 @@ def train(
     loss_sum = torch.tensor(start.loss, dtype=torch.float64, device=device)
     losses = partial(_loss, network, engine=engine, smoothing=recipe.label_smoothing)
     advance = advancing(network, losses, optimizer, kept, loss_sum, engine)
+    draws = not layers_are_known(network)  # for all that is known
     # Looked up once: going through the modules of MobileNetV2 takes 2 ms.
     states = partial(_states, dict(network.state_dict()), optimizer, weights, loss_sum)
     for epoch in range(start.epoch, recipe.epochs):
         first, since = (start.step, start.since) if epoch == start.epoch else (0, 0)
         batches = data.epoch(recipe.batch_size, seed, replicate, epoch + 1, first, child)
+        seeds = seeds_of(seed, replicate, epoch + 1, steps, child) if draws else []
         network.train()
         for step, (images, labels) in enumerate(batches, first):
-            advance(images, labels, recipe.rate(epoch, step, steps))
+            with seeded(seeds[step], device) if draws else nullcontext():
+                advance(images, labels, recipe.rate(epoch, step, steps))
             iteration = epoch * steps + step + 1
             measured = recipe.measure_every and iteration % recipe.measure_every == 0
             if step + 1 < steps and (measured or due() or iteration in stops):

@@ -15,7 +15,8 @@ from lthdask.data.digest import DataDigest
 from lthdask.errors import InputError
 from lthdask.events import Event, TaskContext
 from lthdask.lottery import drawing, runs
-from lthdask.lottery.trial import require_repeatable
+from lthdask.lottery.trial import require_prunable, require_repeatable
+from lthdask.networks.build import is_known
 from lthdask.pruning.distances import distances
 from lthdask.pruning.rule import prunable_weights
 from lthdask.rewinding import Iterations, Place
@@ -77,6 +78,8 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
         given.require_fit(mask, experiment.prunable())
     if work.study.own:
         require_repeatable(experiment)
+    elif not is_known(work.study.network):
+        require_prunable(experiment)
     layers = list(prunable_weights(experiment.build()))
     choice = runs.choose_engine(work.engine, experiment)
     if choice.engine.device == "cuda" and not experiment.keeps_cells_apart:

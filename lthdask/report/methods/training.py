@@ -120,7 +120,9 @@ def network(f: Facts) -> str:
         form += f", at width {f['network.width']:g}"
     if f["network.first_projection"]:
         form = ", with a projection shortcut in its first block, too"
-    said = [f"The network was {NETWORKS.get(name, name)}{form}."]
+    library, _, plain = name.partition("/")
+    of_library = f"{plain} of {library}, initialised as there" if plain else name
+    said = [f"The network was {NETWORKS.get(name, of_library)}{form}."]
     if f["network.initialisation"] == "variance_scaling":
         said.append(
             "Convolutions were initialised normal with variance 1/fan-in, truncated at two "
