@@ -250,7 +250,7 @@ class Cube:
         self, arrays: Sequence[str], index: tuple[int, ...]
     ) -> tuple[dict[str, Any], dict[str, Path]]:
         found, damaged = {}, {}
-        for name in arrays:
+        for name in (name for name in arrays if name in self._arrays):  # not all of older ones
             try:
                 found[name] = self._array(name)[index]
             except PermissionError:
