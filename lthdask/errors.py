@@ -4,10 +4,13 @@ A message marks a parameter with backticks: "choose another folder with `out`". 
 it reads in Python. `on_command_line` turns parameters into options: ``--out``.
 """
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 OPTIONS = {
     "adaptive": "--adaptive",
@@ -63,6 +66,60 @@ class ExhaustedError(FinalError):
 
 class OtherData(InputError):  # noqa: N818 - it names what was found
     """The data that a worker reads are not those of the study: the run stops."""
+
+
+class ForbiddenError(InputError):
+    """Something may not be read or written by this user, which is no damage."""
+
+
+def may(path: Path, how: int) -> bool:
+    """Return whether this user may do with a file what `how` says, such as ``os.R_OK``."""
+    return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
+
+
+def forbidden(path: Path) -> ForbiddenError:
+    """Return the error that a file may not be read, or else written, and who can allow it."""
+    above = (place for place in reversed(path.parents) if not may(place, os.X_OK))
+    barred, how = next(above, path), "a+x"
+    if barred == path and (may(path, os.R_OK) or not path.exists()):
+        barred = path if path.exists() else path.parent
+        return ForbiddenError(
+            f"{path} may not be written by this user; {barred} belongs to {_owner(barred)}"
+        )
+    if barred == path:
+        barred, how = path.parent, "-R a+rX"
+    return ForbiddenError(
+        f"{path} may not be read by this user; it is {_owner(barred)} who can allow it, with: "
+        f"chmod {how} {barred}"
+    )
+
+
+@contextmanager
+def permitted(path: Path) -> Iterator[None]:
+    """Say in one sentence that something may not be read or written; it is no damage.
+
+    Raises
+    ------
+    ForbiddenError
+        It names the file that the operating system names, or `path`.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        name: Any = error.filename or path
+        raise forbidden(Path(os.fsdecode(name)).absolute()) from None
+
+
+def _owner(path: Path) -> str:
+    import pwd
+
+    try:
+        number = path.stat().st_uid
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+    except OSError:
+        return "somebody else"
 
 
 def on_command_line(text: str) -> str:

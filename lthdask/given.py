@@ -16,7 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lthdask.errors import InputError, first_sentence, listed, require_regular
+from lthdask.errors import (
+    ForbiddenError,
+    InputError,
+    first_sentence,
+    forbidden,
+    listed,
+    require_regular,
+)
 
 Mask = Mapping[str, Tensor]
 NAME = re.compile(r"(.+)@([0-9a-f]{16})")
@@ -157,6 +164,8 @@ def is_kept(folder: Path, name: str) -> bool:
     digest = _digest(name)
     try:
         return digest_of(_masks_in(folder / file_of(digest))) == digest
+    except ForbiddenError:
+        raise
     except InputError:
         return False
 
@@ -182,6 +191,8 @@ def _masks_in(path: Path) -> Mask:
         return {name: _kept(path, name, of) for name, of in (masks or tensors).items()}
     except InputError:
         raise
+    except PermissionError:
+        raise forbidden(path.absolute()) from None
     except OSError as error:
         raise InputError(f"cannot read the mask {path}: {error.strerror}") from None
     except Exception as error:  # hostile content can be wrong in any way

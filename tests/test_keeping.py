@@ -207,19 +207,19 @@ def test_a_ticket_whose_mask_does_not_fit_the_results_is_found(larger, tmp_path)
     assert not kept.are_there(CHECKED)
 
 
-def test_a_ticket_of_another_cell_or_study_is_named_and_left_alone(larger, tmp_path):
+def test_a_ticket_of_another_cell_is_removed_and_one_of_no_cell_left_alone(larger, tmp_path):
     folder, kept = in_copy(larger, tmp_path)
-    shutil.copy(kept.trained(replace(CHECKED, rewind_epoch=0)), kept.trained(CHECKED))
+    other = replace(CHECKED, rewind_epoch=0)
+    shutil.copy(kept.trained(other), kept.trained(CHECKED))
     shutil.copy(kept.trained(CHECKED), kept.path / "ticket-r0-t0.95-k2.safetensors")
     (kept.path / ".ticket-r0-t0.5-k0.safetensors.0123").write_bytes(b"a writer was killed")
+    assert tickets.final_weights(Folder(folder), CHECKED, "") is None  # nobody starts from it
     found = repair(folder)
     assert [(damage.what, damage.problem) for damage in found] == [
-        (f"tickets/{CHECKED}.safetensors", "this study did not write it"),
+        (f"tickets/{CHECKED}.safetensors", f"it is that of {other}"),
         ("tickets/ticket-r0-t0.95-k2", "this study has no such cell"),
     ]
-    assert check(folder) == found
-    # ... and nobody starts from it.
-    assert tickets.final_weights(Folder(folder), CHECKED) is None
+    assert check(folder) == found[1:]
 
 
 def accuracy(cell):

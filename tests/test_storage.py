@@ -146,7 +146,7 @@ def test_the_status_is_written_last(cube, monkeypatch):
     monkeypatch.setattr(Cube, "_array", lambda self, name: Spy(name, array(self, name)))
     cube.write(CELL, Status.DONE, **RESULTS)
     assert written[-1] == "status"
-    assert set(written) == {"metrics", "curves", "layers", "record", "place", "status"}
+    assert set(written) == {"metrics", "curves", "layers", "record", "place", "digests", "status"}
 
 
 def test_flipped_bits_in_a_result_are_found(cube):
@@ -289,7 +289,9 @@ def test_a_damaged_state_is_set_aside_and_the_last_good_one_is_taken(tmp_path, d
     newest.write_bytes(damaged(content)[damage])
     checkpoint, _ = state.load()
     assert checkpoint.step == 1
-    assert warned == [f"{newest} is damaged; it was set aside as {newest.stem}.damaged"]
+    (said,) = warned
+    assert said.startswith(f"the state {newest} is damaged")
+    assert said.endswith(f"; it was set aside as {newest.stem}.damaged")
     # ... and the good one is not the next to be overwritten.
     state.save(CHECKPOINT, {})
     assert set(tmp_path.glob("*.safetensors")) == {newest, *before}

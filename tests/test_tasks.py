@@ -170,7 +170,8 @@ def test_a_damaged_state_costs_one_interval_and_is_said(tmp_path, whole):
     files[-1].write_bytes(b"nonsense")
     assert train_dense(work, 0, here(events=events)) == whole[1]
     assert [e.status for e in events if e.kind == "warning"] == [
-        f"{files[-1]} is damaged; it was set aside as {files[-1].stem}.damaged"
+        f"the state {files[-1]} is damaged: its digest does not match its content; it was set "
+        f"aside as {files[-1].stem}.damaged"
     ]
     first, second = work.folder.attempts("dense-r0")
     assert (second["epoch"], second["step"]) > (first["epoch"], first["step"])

@@ -460,4 +460,4 @@ def test_a_round_goes_on_from_no_kept_ticket_which_lacks_the_optimizer_s_state(t
         cell = Cell(arm, 0, 0.5, 0)
         made_ticket(folder, cell)
         assert Tickets(Folder(folder)).are_there(cell)
-        assert (final_weights(Folder(folder), cell) is not None) == serves
+        assert (final_weights(Folder(folder), cell, "") is not None) == serves

@@ -31,4 +31,4 @@ def is_complete(
         return bool(np.isfinite(values[:, counted]).all())
     if array == "record":
         return bool(np.isfinite(values[list(RECORD).index("attempts")]))
-    return array != "place" or bool(str(values))
+    return array not in ("place", "digests") or bool(str(values))

@@ -12,25 +12,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lthdask import given
-from lthdask.checks.completeness import is_complete
 from lthdask.checks.damage import Damage, problem_of
-from lthdask.checks.weights import damaged_states, damaged_tickets
+from lthdask.checks.results import damaged_cell, damaged_dense_run, damaged_masks
+from lthdask.checks.weights import damaged_attempts, damaged_states, damaged_tickets
 from lthdask.driver.opening import extent_of, layers_of
-from lthdask.errors import InputError
+from lthdask.errors import InputError, permitted
 from lthdask.grid import Cell
 from lthdask.reading import yaml_mapping
-from lthdask.rewinding import Iterations
-from lthdask.storage import checkpoints
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube, attributes
 from lthdask.storage.driver import driving
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
 from lthdask.storage.manifest import FORMAT, Manifest
-from lthdask.storage.schema import ADDED, CELL, Status
+from lthdask.storage.schema import ADDED, CELL
 from lthdask.strict_yaml import dumped
 from lthdask.study import Study
 
@@ -48,9 +44,11 @@ def check(path: str | Path) -> list[Damage]:
     Raises
     ------
     InputError
-        If there is no study.
+        If there is no study, or a file may not be read, which is no damage.
     """
-    return list(_damages(_existing(path)))
+    folder = _existing(path)
+    with permitted(folder.path):
+        return list(_damages(folder))
 
 
 def repair(path: str | Path) -> list[Damage]:
@@ -64,10 +62,11 @@ def repair(path: str | Path) -> list[Damage]:
     Raises
     ------
     InputError
-        If there is no study, it is being run, or its folder cannot be written.
+        If there is no study, it is being run, or its folder may not be read or written.
     """
     folder = _existing(path)
-    with driving(folder.path):
+    folder.require_writable()
+    with driving(folder.path), permitted(folder.path):
         found = list(_damages(folder))
         for damage in found:
             try:
@@ -80,8 +79,11 @@ def repair(path: str | Path) -> list[Damage]:
 
 def _existing(path: str | Path) -> Folder:
     folder = Folder(Path(path))
-    if not any((folder.path / n).exists() for n in ("study.yaml", "manifest.json", "results.zarr")):
-        raise InputError(f"there is no study in {folder.path}; give the folder of one")
+    parts = [folder.path / name for name in ("study.yaml", "manifest.json", "results.zarr")]
+    with permitted(folder.path):
+        if not any(part.exists() for part in parts):
+            raise InputError(f"there is no study in {folder.path}; give the folder of one")
+        folder.require_readable()
     return folder
 
 
@@ -135,11 +137,13 @@ def _damages(folder: Folder) -> Iterator[Damage]:
             lacking = {name for name, first in ADDED.items() if first > manifest.first_format}
             cells = [Cell(*at) for at in product(*(manifest.axes[name] for name in CELL))]
             for cell in cells:
-                yield from _damaged_cell(folder, sound, cell, study, manifest.steps, lacking)
-            yield from damaged_tickets(folder, sound, cells)
+                yield from damaged_cell(folder, sound, cell, study, manifest.steps, lacking)
+            yield from damaged_tickets(folder, sound, cells, study)
             for replicate in manifest.axes["replicate"]:
-                yield from _damaged_dense_run(folder, sound, manifest, replicate, study)
-    yield from damaged_states(folder)
+                yield from damaged_dense_run(folder, sound, manifest, replicate, study)
+                yield from damaged_masks(folder, sound, replicate)
+    yield from damaged_states(folder, manifest.identity)
+    yield from damaged_attempts(folder)
     for mask in study.pruning.masks:
         if not given.is_kept(folder.masks, mask):
             remedy = f"run the study with the file of {mask} as pruning.masks; nothing is trained"
@@ -185,60 +189,6 @@ def _damaged_files(folder: Folder, files: Mapping[Path, bytes | None]) -> Iterat
         yield Damage(f"results.zarr/{name}", problem_of(file), remedy, mend)
 
 
-def _damaged_cell(
-    folder: Folder, sound: Cube, cell: Cell, study: Study, steps: int, lacking: set[str]
-) -> Iterator[Damage]:
-    """Find out whether a cell has damaged chunks, or is done but not complete.
-
-    It may have been trained by an earlier version, which did not have what is `lacking`.
-    """
-    found, damaged = sound.read(cell)
-    wrong = {array: f"results.zarr/{file} is damaged" for array, file in damaged.items()}
-    status = int(found.get("status", Status.PENDING))
-    if status not in list(Status):
-        wrong["status"] = f"its status is {status}, which is not a valid status"
-    if status == Status.DONE:
-        for array, values in found.items():
-            epochs = study.recipe.epochs
-            if not is_complete(array, values, cell, epochs, lacking, max(steps, 1)):
-                wrong[array] = (
-                    f"it is done, but some of its values are missing in results.zarr/{array}"
-                )
-    if not wrong:
-        return
-    if status in (Status.DONE, Status.DIVERGED) and wrong.keys() <= {"record", "place"}:
-        remedy = "its results are whole; when and where it was trained is restored"
-        mend = partial(_write_record, folder, cell)
-    else:
-        remedy, mend = "the cell is trained again", partial(_erase, folder, cell)
-    yield Damage(str(cell), "; ".join(wrong.values()), remedy, mend)
-
-
-def _damaged_dense_run(
-    folder: Folder, sound: Cube, manifest: Manifest, replicate: int, study: Study
-) -> Iterator[Damage]:
-    """Find damage in the checkpoints and the curves of a dense run."""
-    trained, digests = replicate in manifest.checkpoints, manifest.checkpoints.get(replicate, {})
-    remedy = f"the dense run of replicate {replicate} is trained again"
-    inside = (at for at in digests if isinstance(at, Iterations))
-    for at in (*range(study.recipe.epochs + 1), *inside) if trained else ():
-        file, digest = checkpoints.path_of(folder.path, replicate, at), digests.get(at, "")
-        try:
-            checkpoints.load(file, digest)
-        except InputError:
-            if checkpoints.holds_more(file, digest):
-                continue
-            mend = partial(_forget_dense_run, folder, replicate)
-            yield Damage(str(file.relative_to(folder.path)), problem_of(file), remedy, mend)
-    found, damaged = sound.read_dense(replicate)
-    complete = not trained or bool(np.isfinite(found.get("dense_curves", 0.0)).all())
-    if damaged or not complete:
-        problem = "it is damaged" if damaged else "values are missing in it"
-        mend = partial(_forget_dense_run, folder, replicate, curves=True)
-        file = sound.dense_chunk(replicate).relative_to(sound.path)
-        yield Damage(f"results.zarr/{file}", problem, remedy, mend)
-
-
 def _write(file: Path, content: bytes | None) -> None:
     if content is None:
         file.unlink()
@@ -246,24 +196,6 @@ def _write(file: Path, content: bytes | None) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, content)
     file.chmod(file.parent.stat().st_mode & 0o666)  # as readable as what lies beside it
-
-
-def _write_record(folder: Folder, cell: Cell) -> None:
-    attempts = folder.attempts(cell) or [{}]
-    last = {"place": "?"} | attempts[-1]
-    record = {"attempts": len(attempts), "started": last.get("started", np.nan)}
-    Cube(folder.cube).write_record(cell, record, last["place"])
-
-
-def _erase(folder: Folder, cell: Cell) -> None:
-    Cube(folder.cube).erase(cell)
-
-
-def _forget_dense_run(folder: Folder, replicate: int, curves: bool = False) -> None:
-    if manifest := folder.manifest():
-        folder.write_manifest(manifest.without_dense_run(replicate))
-    if curves:
-        Cube(folder.cube).dense_chunk(replicate).unlink(missing_ok=True)
 
 
 def _holds(axes: object, values: Mapping[str, list[Any]]) -> bool:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lthdask.commands import completion, options
 from lthdask.commands.shared import exit_with, folder_of, say
-from lthdask.errors import InputError
+from lthdask.errors import InputError, may, permitted
 
 # Everything else is imported when it is needed: --help must not wait for Bokeh.
 
@@ -110,9 +110,10 @@ def write_report(console: Console, folder: Path, output: Path | None = None) -> 
 
     output = output or folder / "report.html"
     _require_writable(output)
-    results = open_results(folder, *GROUPS)
-    failed = failed_cells(results)
-    page = report(results, Folder(folder).reasons(failed), methods(folder))
+    with permitted(folder):
+        results = open_results(folder, *GROUPS)
+        failed = failed_cells(results)
+        page = report(results, Folder(folder).reasons(failed), methods(folder))
     _write(output, page)
     say(console, f"report: {output}")
 
@@ -197,14 +198,17 @@ def _compare(
 
 def _require_writable(output: Path) -> None:
     """Say at once, and not after the work, that a file cannot be written."""
-    if output.is_dir() or not os.access(output.absolute().parent, os.W_OK):
+    if output.is_dir() or not may(output.absolute().parent, os.W_OK):
         raise OSError(f"{output} cannot be written")
 
 
 def _write(output: Path, text: str) -> None:
     from lthdask.storage.files import write_whole
 
-    write_whole(output, text.encode())
+    try:
+        write_whole(output, text.encode())
+    except OSError as problem:
+        raise OSError(f"{output} cannot be written: {problem.strerror}") from None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import rich_click as click
 from rich.console import Console
 
-from lthdask.errors import InputError, on_command_line
+from lthdask.errors import InputError, on_command_line, permitted
 
 
 def exit_with(console: Console, body: Callable[[], int], resumes: bool = False) -> None:
@@ -18,7 +18,8 @@ def exit_with(console: Console, body: Callable[[], int], resumes: bool = False) 
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(body())
+        with permitted(Path()):
+            sys.exit(body())
     except InputError as error:
         say(Console(stderr=True), f"error: {error}")
         sys.exit(2)

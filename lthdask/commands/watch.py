@@ -29,8 +29,7 @@ def command(
     Ctrl-C ends it. Exit codes: 0, or 2 for invalid input.
     """
     console = Console()
-    path = folder_of(folder, study, out)
-    exit_with(console, lambda: _watch(console, path, port, allow_origin))
+    exit_with(console, lambda: _watch(console, folder_of(folder, study, out), port, allow_origin))
 
 
 def _watch(console: Console, path: Path, port: int, origins: tuple[str, ...]) -> int:

@@ -11,6 +11,12 @@ from typing import Any
 
 from lthdask import given, growing
 from lthdask.data.digest import DataDigest
+from lthdask.driver.belonging import (
+    require_axes,
+    require_cells,
+    require_cube_of,
+    require_dense_runs,
+)
 from lthdask.driver.full_disk import said_when_full
 from lthdask.errors import InputError
 from lthdask.grid import Cell, is_applicable, stored_at
@@ -136,7 +142,7 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     _require_masks(study, folder)
     asked, study = study, _joined(study, folder)
     cube = Cube(folder.cube) if folder.cube.exists() else None
-    manifest = _manifest(folder, cube)
+    manifest = _manifest(folder, cube, study)
     axes = {
         name: sorted(values, key=[*(cube.axis(name) if cube else []), *values].index)
         for name, values in study.grid.axes().items()
@@ -149,6 +155,8 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
         for cell, status in every.items()
         if is_applicable(cell, axes, of)
     }
+    if cube and (options.adaptive is not None or options.keep == "matching"):
+        require_cells(cube, every, ("metrics", "digests"))  # what is trained depends on them
     engine = _engine(study, folder, manifest)
     opened = Opened(study, asked, options, folder, manifest, axes, every, every, engine)
     if not opened.more:
@@ -183,7 +191,8 @@ def _finish_growing(folder: Folder) -> None:
     manifest, text = folder.manifest(), folder.study()
     if manifest is None or text is None or not folder.cube.exists():
         return
-    study, now = Study.parse(text), replace(manifest, format=FORMAT)
+    study, now = Study.parse(text), replace(manifest.identified(), format=FORMAT)
+    require_cube_of(folder, now)
     extent = extent_of(study, now, layers_of(study, folder.cube))
     written: Mapping[str, Any] = yaml_mapping(text, "study")
     if sha256(text.encode()).hexdigest() != manifest.study_digest:  # killed before it was told
@@ -200,7 +209,7 @@ def _finish_growing(folder: Folder) -> None:
         log.warning("the axes of %s did not match its manifest; they do now", folder.cube)
 
 
-def _manifest(folder: Folder, cube: Cube | None) -> Manifest | None:
+def _manifest(folder: Folder, cube: Cube | None, study: Study) -> Manifest | None:
     """Return how the study was computed, by the cube if the manifest is lost."""
     if manifest := folder.manifest():
         # With the cube, or a part of it, the curves of a dense run are lost.
@@ -209,6 +218,9 @@ def _manifest(folder: Folder, cube: Cube | None) -> Manifest | None:
             for replicate, digests in manifest.checkpoints.items()
             if cube and cube.dense_chunk(replicate).exists()
         }
+        if cube:
+            require_cube_of(folder, manifest)
+            require_dense_runs(cube, kept)
         return replace(manifest, checkpoints=kept)
     if cube is None:
         return None
@@ -217,6 +229,8 @@ def _manifest(folder: Folder, cube: Cube | None) -> Manifest | None:
         "whether checkpoints are whole, so the dense runs are trained again",
         folder.path,
     )
+    require_axes(cube, study.grid.axes())
+    require_cells(cube, cube.cells())
     axes = {name: cube.axis(name) for name in CELL}
     return Manifest.of_cube(folder.cube, attributes(folder.cube), axes)
 

@@ -29,8 +29,8 @@ from lthdask.training.loop import Diverged
 from lthdask.training.pace import epoch_seconds
 from lthdask.worker.work import Work
 
-BYTES_PER_CELL = 14 * 4096
-"""Bytes of seven files and as many folders, each at least a block of the file system."""
+BYTES_PER_CELL = 15 * 4096
+"""Bytes of eight files and seven folders, each at least a block of the file system."""
 STATES = 3
 """Files with the state of an unfinished run: two, written in turn, and one while it is written."""
 

@@ -113,7 +113,7 @@ def _manifest(opened: Opened, around: Surroundings) -> Manifest:
         data=around.data,
     )
     if before is None:
-        return manifest
+        return manifest.identified()
     _require_same_data(before, manifest, opened.folder)
     earlier, then = before.earlier_versions, dict(before.versions)
     if changed := [name for name in then.keys() & versions if then[name] != versions[name]]:
@@ -129,7 +129,8 @@ def _manifest(opened: Opened, around: Surroundings) -> Manifest:
         checkpoints=before.checkpoints,
         earlier_versions=earlier,
         first_format=before.first_format,
-    )
+        identity=before.identity,
+    ).identified()
 
 
 def _require_same_data(before: Manifest, now: Manifest, folder: Folder) -> None:

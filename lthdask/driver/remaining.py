@@ -65,9 +65,14 @@ def remaining(opened: Opened) -> Remaining:
     unfinished = {cell for cell, status in opened.cells.items() if status in wanted}
     unfinished |= not_kept(opened)
     lost = dict[Cell, Cell]()
+    identity = opened.manifest.identity if opened.manifest else ""
     for cell in list(unfinished):
         awaited, again = needs.waits_for(opened.study, cell), list[Cell]()
-        while awaited and awaited not in unfinished and not final_weights(opened.folder, awaited):
+        while (
+            awaited
+            and awaited not in unfinished
+            and not final_weights(opened.folder, awaited, identity)
+        ):
             if opened.cells.get(awaited) is Status.FAILED and Status.FAILED not in wanted:
                 lost[cell], again = awaited, []
                 break

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from lthdask.errors import InputError
-from lthdask.networks.build import SEVEN_STAGES, Network
+from lthdask.networks.build import Network
+from lthdask.networks.mobilenet import SEVEN_STAGES
 
 WIDTHS = {0.5: "mobilenetv2_050", 1.0: "mobilenetv2_100", 1.4: "mobilenetv2_140"}
 """Width of MobileNetV2 → what timm calls it."""

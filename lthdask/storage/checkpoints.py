@@ -93,9 +93,11 @@ def require(path: Path, digest: str) -> None:
 def is_there(path: Path, complete: bool = False) -> bool:
     """Return whether there is a checkpoint, `complete` with buffers; only its head is read."""
     try:
-        with safetensors.safe_open(path, "numpy") as file:
+        with path.open("rb"), safetensors.safe_open(path, "numpy") as file:
             names = file.keys()
             return not complete or any(name.startswith("buffers/") for name in names)
+    except PermissionError:
+        raise
     except (OSError, safetensors.SafetensorError):
         return False
 
@@ -113,6 +115,8 @@ def holds_more(path: Path, digest: str) -> bool:
     """
     try:
         return agrees(_decoded(path, path.read_bytes())[0], digest)
+    except PermissionError:
+        raise
     except (OSError, InputError):
         return False
 
@@ -122,6 +126,8 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
         with path.open("rb") as file:
             yield file
+    except PermissionError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror}") from None
 
@@ -133,44 +139,49 @@ def _require_digest(path: Path, found: Any, digest: str) -> None:
         )
 
 
-def load_state(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
+def load_state(path: Path, run: str | None = None) -> tuple[Checkpoint, dict[str, Any]]:
     """Read the state of an unfinished run, and its notes.
 
     Raises
     ------
     InputError
-        If the file is not what was written, or is not a valid checkpoint.
+        If the file is not what was written, is not a valid checkpoint, or is that of another run.
+        Before format 5, it does not say of which it is.
     """
     whole = path.read_bytes()
     digest, content = whole[:32], whole[32:]
     if hashlib.sha256(content).digest() != digest:
         raise InputError(f"the state {path} is damaged: its digest does not match its content")
-    return _decoded(path, content)
+    found, notes = _decoded(path, content)
+    if (whose := notes.pop("run", run)) != run and run:
+        raise InputError(f"the state {path} is not that of {run}, but of {whose}")
+    return found, notes
 
 
-def save_ticket(path: Path, ticket: Ticket) -> None:
-    """Write a ticket without its cutoffs, in a file that holds its own digest."""
+def save_ticket(path: Path, ticket: Ticket, run: str | None = None) -> None:
+    """Write a ticket of a `run` without its cutoffs, in a file that holds its own digest."""
     buffers = {
         name: {f"{OPTIMIZER}{buffer}": tensor for buffer, tensor in of_weight.items()}
         for name, of_weight in ticket.origin.buffers.items()
     }
     for name, mask in ticket.mask.items():
         buffers.setdefault(name, {})["mask"] = mask
-    content = _encoded(replace(ticket.origin, buffers=buffers), {})
+    content = _encoded(replace(ticket.origin, buffers=buffers), {"run": run} if run else {})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, hashlib.sha256(content).digest() + content)
 
 
-def load_ticket(path: Path) -> Ticket:
-    """Read a ticket.
+def load_ticket(path: Path, run: str | None = None) -> Ticket:
+    """Read a ticket of a run.
 
     Raises
     ------
     InputError
-        If the file is missing, is not what was written, or is not a valid ticket.
+        If the file is missing, is not what was written, is not a valid ticket, or is that of
+        another run.
     """
     try:
-        found, _ = load_state(path)
+        found, _ = load_state(path, run)
     except FileNotFoundError:
         raise InputError(f"cannot read the ticket {path}: it is missing") from None
     mask = {name: of["mask"] for name, of in found.buffers.items() if "mask" in of}
@@ -194,10 +205,15 @@ class State:
     folder : Path
         Where they lie; need not exist yet.
     warn : callable
-        Told of each damaged file; it is set aside.
+        Told of each file that is damaged, or of another run; it is set aside.
+    run : str, optional
+        What names the run, as :func:`lthdask.storage.identity.run_of` does.
     """
 
-    def __init__(self, folder: Path, warn: Callable[[str], None] = log.warning) -> None:
+    def __init__(
+        self, folder: Path, warn: Callable[[str], None] = log.warning, run: str | None = None
+    ) -> None:
+        self._run = run
         self._files = [folder / "state-0.safetensors", folder / "state-1.safetensors"]
         self._warn = warn
 
@@ -212,7 +228,7 @@ class State:
 
     def save(self, checkpoint: Checkpoint, notes: dict[str, Any]) -> None:
         """Write a state, with `notes` that JSON can hold, in place of the older one."""
-        content = _encoded(checkpoint, notes)
+        content = _encoded(checkpoint, notes | ({"run": self._run} if self._run else {}))
         self._files[0].parent.mkdir(parents=True, exist_ok=True)
         write_whole(self._files[0], hashlib.sha256(content).digest() + content)
         self._files.reverse()
@@ -224,15 +240,15 @@ class State:
 
     def _read(self, file: Path) -> tuple[Checkpoint, dict[str, Any]] | None:
         try:
-            return load_state(file)
+            return load_state(file, self._run)
         except FileNotFoundError:
             return None
-        except InputError:
-            pass
+        except InputError as error:
+            problem = error
         aside = file.with_suffix(".damaged")
         with suppress(FileNotFoundError):
             os.replace(file, aside)
-        self._warn(f"{file} is damaged; it was set aside as {aside.name}")
+        self._warn(f"{problem}; it was set aside as {aside.name}")
         return None
 
 

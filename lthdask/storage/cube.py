@@ -14,12 +14,16 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from lthdask.errors import InputError
+from lthdask.errors import InputError, permitted
 from lthdask.grid import Cell
 from lthdask.rewinding import on_axis
+from lthdask.storage.identity import digests, run_of, strangers
 from lthdask.storage.manifest import FORMAT, require_known
 from lthdask.storage.meanings import CURVES, LAYERS, LEARNING, METRICS, RECORD
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, OF_CELLS, Status, check_axes
+
+OF_DENSE = ("dense_curves", "dense_learning", "dense_digests")
+OF_MASKS = ("mask_distances", "mask_digests")
 
 
 class Cube:
@@ -35,6 +39,8 @@ class Cube:
     ----------
     format : int
         Format of what lies on disk.
+    identity : str
+        What names the study in digests of what is written.
 
     Raises
     ------
@@ -49,6 +55,7 @@ class Cube:
             # Consolidated metadata would hide that those of an array are damaged.
             group = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
             self.format = require_known(group.attrs.get("format", 1), path)
+            self.identity = str(group.attrs.get("identity", ""))
             older = self.format < FORMAT
             names = [n for n in (*ARRAYS, *COORDINATES) if not older or n in group]
             self._arrays: dict[str, Any] = {name: group[name] for name in names}
@@ -116,25 +123,32 @@ class Cube:
         line : sequence of float
             Only for a child: the test errors on the way to its sibling.
         """
-        index = self._index(cell)
-        self._array("metrics")[index] = _row(metrics, METRICS)
-        self._write_rows("curves", index, "epoch", curves, CURVES)
-        self._write_rows("learning", index, "iteration", learning or {}, LEARNING)
-        self._write_rows("layers", index, "layer", layers, LAYERS)
-        if line:
-            self._array("line")[index] = np.array(line, dtype="f8")
-        self.write_record(cell, record, place)
-        self._array("status")[index] = int(status)
+        values: dict[str, Any] = {
+            "metrics": _row(metrics, METRICS),
+            "curves": self._rows("epoch", curves, CURVES),
+            "learning": self._rows("iteration", learning or {}, LEARNING),
+            "layers": self._rows("layer", layers, LAYERS),
+            "line": np.array(line, dtype="f8"),
+            "record": _row(record, RECORD),
+            "place": place,
+            "status": int(status),
+        }
+        self._write(self._index(cell), str(cell), "digests", values)
 
     def write_record(self, cell: Cell, record: Mapping[str, float], place: str) -> None:
         """Write nothing but how a cell was computed; see :meth:`write`."""
-        index = self._index(cell)
-        self._array("record")[index] = _row(record, RECORD)
-        self._array("place")[index] = place
+        values = self.read(cell)[0] | {"record": _row(record, RECORD), "place": place}
+        if str(values.pop("digests")):
+            self._write(self._index(cell), str(cell), "digests", values)
+        else:  # an earlier version trained it
+            for array in ("record", "place"):
+                self._array(array)[self._index(cell)] = values[array]
 
     def mark(self, cell: Cell, status: Status) -> None:
-        """Write nothing but the status of a cell."""
-        self._array("status")[self._index(cell)] = int(status)
+        """Write nothing but the status of a cell that has no results."""
+        index = self._index(cell)
+        self._chunk("digests", index).unlink(missing_ok=True)
+        self._array("status")[index] = int(status)
 
     def write_dense(
         self,
@@ -143,16 +157,18 @@ class Cube:
         learning: Mapping[int, Mapping[str, float]] | None = None,
     ) -> None:
         """Write the curves of a replicate's dense run; see :meth:`write`."""
-        index = (self.axis("replicate").index(replicate),)
-        self._write_rows("dense_curves", index, "epoch", curves, CURVES)
-        self._write_rows("dense_learning", index, "iteration", learning or {}, LEARNING)
+        values = {
+            "dense_learning": self._rows("iteration", learning or {}, LEARNING),
+            "dense_curves": self._rows("epoch", curves, CURVES),
+        }
+        self._write(self._of(replicate), f"dense-r{replicate}", "dense_digests", values)
 
     def write_mask_distances(
         self, replicate: int, threshold: float, distances: NDArray[np.float64]
     ) -> None:
         """Write the distances between the masks of every two epochs, (T + 1, T + 1)."""
-        index = self.axis("replicate").index(replicate), self.axis("threshold").index(threshold)
-        self._array("mask_distances")[index] = distances
+        index, run = self._of(replicate, threshold), _masks_of(replicate, threshold)
+        self._write(index, run, "mask_digests", {"mask_distances": distances})
 
     def metrics(self, cell: Cell) -> dict[str, float]:
         """Return the `METRICS` of a cell; NaN where there is none."""
@@ -164,23 +180,51 @@ class Cube:
         row = self._array("dense_curves")[self.axis("replicate").index(replicate), -1]
         return float(row[list(CURVES).index("validation_accuracy")])
 
-    def read(self, cell: Cell) -> tuple[dict[str, Any], dict[str, Path]]:
-        """Return what is stored for a cell, by array, and the chunks that are damaged."""
-        return self._read(OF_CELLS, self._index(cell))
+    def read(self, cell: Cell, *arrays: str) -> tuple[dict[str, Any], dict[str, Path]]:
+        """Return what is stored for a cell, by array, and the chunks that are damaged.
+
+        Only of some `arrays`, if any are given.
+        """
+        return self._read(arrays or OF_CELLS, self._index(cell))
 
     def read_dense(self, replicate: int) -> tuple[dict[str, Any], dict[str, Path]]:
         """Return the same for a replicate's dense run."""
-        index = (self.axis("replicate").index(replicate),)
-        return self._read(["dense_curves", "dense_learning"], index)
+        return self._read(OF_DENSE, self._of(replicate))
+
+    def read_masks(
+        self, replicate: int, threshold: float
+    ) -> tuple[str, dict[str, Any], dict[str, Path]]:
+        """Return the same for distances between masks, after what names them."""
+        return _masks_of(replicate, threshold), *self._read(
+            OF_MASKS, self._of(replicate, threshold)
+        )
+
+    def strangers(self, run: str, found: Mapping[str, Any]) -> list[str]:
+        """Return the arrays of what was read of a run that were not written for it."""
+        return strangers(run_of(self.identity, run), found)
 
     def erase(self, cell: Cell) -> None:
         """Remove all that is stored for a cell, so that it is pending."""
         for name in OF_CELLS:  # the status first
             self._chunk(name, self._index(cell)).unlink(missing_ok=True)
 
+    def erase_dense(self, replicate: int) -> None:
+        """Remove the curves of a replicate's dense run."""
+        for name in OF_DENSE:
+            self._chunk(name, self._of(replicate)).unlink(missing_ok=True)
+
+    def erase_masks(self, replicate: int, threshold: float) -> None:
+        """Remove the distances between the masks of a dense run."""
+        for name in OF_MASKS:
+            self._chunk(name, self._of(replicate, threshold)).unlink(missing_ok=True)
+
     def dense_chunk(self, replicate: int) -> Path:
         """Return the file of the curves of a replicate's dense run."""
-        return self._chunk("dense_curves", (self.axis("replicate").index(replicate),))
+        return self._chunk("dense_curves", self._of(replicate))
+
+    def masks_chunk(self, replicate: int, threshold: float) -> Path:
+        """Return the file of the distances between the masks of a dense run."""
+        return self._chunk("mask_distances", self._of(replicate, threshold))
 
     def link_chunks(self, path: Path) -> dict[Path, bytes | None]:
         """Link the chunks of the cube at `path` into this empty one, whose metadata are sound.
@@ -206,9 +250,11 @@ class Cube:
         self, arrays: Sequence[str], index: tuple[int, ...]
     ) -> tuple[dict[str, Any], dict[str, Path]]:
         found, damaged = {}, {}
-        for name in arrays:
+        for name in (name for name in arrays if name in self._arrays):  # not all of older ones
             try:
                 found[name] = self._array(name)[index]
+            except PermissionError:
+                raise
             except Exception:  # Zarr and its codecs raise whatever they meet
                 damaged[name] = self._chunk(name, index).relative_to(self.path)
         return found, damaged
@@ -220,20 +266,34 @@ class Cube:
     def _array(self, name: str) -> Any:
         return self._arrays[name]
 
+    def _of(self, *at: Any) -> tuple[int, ...]:
+        """Return where a replicate, and a threshold, lie."""
+        return tuple(
+            map(lambda name, of: self.axis(name).index(of), ("replicate", "threshold"), at)
+        )
+
     def _index(self, cell: Cell) -> tuple[int, ...]:
         return tuple(self.axis(name).index(getattr(cell, name)) for name in CELL)
 
-    def _write_rows(
-        self,
-        name: str,
-        index: tuple[int, ...],
-        axis: str,
-        values: Mapping[Any, Mapping[str, float]],
-        columns: Mapping[str, object],
+    def _write(
+        self, index: tuple[int, ...], run: str, beside: str, values: Mapping[str, Any]
     ) -> None:
-        """Write one row for each value of an axis; what is missing is NaN."""
-        if rows := [_row(values.get(at, {}), columns) for at in self.axis(axis)]:
-            self._array(name)[index] = np.stack(rows)
+        """Write what a run has in each array, its digests, and the last of them after that."""
+        text = digests(run_of(self.identity, run), values)
+        *before, last = ((array, of) for array, of in values.items() if np.size(of))
+        for array, of in (*before, (beside, text), last):
+            self._array(array)[index] = of
+
+    def _rows(
+        self, axis: str, values: Mapping[Any, Mapping[str, float]], columns: Mapping[str, object]
+    ) -> NDArray[np.float64]:
+        """Return one row for each value of an axis; what is missing is NaN."""
+        rows = [_row(values.get(at, {}), columns) for at in self.axis(axis)]
+        return np.array(rows, "f8").reshape(-1, len(columns))
+
+
+def _masks_of(replicate: int, threshold: float) -> str:
+    return f"masks-r{replicate}-t{threshold!r}"
 
 
 @contextmanager
@@ -241,10 +301,12 @@ def readable(path: Path) -> Iterator[None]:
     """Say in one sentence that results cannot be read, whatever Zarr and its codecs raise."""
     folder = path.parent if path.name == "results.zarr" else path
     cube = folder / "results.zarr"
-    if not cube.exists():
-        raise InputError(f"there are no results at {cube}")
+    with permitted(cube):
+        if not cube.exists():
+            raise InputError(f"there are no results at {cube}")
     try:
-        yield
+        with permitted(cube):
+            yield
     except InputError:
         raise
     except Exception as error:
@@ -259,6 +321,8 @@ def attributes(path: Path) -> dict[str, Any]:
     """Return what is kept with a cube; nothing where it cannot be read."""
     try:
         return dict(json.loads((path / "zarr.json").read_bytes())["attributes"])
+    except PermissionError:
+        raise
     except (OSError, LookupError, TypeError, ValueError, RecursionError):
         return {}
 
@@ -271,6 +335,8 @@ def _holds(file: Path, content: bytes | None) -> bool:
             return bool(json.loads(found) == json.loads(content))
     except FileNotFoundError:
         return content is None
+    except PermissionError:
+        raise
     except (OSError, ValueError, RecursionError):
         return False
     return found == content

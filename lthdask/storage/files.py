@@ -27,6 +27,8 @@ def read_json(file: Path) -> dict[str, Any]:
     """Return what a small file holds; nothing if it was not written completely."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+    except PermissionError:
+        raise
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -23,7 +23,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lthdask.errors import ExhaustedError, InputError
+from lthdask.errors import ExhaustedError, InputError, forbidden, may, permitted
 from lthdask.storage.files import read_json, write_whole
 from lthdask.storage.manifest import Manifest
 
@@ -55,13 +55,15 @@ class Folder:
         InputError
             If it cannot be written, or holds something that is not a study.
         """
-        there = next(p for p in (self.path, *self.path.parents) if p.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        with permitted(self.path):
+            there = next(p for p in (self.path, *self.path.parents) if p.exists())
+        if not there.is_dir() or not may(there, os.W_OK | os.X_OK):
             reason = "is not writable" if there.is_dir() else "is not a folder"
             raise InputError(
                 f"cannot write to the folder {self.path}: {there} {reason}; "
                 f"choose another folder with `out`"
             )
+        self.require_writable()
         inside = [*self.path.iterdir()] if there == self.path else []
         before = (self.log, self.code, self.masks)
         holds = [path for path in inside if path.name[0] != "." and path not in before]
@@ -70,6 +72,39 @@ class Folder:
                 f"the folder {self.path} contains something other than a study, such as "
                 f"{holds[0].name}; choose another folder with `out`"
             )
+
+    def require_writable(self) -> None:
+        """Refuse a folder that this user may not write, or with such a part of a study.
+
+        Raises
+        ------
+        ForbiddenError
+            It names the first one.
+        """
+        parts = ("cells", "checkpoints", "checkpoints/*", "tickets", "code", "masks")
+        inside = (*parts, "results.zarr", "results.zarr/*", "results.zarr/*/c")
+        for place in (self.path, *(place for part in inside for place in self.path.glob(part))):
+            if place.is_dir() and not may(place, os.W_OK | os.X_OK):
+                raise forbidden(place)
+
+    def require_readable(self) -> None:
+        """Refuse a folder with anything that this user may not read; what is hidden is not asked.
+
+        Raises
+        ------
+        ForbiddenError
+            It names the first one.
+        """
+
+        def refuse(error: OSError) -> None:
+            if isinstance(error, PermissionError):  # the rest has just been removed
+                raise forbidden(Path(error.filename))
+
+        for place, folders, files in os.walk(self.path, onerror=refuse):
+            for name in (*folders, *files):
+                file = Path(place, name)
+                if name[0] != "." and not may(file, os.R_OK) and file.exists():
+                    raise forbidden(file)
 
     def make(self) -> None:
         """Make the folder.
@@ -113,6 +148,8 @@ class Folder:
             return self._study.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
+        except PermissionError:
+            raise
         except (OSError, UnicodeDecodeError):
             raise InputError(f"{self._study} is damaged: it cannot be read as text") from None
 
@@ -227,7 +264,7 @@ class Folder:
             number += 1
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                handle = os.open(place / f"attempt-{number}.json", flags)
+                handle = os.open(place / f"attempt-{number}.json", flags, 0o666)
                 break
             except FileExistsError:
                 continue
@@ -247,9 +284,10 @@ class Folder:
             return set()
 
     def attempts(self, name: object) -> list[dict[str, Any]]:
-        """Return what is recorded of each attempt at a run, oldest first."""
+        """Return what is recorded of each attempt at a run, oldest first; nothing of other runs."""
         files = self.of_run(name).glob("attempt-*.json")
-        return [read_json(file) for file in sorted(files, key=lambda file: (len(file.name), file))]
+        found = [read_json(file) for file in sorted(files, key=lambda f: (len(f.name), f))]
+        return [about if about.get("run", str(name)) == str(name) else {} for about in found]
 
     def fruitless(self, name: object, driver: str) -> list[dict[str, Any]]:
         """Return a driver's attempts at a run that got no further; the newest is last.

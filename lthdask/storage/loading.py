@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lthdask.errors import InputError
+from lthdask.errors import InputError, permitted
 from lthdask.networks.build import Network, build, is_known, on_meta
 from lthdask.own import allow, explained, file_of, is_own, require_given
 from lthdask.storage.tickets import REWOUND, SUFFIX, read, read_rewound
@@ -92,11 +92,13 @@ def load_ticket(path: str | Path, code: Iterable[str | Path] = ()) -> LoadedTick
     for file in code:
         allow(file)
     path = Path(path)
-    ticket, about = read(path)
+    with permitted(path):
+        ticket, about = read(path)
     weights = ticket.origin.weights
     network = _network(path, about, weights)
     beside = path.with_name(path.name.removesuffix(SUFFIX) + REWOUND)
-    rewound = read_rewound(beside, ticket.mask)[0] if beside.exists() else None
+    with permitted(beside):
+        rewound = read_rewound(beside, ticket.mask)[0] if beside.exists() else None
     return LoadedTicket(network, ticket.mask, weights, rewound, about)
 
 

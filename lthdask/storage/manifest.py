@@ -16,7 +16,7 @@ from lthdask.rewinding import Place, place, rewind
 from lthdask.storage.files import write_whole
 from lthdask.training.engine import Engine
 
-FORMAT = 4
+FORMAT = 5
 """Format of manifest and cube: it rises with every change of what lies on disk. The files of
 format 1 have no number."""
 NOT_IN_CUBE = ("axes", "checkpoints", "study_digest", "format")
@@ -57,6 +57,9 @@ class Manifest:
         `versions` of earlier runs, where they differ.
     format, first_format : int
         `FORMAT` when it was written, and when the study was begun.
+    identity : str
+        What names the study in digests of what was computed for it, for as long as it grows; empty
+        before format 5.
     """
 
     versions: Mapping[str, str]
@@ -72,6 +75,7 @@ class Manifest:
     earlier_versions: tuple[Mapping[str, str], ...] = ()
     format: int = FORMAT
     first_format: int = FORMAT
+    identity: str = ""
 
     @classmethod
     def read(cls, path: Path) -> "Manifest | None":
@@ -102,6 +106,8 @@ class Manifest:
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except PermissionError:
+            raise
         except (OSError, ValueError, RecursionError):
             found = None
         values = found if isinstance(found, dict) else {}
@@ -169,6 +175,12 @@ class Manifest:
         values = self._plain()
         whole = values | {"digest": digest_of(values)}
         write_whole(path, (json.dumps(whole, indent=2) + "\n").encode())
+
+    def identified(self) -> "Manifest":
+        """Return the manifest with a name for the study, by all that its results depend on."""
+        values = self._plain()
+        about = [values[name] for name in ("study_digest", "engine", "data")]
+        return replace(self, identity=self.identity or digest_of({"study": about})[:16])
 
     def with_dense_run(self, replicate: int, digests: Mapping[Place, str]) -> "Manifest":
         """Return the manifest once a replicate's dense run is trained."""

@@ -126,9 +126,16 @@ ARRAYS = {
         units="1",
         group="masks",
     ),
+    "digests": Array("digests that tell that the rest is of the cell", dtype="text", group="-"),
+    "dense_digests": Array("the same of a dense run", (), ("replicate",), "text", group="-"),
+    "mask_digests": Array(
+        "the same of the distances", (), ("replicate", "threshold"), "text", group="-"
+    ),
 }
 """The arrays of the cube: name → what it holds."""
-ADDED: dict[str, int] = {}
+DIGESTS = ("digests", "dense_digests", "mask_digests")
+"""Arrays that no reader asks for."""
+ADDED = dict.fromkeys(DIGESTS, 5)
 """Arrays and metrics that came after format 1: name → the first format that has them. Cells that
 were trained before may lack them."""
 NAMES = {array.rest[-1]: array.names for array in ARRAYS.values() if array.names}

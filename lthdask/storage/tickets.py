@@ -28,6 +28,7 @@ from lthdask.lottery.ticket import Ticket
 from lthdask.storage import checkpoints
 from lthdask.storage.files import read_json, write_whole
 from lthdask.storage.folder import Folder
+from lthdask.storage.identity import run_of
 from lthdask.storage.sparse import BITS, GAPS, decoded, encoded
 from lthdask.training.checkpoint import Checkpoint
 
@@ -59,8 +60,13 @@ class Tickets:
 
     def recorded(self, cell: Cell) -> dict[str, str]:
         """Return the digests of the files that were kept: name of the file → digest."""
-        found = read_json(self._record(cell))
-        return {name: digest for name, digest in found.items() if isinstance(digest, str)}
+        found, names = read_json(self._record(cell)), {f.name for f in self._files(cell)}
+        return {n: digest for n, digest in found.items() if n in names and isinstance(digest, str)}
+
+    def record_of_others(self, cell: Cell) -> Path | None:
+        """Return the record of what was kept of a cell, where it is that of another."""
+        names = {file.name for file in self._files(cell)}
+        return self._record(cell) if read_json(self._record(cell)).keys() - names else None
 
     def are_there(self, cell: Cell, rewound: bool = False) -> bool:
         """Return whether what is kept of a cell is there; no file is read."""
@@ -105,7 +111,7 @@ class Tickets:
 
     def drop(self, cell: Cell) -> None:
         """Remove all that is kept of a cell."""
-        self.remove(cell, self.trained(cell), self.rewound(cell))
+        self.remove(cell, *self._files(cell))
 
     def remove(self, cell: Cell, *files: Path) -> None:
         """Remove files that are kept of a cell."""
@@ -125,18 +131,24 @@ class Tickets:
         found = {name.removesuffix(SUFFIX).removesuffix(".rewound") for name in files}
         return found | {record.parent.name for record in records}
 
+    def _files(self, cell: Cell) -> tuple[Path, Path]:
+        return self.trained(cell), self.rewound(cell)
+
     def _record(self, cell: Cell) -> Path:
         return self.folder.of_run(cell) / "kept.json"
 
 
-def final_weights(folder: Folder, cell: Cell) -> Ticket | None:
-    """Return the final weights and the mask of a cell: those kept, or held for others; or None."""
+def final_weights(folder: Folder, cell: Cell, identity: str) -> Ticket | None:
+    """Return the final weights and the mask of a cell: those kept, or held for others; or None.
+
+    `identity` names the study, as :class:`lthdask.storage.manifest.Manifest` does.
+    """
     tickets = Tickets(folder)
     # A round that goes on from it needs the optimizer's state, too, which no kept ticket has.
     is_kept = ARMS[cell.arm].start != "before" and tickets.are_there(cell)
     for load in (
         lambda: tickets.load(cell) if is_kept else None,
-        lambda: checkpoints.load_ticket(folder.final(cell)),
+        lambda: checkpoints.load_ticket(folder.final(cell), run_of(identity, cell)),
     ):
         with suppress(InputError):
             if found := load():
@@ -231,6 +243,8 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], About]:
     try:
         require_regular(path)
         content = path.read_bytes()
+    except PermissionError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read the ticket {path}: {reason}") from None

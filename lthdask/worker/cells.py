@@ -125,7 +125,7 @@ class _Run:
         work = training.work
         training.begin(cell.begins(work.experiment().steps), beside)
         waited = needs.waits_for(work.study, cell)
-        before = final_weights(work.folder, waited) if waited else None
+        before = final_weights(work.folder, waited, cube_of(work).identity) if waited else None
         if waited and not before:
             raise InputError(f"the final weights of {waited}, which {cell} needs, are lost")
         drawn = drawing.draw(work.experiment(), cell, dense, before)

@@ -12,10 +12,11 @@ from lthdask.grid import Cell
 from lthdask.lottery.ticket import Ticket
 from lthdask.rewinding import as_given
 from lthdask.storage import checkpoints
+from lthdask.storage.identity import run_of
 from lthdask.storage.manifest import versions_here
 from lthdask.storage.tickets import Tickets, final_weights
 from lthdask.training.checkpoint import Checkpoint
-from lthdask.worker.work import Work
+from lthdask.worker.work import Work, cube_of
 
 
 def keep(
@@ -41,7 +42,8 @@ def keep(
         Tickets(work.folder).keep(cell, trained, start, _about(work, cell, metrics))
     if needs.awaited(work.study, cell) and (goes_on or not options.keeps(cell)):
         ended = replace(trained, origin=end) if goes_on else trained
-        checkpoints.save_ticket(work.folder.final(cell), ended)
+        run = run_of(cube_of(work).identity, cell)
+        checkpoints.save_ticket(work.folder.final(cell), ended, run)
 
 
 def is_lacking(work: Work, cell: Cell) -> bool:
@@ -49,7 +51,9 @@ def is_lacking(work: Work, cell: Cell) -> bool:
     options = work.options
     if options.keeps(cell) and not Tickets(work.folder).are_there(cell, options.keep_rewound):
         return True
-    return needs.awaited(work.study, cell) and not final_weights(work.folder, cell)
+    return needs.awaited(work.study, cell) and not final_weights(
+        work.folder, cell, cube_of(work).identity
+    )
 
 
 def _about(work: Work, cell: Cell, metrics: Mapping[str, float]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lthdask import needs
 from lthdask.data.batches import Data, Images
-from lthdask.errors import InputError, listed
+from lthdask.errors import InputError, listed, permitted
 from lthdask.grid import KS, Cell
 from lthdask.lottery import drawing
 from lthdask.lottery.experiment import Experiment
@@ -71,6 +71,17 @@ def open_mask(
     (5020, 50200)
     """
     opened = Folder(Path(folder))
+    with permitted(opened.path):
+        return _mask(opened, threshold, replicate, rewind_epoch, data)
+
+
+def _mask(
+    opened: Folder,
+    threshold: float,
+    replicate: int,
+    rewind_epoch: float | str | None,
+    data: str | Path | None,
+) -> dict[str, Tensor]:
     text, manifest = opened.study(), opened.manifest()
     if text is None or manifest is None:
         raise InputError(f"there is no study in {opened.path} that was begun; give its folder")
@@ -81,7 +92,7 @@ def open_mask(
         raise InputError(
             f"the dense run of replicate {replicate} is not trained yet; run the study"
         )
-    before, threads = _round_before(study, opened, cell), torch.get_num_threads()
+    before, threads = _round_before(study, opened, cell, manifest), torch.get_num_threads()
     places = [] if study.pruning.masks or before else [place_of(study.mask_at, manifest.steps)]
     places += [0] if study.pruning.needs_initial else []
     dense = {
@@ -97,11 +108,11 @@ def open_mask(
         torch.set_num_threads(threads)
 
 
-def _round_before(study: Study, folder: Folder, cell: Cell) -> Ticket | None:
+def _round_before(study: Study, folder: Folder, cell: Cell, manifest: Manifest) -> Ticket | None:
     """Return the ticket of the round before, if there is one and it is there."""
     if not (waited := needs.waits_for(study, cell)):
         return None
-    if found := final_weights(folder, waited):
+    if found := final_weights(folder, waited, manifest.identity):
         return found
     raise InputError(
         f"the mask of {cell} was taken from the final weights of {waited}, which are not kept once "

@@ -14,10 +14,11 @@ from lthdask.events import Event, Stopped, TaskContext
 from lthdask.lottery.experiment import Experiment
 from lthdask.rewinding import place
 from lthdask.storage import checkpoints
+from lthdask.storage.identity import run_of
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.engine import Engine
 from lthdask.training.loop import Diverged, EpochMetrics, Measurement, Outcome, Progress
-from lthdask.worker.work import Work
+from lthdask.worker.work import Work, cube_of
 
 BETWEEN_TELLING = 1.0
 """Least number of seconds between two events of a run. Each takes a millisecond from training,
@@ -59,7 +60,9 @@ class ResumableRun:
         self.began, self._clock = time.time(), time.monotonic()
         self.saved_at = self._clock
         self._told_at, self._untold = -math.inf, 0.0
-        self._state = checkpoints.State(work.folder.of_run(name), self.warn)
+        self._state = checkpoints.State(
+            work.folder.of_run(name), self.warn, run_of(cube_of(work).identity, name)
+        )
         self.start: Checkpoint | None
         self.start, notes = self._state.load() or (None, {})
         self.curves = {int(epoch): values for epoch, values in notes.get("curves", {}).items()}
@@ -76,6 +79,7 @@ class ResumableRun:
         self._begins = position
         self.position = (self.start.epoch, self.start.step) if self.start else position
         about = {
+            "run": str(self.name),
             "driver": self.work.driver,
             "started": self.began,
             "place": self.place,

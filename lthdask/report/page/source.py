@@ -161,7 +161,7 @@ class Source:
         return open_part(self.folder.path, "curves", **at)
 
     def _look(self, workers: int | None) -> Look:
-        driver, before = _driver(self.folder.path), self.latest
+        driver, before = driver_of(self.folder.path), self.latest
         try:
             if self._looks is None:
                 self._looks = follow(self.folder.path)
@@ -229,14 +229,6 @@ def _places(results: xr.Dataset, arm: str, replicate: int | None) -> list[str]:
         chosen = chosen.sel(replicate=[replicate])
     places = chosen.transpose("threshold", "rewind_epoch", "replicate").values
     return [", ".join(sorted({*filter(None, of)})) for of in places.reshape(-1, places.shape[2])]
-
-
-def _driver(path: Path) -> str | None:
-    """Return who runs a study; a reader who may not touch the lock takes the driver's word."""
-    try:
-        return driver_of(path)
-    except OSError:
-        return "somebody" if (path / ".driver.json").exists() else None
 
 
 def _drawn(look: Look) -> tuple[Any, ...]:
