@@ -35,6 +35,15 @@ def test_environment_yml_names_the_dependencies_and_ranges_of_pyproject_toml():
     assert environment["channels"] == ["conda-forge", "nodefaults"]
 
 
+def test_the_versions_that_passed_are_one_of_each_package_within_the_ranges_and_name_no_place():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    passed = dict(re.fullmatch(r"([a-z0-9-]+)==([\d.a-z+]+)", line).groups() for line in lines)
+    assert len(passed) == len(lines)
+    for wanted in map(Requirement, project["dependencies"]):
+        assert passed[wanted.name] in wanted.specifier, wanted
+
+
 def test_the_engine_imports_with_nothing_but_torch_torchvision_and_numpy():
     heavy = "dask distributed zarr xarray pydantic yaml safetensors sklearn click rich pandas"
     code = f"import sys; sys.modules.update(dict.fromkeys({heavy.split()!r}))\n"
