@@ -1,4 +1,4 @@
-"""Kinds of fault in real runs: uv run python -m benchmarks.fault_kinds.
+"""Kinds of fault in real runs: uv run python benchmarks/fault_kinds.py.
 
 Breaks a small study in many kinds of way, one at a time, gives the same command again, and compares
 the results with those of an undisturbed run, bit for bit. Prints a Markdown table, as in
@@ -15,18 +15,49 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import xarray as xr
 
-from benchmarks.fault_scene import Scene, half_done, undisturbed
-from benchmarks.faults_in_midrun import MIDRUN
-from benchmarks.faults_between import BETWEEN
+from benchmarks.kinds import between, folder, processes
+from benchmarks.kinds.scene import KINDS, Kind, Scene, half_done, undisturbed
 
-BY_ITSELF, SAME, LOST = "by itself", "the same command", "LOST"
+BY_ITSELF, SAME, LOST = "the command itself", "the same command again", "LOST"
+assert all((between, folder, processes)), "imported for the kinds that they note"
+
+TESTED = {
+    "a worker gets SIGKILL": "workers_that_are_killed_all_the_time_cost_nothing_that_is_done",
+    "a worker gets SIGTERM": "a_worker_that_is_told_to_go_loses_no_step",
+    "the driver gets SIGKILL": "a_driver_that_is_killed_again_and_again_finishes",
+    "the driver is killed as it starts": "a_driver_that_is_killed_again_and_again_finishes",
+    "the driver gets SIGTERM": "stopping_is_quick_and_the_same_command_goes_on",
+    "all processes get SIGINT": "stopping_is_quick_and_the_same_command_goes_on",
+    "all processes get SIGTERM": "a_signal_to_the_whole_group_ends_in_order",
+    "a zombie trains on beside its replacement": "a_zombie_beside_its_replacement_writes",
+    "two drivers at once": "of_two_drivers_at_once_one_is_refused",
+    "the disk is full; room is made": "a_full_disk_is_one_sentence",
+    "a worker can open no more files": "a_process_that_can_open_no_more_files_is_started_anew",
+    "a death between a cell's results and its status": "a_death_between_the_metrics_and_the",
+    "a death as a checkpoint of the dense run is saved": "any_schedule_of_kills_leaves_a_folder",
+    "a death as a state is saved": "any_schedule_of_kills_leaves_a_folder",
+    "a death as an attempt is noted": "any_schedule_of_kills_leaves_a_folder",
+    "a death as the study grows": "a_growth_that_is_killed_at_any_write_is_finished",
+    "an exception in one cell, once": "an_exception_in_one_cell_is_tried_again",
+    "every cell fails on one of two workers": "a_sick_worker_is_left_out_and_costs_no_cell",
+    "one of two workers dies in every cell": "a_sick_worker_is_left_out_and_costs_no_cell",
+    "results.zarr is deleted": "a_cube_that_is_gone_is_made_again",
+    "results.zarr/zarr.json is deleted": "where_a_part_of_the_results_was_deleted",
+    "results.zarr/zarr.json is cut short": "much_damage_at_once_is_repaired",
+    "results.zarr/metrics/zarr.json is deleted": "where_a_part_of_the_results_was_deleted",
+    "results.zarr/metrics/zarr.json is cut short": "much_damage_at_once_is_repaired",
+    "results.zarr/threshold/c/0 is deleted": "axes_that_are_missing_are_mended_by_the_manifest",
+    "results.zarr/threshold/c/0 is changed in one bit": "repaired_and_run_again_results_are_as",
+    "results.zarr/status/c/0/0/*/0 is emptied": "much_damage_at_once_is_repaired",
+    "results.zarr/metrics/c/0/0/*/0/0 is changed in one bit": "repaired_and_run_again_results",
+}
+"""Kind → how the name of the test begins, after test_, that tries the same."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +68,13 @@ class Outcome:
     problem: str = ""
 
 
-def tried(act: Callable[[Scene], None], home: Path, half: Path | None, whole: xr.Dataset) -> Outcome:
-    """Break a study in one way, and give its command again; `half` is a folder to begin with."""
+def tried(kind: Kind, home: Path, half: Path, whole: xr.Dataset) -> Outcome:
+    """Break a study in one way, and give its command again; `half` is one that was stopped."""
     scene = Scene(home)
     try:
-        if half:
+        if kind.between:
             shutil.copytree(half, scene.folder, symlinks=True)
-        act(scene)
+        kind.act(scene)
         return finished(scene, whole)
     except (RuntimeError, TimeoutError, AssertionError) as error:
         return Outcome(LOST, f"not broken as meant: {error!r}")
@@ -73,14 +104,13 @@ def finished(scene: Scene, whole: xr.Dataset) -> Outcome:
         return Outcome(LOST, "hangs: " + said[-1][-500:])
     if code != 0:
         return Outcome(LOST, f"ends with {code}: {said[-1][-1500:]}")
-    if traceback := [text for text in said if "Traceback" in text]:
-        return Outcome(LOST, f"a traceback: {traceback[0][-1500:]}")
     if not scene.same(whole):
         return Outcome(LOST, "other results")
-    if twice := [cell for cell in started if len(scene.attempts(cell)) > started[cell]]:
-        if not scene.damages:
-            return Outcome(LOST, f"done cells were trained again: {twice}")
-    return Outcome(ended)
+    twice = [cell for cell in started if len(scene.attempts(cell)) > started[cell]]
+    if twice and not scene.damages:
+        return Outcome(LOST, f"done cells were trained again: {twice}")
+    traceback = any("Traceback" in text for text in said)
+    return Outcome(ended, "(a traceback was shown)" if traceback else "")
 
 
 def again(scene: Scene) -> int | None:
@@ -94,13 +124,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="kinds whose name has this in it (a regex)")
     parser.add_argument("--at-once", type=int, default=2, help="how many scenes are run at once")
     parser.add_argument("--patience", type=int, default=240, help="seconds until a command hangs")
+    parser.add_argument("--untested", action="store_true", help="leave out those that a test tries")
     arguments = parser.parse_args()
     Scene.patience = arguments.patience
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored behind a shell's &
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and of nohup
-    kinds = {name: (act, False) for name, act in MIDRUN.items()}
-    kinds |= {name: (act, True) for name, act in BETWEEN.items()}
-    kinds = {name: kind for name, kind in kinds.items() if re.search(arguments.only, name)}
+    kinds = {name: kind for name, kind in KINDS.items() if re.search(arguments.only, name)}
+    if arguments.untested:
+        kinds = {name: kind for name, kind in kinds.items() if name not in TESTED}
     began, outcomes = time.monotonic(), dict[str, Outcome]()
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place,
@@ -109,8 +140,8 @@ def main() -> None:
         home = Path(place)
         whole, half = undisturbed(home / "whole"), half_done(home / "half")
         running = {
-            pool.submit(tried, act, home / str(number), half if between else None, whole): name
-            for number, (name, (act, between)) in enumerate(kinds.items())
+            pool.submit(tried, kind, home / str(number), half, whole): name
+            for number, (name, kind) in enumerate(kinds.items())
         }
         for done in as_completed(running):
             outcomes[running[done]] = done.result()

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import lthdask
+from benchmarks.fault_kinds import KINDS, TESTED
 from lthdask.commands.main import main
 from lthdask.report.methods.references import REFERENCES
 
@@ -143,6 +144,13 @@ def test_every_test_that_the_method_page_names_is_there():
     assert guards
     for file, name in guards:
         assert f"def test_{name}" in (ROOT / "tests" / file).read_text(), name
+
+
+def test_every_kind_of_fault_that_ci_leaves_to_a_test_is_tried_by_one():
+    tests = "".join(file.read_text() for file in (ROOT / "tests").glob("test_*.py"))
+    assert TESTED.keys() <= KINDS.keys()
+    for name in TESTED.values():
+        assert f"def test_{name}" in tests, name
 
 
 @pytest.mark.parametrize("page", [*PAGES, "benchmarks/README.md"])

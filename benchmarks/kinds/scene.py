@@ -1,4 +1,4 @@
-"""A small study in a world of its own, which `fault_kinds.py` breaks, and its undisturbed results."""
+"""A small study in a world of its own, which a kind of fault breaks."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import GROUPS, Status
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+KINDS: dict[str, "Kind"] = {}
+"""Every kind of fault, by what happens."""
+TRAP = Path(__file__).with_name("trap.py")
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 NETWORK = """
 from torch import nn
 
@@ -43,48 +47,6 @@ recipe:
 pruning: {score: lamp}
 grid: {thresholds: [0.5, 0.8, 0.95], rewind_epochs: [0, 2]}
 """
-TRAP = '''
-"""Imported by every Python of a scene: breaks one that touches a file, as $TRAP says."""
-import errno, json, os, signal, sys, time
-
-trap, home = json.loads(os.environ.get("TRAP", "null")), os.environ["SCENE"]
-back = float(os.environ.get("CLOCK", 0))
-if back:
-    clock = time.time
-    time.time = lambda: clock() + back
-
-
-def elsewhere():
-    from distributed import get_worker
-
-    try:
-        return get_worker().name != trap["worker"]
-    except ValueError:  # the driver, and threads of a worker that run no task
-        return True
-
-
-def spring(event, arguments):
-    path = str(arguments[0]) if event in ("open", "os.rename", "os.remove") and arguments else ""
-    if trap["at"] not in path or home + "/marks" in path:
-        return
-    if not os.path.exists(home + "/marks/set") or ("worker" in trap and elsewhere()):
-        return
-    for number in range(trap["times"]):
-        try:
-            os.close(os.open(f"{home}/marks/{number}", os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            continue
-        what = trap["do"]
-        if what.startswith("SIG"):
-            os.kill(os.getpid(), getattr(signal, what))
-        elif hasattr(errno, what):
-            raise OSError(getattr(errno, what), os.strerror(getattr(errno, what)), path)
-        raise getattr(__import__("builtins"), what)("sprung by a trap")
-
-
-if trap:
-    sys.addaudithook(spring)
-'''
 
 
 def write_data(folder: Path) -> None:
@@ -100,6 +62,31 @@ def write_data(folder: Path) -> None:
         (raw / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
         header = struct.pack(">2I", 0x801, count)
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.astype(np.uint8).tobytes())
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault.
+
+    Attributes
+    ----------
+    act : callable
+        Breaks something of a scene.
+    between : bool
+        Whether it strikes between two runs, of which the first was stopped.
+    """
+
+    act: Callable[["Scene"], None]
+    between: bool = False
+
+
+def kind(name: str, between: bool = False) -> Callable[[Callable[["Scene"], None]], None]:
+    """Note a kind of fault."""
+
+    def note(act: Callable[["Scene"], None]) -> None:
+        KINDS[name] = Kind(act, between)
+
+    return note
 
 
 class Scene:
@@ -141,7 +128,7 @@ class Scene:
         write_data(self.data)
         self.mine.write_text(NETWORK)
         (home / "trap").mkdir()
-        (home / "trap" / "sitecustomize.py").write_text(TRAP)
+        shutil.copyfile(TRAP, home / "trap" / "sitecustomize.py")
         (home / "cluster.yaml").write_text("lthdask: {checkpoint-interval: 0.1s}\n")
         (home / "study.yaml").write_text(STUDY)
 

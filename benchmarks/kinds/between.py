@@ -1,7 +1,4 @@
-"""Faults that strike between two runs, of which the first was stopped: `fault_kinds.py` tries each.
-
-Each is given the folder of the study that was stopped.
-"""
+"""Faults that strike between two runs; each is given the folder of a study that was stopped."""
 
 import json
 import os
@@ -10,20 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.fault_scene import Scene
-
-BETWEEN: dict[str, Callable[[Scene], None]] = {}
-
-
-def kind(name: str) -> Callable[[Callable[[Scene], None]], Callable[[Scene], None]]:
-    """Note a kind of fault by its name."""
-
-    def note(act: Callable[[Scene], None]) -> Callable[[Scene], None]:
-        BETWEEN[name] = act
-        return act
-
-    return note
-
+from benchmarks.kinds.scene import KINDS, Kind, Scene, kind
 
 # Files that are damaged.
 
@@ -73,10 +57,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], ...]] = {
 PAST = {delete: "deleted", cut: "cut short", empty: "emptied", flip: "changed in one bit"}
 for what, ways in DAMAGE.items():
     for how in ways:
-        BETWEEN[f"{what} is {PAST[how]}"] = partial(damaged, what=what, how=how)
+        KINDS[f"{what} is {PAST[how]}"] = Kind(partial(damaged, what=what, how=how), between=True)
 
 
-@kind("every file that was written last is empty, as after a loss of power")
+@kind("every file that was written last is empty, as after a loss of power", between=True)
 def _(scene: Scene) -> None:
     scene.damages, scene.done_before = True, set()
     files = [f for f in scene.folder.rglob("*") if f.is_file()]
@@ -86,13 +70,13 @@ def _(scene: Scene) -> None:
             empty(file)
 
 
-@kind("the log is a folder")
+@kind("the log is a folder", between=True)
 def _(scene: Scene) -> None:
     delete(scene.folder / "log.txt")
     (scene.folder / "log.txt").mkdir()
 
 
-@kind("half a file of a dead writer is left behind, of every kind")
+@kind("half a file of a dead writer is left behind, of every kind", between=True)
 def _(scene: Scene) -> None:
     for file in [f for f in scene.folder.rglob("*") if f.is_file()]:
         half = file.read_bytes()[: file.stat().st_size // 2]
@@ -101,7 +85,7 @@ def _(scene: Scene) -> None:
             file.with_name(f"{file.name}.0123456789abcdef.partial").write_bytes(half)
 
 
-@kind("a lock is left behind, of a process on another machine")
+@kind("a lock is left behind, of a process on another machine", between=True)
 def _(scene: Scene) -> None:
     about = {"host": "elsewhere", "pid": 1, "since": "2026-01-01"}
     (scene.folder / ".driver.json").write_text(json.dumps(about))
@@ -111,19 +95,19 @@ def _(scene: Scene) -> None:
 # The folder is elsewhere.
 
 
-@kind("the folder has moved")
+@kind("the folder has moved", between=True)
 def _(scene: Scene) -> None:
     (scene.home / "else where").mkdir()
     scene.folder = scene.folder.rename(scene.home / "else where" / "grün")
 
 
-@kind("the folder is reached by a link")
+@kind("the folder is reached by a link", between=True)
 def _(scene: Scene) -> None:
     scene.folder.rename(scene.home / "target")
     scene.folder.symlink_to(scene.home / "target")
 
 
-@kind("the folder is a copy, with new times")
+@kind("the folder is a copy, with new times", between=True)
 def _(scene: Scene) -> None:
     shutil.copytree(scene.folder, scene.home / "copy", copy_function=shutil.copyfile)
     scene.folder = scene.home / "copy"
@@ -132,7 +116,7 @@ def _(scene: Scene) -> None:
 # The same command in other surroundings.
 
 SURROUNDINGS = {
-    "another locale, that cannot show ü": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "another locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "another time zone": {"TZ": "Pacific/Kiritimati"},
     "another number of threads": {"OMP_NUM_THREADS": "5", "MKL_NUM_THREADS": "5"},
     "another order of hashes": {"PYTHONHASHSEED": "7"},
@@ -147,29 +131,31 @@ def surrounded(scene: Scene, variables: dict[str, str]) -> None:
 
 
 for name, variables in SURROUNDINGS.items():
-    BETWEEN[f"resumed with {name}"] = partial(surrounded, variables=variables)
+    KINDS[f"resumed with {name}"] = Kind(partial(surrounded, variables=variables), between=True)
 
 
-def resumed(scene: Scene, *more: str, **kwargs: object) -> None:
+def resumed(scene: Scene, more: tuple[str, ...], **about: object) -> None:
     scene.arguments += more
-    scene.start(**kwargs)
+    scene.start(**about)
 
 
-BETWEEN["resumed with one worker"] = partial(lambda scene: resumed(scene, "--workers", "1"))
-BETWEEN["resumed with another width of cohorts"] = lambda scene: resumed(
-    scene, "--set", "engine.cohort=3"
-)
-BETWEEN["resumed with another umask"] = lambda scene: resumed(scene, umask=0o077)
-BETWEEN["resumed from another working directory"] = lambda scene: resumed(scene, cwd="/")
+RESUMED: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
+    "with one worker": (("--workers", "1"), {}),
+    "with another width of cohorts": (("--set", "engine.cohort=3"), {}),
+    "with another umask": ((), {"umask": 0o077}),
+    "from another working directory": ((), {"cwd": "/"}),
+}
+for name, (more, about) in RESUMED.items():
+    KINDS[f"resumed {name}"] = Kind(partial(resumed, more=more, **about), between=True)
 
 
-@kind("resumed with a long folder of temporary files")
+@kind("resumed with a long folder of temporary files", between=True)
 def _(scene: Scene) -> None:
     scene.temporary = scene.home / ("long" * 30)
     scene.temporary.mkdir()
 
 
-@kind("a death in check --repair")
+@kind("a death in check --repair", between=True)
 def _(scene: Scene) -> None:
     damaged(scene, "results.zarr/metrics/c/0/0/*/0/0", flip)
     scene.set_trap("SIGKILL", "/results.zarr/status/c/")
