@@ -23,6 +23,7 @@ import xarray as xr
 
 from benchmarks.kinds import between, folder, processes
 from benchmarks.kinds.scene import KINDS, Kind, Scene, half_done, undisturbed
+from lthdask.checks.folder import check
 
 BY_ITSELF, SAME, LOST = "the command itself", "the same command again", "LOST"
 assert all((between, folder, processes)), "imported for the kinds that they note"
@@ -106,6 +107,8 @@ def finished(scene: Scene, whole: xr.Dataset) -> Outcome:
         return Outcome(LOST, f"ends with {code}: {said[-1][-1500:]}")
     if not scene.same(whole):
         return Outcome(LOST, "other results")
+    if not scene.damages and (damage := check(scene.folder)):
+        return Outcome(LOST, f"left damaged: {damage}")
     twice = [cell for cell in started if len(scene.attempts(cell)) > started[cell]]
     if twice and not scene.damages:
         return Outcome(LOST, f"done cells were trained again: {twice}")
@@ -147,8 +150,11 @@ def main() -> None:
             outcomes[running[done]] = done.result()
             print(f"{running[done]}: {done.result().ended} {done.result().problem}", flush=True)
     ended = Counter(outcome.ended for outcome in outcomes.values())
-    minutes = (time.monotonic() - began) / 60
-    print(f"\n{len(outcomes)} kinds in {minutes:.0f} min: {dict(ended)}\n")
+    by_it = ended[BY_ITSELF] + ended[SAME]
+    print(f"\n{(time.monotonic() - began) / 60:.0f} min, {arguments.at_once} at once\n")
+    print("| kinds tried | ended by the command | needed another | lost |\n|---|---|---|---|")
+    another = len(outcomes) - by_it - ended[LOST]
+    print(f"| {len(outcomes)} | {by_it} | {another} | {ended[LOST]} |\n")
     print("| fault | what ended the study |\n|---|---|")
     for name in kinds:
         print(f"| {name} | {outcomes[name].ended} |")

@@ -157,6 +157,16 @@ class Folder:
         """Write how the study was computed."""
         manifest.write(self._manifest)
 
+    def leave_whole(self, study: str, manifest: Manifest) -> None:
+        """Write study and manifest again, if somebody has removed or damaged them meanwhile."""
+        try:
+            there = self.study() is not None and self.manifest() is not None
+        except InputError:
+            there = False
+        if not there:
+            self.write_study(study)
+            self.write_manifest(manifest)
+
     def of_run(self, name: object) -> Path:
         """Return where the run of a cell, or a dense run, keeps its attempts and its state."""
         return self.path / "cells" / str(name)
