@@ -166,7 +166,8 @@ def gone(scene: Scene, what: str) -> None:
     worker = scene.reach()[0]
     scene.damages = True
     place = scene.folder / what
-    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    # Workers may write into it meanwhile.
+    shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink()
     os.kill(worker, signal.SIGKILL)
 
 

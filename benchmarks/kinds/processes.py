@@ -169,13 +169,18 @@ for name, (limit, value) in LIMITS.items():
 # The network: a scheduler and workers of their own, which the command borrows.
 
 
-def borrowed(scene: Scene) -> tuple[Proxy, subprocess.Popen[bytes], list[subprocess.Popen[bytes]]]:
+def borrowed(scene: Scene) -> tuple[Proxy, list[subprocess.Popen[bytes]]]:
     """Start a scheduler behind a proxy, and two workers; have the command use them."""
     proxy = Proxy()
-    scheduler = dask(scene, "scheduler", "--port", str(proxy.behind), "--no-dashboard")
-    workers = [dask(scene, "worker", proxy.address, "--nthreads", "1") for _ in range(2)]
     scene.arguments = ["--scheduler", proxy.address, "--max-attempts", "20"]
-    return proxy, scheduler, workers
+    return proxy, serving(scene, proxy)
+
+
+def serving(scene: Scene, proxy: Proxy) -> list[subprocess.Popen[bytes]]:
+    """Start a scheduler and two workers."""
+    started = [dask(scene, "scheduler", "--port", str(proxy.behind), "--no-dashboard")]
+    scene.until(proxy.answers)
+    return started + [dask(scene, "worker", proxy.address, "--nthreads", "1") for _ in range(2)]
 
 
 def dask(scene: Scene, *words: str) -> subprocess.Popen[bytes]:
@@ -188,7 +193,7 @@ def dask(scene: Scene, *words: str) -> subprocess.Popen[bytes]:
 
 @kind("a scheduler is stopped for five seconds")
 def _(scene: Scene) -> None:
-    _, scheduler, _ = borrowed(scene)
+    _, (scheduler, *_) = borrowed(scene)
     scene.reach()
     scheduler.send_signal(signal.SIGSTOP)
     time.sleep(5)
@@ -197,22 +202,24 @@ def _(scene: Scene) -> None:
 
 @kind("a nanny is killed, and another worker comes")
 def _(scene: Scene) -> None:
-    proxy, _, workers = borrowed(scene)
+    proxy, (_, worker, _) = borrowed(scene)
     scene.reach()
-    workers[0].kill()
+    worker.kill()
     dask(scene, "worker", proxy.address, "--nthreads", "1")
 
 
 @kind("all connections to a scheduler are cut")
 def _(scene: Scene) -> None:
-    proxy, _, _ = borrowed(scene)
+    proxy, _ = borrowed(scene)
     scene.reach()
     proxy.cut()
 
 
 @kind("a scheduler is killed, and started again with its workers")
 def _(scene: Scene) -> None:
-    _, scheduler, _ = borrowed(scene)
+    proxy, started = borrowed(scene)
     scene.reach()
-    scheduler.kill()
-    scene.mend = partial(borrowed, scene)
+    for process in started:
+        process.kill()
+        process.wait()
+    scene.mend = partial(serving, scene, proxy)

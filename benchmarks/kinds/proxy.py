@@ -23,6 +23,11 @@ class Proxy:
         self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
 
+    def answers(self) -> bool:
+        """Return whether something listens behind it."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.behind)) == 0
+
     def cut(self) -> None:
         """Cut all connections; new ones are passed on as before."""
         while self._open:

@@ -40,7 +40,7 @@ name: kinds
 data: {name: mnist, image_size: 28, validation: 60}
 network: {name: "mine:network"}
 recipe:
-  epochs: 40
+  epochs: 60
   batch_size: 25
   optimizer: {name: sgd, rate: 0.05, momentum: 0.9}
   schedule: {name: linear, warmup_epochs: 1}

@@ -18,7 +18,7 @@ from lthdask.options import Options
 from lthdask.own import codes, file_of, is_own, plain, require_given
 from lthdask.pruning.rule import prunable_weights
 from lthdask.reading import yaml_mapping
-from lthdask.storage.cube import Cube, attributes, readable
+from lthdask.storage.cube import Cube, attributes, layers, readable
 from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
 from lthdask.storage.growth import grow
@@ -168,7 +168,7 @@ def layers_of(study: Study, cube: Path) -> list[str]:
     Those of a network of one's own, whose code need not be here, are what the cube says.
     """
     if is_own(study.network.name):
-        return Cube(cube).axis("layer")
+        return layers(cube)
     return list(prunable_weights(study.outline()))
 
 

@@ -65,6 +65,11 @@ class Folder:
         inside = [*self.path.iterdir()] if there == self.path else []
         before = (self.log, self.code, self.masks)
         holds = [path for path in inside if path.name[0] != "." and path not in before]
+        if self._manifest in holds and self.study() is None:
+            raise InputError(
+                f"{self._study} is missing; `lthdask check {self.path} --repair` writes its copy, "
+                f"which results.zarr has"
+            )
         if holds and self.study() is None:
             raise InputError(
                 f"the folder {self.path} contains something other than a study, such as "
