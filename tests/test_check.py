@@ -1,6 +1,7 @@
 """What a check promises: it finds all damage, and what is repaired and run again is as before."""
 
 import hashlib
+import os
 import shutil
 from importlib import import_module
 
@@ -215,6 +216,20 @@ def test_a_running_study_has_no_damage(local_client, tmp_path):
     run(TINY, local_client, tmp_path, watch=watch)
     assert seen == ["plan", "dense", *["cell"] * 4]
     assert found == []
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("how", ["deleted", "truncated"])
+def test_what_only_the_driver_knows_is_whole_at_its_end_whatever_became_of_it(
+    local_client, tmp_path, how
+):
+    def watch(event):
+        if event.kind == "cell" and "k2" in event.name:  # those that come last
+            for name in {"study.yaml", "manifest.json"} & set(os.listdir(tmp_path)):
+                damage(tmp_path / name, how)
+
+    run(TINY, local_client, tmp_path, watch=watch)
+    assert check(tmp_path) == []
 
 
 def test_a_study_that_is_run_can_be_checked_and_not_repaired(folder):

@@ -177,7 +177,7 @@ def test_workers_that_are_killed_all_the_time_cost_nothing_that_is_done(tmp_path
     dice, killed, over = random.Random(2), [], threading.Event()
 
     def kill():
-        while not over.is_set() and len(killed) < 20:  # each costs seconds, of imports
+        while not over.is_set() and len(killed) < 8:  # each costs seconds, of imports
             if busy := training(tmp_path):
                 over.wait(dice.uniform(0.3, 1.5))
                 os.kill(pid := dice.choice(busy)["pid"], signal.SIGKILL)
@@ -512,6 +512,22 @@ def test_of_two_drivers_at_once_one_is_refused_and_told_who_the_other_is(
     assert f"is being run by process {both[winner].pid} on " in ends[loser][1]
     assert "Traceback" not in ends[loser][1]
     assert_equal(tmp_path / "run", undisturbed)
+
+
+def test_a_folder_of_temporary_files_that_was_emptied_is_no_error_at_the_end(tmp_path):
+    code = (
+        "import os, shutil; from lthdask.cluster.local import _make_folder_of_sockets\n"
+        "_make_folder_of_sockets(); shutil.rmtree(os.environ['TMPDIR'])"
+    )
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 class ClockSetBack(WorkerPlugin):

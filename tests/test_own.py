@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import lthdask
 from lthdask import own
-from lthdask.checks.folder import check
+from lthdask.checks.folder import check, repair
 from lthdask.commands.main import main
 from lthdask.data.readers import DataSource, load
 from lthdask.driver.opening import open_study
@@ -126,6 +126,10 @@ def test_the_page_is_true_and_its_results_are_read_without_the_code(
     np.testing.assert_array_equal(kept.values, results.test_accuracy.values)
     assert np.isfinite(more.test_accuracy.sel(arm="ticket", threshold=0.7)).all()
 
+    for file in ("zarr.json", "metrics/zarr.json", "threshold/c/0"):
+        (folder / "results.zarr" / file).unlink()
+        assert repair(folder)
+        assert check(folder) == []
     for file, problem in (("layer/c/0", "not what was written"), ("", "missing")):
         lost = folder / "results.zarr" / file
         lost.unlink() if file else shutil.rmtree(lost)

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import lthdask
+from benchmarks.fault_kinds import KINDS, TESTED
 from lthdask.commands.main import main
 from lthdask.report.methods.references import REFERENCES
 
@@ -33,6 +34,15 @@ def test_environment_yml_names_the_dependencies_and_ranges_of_pyproject_toml():
             listed[name] = SpecifierSet(ranges)
     assert listed == wanted
     assert environment["channels"] == ["conda-forge", "nodefaults"]
+
+
+def test_the_versions_that_passed_are_one_of_each_package_within_the_ranges_and_name_no_place():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    passed = dict(re.fullmatch(r"([a-z0-9-]+)==([\d.a-z+]+)", line).groups() for line in lines)
+    assert len(passed) == len(lines)
+    for wanted in map(Requirement, project["dependencies"]):
+        assert passed[wanted.name] in wanted.specifier, wanted
 
 
 def test_the_engine_imports_with_nothing_but_torch_torchvision_and_numpy():
@@ -134,6 +144,13 @@ def test_every_test_that_the_method_page_names_is_there():
     assert guards
     for file, name in guards:
         assert f"def test_{name}" in (ROOT / "tests" / file).read_text(), name
+
+
+def test_every_kind_of_fault_that_ci_leaves_to_a_test_is_tried_by_one():
+    tests = "".join(file.read_text() for file in (ROOT / "tests").glob("test_*.py"))
+    assert TESTED.keys() <= KINDS.keys()
+    for name in TESTED.values():
+        assert f"def test_{name}" in tests, name
 
 
 @pytest.mark.parametrize("page", [*PAGES, "benchmarks/README.md"])

@@ -98,6 +98,7 @@ def test_the_command_fills_a_cube_and_prints_the_map(tiny_file, tmp_path, comman
     first = start("--study", tiny_file, "--out", out, "--workers", "64")
     output, errors = first.communicate(timeout=120)
     assert (first.returncode, errors) == (0, "")
+    assert f"cluster file: {Path.cwd() / 'cluster.yaml'}\n" in output  # nobody has named it
     assert "64 workers are too many; this machine has room for " in output
     assert "dashboard: http://127.0.0.1:" in output
     assert "4/4 cells" in output

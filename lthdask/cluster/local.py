@@ -49,9 +49,11 @@ def _make_folder_of_sockets() -> None:
     if len(os.fsencode(tempfile.gettempdir())) > 75:
         tempfile.tempdir = "/tmp"
     try:
-        util.get_temp_dir()
+        folder = util.get_temp_dir()
     finally:
         tempfile.tempdir = usual
+    # It is removed at the end, which is a traceback where somebody has emptied /tmp before.
+    util.Finalize(None, os.makedirs, (folder,), {"exist_ok": True}, exitpriority=-99)
 
 
 @contextmanager

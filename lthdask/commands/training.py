@@ -109,6 +109,8 @@ def _train(
         say(console, line)
         log.lines.info(on_command_line(line))
 
+    if where.cluster:  # which may be the one that lies here, and nobody thought of
+        tell(f"cluster file: {where.cluster.absolute()}")
     client = open_client(
         where.workers,
         threads=opened.study.engine.threads,

@@ -25,7 +25,7 @@ from lthdask.options import Options
 from lthdask.own import codes, file_of, plain, require_given
 from lthdask.pruning.rule import prunable_weights
 from lthdask.reading import yaml_mapping
-from lthdask.storage.cube import Cube, attributes, readable
+from lthdask.storage.cube import Cube, attributes, layers, readable
 from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
 from lthdask.storage.growth import grow
@@ -179,7 +179,7 @@ def layers_of(study: Study, cube: Path) -> list[str]:
     says.
     """
     if not is_known(study.network):
-        return Cube(cube).axis("layer")
+        return layers(cube)
     return list(prunable_weights(study.outline()))
 
 

@@ -114,6 +114,7 @@ class Sweep:
             self.work.folder.write_skipped({str(c): why for c, why in skipped.items()}, before)
         done = (cell for cell, status in statuses.items() if status is Status.DONE)
         self.work.folder.remove_states(done)
+        self.work.folder.leave_whole(self.work.study.to_yaml(), self.manifest)
 
     def add_dense_run(self, replicate: int) -> None:
         """Queue the dense run of a replicate, or what is lacking of it, before all cells."""

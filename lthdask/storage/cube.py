@@ -317,6 +317,22 @@ def readable(path: Path) -> Iterator[None]:
         ) from None
 
 
+def layers(path: Path) -> list[str]:
+    """Return the names of a network's prunable weights, whatever else of the cube is damaged.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read.
+    """
+    with readable(path):
+        names: Any = zarr.open_array(path / "layer", mode="r", zarr_format=3)[:]
+        if not all(names):
+            raise ValueError("names of layers are missing")
+    found: list[str] = names.tolist()
+    return found
+
+
 def attributes(path: Path) -> dict[str, Any]:
     """Return what is kept with a cube; nothing where it cannot be read."""
     try:

@@ -67,6 +67,11 @@ class Folder:
         inside = [*self.path.iterdir()] if there == self.path else []
         before = (self.log, self.code, self.masks)
         holds = [path for path in inside if path.name[0] != "." and path not in before]
+        if self._manifest in holds and self.study() is None:
+            raise InputError(
+                f"{self._study} is missing; `lthdask check {self.path} --repair` writes its copy, "
+                f"which results.zarr has"
+            )
         if holds and self.study() is None:
             raise InputError(
                 f"the folder {self.path} contains something other than a study, such as "
@@ -193,6 +198,16 @@ class Folder:
     def write_manifest(self, manifest: Manifest) -> None:
         """Write how the study was computed."""
         manifest.write(self._manifest)
+
+    def leave_whole(self, study: str, manifest: Manifest) -> None:
+        """Write study and manifest again, if somebody has removed or damaged them meanwhile."""
+        try:
+            there = self.study() is not None and self.manifest() is not None
+        except InputError:
+            there = False
+        if not there:
+            self.write_study(study)
+            self.write_manifest(manifest)
 
     def of_run(self, name: object) -> Path:
         """Return where the run of a cell, or a dense run, keeps its attempts and its state."""
