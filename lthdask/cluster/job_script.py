@@ -102,6 +102,7 @@ def arguments(
     file = one_line(settings.file) if settings.file else None
     given["job_script_prologue"] = [
         *(given.get("job_script_prologue") or []),
+        "export PYTHONSAFEPATH=1",  # a random.py where the job begins is not Python's
         *(f"export {key}={value}" for key, value in MEMORY.items()),
         # Dask's settings stay with the driver, and the file may have others: those in force.
         *(f"export {_variable(key)}={shlex.quote(dask.config.get(key))}" for key in SAMPLING),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from lthdask.commands.asked import Where
-from lthdask.commands.shared import counted, say
+from lthdask.commands.shared import ENDING, counted, say
 from lthdask.errors import InputError, on_command_line
 from lthdask.events import Event
 from lthdask.options import Options
@@ -198,8 +198,8 @@ def _stopping_once(console: Console) -> Iterator[None]:
     except KeyboardInterrupt:
         from lthdask.cluster.workers import quiet_loops
 
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, *ENDING):
+            signal.signal(number, signal.SIG_IGN)
         quiet_loops()
         say(console, "stopping the workers")
         raise

@@ -12,7 +12,7 @@ from typing import Any
 from lthdask import given, growing
 from lthdask.data.digest import DataDigest
 from lthdask.driver.full_disk import said_when_full
-from lthdask.errors import InputError
+from lthdask.errors import InputError, as_path
 from lthdask.grid import Cell, is_applicable, stored_at
 from lthdask.options import Options
 from lthdask.own import codes, file_of, is_own, plain, require_given
@@ -219,7 +219,7 @@ def _manifest(folder: Folder, cube: Cube | None) -> Manifest | None:
 
 
 def _folder(study: Study, out: str | Path | None) -> Folder:
-    return Folder(Path(out or Path("runs") / study.name))
+    return Folder(as_path(out or Path("runs") / study.name))
 
 
 def _require_together(study: Study, options: Options) -> None:

@@ -55,7 +55,7 @@ class Folder:
         InputError
             If it cannot be written, or holds something that is not a study.
         """
-        there = next(p for p in (self.path, *self.path.parents) if p.exists())
+        there = next(p for p in (self.path, *self.path.parents) if os.path.lexists(p))
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             reason = "is not writable" if there.is_dir() else "is not a folder"
             raise InputError(

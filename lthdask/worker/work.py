@@ -12,6 +12,7 @@ from lthdask import given
 from lthdask.data.batches import Data
 from lthdask.data.digest import DataDigest, other_data
 from lthdask.data.readers import DataSource, load
+from lthdask.errors import as_path
 from lthdask.lottery.experiment import Experiment
 from lthdask.options import Options
 from lthdask.own import is_own
@@ -53,7 +54,7 @@ class Work:
 
     def __post_init__(self) -> None:
         if self.data is not None:  # the worker's working directory may be another one
-            object.__setattr__(self, "data", Path(self.data).expanduser().absolute())
+            object.__setattr__(self, "data", as_path(self.data).absolute())
 
     def experiment(self, data: Data | None = None) -> Experiment:
         """Return the experiment; its `data`, if not given, are read once per process and driver.
