@@ -286,7 +286,7 @@ def test_no_path_or_value_in_a_job_script_runs_a_command(tmp_path, monkeypatch, 
     python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$DASK_CONFIG" > "$NOTES"\n')
     python.chmod(0o700)
     folders = {f"{key}-directory": str(strange / key) for key in ("log", "local", "shared-temp")}
-    names = {key: f"7 {HOSTILE}" for key in ("name", "queue")}
+    names = dict.fromkeys(("name", "queue"), f"7 {HOSTILE}")
     extra = {"worker-extra-args": ["--preload", "'$(touch owned);'", "--resources", "$SOME=1"]}
     section = {"memory": "1GB", **folders, **names, **extra}
     file = strange / "c.yaml"

@@ -3,6 +3,7 @@
 import ctypes
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing import spawn
@@ -31,7 +32,7 @@ def end_before_the_command() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
-def prepare_worker(data: dict[str, Any]) -> None:
+def prepare_worker(data: Mapping[str, Any]) -> None:
     """Prepare a new process, but have a worker not run the script of its driver once more.
 
     What is sent to a worker needs nothing of that, and a script need not be written for it.

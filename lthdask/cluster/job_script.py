@@ -148,9 +148,11 @@ def _directives(queue: str, folder: str, name: str) -> list[str] | dict[str, Any
 
 def _add(given: dict[str, Any], lines: list[str] | dict[str, Any]) -> None:
     """Add directives before those that are given, which count."""
-    more = given.get("job_extra_directives") or type(lines)()
-    both = {**lines, **more} if isinstance(lines, dict) else [*lines, *more]
-    given["job_extra_directives"] = both
+    more: Any = given.get("job_extra_directives")
+    if isinstance(lines, dict):
+        given["job_extra_directives"] = lines | (more or {})
+    else:
+        given["job_extra_directives"] = [*lines, *(more or [])]
 
 
 def _words(text: str | None, settings: Settings) -> list[str]:
@@ -160,9 +162,7 @@ def _words(text: str | None, settings: Settings) -> list[str]:
     try:
         return [quoted(word) for word in ([text] if os.path.exists(text) else shlex.split(text))]
     except ValueError:
-        raise InputError(
-            f"{settings.file}: a quotation mark has no partner in {text!r}"
-        ) from None
+        raise InputError(f"{settings.file}: a quotation mark has no partner in {text!r}") from None
 
 
 def _variable(key: str) -> str:

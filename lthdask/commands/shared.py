@@ -15,7 +15,6 @@ from rich.console import Console
 
 from lthdask.errors import InputError, on_command_line, require_working_directory
 
-
 GONE = errno.EPIPE, errno.EIO
 """What writing to a pipe that nobody reads ends with, and to a terminal that was closed."""
 UNWRITABLE = "cannot write to standard output"

@@ -103,12 +103,18 @@ def _train(
     """Train what is left on workers of its own."""
     from lthdask import flow
     from lthdask.cluster.client import open_client
+    from lthdask.cluster.deployment import choose
+    from lthdask.cluster.settings import Settings
     from lthdask.report.progress import shown
+    from lthdask.worker.work import Work
 
     def tell(line: str) -> None:
         say(console, line)
         log.lines.info(on_command_line(line))
 
+    settings = Settings.read(where.cluster)
+    here = choose(settings, where.deploy, where.scheduler, lambda line: None) == "local"
+    Work(opened.study, opened.engine, opened.folder, data, opened.options).require_folder(here)
     client = open_client(
         where.workers,
         threads=opened.study.engine.threads,
