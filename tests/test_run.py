@@ -189,14 +189,14 @@ def test_a_dry_run_does_not_judge_a_queue_by_this_machine(command, tiny_file, tm
 @pytest.mark.parametrize("deploy", ["local", "slurm"])
 @pytest.mark.parametrize("way", [[], ["--dry-run"]])
 def test_data_that_are_not_given_are_refused_before_any_worker_or_job_starts(
-    command, tmp_path, monkeypatch, deploy, way
+    command, tmp_path, deploy, way
 ):
     arguments = ["--study", "cifar10-resnet20", "--out", str(tmp_path / "run"), *way]
-    monkeypatch.setattr("lthdask.cluster.client.open_client", lambda *a, **k: pytest.fail("opened"))
     done = CliRunner().invoke(command, [*arguments, "--deploy", deploy])
     assert done.exit_code == 2
     sentence = "error: the data set 'cifar10' is read from disk; give its folder with --data\n"
     assert done.stderr.endswith(sentence)
+    assert "dashboard" not in done.stdout
 
 
 def test_another_study_in_the_folder_is_refused_before_any_worker_starts(command, tmp_path):
