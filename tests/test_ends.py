@@ -91,7 +91,9 @@ def test_a_command_says_that_its_working_directory_is_gone(tmp_path):
 @pytest.fixture(scope="module")
 def borrowed():
     """The address of a scheduler that runs already, with two workers."""
-    with LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+    with LocalCluster(
+        2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as cluster:
         yield cluster
 
 
@@ -104,7 +106,7 @@ def begun(tmp_path, address):
         [*LTHDASK, "run", *where], cwd=tmp_path, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    until(lambda: len(checkpoints(tmp_path)) > 3, "nothing is trained")
+    until(lambda: len(checkpoints(tmp_path)) > 3, "nothing is trained", 240)
     return process
 
 
@@ -136,7 +138,9 @@ def test_whatever_ends_the_driver_ends_what_trains_on_a_borrowed_scheduler(
 
 @pytest.mark.faults
 def test_a_borrowed_scheduler_that_is_lost_is_one_sentence_and_loses_nothing(tmp_path):
-    cluster = LocalCluster(1, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+    cluster = LocalCluster(
+        1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+    )
     process = begun(tmp_path, cluster.scheduler_address)
     cluster.close()
     output, errors = process.communicate(timeout=120)
@@ -202,7 +206,7 @@ def test_a_terminal_that_is_closed_ends_a_local_run_in_order(tmp_path):
         where = ["--deploy", "local", "--workers", "2", "--study", "study.yaml", "--out", "run"]
         os.execv(sys.executable, [*LTHDASK, "run", *where])
     reader = subprocess.Popen(["cat"], stdin=terminal, stdout=subprocess.DEVNULL)
-    until(lambda: len(checkpoints(tmp_path)) > 3, "nothing is trained")
+    until(lambda: len(checkpoints(tmp_path)) > 3, "nothing is trained", 240)
     children = psutil.Process(pid).children(recursive=True)
     reader.kill()
     reader.wait()
