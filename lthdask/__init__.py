@@ -9,6 +9,7 @@ Names are imported when they are first used: the engine needs only torch, torchv
 numpy, the results only zarr and xarray.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,10 @@ __all__ = [
     "submit",
     "verdicts",
 ]
+
+
+if os.path.expanduser("~") == "~":  # a user without a name, as in containers
+    os.environ["HOME"] = os.sep  # or packages that we import end with an error
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ A message marks a parameter with backticks: "choose another folder with `out`". 
 it reads in Python. `on_command_line` turns parameters into options: ``--out``.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,10 @@ OPTIONS = {
     "workers": "--workers",
 }
 """The parameters that messages name: in Python → on the command line."""
+
+
+SHOWN = 100
+"""Characters of a path that a message shows."""
 
 
 class InputError(ValueError):
@@ -163,6 +168,44 @@ def require_regular(path: Path) -> None:
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError("it is no regular file")
+
+
+def as_path(given: object) -> Path:
+    """Return a path that was given, with ``~`` as the home it stands for; nothing need be there.
+
+    Raises
+    ------
+    InputError
+        If it cannot be a path.
+    """
+    shown = given if len(str(given)) < SHOWN else f"{str(given)[:SHOWN]}..."
+    try:
+        path = Path(given).expanduser()  # type: ignore[arg-type]
+        path.lstat()
+    except RuntimeError:
+        raise InputError(f"{shown!r} is no path: there is no such user") from None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{shown!r} is no path: {error}") from None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise InputError(f"{shown!r} is no path: {error.strerror}") from None
+    return path
+
+
+def require_working_directory() -> None:
+    """Refuse a working directory that is gone, or may not be entered.
+
+    Raises
+    ------
+    InputError
+        If it is one.
+    """
+    try:
+        os.stat(os.path.join(os.getcwd(), "."))
+    except OSError as error:
+        raise InputError(
+            f"the working directory cannot be used: {error.strerror}; change into another one"
+        ) from None
 
 
 def first_sentence(error: Exception) -> str:

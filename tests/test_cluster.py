@@ -22,13 +22,8 @@ from lthdask.cluster.calls import FailedError
 from lthdask.cluster.client import collecting_rarely, open_client
 from lthdask.cluster.deployment import choose
 from lthdask.cluster.excluding import exclude_node
-from lthdask.cluster.jobs import (
-    SCRATCH,
-    _queue_cluster,
-    ask_for_workers,
-    job_script,
-    order_workers,
-)
+from lthdask.cluster.job_script import SCRATCH
+from lthdask.cluster.jobs import _queue_cluster, ask_for_workers, job_script, order_workers
 from lthdask.cluster.places import tunnel
 from lthdask.cluster.settings import Settings, _known
 from lthdask.cluster.sick_places import SickPlaces
@@ -279,16 +274,55 @@ def test_a_whole_node_is_one_job_whose_cores_and_memory_its_workers_share(tmp_pa
         job_script(Settings.read(path), "slurm")
 
 
-def test_paths_are_quoted_for_the_shell_that_runs_a_job(tmp_path, monkeypatch):
-    strange = tmp_path / "b $(touch owned) c"
-    monkeypatch.setattr(sys, "executable", str(strange / "python"))
+HOSTILE = "b $(touch owned) `touch owned` 'c'; touch owned #\" d"
+
+
+@pytest.mark.parametrize("queue", ["slurm", "pbs", "sge", "lsf"])
+def test_no_path_or_value_in_a_job_script_runs_a_command(tmp_path, monkeypatch, queue):
+    """The script is run as a node would, with a Python that notes its arguments."""
+    strange = tmp_path / HOSTILE
     strange.mkdir()
-    (strange / "c.yaml").write_text(
-        f"jobqueue: {{slurm: {{memory: 1GB, log-directory: '{strange}/logs', "
-        f"shared-temp-directory: '{strange}/tls'}}}}"
-    )
-    script = job_script(Settings.read(strange / "c.yaml"), "slurm")
-    assert script.count(str(strange)) == script.count(f"'{strange}/") == 7
+    python = strange / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$DASK_CONFIG" > "$NOTES"\n')
+    python.chmod(0o700)
+    folders = {f"{key}-directory": str(strange / key) for key in ("log", "local", "shared-temp")}
+    names = dict.fromkeys(("name", "queue"), f"7 {HOSTILE}")
+    extra = {"worker-extra-args": ["--preload", "'$(touch owned);'", "--resources", "$SOME=1"]}
+    section = {"memory": "1GB", **folders, **names, **extra}
+    file = strange / "c.yaml"
+    file.write_text(yaml.safe_dump({"jobqueue": {queue: section}}))
+    monkeypatch.setattr(sys, "executable", str(python))
+    environment = os.environ | {"NOTES": str(tmp_path / "notes"), "SOME": "a"}
+    arguments = {"cwd": tmp_path, "env": environment, "check": True}
+    scripts = [job_script(Settings.read(file), queue)]
+    file.write_text(yaml.safe_dump({"jobqueue": {queue: {**section, "python": str(python)}}}))
+    scripts.append(job_script(Settings.read(file), queue))
+    for script in scripts:
+        subprocess.run(["bash", "-c", script], **arguments)
+        noted = (tmp_path / "notes").read_text().splitlines()
+        taken = dict(pairwise(noted))
+        assert taken["--local-directory"] == folders["local-directory"]
+        assert Path(taken["--tls-cert"]).parent == strange / "shared-temp"
+        assert taken["--preload"] == "$(touch owned);"
+        assert taken["--resources"] == "a=1"
+        assert noted[-1] == str(file)
+    assert not list(tmp_path.rglob("owned"))
+
+
+def test_what_would_begin_a_new_line_of_a_job_script_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "c.yaml"
+    for key in ("name", "queue", "account", "log-directory", "shebang"):
+        path.write_text(yaml.safe_dump({"jobqueue": {"slurm": {key: "a\ntouch owned"}}}))
+        with pytest.raises(InputError, match=f"jobqueue.slurm.{key} must be one line"):
+            Settings.read(path)
+    path.write_text('jobqueue: {slurm: {job-extra-directives: ["-x a\\ntouch owned"]}}')
+    with pytest.raises(InputError, match="job-extra-directives must hold single lines"):
+        Settings.read(path)
+    path.write_text("jobqueue: {slurm: {memory: 1GB, log-directory: logs}}")
+    (tmp_path / "a\nb").mkdir()
+    monkeypatch.chdir(tmp_path / "a\nb")
+    with pytest.raises(InputError, match="cannot hold a path with a line break"):
+        job_script(Settings.read(path), "slurm")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make a folder for another user")

@@ -687,14 +687,32 @@ def test_a_plan_without_the_device_here_leaves_the_time_out(tmp_path):
 
 def test_a_plan_says_why_the_time_is_not_known(tmp_path):
     out = tmp_path / "new"
-    assert plan(TINY.changed({"data.name": "mnist"}), out).source.endswith(
-        "give its folder with `data`"
-    )
     diverges = plan(TINY.changed({"recipe.optimizer.rate": "1e30"}), out)
     assert diverges.source.startswith("the loss is ")
     elsewhere = plan(TINY, out, here=False)
     assert elsewhere.source == "cells would train on other machines, and none is done yet"
     assert [p.on(2).seconds for p in (diverges, elsewhere)] == [None, None]
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_plan_refuses_data_that_a_run_refuses_where_they_can_be_read_from_here(tmp_path, here):
+    mnist, data = TINY.changed({"data.name": "mnist"}), tmp_path / "data"
+    if here:
+        with pytest.raises(InputError, match="the data set 'mnist' is read from disk; give its"):
+            plan(mnist, tmp_path / "new")
+        with pytest.raises(InputError, match="the data folder .* does not exist"):
+            plan(mnist, tmp_path / "new", data)
+        fetched = plan(mnist, tmp_path / "new", data, Options(download=True))
+        assert fetched.source == "the data are not there yet"
+    else:  # a worker may see what this machine does not
+        assert plan(mnist, tmp_path / "new", data, here=False).seconds_per_epoch is None
+    data.mkdir()
+    with pytest.raises(InputError, match="no usable MNIST in .* there is no train-images"):
+        plan(mnist, tmp_path / "new", data, here=here)
+    small = TINY.changed({"recipe.batch_size": "1500"})
+    with pytest.raises(InputError, match="batch_size is 1500, but there are only .* training"):
+        plan(small, tmp_path / "new", here=here)
+    assert not (tmp_path / "new").exists()
 
 
 def test_earlier_cells_tell_the_time_of_a_plan_wherever_it_is_carried_out(small):

@@ -187,15 +187,17 @@ def test_a_dry_run_does_not_judge_a_queue_by_this_machine(command, tiny_file, tm
         )
 
 
-def test_a_dry_run_needs_no_data(command, tmp_path):
-    arguments = ["--study", "cifar10-resnet20", "--out", str(tmp_path / "run"), "--dry-run"]
-    done = CliRunner().invoke(command, [*arguments, "--deploy", "local"])
-    assert done.exit_code == 0
-    assert "144 cells to train, 0 done" in done.stdout
-    assert (
-        "not known: the data set 'cifar10' is read from disk; give its folder with --data"
-        in done.stdout
-    )
+@pytest.mark.parametrize("deploy", ["local", "slurm"])
+@pytest.mark.parametrize("way", [[], ["--dry-run"]])
+def test_data_that_are_not_given_are_refused_before_any_worker_or_job_starts(
+    command, tmp_path, deploy, way
+):
+    arguments = ["--study", "cifar10-resnet20", "--out", str(tmp_path / "run"), *way]
+    done = CliRunner().invoke(command, [*arguments, "--deploy", deploy])
+    assert done.exit_code == 2
+    sentence = "error: the data set 'cifar10' is read from disk; give its folder with --data\n"
+    assert done.stderr.endswith(sentence)
+    assert "dashboard" not in done.stdout
 
 
 def test_another_study_in_the_folder_is_refused_before_any_worker_starts(command, tmp_path):

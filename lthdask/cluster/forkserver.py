@@ -3,13 +3,18 @@
 import ctypes
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
+from multiprocessing import spawn
 from pathlib import Path
+from typing import Any
 
 PRELOADED = ("distributed", "lthdask.worker.tasks", "torch._dynamo")
 """Modules that workers are forked with; the last is what an optimizer imports."""
 PR_SET_PDEATHSIG = 1
+WORKER = "Dask Worker process"
+"""What the names of Dask's processes begin with."""
 
 
 def end_with_the_command(ends: bool) -> None:
@@ -27,12 +32,23 @@ def end_before_the_command() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
+def prepare_worker(data: Mapping[str, Any]) -> None:
+    """Prepare a new process, but have a worker not run the script of its driver once more.
+
+    What is sent to a worker needs nothing of that, and a script need not be written for it.
+    """
+    if str(data.get("name")).startswith(WORKER):
+        data = {key: value for key, value in data.items() if not key.startswith("init_main")}
+    prepare(data)
+
+
 # A signal to every process of a job is meant for driver and workers, which save what they can;
 # were this one gone, the driver would take its workers for dead.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 # Meanwhile it does not see that a command has ended, whose output it would hold open.
 end_with_the_command(True)
 end_before_the_command()
+prepare, spawn.prepare = spawn.prepare, prepare_worker
 for module in PRELOADED:
     import_module(module)
 end_with_the_command(False)

@@ -22,6 +22,7 @@ import dask
 import dask_jobqueue
 from dask.utils import parse_timedelta
 from dask_jobqueue.core import Job, JobQueueCluster
+from dask_jobqueue.lsf import LSFJob
 from distributed.core import Status
 from distributed.deploy.adaptive import Adaptive
 
@@ -114,7 +115,16 @@ class _Cluster(JobQueueCluster):  # type: ignore[misc]
 def cluster_class(queue: str) -> Any:
     """Return the class of a queue's clusters; workers are named after it."""
     theirs = getattr(dask_jobqueue, QUEUES[queue])
-    return type(theirs.__name__, (_Cluster, theirs), {})
+    own = {"job_cls": _FromStdin} if queue == "lsf" else {}
+    return type(theirs.__name__, (_Cluster, theirs), own)
+
+
+class _FromStdin(LSFJob):  # type: ignore[misc]
+    """A job of LSF, whose script a shell hands over; its path may have spaces."""
+
+    async def _submit_job(self, script_filename: str) -> Any:
+        name = shlex.quote(script_filename) if self.use_stdin else script_filename
+        return await super()._submit_job(name)
 
 
 class _Step(Job):  # type: ignore[misc]

@@ -4,9 +4,7 @@ import logging
 import math
 import shlex
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,11 +14,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import dask
+from distributed import Security
 
-from lthdask.cluster.overrides import MEMORY, SAMPLING
+from lthdask.cluster.job_script import absolute, arguments_of_queue
 from lthdask.cluster.owned import Client, in_order
 from lthdask.cluster.places import tunnel
-from lthdask.cluster.security import own_scratch
 from lthdask.cluster.settings import Settings
 from lthdask.cluster.workers import Say, dashboard_address, devices
 from lthdask.errors import InputError
@@ -34,25 +32,26 @@ class _Order:
     asked: tuple[int, int] = (0, 0)
 
 
-NAME = "lthdask"
-"""Of jobs, where the cluster file has none."""
 UNFIT = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")
 """Slurm's reasons why a job waits that asks for what no node, or its partition, has."""
-SCRATCH = (
-    'scratch="${TMPDIR:-/tmp}/lthdask-$(id -u)"',
-    'mkdir -m 700 "$scratch" 2>/dev/null',
-    '[ -O "$scratch" ] && [ ! -L "$scratch" ] || scratch=$(mktemp -d)',
-    'export DASK_TEMPORARY_DIRECTORY="${DASK_TEMPORARY_DIRECTORY:-$scratch}"',
-)
-"""Lines of a job that give its workers a folder that nobody else has made: Dask imports from it."""
 _orders: WeakKeyDictionary[Any, _Order] = WeakKeyDictionary()
 """By cluster."""
 
 
 def job_script(settings: Settings, queue: str, threads: int = 1) -> str:
-    """Return the job script that would be submitted, even where there is no such queue."""
-    with settings.applied(), own_scratch(), _queue_cluster(queue, settings, threads) as cluster:
-        script: str = cluster.job_script()
+    """Return the job script that would be submitted, even where there is no such queue.
+
+    Nothing is started or written: words stand for the scheduler and its certificates.
+    """
+    with settings.applied():
+        given = arguments_of_queue(queue, settings, threads)
+        given.pop("scheduler_options", None)
+        shared = Path(given.pop("shared_temp_directory"))
+        ca, cert, key = (shlex.quote(str(shared / name)) for name in ("CA_FILE", "CERT", "KEY"))
+        security = Security(tls_ca_file=ca, tls_worker_cert=cert, tls_worker_key=key)
+        cls = _cluster_class(queue)
+        given |= {"name": f"{cls.__name__}-0", "protocol": "tls://", "security": security}
+        script: str = cls.job_cls("tls://SCHEDULER:PORT", **given).job_script()
         return script
 
 
@@ -133,77 +132,23 @@ def _compare_with_devices(client: Client, say: Say) -> None:
 
 def _queue_cluster(queue: str, settings: Settings, threads: int) -> Any:
     """Return the cluster of a queue by name, with no worker yet."""
-    given = settings.queue(queue)
-    processes = given["processes"] = given.get("processes") or 1
-    given["cores"] = given.get("cores") or processes
-    if given["cores"] < processes:
-        raise InputError(
-            f"{settings.file}: jobqueue.{queue}.cores is {given['cores']}, but each of its "
-            f"{processes} processes needs a thread; set cores: {processes}, or leave it out"
-        )
-    if queue == "slurm":
-        given["job_cpu"] = given.get("job_cpu") or processes * threads
-    if given.get("memory") is None:
-        raise InputError(
-            f"{settings.file}: jobqueue.{queue}.memory is missing; set it, e.g. memory: 32GiB"
-        )
-    if queue == "slurm" and (logs := given.pop("log_directory", None)):
-        folder = _absolute(logs)
-        folder.mkdir(parents=True, exist_ok=True)
-        # Slurm reads its directives as a shell does.
-        file = shlex.quote(str(folder / f"{given.get('name') or NAME}-%J"))
-        extra = given.get("job_extra_directives") or []
-        given["job_extra_directives"] = [f"-o {file}.out", f"-e {file}.err", *extra]
-    return job_cluster(_cluster_class(queue), given, settings, settings.lifetime(queue))
+    given = arguments_of_queue(queue, settings, threads)
+    if logs := settings.queue(queue).get("log_directory"):
+        absolute(logs).mkdir(parents=True, exist_ok=True)
+    return job_cluster(_cluster_class(queue), given)
 
 
-def job_cluster(
-    cls: Any, given: dict[str, Any], settings: Settings, lifetime: tuple[float, float] | None
-) -> Any:
-    """Return a cluster of dask-jobqueue, with no worker yet."""
-    there = [name for _, name in socket.if_nameindex()]
-    if (interface := given.get("interface")) and interface not in there:
-        raise InputError(
-            f"{settings.file}: this machine has no network interface {interface!r}, where its "
-            f"scheduler would listen; it has {', '.join(there)}"
-        )
-    given["job_name"] = given.pop("name", None) or NAME
-    shared = _absolute(given.pop("shared_temp_directory", None) or "~/.lthdask")
-    shared.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if logs := given.get("log_directory"):
-        given["log_directory"] = str(_absolute(logs))
-    # exec: Slurm's SIGTERM reaches the first process of a job only, and the time it then
-    # leaves is that process's; a shell that waits for the worker would waste both.
-    given["python"] = f"exec {given.get('python') or shlex.quote(sys.executable)}"
-    given["job_script_prologue"] = [
-        *(given.get("job_script_prologue") or []),
-        *(f"export {key}={value}" for key, value in MEMORY.items()),
-        # Dask's settings stay with the driver, and the file may have others: those in force.
-        *(f"export {_variable(key)}={shlex.quote(dask.config.get(key))}" for key in SAMPLING),
-        *([f"export DASK_CONFIG={shlex.quote(str(settings.file))}"] if settings.file else []),
-        *(() if settings.values.get("temporary-directory") else SCRATCH),
-    ]
-    given["worker_extra_args"] = _worker_arguments(
-        list(given.get("worker_extra_args") or []), lifetime
-    )
+def job_cluster(cls: Any, given: dict[str, Any]) -> Any:
+    """Return a cluster of dask-jobqueue by its arguments, with no worker yet."""
     options = given.pop("scheduler_options", None) or {}
+    Path(given["shared_temp_directory"]).mkdir(mode=0o700, parents=True, exist_ok=True)
     return cls(
         security=True,
         protocol="tls://",
-        shared_temp_directory=str(shared),
         scheduler_options={"dashboard_address": dashboard_address(), **options},
         silence_logs=logging.CRITICAL,
-        **{key: value for key, value in given.items() if value is not None},
+        **given,
     )
-
-
-def _absolute(folder: str) -> Path:
-    return Path(folder).expanduser().absolute()
-
-
-def _variable(key: str) -> str:
-    """Return the environment variable from which Dask reads a setting."""
-    return "DASK_" + key.upper().replace(".", "__")
 
 
 def _cluster_class(queue: str) -> Any:
@@ -219,27 +164,18 @@ def step_class() -> Any:
 def _jobqueue() -> Any:
     """Import dask-jobqueue, and undo what that does to signals.
 
-    It makes Ctrl-C end the process in silence, with exit code 0 (dask_jobqueue/runner.py).
+    It makes Ctrl-C end the process in silence, with exit code 0 (dask_jobqueue/runner.py), and
+    writes its defaults into the user's home.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    from lthdask.cluster import jobqueue
-
+    ensure_file, dask.config.ensure_file = dask.config.ensure_file, lambda source: None
+    try:
+        from lthdask.cluster import jobqueue
+    finally:
+        dask.config.ensure_file = ensure_file
     for number, handler in before.items():
         signal.signal(number, handler)
     return jobqueue
-
-
-def _worker_arguments(given: list[str], lifetime: tuple[float, float] | None) -> list[str]:
-    """Return the worker's arguments, with those that make it leave before its job is killed."""
-    arguments = [*given, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
-    if "--nthreads" not in given:
-        arguments += ["--nthreads", "1"]  # two cells never share a GPU, whatever `cores` says
-    if "--memory-limit" not in given:
-        arguments += ["--memory-limit", "0"]  # the queue fences memory already
-    if lifetime and "--lifetime" not in given:
-        arguments += ["--lifetime", f"{lifetime[0]:g}s"]
-        arguments += ["--lifetime-stagger", f"{lifetime[1]:g}s"]
-    return arguments
 
 
 def _wait_for_a_worker(queue: str, client: Client, patience: float, say: Say) -> None:

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from multiprocessing import forkserver, resource_tracker, util
 
@@ -35,9 +35,10 @@ def start_forkserver() -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lthdask.cluster.forkserver"])
     _make_folder_of_sockets()
-    resource_tracker.ensure_running()  # or it would be started meanwhile, and unblock Ctrl-C
-    with _interrupted_later():
-        forkserver.ensure_running()
+    with _safe_path(), _interrupted_later({signal.SIGHUP}):
+        resource_tracker.ensure_running()  # or it would be started meanwhile, and unblock Ctrl-C
+        with _interrupted_later():
+            forkserver.ensure_running()
 
 
 def _make_folder_of_sockets() -> None:
@@ -104,19 +105,36 @@ def _in_words() -> Iterator[None]:
     except RuntimeError as error:
         raise InputError(
             f"the workers of this machine end as they start: where memory is short, choose fewer "
-            f"`workers`, or end what else runs here; a script must open its client below "
-            f"`if __name__ == '__main__':`, because workers import it (Dask: {error})"
+            f"`workers`, or end what else runs here (Dask: {error})"
         ) from None
 
 
 @contextmanager
-def _interrupted_later() -> Iterator[None]:
-    """Block Ctrl-C, which a terminal sends to every process of the command.
+def _safe_path() -> Iterator[None]:
+    """Have processes that are started meanwhile import nothing from the working directory.
+
+    There may be a random.py, which Python would take for its own.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
+@contextmanager
+def _interrupted_later(
+    signals: Collection[int] = (signal.SIGINT, signal.SIGHUP),
+) -> Iterator[None]:
+    """Block what a terminal sends to every process of the command: Ctrl-C, and its own end.
 
     Processes that are started meanwhile, and the workers forked from them, never see it. The
     driver sees it afterwards.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:

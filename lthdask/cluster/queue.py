@@ -45,6 +45,12 @@ NO_WORKERS = (
     "same command picks up where it left off"
 )
 CANCELLED = "it was cancelled; what is done is kept, and the same study picks up where it left off"
+GONE = (
+    "the scheduler is gone, and its workers with it; what is done is kept, and the same command "
+    "picks up where it left off, with another one"
+)
+RECONNECTING = 20
+"""Seconds in which a scheduler may come back."""
 REFUSALS = 20
 """How often in a row no worker may take a shared value; each time takes up to half a minute."""
 
@@ -114,6 +120,7 @@ class Queue:
     _workers: int = 0
     _counted: float = float("-inf")
     _keys: int = 0
+    _lost: float = math.inf
     _name: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def __post_init__(self) -> None:
@@ -241,6 +248,12 @@ class Queue:
                 "the client was closed while the study was trained; what is done is kept, and the "
                 "same study picks up where it left off with another client"
             )
+        if self.client.status != "connecting":  # again, after it had been lost
+            self._lost = math.inf
+        else:
+            self._lost = min(self._lost, now := time.monotonic())
+            if self._lost < now - RECONNECTING:
+                raise InputError(GONE)
 
     def _next(self, landed: as_completed) -> list[tuple[Future, Any]]:
         """Wait for tasks that have ended, and tell what is sent meanwhile."""

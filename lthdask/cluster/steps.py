@@ -14,6 +14,7 @@ from typing import Any
 import dask
 
 from lthdask.cluster.allocation import Allocation, require_allocation
+from lthdask.cluster.job_script import arguments
 from lthdask.cluster.jobs import job_cluster, say_where_the_dashboard_is, step_class
 from lthdask.cluster.owned import Client, in_order
 from lthdask.cluster.settings import Settings, margin
@@ -57,7 +58,7 @@ def _step_cluster(settings: Settings, here: Allocation, each: int, say: Say) -> 
         say(f"of jobqueue.slurm, srun takes {taken}; the rest is the allocation's")
     size = {"processes": each, "cores": each, "memory": "1GiB"}  # overruled by --memory-limit
     steps = {"job": here.job, "nodes": here.nodes}
-    return job_cluster(step_class(), used | size | steps, settings, None)
+    return job_cluster(step_class(), arguments(used | size | steps, settings, None))
 
 
 def _wait_for_a_worker(client: Client, patience: float) -> None:

@@ -32,6 +32,8 @@ OR_FALSE = ("transfer", "target", "spill", "pause", "terminate", "offload")
 """Shares of memory, and a size, which can be switched off."""
 OR_WORD = {"worker-saturation": "inf", "threads": -1}
 """Values outside of the range of a key, which Dask knows."""
+SHELL_LINES = ("job-script-prologue", "env-extra")
+"""Keys whose texts are lines of a script."""
 LEAST_MEMORY = 2**20
 
 
@@ -43,6 +45,10 @@ def problem_of(key: str, value: Any, default: Any) -> str | None:
     if name == "deployment":
         known = ", ".join(DEPLOYMENTS)
         return None if value in DEPLOYMENTS else f"must be one of {known}"
+    if section.startswith("jobqueue") and name not in SHELL_LINES:  # else a script goes on there
+        several = [t for t in _texts(value) if len(t.splitlines()) > 1]
+        if several:
+            return "must hold single lines" if isinstance(value, list) else "must be one line"
     if name == "walltime":
         return _walltime(f"{value}:00" if section == "jobqueue.lsf" else value)
     if isinstance(default, dict):
@@ -110,6 +116,11 @@ def _list(value: Any, default: list[Any]) -> str | None:
     kinds = (str, int, float, *map(type, default))
     odd = [one for one in value if not isinstance(one, kinds)]
     return f"must hold texts, not {odd[0]!r}" if odd else None
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts in a value."""
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
 
 
 def _walltime(value: Any) -> str | None:

@@ -34,7 +34,8 @@ def command(**given: Any) -> None:
     workers, as if every epoch took as long as another. The plain nested loop trains every cell
     for all epochs, and shares none with the dense run.
 
-    The options are those of the run. Nothing is started, and nothing is written.
+    The options are those of the run. Nothing is started, and nothing is written. Data are looked at
+    where they can be read from here.
 
     Exit codes: 0, or 2 for invalid input.
     """
@@ -167,12 +168,15 @@ def _plan(study: "Study", where: Where, given: Given) -> dict[str, Any]:
     """Return what a run would do, as ``--json`` prints it."""
     from lthdask.cluster.deployment import choose, room
     from lthdask.cluster.settings import Settings
+    from lthdask.data.readers import require_folder
     from lthdask.driver.plan import plan
 
     settings = Settings.read(where.cluster)
     deployment = choose(settings, where.deploy, where.scheduler, lambda line: None)
     here = deployment == "local"
     found = plan(study, given["out"], given["data"], how_to_train(given), here=here)
+    if found.epochs and given["data"] is None:  # wherever it is trained
+        require_folder(study.data, None)
     most = room(deployment, study.engine.threads)
     asked = where.workers[1] if where.workers else most or 1
     workers = min(asked, most) if most else asked

@@ -10,7 +10,7 @@ from rich.console import Console
 from lthdask.commands import completion, options
 from lthdask.commands.asked import Given, Where, changes
 from lthdask.commands.options import DONE, KEYS, OUTPUT, STUDY, a_folder
-from lthdask.commands.shared import exit_with, say
+from lthdask.commands.shared import Output, exit_with, say
 from lthdask.commands.training import import_ahead, train
 from lthdask.options import Options
 
@@ -81,7 +81,7 @@ def command(**given: Any) -> None:
     invalid input.
     """
     # With --json, standard output holds nothing but JSON.
-    console = Console(stderr=given["as_json"], quiet=given["quiet"])
+    console = Output(stderr=given["as_json"], quiet=given["quiet"])
     exit_with(console, lambda: _reproduce(console, given), resumes=True)
 
 

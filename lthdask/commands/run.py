@@ -13,7 +13,7 @@ from lthdask.commands.options import DONE, WHERE
 from lthdask.commands.plan import print_plan
 from lthdask.commands.report import leave_report
 from lthdask.commands.results import print_outcome
-from lthdask.commands.shared import counted, exit_with, say
+from lthdask.commands.shared import Output, counted, exit_with, say
 from lthdask.commands.status import print_status
 from lthdask.commands.training import import_ahead, train
 from lthdask.errors import InputError, listed
@@ -65,7 +65,7 @@ def command(**given: Any) -> None:
     Exit codes: 0 if no cell is pending or failed, 1 if one is, 2 for invalid input.
     """
     # With --json, standard output holds nothing but JSON.
-    console = Console(stderr=given["as_json"], quiet=given["quiet"])
+    console = Output(stderr=given["as_json"], quiet=given["quiet"])
     exit_with(console, lambda: _run(console, given), resumes=True)
 
 

@@ -1,14 +1,66 @@
 """What every command does: speak, and end with an exit code."""
 
+import errno
+import io
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any, cast
 
 import rich_click as click
 from rich.console import Console
 
-from lthdask.errors import InputError, on_command_line, permitted
+from lthdask.errors import InputError, on_command_line, permitted, require_working_directory
+
+GONE = errno.EPIPE, errno.EIO
+"""What writing to a pipe that nobody reads ends with, and to a terminal that was closed."""
+UNWRITABLE = "cannot write to standard output"
+ENDING = signal.SIGTERM, signal.SIGHUP
+"""Signals that end a command as Ctrl-C does; the second is that of a terminal which is closed."""
+
+
+class Output(Console):
+    """A console whose command outlives it: once nothing can be written, it goes on in silence."""
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream that it writes to."""
+        return cast(IO[str], _Lasting(super().file))
+
+    @file.setter
+    def file(self, stream: IO[str]) -> None:
+        self._file = stream
+
+
+class _Lasting:
+    """A stream that goes nowhere any more once it cannot be written, which is said once."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        with self._lasting():
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._lasting():
+            self._stream.flush()
+
+    @contextmanager
+    def _lasting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            if error.errno not in GONE and self._stream is sys.stdout:
+                with suppress(OSError):
+                    say(Console(stderr=True), f"{UNWRITABLE}: {error.strerror}; it goes on")
 
 
 def exit_with(console: Console, body: Callable[[], int], resumes: bool = False) -> None:
@@ -16,12 +68,25 @@ def exit_with(console: Console, body: Callable[[], int], resumes: bool = False) 
 
     One that `resumes` picks up where it left off.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name of a file may have what it cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
+        require_working_directory()
         with permitted(Path()):
             sys.exit(body())
     except InputError as error:
         say(Console(stderr=True), f"error: {error}")
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, *GONE):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in buffers
+        with suppress(OSError):
+            say(Console(stderr=True), f"error: {UNWRITABLE}: {error.strerror}")
         sys.exit(2)
     except KeyboardInterrupt:
         more = "; the same command picks up where it left off" if resumes else ""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from lthdask.commands.asked import Where
-from lthdask.commands.shared import counted, say
+from lthdask.commands.shared import ENDING, counted, say
 from lthdask.errors import InputError, on_command_line
 from lthdask.events import Event
 from lthdask.options import Options
@@ -103,7 +103,10 @@ def _train(
     """Train what is left on workers of its own."""
     from lthdask import flow
     from lthdask.cluster.client import open_client
+    from lthdask.cluster.deployment import choose
+    from lthdask.cluster.settings import Settings
     from lthdask.report.progress import shown
+    from lthdask.worker.work import Work
 
     def tell(line: str) -> None:
         say(console, line)
@@ -111,6 +114,9 @@ def _train(
 
     if where.cluster:  # which may be the one that lies here, and nobody thought of
         tell(f"cluster file: {where.cluster.absolute()}")
+    settings = Settings.read(where.cluster)
+    here = choose(settings, where.deploy, where.scheduler, lambda line: None) == "local"
+    Work(opened.study, opened.engine, opened.folder, data, opened.options).require_folder(here)
     client = open_client(
         where.workers,
         threads=opened.study.engine.threads,
@@ -200,8 +206,8 @@ def _stopping_once(console: Console) -> Iterator[None]:
     except KeyboardInterrupt:
         from lthdask.cluster.workers import quiet_loops
 
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, *ENDING):
+            signal.signal(number, signal.SIG_IGN)
         quiet_loops()
         say(console, "stopping the workers")
         raise

@@ -113,16 +113,10 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         If the folder or its files are missing or malformed, there are fewer training images than
         the subset takes, or the validation split leaves none to train on.
     """
-    own = is_own(source.name)
-    if folder is None and source.name != "digits" and not own:
-        raise InputError(
-            f"the data set {source.name!r} is read from disk; give its folder with `data`"
-        )
-    if folder is not None and not folder.is_dir() and not download:
-        raise InputError(f"the data folder {folder} does not exist; choose another one with `data`")
+    require_folder(source, folder, download)
     everything: Split
     test: Split
-    if own:
+    if is_own(source.name):
         everything, test, classes = read(source.name, folder)
         _require_images(source, everything.images)
     else:
@@ -181,6 +175,22 @@ def _places(labels: Tensor) -> NDArray[np.int64]:
         of = np.flatnonzero(labels == label)
         places[of] = np.arange(len(of))
     return places
+
+
+def require_folder(source: DataSource, folder: Path | None, download: bool = False) -> None:
+    """Refuse a folder that is not given where one is needed, or not there.
+
+    Raises
+    ------
+    InputError
+        If it is so.
+    """
+    if folder is None and source.name != "digits" and not is_own(source.name):
+        raise InputError(
+            f"the data set {source.name!r} is read from disk; give its folder with `data`"
+        )
+    if folder is not None and not folder.is_dir() and not download:
+        raise InputError(f"the data folder {folder} does not exist; choose another one with `data`")
 
 
 def _require_images(source: DataSource, inputs: Tensor) -> None:

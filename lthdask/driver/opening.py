@@ -18,7 +18,7 @@ from lthdask.driver.belonging import (
     require_dense_runs,
 )
 from lthdask.driver.full_disk import said_when_full
-from lthdask.errors import InputError
+from lthdask.errors import InputError, as_path
 from lthdask.grid import Cell, is_applicable, stored_at
 from lthdask.networks.build import is_known
 from lthdask.options import Options
@@ -236,7 +236,7 @@ def _manifest(folder: Folder, cube: Cube | None, study: Study) -> Manifest | Non
 
 
 def _folder(study: Study, out: str | Path | None) -> Folder:
-    return Folder(Path(out or Path("runs") / study.name))
+    return Folder(as_path(out or Path("runs") / study.name))
 
 
 def _require_together(study: Study, options: Options) -> None:

@@ -18,6 +18,7 @@ from lthdask.driver.sizes import known_size, own_experiment
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.lottery import runs
+from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.size import Size, size_in
 from lthdask.options import Options
 from lthdask.pruning.rule import prunable_weights
@@ -25,8 +26,10 @@ from lthdask.storage.arrays import Arrays
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
 from lthdask.study import Study
+from lthdask.training.engine import Engine
 from lthdask.training.loop import Diverged
 from lthdask.training.pace import epoch_seconds
+from lthdask.worker.tasks import require_a_batch
 from lthdask.worker.work import Work
 
 BYTES_PER_CELL = 15 * 4096
@@ -168,7 +171,8 @@ def plan(
     """
     opened = open_study(study, out, options)
     study, left = opened.study, remaining(opened)
-    steps = opened.steps or (_steps(opened, data) if here else 0)
+    seen = _look(opened, data, here) if left.replicates else None
+    steps = opened.steps or (seen.steps if seen and _has_steps(study) else 0)
     if steps:
         needs.require_steps(study, steps)
     cells, dense_runs = left.cells, len(left.dense_runs)
@@ -184,7 +188,7 @@ def plan(
     elsewhere = None, "cells would train on other machines, and none is done yet"
     unfinished = sum(s in (Status.PENDING, Status.SKIPPED) for s in opened.cells.values())
     measured = _from_earlier_cells(opened.folder)
-    seconds, source = measured or (_measured(opened, data) if here else elsewhere)
+    seconds, source = measured or (_measured(opened, data, seen) if here else elsewhere)
     experiment = own_experiment(opened, data)
     own = experiment and experiment.outline()
     sizes = checkpoint_sizes(study, own)
@@ -207,16 +211,34 @@ def plan(
     )
 
 
-def _steps(opened: Opened, data: str | Path | None) -> int:
-    """Return the batches in an epoch where a rewind epoch needs them; 0 if they are not known."""
-    needing = (*opened.study.grid.ks, opened.study.mask_at)
-    if all(isinstance(k, int) for k in needing):
-        return 0
+def _look(opened: Opened, data: str | Path | None, here: bool) -> Experiment | None:
+    """Return the experiment with its data, on the CPU; None if they are not to be read from here.
+
+    Raises
+    ------
+    InputError
+        What a worker would say of them: they are missing, cannot be used, or are other ones than
+        those that the study was begun with.
+    """
+    work = Work(
+        opened.study, Engine(device="cpu").chosen(), opened.folder, data, recorded=opened.data
+    )
+    name = opened.study.data.name
+    if not here and not (name == "digits" or (work.data and Path(work.data).exists())):
+        return None
     try:
-        engine = replace(opened.engine, device="cpu").chosen()
-        return Work(opened.study, engine, opened.folder, data).experiment().steps
+        experiment = work.experiment()
     except InputError:
-        return 0
+        if opened.options.download:
+            return None
+        raise
+    require_a_batch(experiment)
+    return experiment
+
+
+def _has_steps(study: Study) -> bool:
+    """Return whether a rewind epoch needs the number of steps."""
+    return not all(isinstance(k, int) for k in (*study.grid.ks, study.mask_at))
 
 
 def _bytes_to_keep(study: Study, left: Remaining, sizes: tuple[int, int], steps: int) -> int:
@@ -275,18 +297,19 @@ def _from_earlier_cells(folder: Folder) -> tuple[float, str] | None:
     return (float(np.median(known)), source) if len(known) else None
 
 
-def _measured(opened: Opened, data: str | Path | None) -> tuple[float | None, str]:
+def _measured(
+    opened: Opened, data: str | Path | None, seen: Experiment | None
+) -> tuple[float | None, str]:
     """Return the time of an epoch here, from a few steps and a part of the evaluation."""
+    if seen is None:
+        return None, "the data are not there yet"
     try:
         engine = opened.engine.chosen()
-        experiment = Work(opened.study, engine, opened.folder, data).experiment()
     except InputError as error:
         return None, str(error)
-    images, recipe, batch = experiment.data, experiment.recipe, experiment.recipe.batch_size
-    if images.steps(batch) < 1:
-        raise InputError(
-            f"batch_size is {batch}, but there are only {len(images.train)} training images"
-        )
+    work = Work(opened.study, engine, opened.folder, data)
+    experiment = work.experiment(seen.data if engine.device == "cpu" else None)
+    images, recipe = experiment.data, experiment.recipe
     engine = runs.choose_engine(replace(opened.engine, cohort=1), experiment).engine
     start = next(runs.train_dense(experiment, 0))[0]
     try:

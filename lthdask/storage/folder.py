@@ -56,7 +56,7 @@ class Folder:
             If it cannot be written, or holds something that is not a study.
         """
         with permitted(self.path):
-            there = next(p for p in (self.path, *self.path.parents) if p.exists())
+            there = next(p for p in (self.path, *self.path.parents) if os.path.lexists(p))
         if not there.is_dir() or not may(there, os.W_OK | os.X_OK):
             reason = "is not writable" if there.is_dir() else "is not a folder"
             raise InputError(

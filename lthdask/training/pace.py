@@ -19,7 +19,7 @@ MEASURED_SECONDS = 3.0
 def epoch_seconds(
     network: nn.Module, data: Data, recipe: Recipe, start: Checkpoint, seed: int, engine: Engine
 ) -> tuple[float, int]:
-    """Return the seconds of an epoch, evaluation included, and how many steps were measured.
+    """Return the seconds of an epoch, every evaluation included, and how many steps were measured.
 
     Parameters
     ----------
@@ -41,12 +41,13 @@ def epoch_seconds(
     """
     torch.set_num_threads(engine.threads)
     batch, steps = recipe.batch_size, data.steps(recipe.batch_size)
+    without = replace(recipe, measure_every=0)
     one = data.test.subset(torch.arange(1))
 
     def training(steps: int) -> float:
         train_images = data.train.subset(torch.arange(steps * batch))
         part = replace(data, train=train_images, validation=one, test=one)
-        run = train(network, part, recipe, start, seed=seed, replicate=0, engine=engine)
+        run = train(network, part, without, start, seed=seed, replicate=0, engine=engine)
         began = time.perf_counter()
         next(run)
         return time.perf_counter() - began
@@ -58,4 +59,5 @@ def epoch_seconds(
     began = time.perf_counter()
     evaluate(network, data, shown, engine)
     per_image = (time.perf_counter() - began) / len(shown)
-    return seconds + per_image * (len(data.validation) + len(data.test)), some
+    looked_at = (1 + recipe.looks(steps)) * (len(data.validation) + len(data.test))
+    return seconds + per_image * looked_at, some

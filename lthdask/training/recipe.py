@@ -179,6 +179,13 @@ class Recipe:
         if self.measure_every < 0:
             raise ValueError(f"measure_every must be 0 or more; got {self.measure_every}")
 
+    def looks(self, steps: int) -> float:
+        """Return how often an epoch of so many steps is measured inside, on average."""
+        if not (every := self.measure_every):
+            return 0.0
+        whole = self.epochs * steps
+        return (whole // every - whole // math.lcm(every, steps)) / self.epochs
+
     def fine_tuning(self) -> "Recipe":
         """Return the recipe of the arm ``fine_tune``: one rate throughout.
 

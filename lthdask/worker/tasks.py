@@ -15,6 +15,7 @@ from lthdask.data.digest import DataDigest
 from lthdask.errors import InputError
 from lthdask.events import Event, TaskContext
 from lthdask.lottery import drawing, runs
+from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.trial import require_prunable, require_repeatable
 from lthdask.networks.build import is_known
 from lthdask.pruning.distances import distances
@@ -71,9 +72,7 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
             f"choose a folder on a shared file system with `out`"
         )
     experiment = replace(work, engine=work.engine.chosen()).experiment()
-    train, batch = len(experiment.data.train), work.study.recipe.batch_size
-    if train < batch:
-        raise InputError(f"batch_size is {batch}, but there are only {train} training images")
+    require_a_batch(experiment)
     for mask in work.study.pruning.masks:
         given.require_fit(mask, experiment.prunable())
     if work.study.own:
@@ -86,9 +85,20 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
         here.tell(Event("warning", "cohort", choice.reason))
     validation = experiment.data.validation.labels
     majority = int(validation.bincount().max()) / len(validation)
-    return Surroundings(
-        choice, layers, experiment.data.steps(batch), majority, experiment.data.digest
-    )
+    return Surroundings(choice, layers, experiment.steps, majority, experiment.data.digest)
+
+
+def require_a_batch(experiment: Experiment) -> None:
+    """Refuse batches for which there are too few images.
+
+    Raises
+    ------
+    InputError
+        If it is so.
+    """
+    train, batch = len(experiment.data.train), experiment.recipe.batch_size
+    if train < batch:
+        raise InputError(f"batch_size is {batch}, but there are only {train} training images")
 
 
 def dense_run_name(replicate: int) -> str:

@@ -11,7 +11,8 @@ import torch
 from lthdask import given
 from lthdask.data.batches import Data
 from lthdask.data.digest import DataDigest, other_data
-from lthdask.data.readers import DataSource, load
+from lthdask.data.readers import DataSource, load, require_folder
+from lthdask.errors import as_path
 from lthdask.lottery.experiment import Experiment
 from lthdask.options import Options
 from lthdask.own import is_own
@@ -53,7 +54,21 @@ class Work:
 
     def __post_init__(self) -> None:
         if self.data is not None:  # the worker's working directory may be another one
-            object.__setattr__(self, "data", Path(self.data).expanduser().absolute())
+            object.__setattr__(self, "data", as_path(self.data).absolute())
+
+    def require_folder(self, here: bool) -> None:
+        """Refuse a data folder that is not given where one is needed, or not on this machine.
+
+        The second only where workers are `here`: others may see what this machine does not.
+
+        Raises
+        ------
+        InputError
+            If it is so.
+        """
+        if here or self.data is None:
+            folder = None if self.data is None else Path(self.data)
+            require_folder(self.study.data, folder, self.options.download)
 
     def experiment(self, data: Data | None = None) -> Experiment:
         """Return the experiment; its `data`, if not given, are read once per process and driver.
