@@ -46,8 +46,8 @@ NO_WORKERS = (
 )
 CANCELLED = "it was cancelled; what is done is kept, and the same study picks up where it left off"
 GONE = (
-    "the scheduler is gone, and its workers with it; what is done is kept, and the same command "
-    "picks up where it left off, with another one"
+    "the scheduler is gone, and its workers with it; what is done is kept, and the same command, "
+    "with another one, picks up where it left off"
 )
 RECONNECTING = 20
 """Seconds in which a scheduler may come back."""
