@@ -46,8 +46,8 @@ NO_WORKERS = (
 )
 CANCELLED = "it was cancelled; what is done is kept, and the same study picks up where it left off"
 GONE = (
-    "the scheduler is gone, and its workers with it; what is done is kept, and the same command picks "
-    "up where it left off, with another one"
+    "the scheduler is gone, and its workers with it; what is done is kept, and the same command, "
+    "with another one, picks up where it left off"
 )
 RECONNECTING = 20
 """Seconds in which a scheduler may come back."""
@@ -250,7 +250,9 @@ class Queue:
             )
         if self.client.status != "connecting":  # again, after it had been lost
             self._lost = math.inf
-        elif (self._lost := min(self._lost, time.monotonic())) < time.monotonic() - RECONNECTING:
+            return
+        self._lost = min(self._lost, time.monotonic())
+        if time.monotonic() - self._lost > RECONNECTING:
             raise InputError(GONE)
 
     def _next(self, landed: as_completed) -> list[tuple[Future, Any]]:
