@@ -4,6 +4,7 @@ A message marks a parameter with backticks: "choose another folder with `out`". 
 it reads in Python. `on_command_line` turns parameters into options: ``--out``.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -99,7 +100,7 @@ def require_regular(path: Path) -> None:
     ValueError
         If it is one.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError("it is no regular file")
 
 

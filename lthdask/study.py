@@ -22,7 +22,7 @@ from lthdask.grid import KS, Grid
 from lthdask.networks.build import Network, on_meta
 from lthdask.own import allow, is_own, require_code
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
-from lthdask.reading import flattened, in_lines, strictly, study_text, yaml_mapping
+from lthdask.reading import clipped, flattened, in_lines, strictly, study_text, yaml_mapping
 from lthdask.rewinding import (
     Iterations,
     Rewind,
@@ -34,6 +34,7 @@ from lthdask.thresholds import with_masks, with_rounds
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
+LONGEST_NAME = 200
 _block: Any
 for _block in (DataSource, Network, Optimizer, Schedule, Recipe, Pruning, Grid, Engine):
     _block.__pydantic_config__ = {"extra": "forbid"}
@@ -102,7 +103,12 @@ class Study:
         if not re.fullmatch(r"[\w][\w.-]*", self.name, re.ASCII):
             raise ValueError(
                 f"name must be letters, digits, '.', '_' and '-', because it names a folder; "
-                f"got {self.name!r}"
+                f"got {clipped(self.name)!r}"
+            )
+        if len(self.name) > LONGEST_NAME:
+            raise ValueError(
+                f"name must have at most {LONGEST_NAME} characters, because it names a folder; "
+                f"got {len(self.name):,}"
             )
         if not isinstance(last, Iterations) and last >= epochs:
             raise ValueError(

@@ -20,7 +20,7 @@ from lthdask.data.digest import DataDigest
 from lthdask.data.image_files import ImageFiles
 from lthdask.data.published import read_published
 from lthdask.data.tensors import are_images, read
-from lthdask.errors import OF_FILES, InputError, first_sentence
+from lthdask.errors import OF_FILES, InputError, first_sentence, listed
 from lthdask.own import chosen, is_own, plain
 from lthdask.streams import Purpose, permutation, stream
 
@@ -63,6 +63,8 @@ class DataSource:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", chosen("data set", self.name, READERS))
+        if len(set(self.augmentation)) < len(self.augmentation):
+            raise ValueError(f"augmentation holds a value twice: {listed(self.augmentation)}")
         if self.image_size < 8 and not (self.image_size == 0 and is_own(self.name)):
             raise ValueError(f"image_size must be 8 pixels or more; got {self.image_size}")
         if self.image_size > LARGEST_IMAGE:
@@ -107,7 +109,7 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         raise InputError(
             f"the data set {source.name!r} is read from disk; give its folder with `data`"
         )
-    if folder is not None and not folder.is_dir() and not download:
+    if folder is not None and not os.path.isdir(folder) and not download:
         raise InputError(f"the data folder {folder} does not exist; choose another one with `data`")
     everything: Split
     test: Split
