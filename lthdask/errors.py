@@ -30,6 +30,7 @@ OPTIONS = {
     "retry_failed": "--retry-failed",
     "scheduler": "--scheduler",
     "study": "--study",
+    "width": "--width",
     "workers": "--workers",
 }
 """The parameters that messages name: in Python → on the command line."""

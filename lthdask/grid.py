@@ -11,6 +11,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any
 
+from lthdask.arguments import block
 from lthdask.arms import ARMS
 from lthdask.errors import listed
 from lthdask.own import chosen, plain
@@ -65,6 +66,7 @@ class Cell:
         return self.replicate, self.first_epoch, ARMS[self.arm].trained_like
 
 
+@block
 @dataclass(frozen=True)
 class Grid:
     """The axes of a study.

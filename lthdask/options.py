@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
+from lthdask.arguments import require
 from lthdask.arms import ARMS
 from lthdask.errors import InputError, listed, one_of
 from lthdask.grid import Cell, Grid
@@ -151,6 +152,8 @@ class Options:
     keep_rewound: bool = False
 
     def __post_init__(self) -> None:
+        for of in fields(self):
+            require(of.name, getattr(self, of.name), of.type)
         origins_with(self.allow_origin)
         if self.max_attempts < 1:
             raise InputError(f"`max_attempts` must be 1 or more; got {self.max_attempts}")

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from lthdask import changing, given
+from lthdask.arguments import checked
 from lthdask.arms import ARMS
 from lthdask.changing import plain
 from lthdask.data.readers import DataSource
@@ -192,6 +193,7 @@ class Study:
         return self.recipe.epochs if self.mask_epoch is None else rewind(self.mask_epoch)
 
     @classmethod
+    @checked
     def read(cls, which: str | Path, code: Iterable[str | Path] = ()) -> "Study":
         """Read a named study, or a file.
 
@@ -212,11 +214,13 @@ class Study:
         return cls.parse(study_text(which), str(which))
 
     @classmethod
+    @checked
     def parse(cls, text: str, source: str = "study") -> "Study":
         """Read a study from YAML text; `source` names it in errors."""
         return cls.from_dict(yaml_mapping(text, source), source)
 
     @classmethod
+    @checked
     def from_dict(cls, values: Mapping[str, Any], source: str = "study") -> "Study":
         """Return the study of nested mappings, strictly validated.
 
@@ -242,6 +246,7 @@ class Study:
         """Return the study in a few lines, without what is as by default."""
         return in_lines(self)
 
+    @checked
     def changed(self, changes: Mapping[str, Any]) -> "Study":
         """Return the study with some keys changed.
 

@@ -62,7 +62,11 @@ def asked_study(given: Given) -> "Study":
     from lthdask.study import Study
 
     keys = {key: str(given[name]) for name, key in KEYS.items() if given[name] is not None}
-    asked = Study.read(given["study"], given["code"]).changed(keys | changes(given["settings"]))
+    more = changes(given["settings"])
+    if twice := [key for key in more if key in keys]:
+        option = next(name for name, key in KEYS.items() if key == twice[0])
+        raise InputError(f"{twice[0]} is given twice, with --{option.replace('_', '-')} and --set")
+    asked = Study.read(given["study"], given["code"]).changed(keys | more)
     if not given["stability"]:
         return asked
     arms = dict.fromkeys([*asked.grid.arms, *CHILDREN])
@@ -90,6 +94,8 @@ def changes(settings: tuple[str, ...]) -> dict[str, str]:
         key, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"--set takes KEY=VALUE; got {setting!r}")
+        if key.strip() in found:
+            raise InputError(f"--set: {key.strip()} is given twice")
         found[key.strip()] = value.strip()
     return found
 

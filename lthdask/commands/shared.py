@@ -22,6 +22,11 @@ def exit_with(console: Console, body: Callable[[], int], resumes: bool = False) 
     except InputError as error:
         say(Console(stderr=True), f"error: {error}")
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        say(Console(stderr=True), f"error: {error.filename}: {error.strerror}")
+        sys.exit(2)
     except KeyboardInterrupt:
         more = "; the same command picks up where it left off" if resumes else ""
         say(console, f"stopped{more}")

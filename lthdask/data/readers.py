@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lthdask.arguments import block
 from lthdask.data.batches import Data, Images, Split
 from lthdask.data.digest import DataDigest
 from lthdask.data.image_files import ImageFiles
@@ -29,6 +30,7 @@ RESIZED_AT_ONCE = 1000
 """Number of images; their floats take four times the memory of their bytes."""
 
 
+@block
 @dataclass(frozen=True)
 class DataSource:
     """Which images, or other inputs, a study trains on, and how they are shown.

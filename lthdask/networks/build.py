@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lthdask.arguments import block
 from lthdask.errors import InputError
 from lthdask.own import chosen, file_of, function, is_own, plain
 
@@ -40,6 +41,7 @@ TRUNCATED = 0.87962566103423978
 """Standard deviation of a standard normal that is truncated at two deviations."""
 
 
+@block
 @dataclass(frozen=True)
 class Network:
     """Which network a study trains.

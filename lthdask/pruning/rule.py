@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lthdask.arguments import block
 from lthdask.errors import InputError
 from lthdask.own import chosen, is_given, is_own, plain
 from lthdask.pruning.scores import SCORES, Weights, score_of
@@ -14,6 +15,7 @@ from lthdask.pruning.scores import SCORES, Weights, score_of
 MOST_ROUNDS = 1000
 
 
+@block
 @dataclass(frozen=True)
 class Pruning:
     """How a mask is taken from the weights of a network.

@@ -6,6 +6,7 @@ docs/method.md says the same in prose, with what three replicates can and cannot
 import numpy as np
 import xarray as xr
 
+from lthdask.arguments import checked
 from lthdask.lottery.matching import matches
 from lthdask.report.labels import labelled
 from lthdask.report.paired import (
@@ -33,6 +34,7 @@ VERDICTS = (WINNING, MATCHING, NO_BETTER, UNDECIDED, WORSE)
 """From best to worst: a ticket that gets less accurate never moves up."""
 
 
+@checked
 def verdicts(
     results: xr.Dataset,
     margin: float | None = None,
@@ -165,6 +167,7 @@ def _claims(
     return {WORSE: worse, MATCHING: matching, NO_BETTER: no_better, WINNING: winning}
 
 
+@checked
 def frontier(results: xr.Dataset, margin: float | None = None, level: float = 0.05) -> xr.Dataset:
     """Return how sparse tickets can be and still match the dense run, per rewind epoch.
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lthdask.arguments import checked
 from lthdask.errors import InputError
 from lthdask.networks.build import Network, build, on_meta
 from lthdask.own import allow, explained, file_of, is_own, require_given
@@ -54,6 +55,7 @@ class LoadedTicket:
         return f"<{self.about.get('name')} of {network}, density {self.density:.3g}>"
 
 
+@checked
 def load_ticket(path: str | Path, code: Iterable[str | Path] = ()) -> LoadedTicket:
     """Load a ticket that a run kept, with its network.
 

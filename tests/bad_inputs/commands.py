@@ -207,7 +207,8 @@ LINES = [
 
 def _line(line: str, folder: Path) -> None:
     study, file = folder / "study", folder / "a-file"
-    made_study(study)
+    if "{study}" in line:
+        made_study(study)
     file.write_text("text")
     on_command_line(*shlex.split(line.format(study=study, file=file)))
 
@@ -223,7 +224,7 @@ def rows() -> list[Bad]:
             line,
             partial(_line, line.replace("CARD", CARD)),
             told and told.replace("{file}", "a-file"),
-            starts=line.split()[0] in ("run", "reproduce"),
+            starts=line.split()[0] in ("run", "reproduce") or (line[:4] == "plan" and not told),
         )
         for line, told in LINES
     ]

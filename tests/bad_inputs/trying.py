@@ -55,7 +55,7 @@ def tried(bad: Bad, folder: Path, seconds: float = SECONDS) -> tuple[str, str]:
         return HANG, f"more than {seconds} s"
     except InputError as error:
         said = str(error)
-        clear = bad.told is not None and bad.told in said and "\n" not in said and len(said) < 2000
+        clear = bad.told is not None and bad.told in said and "\n" not in said
         return CLEAR if clear else UNCLEAR, said
     except BaseException:
         return TRACEBACK, traceback.format_exc()
