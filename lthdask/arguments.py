@@ -104,8 +104,10 @@ def _is(value: Any, kind: Any) -> bool:
         alone = isinstance(value, str | bytes | PathLike) or not isinstance(value, Iterable)
         items = value if isinstance(value, Collection) and not alone else ()
         return not alone and all(_is(item, get_args(kind)[0]) for item in items)
-    if origin in (Callable, Mapping):
-        return callable(value) if origin is Callable else isinstance(value, Mapping)
+    if Mapping in (kind, origin):
+        return isinstance(value, Mapping)
+    if origin is Callable:
+        return callable(value)
     return _is_one(value, kind)
 
 

@@ -7,6 +7,7 @@ it reads in Python. `on_command_line` turns parameters into options: ``--out``.
 import os
 import re
 from collections.abc import Iterable
+from errno import ELOOP, ENAMETOOLONG
 from pathlib import Path
 
 OPTIONS = {
@@ -91,6 +92,11 @@ def listed(values: Iterable[object]) -> str:
 
 OF_FILES = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
 """What is wrong with a file, or its place. Anything else is wrong with the process or the disk."""
+
+
+def is_of_file(error: Exception) -> bool:
+    """Return whether an error is of a file, or its place, and not of the process or the disk."""
+    return isinstance(error, OF_FILES) or getattr(error, "errno", None) in (ELOOP, ENAMETOOLONG)
 
 
 def require_regular(path: Path) -> None:

@@ -11,7 +11,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any
 
-from lthdask.arguments import block
+from lthdask.arguments import block, require
 from lthdask.arms import ARMS
 from lthdask.errors import listed
 from lthdask.own import chosen, plain
@@ -119,6 +119,7 @@ class Grid:
             raise ValueError(f"rewind_epochs must be 0 or more; got {self.rewind_epochs[0]}")
         if self.replicates < 1:
             raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
+        require("rewind_epochs_of", self.rewind_epochs_of, Mapping)
         self._narrow()
         lengths = (len(self.arms), len(self.thresholds), len(self.rewind_epochs))
         if (cells := math.prod(lengths) * self.replicates) > MOST_CELLS:

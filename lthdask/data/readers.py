@@ -21,7 +21,7 @@ from lthdask.data.digest import DataDigest
 from lthdask.data.image_files import ImageFiles
 from lthdask.data.published import read_published
 from lthdask.data.tensors import are_images, read
-from lthdask.errors import OF_FILES, InputError, first_sentence, listed
+from lthdask.errors import OF_FILES, InputError, first_sentence, is_of_file, listed
 from lthdask.own import chosen, is_own, plain
 from lthdask.streams import Purpose, permutation, stream
 
@@ -112,7 +112,8 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
             f"the data set {source.name!r} is read from disk; give its folder with `data`"
         )
     if folder is not None and not os.path.isdir(folder) and not download:
-        raise InputError(f"the data folder {folder} does not exist; choose another one with `data`")
+        wrong = "is no folder" if os.path.exists(folder) else "does not exist"
+        raise InputError(f"the data folder {folder} {wrong}; choose another one with `data`")
     everything: Split
     test: Split
     if own:
@@ -134,7 +135,9 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
     }
     try:  # before they are resized: one machine may round otherwise than another
         digests = {name: split.digest() for name, split in splits.items()}
-    except OF_FILES as error:
+    except OSError as error:
+        if not is_of_file(error):
+            raise
         raise InputError(f"cannot read the data file {error.filename}: {error.strerror}") from None
     train, validation, test = (_resized(split, source.image_size) for split in splits.values())
     mean, std = _statistics(train)
@@ -249,6 +252,11 @@ def _published(name: str, classes: int) -> Callable[..., Reading]:
                     f"no usable {name} in {folder}: it has {count} images and {len(labels)} "
                     f"labels{span}"
                 )
+        if train.shape != test.shape:
+            raise InputError(
+                f"no usable {name} in {folder}: its training images have the shape {train.shape}, "
+                f"and its test images {test.shape}"
+            )
         return train, test, classes
 
     return read
@@ -273,6 +281,10 @@ def _folder(source: DataSource, folder: Path, download: bool) -> Reading:
     if names[0] != names[1]:
         odd = sorted(set(names[0]) ^ set(names[1]))
         raise InputError(f"{folder}: train and val differ in their classes: {', '.join(odd[:5])}")
+    if len(names[0]) < 2:
+        raise InputError(
+            f"{folder / 'train'} has one class, {names[0][0]}; there must be two to tell apart"
+        )
     for files in parts:
         files.require_readable()
     return parts[0], parts[1], len(names[0])

@@ -90,7 +90,7 @@ def verdicts(
     Dataset
         Over (threshold, rewind_epoch): ``replicates``, those of the comparison with dense;
         the accuracy, under its name; ``minus_dense``, the mean difference ticket − dense, in
-        points; ``minus_control``, over ``control`` too, likewise; each of the last three with
+        points; ``minus_control``, over ``control`` too, likewise, where there are controls; each of the last three with
         ``…_interval``, two-sided and of confidence 1 − `level` for this one cell, along
         ``bound`` (low, high); ``stable``, false where a replicate diverged or collapsed; the
         adjusted ``p_matching``, ``p_worse``, ``p_winning`` and ``p_no_better`` of the whole
@@ -149,7 +149,9 @@ def verdicts(
             "verdict": verdict,
         }
     )
-    return labelled(judged).transpose("control", *MAP, "bound", ...)
+    if not judged.sizes["control"]:  # along which nothing has a maximum, say
+        judged = judged.drop_dims("control")
+    return labelled(judged).transpose("control", *MAP, "bound", ..., missing_dims="ignore")
 
 
 def _claims(

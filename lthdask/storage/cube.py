@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
@@ -241,7 +242,7 @@ def readable(path: Path) -> Iterator[None]:
     """Say in one sentence that results cannot be read, whatever Zarr and its codecs raise."""
     folder = path.parent if path.name == "results.zarr" else path
     cube = folder / "results.zarr"
-    if not cube.exists():
+    if not os.path.exists(cube):
         raise InputError(f"there are no results at {cube}")
     try:
         yield
