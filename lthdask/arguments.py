@@ -99,7 +99,9 @@ def _is(value: Any, kind: Any) -> bool:
     if origin is Literal:
         return True  # whose values are told by name
     if origin is tuple:
-        return isinstance(value, tuple) and (... in get_args(kind) or len(value) == len(get_args(kind)))
+        return isinstance(value, tuple) and (
+            ... in get_args(kind) or len(value) == len(get_args(kind))
+        )
     if origin is Iterable:
         alone = isinstance(value, str | bytes | PathLike) or not isinstance(value, Iterable)
         items = value if isinstance(value, Collection) and not alone else ()
@@ -139,7 +141,9 @@ def _is_whole(value: Any) -> bool:
 def _names(kind: Any) -> frozenset[str]:
     """Return the names of the classes of a kind, which may be a text before they are imported."""
     parts = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    return frozenset(part if isinstance(part, str) else getattr(part, "__name__", "") for part in parts)
+    return frozenset(
+        part if isinstance(part, str) else getattr(part, "__name__", "") for part in parts
+    )
 
 
 def _words(kind: Any) -> str:

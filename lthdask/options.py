@@ -172,6 +172,8 @@ class Options:
             raise InputError(f"`keep` takes a text, such as 0.9:2,0.95:2; got {self.keep!r}")
         if self.masks_only and self.keep != "none":
             raise InputError("`masks_only` trains no cell, so there is none to `keep`")
+        if self.masks_only and self.adaptive is not None:
+            raise InputError("`masks_only` trains no cell, so `adaptive` has nothing to search for")
         _ = self.kept
 
     @cached_property

@@ -1,6 +1,6 @@
 """Whatever is given, it is refused in a clear sentence, or accepted rightly.
 
-What starts processes is tried with ``-m faults``.
+What starts processes, or takes long, is tried with ``-m faults``.
 """
 
 import pytest
@@ -13,7 +13,7 @@ from tests.bad_inputs.trying import ACCEPTED, CLEAR, tried
 @pytest.mark.parametrize(
     "bad",
     [
-        pytest.param(bad, id=str(bad), marks=[pytest.mark.faults] if bad.starts else [])
+        pytest.param(bad, id=str(bad), marks=[pytest.mark.faults] if bad.starts or bad.slow else [])
         for bad in KINDS
     ],
 )

@@ -113,7 +113,9 @@ def _special(key: str, value: Any) -> str | None:
     if section.startswith("jobqueue.") and name not in LINES:
         return "must be on one line each" if any("\n" in one for one in texts) else None
     if ".tls" in section and name in FILES:  # the text of a certificate has lines
-        missing = [one for one in texts if "\n" not in one and not os.path.isfile(os.path.expanduser(one))]
+        missing = [
+            one for one in texts if "\n" not in one and not os.path.isfile(os.path.expanduser(one))
+        ]
         return "is no file that is here" if missing else None
     try:
         if name == "routes":

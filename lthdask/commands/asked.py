@@ -1,5 +1,6 @@
 """What the options of a command mean together: which study, where and how it is trained."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -77,11 +78,9 @@ def _worker_count(text: str | None) -> tuple[int, int] | None:
     """Return the least and the most workers of ``--workers``."""
     if text is None:
         return None
-    low, _, high = text.partition("..")
-    try:
-        least, most = int(low), int(high or low)
-    except ValueError:
-        raise InputError(f"`workers` must be a number, or MIN..MAX; got {text!r}") from None
+    if not (found := re.fullmatch(r"(-?\d{1,9})(?:\.\.(-?\d{1,9}))?", text.strip(), re.ASCII)):
+        raise InputError(f"`workers` must be a number, or MIN..MAX; got {text!r}")
+    least, most = int(found[1]), int(found[2] or found[1])
     if not 1 <= least <= most:
         raise InputError(f"`workers` must be 1 or more, and MIN not above MAX; got {text}")
     return least, most

@@ -90,11 +90,11 @@ def verdicts(
     Dataset
         Over (threshold, rewind_epoch): ``replicates``, those of the comparison with dense;
         the accuracy, under its name; ``minus_dense``, the mean difference ticket − dense, in
-        points; ``minus_control``, over ``control`` too, likewise, where there are controls; each of the last three with
-        ``…_interval``, two-sided and of confidence 1 − `level` for this one cell, along
-        ``bound`` (low, high); ``stable``, false where a replicate diverged or collapsed; the
-        adjusted ``p_matching``, ``p_worse``, ``p_winning`` and ``p_no_better`` of the whole
-        claims; ``verdict``. NaN is what the replicates do not tell.
+        points; ``minus_control``, over ``control`` too, likewise, where there are controls; each
+        of the last three with ``…_interval``, two-sided and of confidence 1 − `level` for this one
+        cell, along ``bound`` (low, high); ``stable``, false where a replicate diverged or
+        collapsed; the adjusted ``p_matching``, ``p_worse``, ``p_winning`` and ``p_no_better`` of
+        the whole claims; ``verdict``. NaN is what the replicates do not tell.
 
     Examples
     --------

@@ -7,32 +7,67 @@ from pathlib import Path
 from lthdask.cluster.settings import Settings
 from tests.bad_inputs.trying import Bad
 
-KEYS = """
-lthdask.deployment lthdask.patience lthdask.scheduler lthdask.checkpoint-interval
-temporary-directory dataframe.backend array.chunk-size
-distributed.scheduler.allowed-failures distributed.scheduler.bandwidth
-distributed.scheduler.blocked-handlers distributed.scheduler.default-data-size
-distributed.scheduler.idle-timeout distributed.scheduler.work-stealing
-distributed.scheduler.work-stealing-interval distributed.scheduler.worker-saturation
-distributed.scheduler.worker-ttl distributed.scheduler.preload
-distributed.scheduler.validate distributed.scheduler.http.routes
-distributed.worker.multiprocessing-method distributed.worker.connections.outgoing
-distributed.worker.lifetime.duration distributed.worker.lifetime.stagger
-distributed.worker.profile.interval distributed.worker.memory.target
-distributed.worker.memory.spill distributed.worker.memory.terminate
-distributed.nanny.preload distributed.client.heartbeat
-distributed.deploy.lost-worker-timeout distributed.adaptive.interval
-distributed.comm.retry.count distributed.comm.retry.delay.min distributed.comm.shard
-distributed.comm.offload distributed.comm.default-scheme distributed.comm.socket-backlog
-distributed.comm.timeouts.connect distributed.comm.timeouts.tcp
-distributed.comm.require-encryption distributed.comm.tls.ca-file
-distributed.admin.tick.interval distributed.admin.log-length distributed.admin.event-loop
-distributed.dashboard.link
-jobqueue.slurm.cores jobqueue.slurm.memory jobqueue.slurm.processes jobqueue.slurm.walltime
-jobqueue.slurm.queue jobqueue.slurm.job-extra-directives jobqueue.slurm.job-script-prologue
-jobqueue.slurm.interface jobqueue.slurm.death-timeout jobqueue.slurm.log-directory
-jobqueue.pbs.walltime jobqueue.lsf.walltime jobqueue.sge.memory jobqueue.htcondor.cores
-""".split()
+KEYS = [
+    "lthdask.deployment",
+    "lthdask.patience",
+    "lthdask.scheduler",
+    "lthdask.checkpoint-interval",
+    "temporary-directory",
+    "dataframe.backend",
+    "array.chunk-size",
+    "distributed.scheduler.allowed-failures",
+    "distributed.scheduler.bandwidth",
+    "distributed.scheduler.blocked-handlers",
+    "distributed.scheduler.default-data-size",
+    "distributed.scheduler.idle-timeout",
+    "distributed.scheduler.work-stealing",
+    "distributed.scheduler.work-stealing-interval",
+    "distributed.scheduler.worker-saturation",
+    "distributed.scheduler.worker-ttl",
+    "distributed.scheduler.preload",
+    "distributed.scheduler.validate",
+    "distributed.scheduler.http.routes",
+    "distributed.worker.multiprocessing-method",
+    "distributed.worker.connections.outgoing",
+    "distributed.worker.lifetime.duration",
+    "distributed.worker.lifetime.stagger",
+    "distributed.worker.profile.interval",
+    "distributed.worker.memory.target",
+    "distributed.worker.memory.spill",
+    "distributed.worker.memory.terminate",
+    "distributed.nanny.preload",
+    "distributed.client.heartbeat",
+    "distributed.deploy.lost-worker-timeout",
+    "distributed.adaptive.interval",
+    "distributed.comm.retry.count",
+    "distributed.comm.retry.delay.min",
+    "distributed.comm.shard",
+    "distributed.comm.offload",
+    "distributed.comm.default-scheme",
+    "distributed.comm.socket-backlog",
+    "distributed.comm.timeouts.connect",
+    "distributed.comm.timeouts.tcp",
+    "distributed.comm.require-encryption",
+    "distributed.comm.tls.ca-file",
+    "distributed.admin.tick.interval",
+    "distributed.admin.log-length",
+    "distributed.admin.event-loop",
+    "distributed.dashboard.link",
+    "jobqueue.slurm.cores",
+    "jobqueue.slurm.memory",
+    "jobqueue.slurm.processes",
+    "jobqueue.slurm.walltime",
+    "jobqueue.slurm.queue",
+    "jobqueue.slurm.job-extra-directives",
+    "jobqueue.slurm.job-script-prologue",
+    "jobqueue.slurm.interface",
+    "jobqueue.slurm.death-timeout",
+    "jobqueue.slurm.log-directory",
+    "jobqueue.pbs.walltime",
+    "jobqueue.lsf.walltime",
+    "jobqueue.sge.memory",
+    "jobqueue.htcondor.cores",
+]
 ODD = ("{a: [1]}", "[[1], {a: 2}]")
 """Neither is a value of any key."""
 
@@ -169,7 +204,7 @@ TEXTS: list[tuple[str, bytes | str, str | None]] = [
     ("Latin-1", "# é".encode("latin-1"), "UTF-8"),
     ("binary", bytes(range(256)), "UTF-8"),
     ("a BOM", b"\xef\xbb\xbflthdask: {patience: 1h}", None),
-    ("deep nesting", "lthdask: " + "[" * 100_000, "nest"),
+    ("deep nesting", "lthdask: " + "[" * 5_000, "nested too deeply"),
     ("too large", "# " + "x" * 2_000_000, "1,000,000"),
     ("a tag", "lthdask: !!python/object/apply:os.getpid []", "constructor"),
     ("a study", "name: digits\nseed: 0", "unknown key 'name'"),

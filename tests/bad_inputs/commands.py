@@ -36,11 +36,9 @@ LINES = [
     ("plan --set pruning.spare=*.x", "'*.x', which this network does not have"),
     ("plan --set seed=1 --set seed=2", "given twice"),
     ("plan --seed 1 --set seed=2", "given twice"),
-    ("plan --set ' seed = 3 '", None),
     ("plan --seed x", "seed should be a valid integer"),
     ("plan --seed ''", "seed should be"),
     ("plan --seed 0x10", "0x10"),
-    ("plan --seed 010", None),
     ("plan --seed -1", "seed must be 0 or more"),
     ("plan --seed 1e3", "seed"),
     ("plan --epochs 0", "epochs must be 1"),
@@ -121,11 +119,10 @@ LINES = [
     ("run --out " + "x" * 5000, "too long"),
     ("run --study mnist-lenet", "--data"),
     ("run --study mnist-lenet --data nowhere", "nowhere"),
-    ("plan --study mnist-lenet --data " + "x" * 5000, "does not exist"),
     ("plan --out {file}", "{file}"),
     ("plan --status", "No such option"),
-    ("run --status --out nowhere", "no study in nowhere"),
-    ("run --status --dry-run", "--dry-run"),
+    ("run --status --out nowhere", "there is no study in"),
+    ("run --status --dry-run", "choose one of --status, --dry-run"),
     # a folder
     *(
         (f"{command} nowhere", "nowhere")
@@ -160,7 +157,7 @@ LINES = [
     ("report {study} -o .", "directory"),
     ("report {study} -o nowhere/a.html", "nowhere/a.html"),
     ("report {study} -o {file}/a.html", "{file}"),
-    ("report {study} --csv nowhere/a.csv", "nowhere/a.csv"),
+    ("report {study} --csv nowhere/a.csv", "cannot write to nowhere"),
     ("report {study} --figures {file}", "{file}"),
     ("report {study} {study} -o a.html", "twice"),
     # masks
@@ -168,7 +165,7 @@ LINES = [
     ("masks {study} --threshold 0.5", "--output"),
     ("masks {study} --threshold x -o m", "not a valid float"),
     ("masks {study} --threshold 0.7 -o m", "no threshold 0.7"),
-    ("masks {study} --threshold nan -o m", "threshold nan"),
+    ("masks {study} --threshold nan -o m", "no threshold nan"),
     ("masks {study} --threshold 0.5 --replicate 7 -o m", "no replicate 7"),
     ("masks {study} --threshold 0.5 --replicate -1 -o m", "no replicate -1"),
     ("masks {study} --threshold 0.5 --rewind-epoch x -o m", "rewind_epoch takes"),
@@ -178,7 +175,7 @@ LINES = [
     ("masks {file} --threshold 0.5 -o m", "{file}"),
     # reproduce
     ("reproduce renda", "renda"),
-    ("reproduce renda2020 --fraction 0", "--fraction"),
+    ("reproduce renda2020 --fraction 0", "unknown card"),
     ("reproduce CARD --fraction x", "not a valid float"),
     *((f"reproduce CARD --fraction {share}", "--fraction") for share in ("0", "-1", "2", "nan")),
     ("reproduce CARD --results {study} --exact", "--exact"),
@@ -206,7 +203,7 @@ LINES = [
 
 
 def _line(line: str, folder: Path) -> None:
-    study, file = folder / "study", folder / "a-file"
+    study, file = Path("study"), Path("a-file")
     if "{study}" in line:
         made_study(study)
     file.write_text("text")
@@ -224,7 +221,8 @@ def rows() -> list[Bad]:
             line,
             partial(_line, line.replace("CARD", CARD)),
             told and told.replace("{file}", "a-file"),
-            starts=line.split()[0] in ("run", "reproduce") or (line[:4] == "plan" and not told),
+            starts=line.split()[0] in ("run", "reproduce"),
+            slow="{study}" in line or line.split()[0] in ("plan", "report", "results", "watch"),
         )
         for line, told in LINES
     ]

@@ -43,7 +43,9 @@ def _bomb(path: Path, size: int) -> None:
 
     head = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
         + chunk(b"IEND", b"")
     )
 
@@ -97,7 +99,11 @@ FOLDERS: list[tuple[str, Callable[[Path], object], str | None]] = [
     ("a PNG below the bomb limit", _instead(partial(_bomb, size=12_000)), "cat/0.png cannot be"),
     ("an image by another name", _instead(_saved(picture(), format="BMP")), None),
     ("16 bits", _instead(_saved(Image.fromarray(GREY.astype(np.uint16) * 257))), None),
-    ("32 bits", _instead(_saved(Image.fromarray(GREY.astype(np.int32)), format="TIFF"), "0.tif"), "of 32 bits"),
+    (
+        "32 bits",
+        _instead(_saved(Image.fromarray(GREY.astype(np.int32)), format="TIFF"), "0.tif"),
+        "of 32 bits",
+    ),
     ("floats", _instead(_saved(Image.fromarray(GREY.astype(np.float32))), "0.tif"), "floats"),
     ("CMYK", _instead(_saved(picture("CMYK")), "0.jpg"), None),
     ("palette", _instead(_saved(picture("P"))), None),
@@ -107,7 +113,11 @@ FOLDERS: list[tuple[str, Callable[[Path], object], str | None]] = [
     ("Lab", _instead(_saved(picture("RGB").convert("HSV").convert("RGB")), "0.tif"), None),
     ("one pixel", _instead(_saved(picture(size=(1, 1)))), None),
     ("one pixel high", _instead(_saved(picture(size=(500, 1)))), None),
-    ("animated", _instead(_saved(picture("P"), format="GIF", save_all=True, append_images=[picture("L")])), None),
+    (
+        "animated",
+        _instead(_saved(picture("P"), format="GIF", save_all=True, append_images=[picture("L")])),
+        None,
+    ),
     ("a GIF", _instead(_saved(picture("P")), "0.gif"), None),
     ("a pipe", _instead(os.mkfifo), "0.png"),
     ("a device", _instead(lambda path: path.symlink_to("/dev/zero")), "0.png"),
@@ -117,15 +127,51 @@ FOLDERS: list[tuple[str, Callable[[Path], object], str | None]] = [
     ("nothing", lambda root: None, "is not laid out as train/CLASS/* and val/CLASS/*"),
     ("no train", _moved("train", "training"), "train"),
     ("no val", _moved("val", "test"), "val"),
-    ("train is a file", lambda root: _after(root, lambda r: [(r / "train").rename(r / "x"), (r / "train").write_text("")]), "train"),
-    ("images without classes", lambda root: [(root / p).mkdir() or picture().save(root / p / "0.png") for p in ("train", "val")], "class"),
+    (
+        "train is a file",
+        lambda root: _after(
+            root, lambda r: [(r / "train").rename(r / "x"), (r / "train").write_text("")]
+        ),
+        "train",
+    ),
+    (
+        "images without classes",
+        lambda root: [
+            (root / p).mkdir() or picture().save(root / p / "0.png") for p in ("train", "val")
+        ],
+        "class",
+    ),
     ("one class", partial(a_folder, classes=("cat",)), "one class"),
     ("other classes", _moved("val/dog", "val/wolf"), "differ in their classes: dog, wolf"),
-    ("a class more", lambda root: _after(root, lambda r: [(r / "train/x").mkdir(), picture().save(r / "train/x/0.png")]), "differ in their classes: x"),
-    ("an empty class", lambda root: _after(root, lambda r: [(r / p / "x").mkdir() for p in ("train", "val")]), "x"),
-    ("a hidden class", lambda root: _after(root, lambda r: [(r / "train/.x").mkdir(), picture().save(r / "train/.x/0.png")]), None),
-    ("hidden images", lambda root: _after(root, lambda r: (r / "train/cat/._0.png").write_bytes(b"x")), None),
-    ("other files", lambda root: _after(root, lambda r: (r / "train/cat/notes.txt").write_bytes(b"x")), None),
+    (
+        "a class more",
+        lambda root: _after(
+            root, lambda r: [(r / "train/x").mkdir(), picture().save(r / "train/x/0.png")]
+        ),
+        "differ in their classes: x",
+    ),
+    (
+        "an empty class",
+        lambda root: _after(root, lambda r: [(r / p / "x").mkdir() for p in ("train", "val")]),
+        "x",
+    ),
+    (
+        "a hidden class",
+        lambda root: _after(
+            root, lambda r: [(r / "train/.x").mkdir(), picture().save(r / "train/.x/0.png")]
+        ),
+        None,
+    ),
+    (
+        "hidden images",
+        lambda root: _after(root, lambda r: (r / "train/cat/._0.png").write_bytes(b"x")),
+        None,
+    ),
+    (
+        "other files",
+        lambda root: _after(root, lambda r: (r / "train/cat/notes.txt").write_bytes(b"x")),
+        None,
+    ),
     ("names with spaces", partial(a_folder, classes=("a cat", "ein Käfer")), None),
     ("classes that differ in case", partial(a_folder, classes=("cat", "Cat")), None),
     ("too few images", partial(a_folder, count=1), "validation takes"),
@@ -146,10 +192,16 @@ def _mnist(root: Path, place: str = "MNIST/raw", count: int = 30, **other: bytes
     folder.mkdir(parents=True, exist_ok=True)
     images = np.arange(count * 64, dtype=np.uint8).reshape(count, 8, 8)
     labels = np.arange(count, dtype=np.uint8) % 10
-    files = {f"{part}_{what}": idx(of) for part in ("train", "t10k") for what, of in (("images", images), ("labels", labels))}
+    files = {
+        f"{part}_{what}": idx(of)
+        for part in ("train", "t10k")
+        for what, of in (("images", images), ("labels", labels))
+    }
     for name, content in (files | other).items():
         part, _, what = name.partition("_")
-        end = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}[what.removesuffix("_gz")]
+        end = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}[
+            what.removesuffix("_gz")
+        ]
         if what.endswith("_gz"):
             (folder / f"{part}-{end}").unlink()
             end += ".gz"
@@ -166,34 +218,112 @@ IDX: list[tuple[str, Callable[[Path], object], str | None]] = [
     ("in another folder", partial(_mnist, place="data"), "train-images-idx3-ubyte"),
     ("of Fashion-MNIST", partial(_mnist, place="FashionMNIST/raw"), "train-images-idx3-ubyte"),
     ("compressed", partial(_mnist, train_images_gz=gzip.compress(idx(IMAGES))), None),
-    ("compressed and cut off", partial(_mnist, train_images_gz=gzip.compress(idx(np.random.default_rng(0).integers(0, 255, (30, 8, 8), np.uint8)))[:900]), "train-images-idx3-ubyte.gz cannot be read"),
-    ("compressed in name only", partial(_mnist, train_images_gz=idx(IMAGES)), "train-images-idx3-ubyte.gz cannot be read"),
-    ("a gz that is empty", partial(_mnist, train_images_gz=b""), "train-images-idx3-ubyte.gz cannot be read"),
-    ("a gz bomb", partial(_mnist, train_images_gz=gzip.compress(bytes(50_000_000))), "cannot be read"),
-    ("a gz with rubbish behind it", partial(_mnist, train_images_gz=gzip.compress(idx(IMAGES)) + b"rubbish"), "cannot be read"),
+    (
+        "compressed and cut off",
+        partial(
+            _mnist,
+            train_images_gz=gzip.compress(
+                idx(np.random.default_rng(0).integers(0, 255, (30, 8, 8), np.uint8))
+            )[:900],
+        ),
+        "train-images-idx3-ubyte.gz cannot be read",
+    ),
+    (
+        "compressed in name only",
+        partial(_mnist, train_images_gz=idx(IMAGES)),
+        "train-images-idx3-ubyte.gz cannot be read",
+    ),
+    (
+        "a gz that is empty",
+        partial(_mnist, train_images_gz=b""),
+        "train-images-idx3-ubyte.gz cannot be read",
+    ),
+    (
+        "a gz bomb",
+        partial(_mnist, train_images_gz=gzip.compress(bytes(50_000_000))),
+        "cannot be read",
+    ),
+    (
+        "a gz with rubbish behind it",
+        partial(_mnist, train_images_gz=gzip.compress(idx(IMAGES)) + b"rubbish"),
+        "cannot be read",
+    ),
     ("no labels", partial(_mnist, train_labels=None), "train-labels-idx1-ubyte"),
     ("no test", partial(_mnist, t10k_images=None, t10k_labels=None), "t10k-images-idx3-ubyte"),
     ("cut off", partial(_mnist, train_images=idx(IMAGES)[:500]), "it announces"),
     ("too long", partial(_mnist, train_images=idx(IMAGES) + b"x"), "it announces"),
     ("empty", partial(_mnist, train_images=b""), "train-images-idx3-ubyte cannot be read"),
-    ("three bytes", partial(_mnist, train_images=b"\0\0\x08"), "train-images-idx3-ubyte cannot be read"),
+    (
+        "three bytes",
+        partial(_mnist, train_images=b"\0\0\x08"),
+        "train-images-idx3-ubyte cannot be read",
+    ),
     ("huge", partial(_mnist, train_images=idx(IMAGES, shape=(2**32 - 1,) * 3)), "it announces"),
-    ("large", partial(_mnist, train_images=idx(IMAGES, shape=(60_000, 1000, 1000))), "it announces"),
-    ("of no images", partial(_mnist, train_images=idx(IMAGES[:0]), train_labels=idx(LABELS[:0])), "0 images"),
-    ("of no test images", partial(_mnist, t10k_images=idx(IMAGES[:0]), t10k_labels=idx(LABELS[:0])), "images"),
+    (
+        "large",
+        partial(_mnist, train_images=idx(IMAGES, shape=(60_000, 1000, 1000))),
+        "it announces",
+    ),
+    (
+        "of no images",
+        partial(_mnist, train_images=idx(IMAGES[:0]), train_labels=idx(LABELS[:0])),
+        "0 images",
+    ),
+    (
+        "of no test images",
+        partial(_mnist, t10k_images=idx(IMAGES[:0]), t10k_labels=idx(LABELS[:0])),
+        "images",
+    ),
     ("without pixels", partial(_mnist, train_images=idx(IMAGES[:, :0])), "without pixels"),
-    ("of floats", partial(_mnist, train_images=idx(IMAGES.astype(np.float32), kind=13)), "IDX file of bytes"),
-    ("of other magic", partial(_mnist, train_images=b"\1\2\3\4" + idx(IMAGES)[4:]), "IDX file of bytes"),
-    ("of seven dimensions", partial(_mnist, train_images=idx(IMAGES.reshape((30, 8, 8) + (1,) * 4))), "IDX file of bytes"),
+    (
+        "of floats",
+        partial(_mnist, train_images=idx(IMAGES.astype(np.float32), kind=13)),
+        "IDX file of bytes",
+    ),
+    (
+        "of other magic",
+        partial(_mnist, train_images=b"\1\2\3\4" + idx(IMAGES)[4:]),
+        "IDX file of bytes",
+    ),
+    (
+        "of seven dimensions",
+        partial(_mnist, train_images=idx(IMAGES.reshape((30, 8, 8) + (1,) * 4))),
+        "IDX file of bytes",
+    ),
     ("of flat images", partial(_mnist, train_images=idx(IMAGES.reshape(30, 64))), "dimensions"),
     ("labels for images", partial(_mnist, train_images=idx(LABELS)), "dimensions"),
     ("fewer labels", partial(_mnist, train_labels=idx(LABELS[:20])), "30 images and 20 labels"),
     ("a label too high", partial(_mnist, train_labels=idx(LABELS + 1)), "from 1 to 10"),
     ("labels of 255", partial(_mnist, train_labels=idx(LABELS * 0 + 255)), "from 255 to 255"),
-    ("other test images", partial(_mnist, t10k_images=idx(np.zeros((30, 9, 9), np.uint8))), "test images (1, 9, 9)"),
-    ("a pipe", lambda root: [_mnist(root, train_images=None), os.mkfifo(root / "MNIST/raw/train-images-idx3-ubyte")], "no regular file"),
-    ("a folder", lambda root: [_mnist(root, train_images=None), (root / "MNIST/raw/train-images-idx3-ubyte").mkdir()], "directory"),
-    ("a device", lambda root: [_mnist(root, train_images=None), (root / "MNIST/raw/train-images-idx3-ubyte").symlink_to("/dev/zero")], "no regular file"),
+    (
+        "other test images",
+        partial(_mnist, t10k_images=idx(np.zeros((30, 9, 9), np.uint8))),
+        "test images (1, 9, 9)",
+    ),
+    (
+        "a pipe",
+        lambda root: [
+            _mnist(root, train_images=None),
+            os.mkfifo(root / "MNIST/raw/train-images-idx3-ubyte"),
+        ],
+        "no regular file",
+    ),
+    (
+        "a folder",
+        lambda root: [
+            _mnist(root, train_images=None),
+            (root / "MNIST/raw/train-images-idx3-ubyte").mkdir(),
+        ],
+        "directory",
+    ),
+    (
+        "a device",
+        lambda root: [
+            _mnist(root, train_images=None),
+            (root / "MNIST/raw/train-images-idx3-ubyte").symlink_to("/dev/zero"),
+        ],
+        "no regular file",
+    ),
     ("nothing", lambda root: None, "put its four files into one of them"),
     ("too few", partial(_mnist, count=5), "validation takes"),
 ]
@@ -229,7 +359,10 @@ def rows() -> list[Bad]:
     """Return every bad input of this kind."""
     images, mnist = DataSource("folder", 8, 2), DataSource("mnist", 8, 5)
     return [
-        *(Bad("folder of images", n, partial(_read, images, make), told) for n, make, told in FOLDERS),
+        *(
+            Bad("folder of images", n, partial(_read, images, make), told)
+            for n, make, told in FOLDERS
+        ),
         *(Bad("IDX files", n, partial(_read, mnist, make), told) for n, make, told in IDX),
         *(
             Bad("data set", f"{name}: {place}", partial(_places, name, place), told)

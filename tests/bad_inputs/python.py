@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 import lthdask
-from lthdask.changing import plain
 from lthdask.data.readers import DataSource
 from lthdask.grid import Cell, Grid
 from lthdask.networks.build import Network
@@ -328,6 +327,13 @@ class Client:
 def rows() -> list[Bad]:
     """Return every bad input of this kind."""
     return [
-        Bad("Python", call, partial(_call, call), told, starts="deployment='local'" in call)
+        Bad(
+            "Python",
+            call,
+            partial(_call, call),
+            told,
+            starts="deployment='local'" in call,
+            slow=told is None and "results" in call,
+        )
         for call, told in CALLS
     ]

@@ -33,6 +33,8 @@ class Bad:
     told: str | None
     starts: bool = False
     """Whether processes may be started, which would have as little memory."""
+    slow: bool = False
+    """Whether it takes more than a tenth of a second."""
 
     def __str__(self) -> str:
         shown = re.sub(r"[^\w.,:;=+*/(){}' -]+", "_", self.given)[:60]
@@ -49,7 +51,10 @@ def tried(bad: Bad, folder: Path, seconds: float = SECONDS) -> tuple[str, str]:
     folder.mkdir(parents=True)
     os.chdir(folder)
     try:
-        with _at_most(seconds), nullcontext() if bad.starts else _little_memory():
+        with (
+            _at_most(3 * seconds if bad.starts else seconds),
+            nullcontext() if bad.starts else _little_memory(),
+        ):
             bad.attempt(folder)
     except _TooLong:
         return HANG, f"more than {seconds} s"
