@@ -112,8 +112,8 @@ def collecting_rarely() -> Iterator[None]:
 
 def _require_counts(workers: Workers, threads: int) -> None:
     """Refuse numbers of workers and threads with which nothing can be trained."""
-    least, most = workers if isinstance(workers, tuple) else (workers, workers)
-    if not (least is most is None or (_is_count(least) and _is_count(most) and least <= most)):
+    numbers = () if workers is None else workers if isinstance(workers, tuple) else (workers,)
+    if not all(map(_is_count, numbers)) or list(numbers) != sorted(numbers):
         raise InputError(
             f"`workers` is a number, 1 or more, or two of them, the least and the most; got "
             f"{workers!r}"
@@ -123,7 +123,7 @@ def _require_counts(workers: Workers, threads: int) -> None:
 
 
 def _is_count(given: Any) -> bool:
-    return isinstance(given, Integral) and not isinstance(given, bool) and given > 0
+    return isinstance(given, Integral) and type(given) is not bool and int(given) > 0
 
 
 def _existing(address: str) -> Client:

@@ -84,7 +84,7 @@ def _choices(key: str) -> tuple[Any, ...]:
         return CHOICES.get(key, ())
     from distributed.protocol.compression import compressions  # those that are installed
 
-    return (False, "auto", *(name for name in compressions if name))
+    return (False, *(name for name in compressions if name))
 
 
 def _written(value: object) -> str:

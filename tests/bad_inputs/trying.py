@@ -34,7 +34,7 @@ class Bad:
     starts: bool = False
     """Whether processes may be started, which would have as little memory."""
     slow: bool = False
-    """Whether it takes more than a tenth of a second."""
+    """Whether it is left out of the default tests, which are to be quick."""
 
     def __str__(self) -> str:
         shown = re.sub(r"[^\w.,:;=+*/(){}' -]+", "_", self.given)[:60]
