@@ -11,6 +11,7 @@ from lthdask.reading import flattened, nearest, value_of
 from lthdask.rewinding import as_given, ordered, rewind
 
 THRESHOLDS = "grid.thresholds"
+MOST_BITS = 10_000
 REWIND_EPOCHS_OF, THRESHOLDS_OF = OF_ARMS = "grid.rewind_epochs_of", "grid.thresholds_of"
 """Blocks whose keys are arms, and need not be there yet."""
 
@@ -44,6 +45,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple | range | set | frozenset):
         return [plain(part) for part in value]
+    if type(value) is int and value.bit_length() > MOST_BITS:
+        raise InputError(f"a number of a study has {MOST_BITS:,} bits at most")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, PathLike):

@@ -34,6 +34,7 @@ OPTIONS = {
     "retry_failed": "--retry-failed",
     "scheduler": "--scheduler",
     "study": "--study",
+    "width": "--width",
     "workers": "--workers",
 }
 """The parameters that messages name: in Python → on the command line."""
@@ -158,6 +159,13 @@ OF_FILES = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryE
 """What is wrong with a file, or its place. Anything else is wrong with the process or the disk."""
 
 
+def is_of_file(error: Exception) -> bool:
+    """Return whether an error is of a file, or its place, and not of the process or the disk."""
+    return isinstance(error, OF_FILES) or getattr(error, "errno", None) in (
+        *(errno.ELOOP, errno.ENAMETOOLONG),
+    )
+
+
 def require_regular(path: Path) -> None:
     """Refuse what would be waited for, or has no end, such as a pipe or a device.
 
@@ -166,7 +174,7 @@ def require_regular(path: Path) -> None:
     ValueError
         If it is one.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError("it is no regular file")
 
 

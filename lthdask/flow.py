@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from lthdask.arguments import checked
 from lthdask.cluster.dashboard import show_page
 from lthdask.cluster.queue import Queue
 from lthdask.driver.keeping import drop_worse
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@checked
 def run(
     study: Study,
     client: "Client",

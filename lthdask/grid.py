@@ -11,6 +11,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any
 
+from lthdask.arguments import block, require
 from lthdask.arms import ARMS
 from lthdask.errors import listed
 from lthdask.own import chosen, plain
@@ -66,6 +67,7 @@ class Cell:
         return self.replicate, self.first_epoch, ARMS[self.arm].trained_like
 
 
+@block
 @dataclass(frozen=True)
 class Grid:
     """The axes of a study.
@@ -121,6 +123,8 @@ class Grid:
             raise ValueError(f"rewind_epochs must be 0 or more; got {self.rewind_epochs[0]}")
         if self.replicates < 1:
             raise ValueError(f"replicates must be 1 or more; got {self.replicates}")
+        for name in ("rewind_epochs_of", "thresholds_of"):
+            require(name, getattr(self, name), Mapping)
         self._narrow("rewind_epochs", _k)
         self._narrow("thresholds", _threshold)
         lengths = (len(self.arms), len(self.thresholds), len(self.rewind_epochs))

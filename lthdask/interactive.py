@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from lthdask.arguments import checked
 from lthdask.cluster.owned import Client as OwnedClient
 from lthdask.driver.opening import driving_study
 from lthdask.errors import InputError
@@ -33,6 +34,7 @@ EVERY = 1.0
 """Seconds between two pictures of a cell of a notebook."""
 
 
+@checked
 def submit(
     study: Study,
     client: "Client",

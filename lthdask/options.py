@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
+from lthdask.arguments import require
 from lthdask.arms import ARMS
 from lthdask.errors import InputError, listed, one_of
 from lthdask.grid import Cell, Grid
@@ -155,6 +156,8 @@ class Options:
     keep_rewound: bool = False
 
     def __post_init__(self) -> None:
+        for of in fields(self):
+            require(of.name, getattr(self, of.name), of.type)
         origins_with(self.allow_origin)
         if self.max_attempts < 1:
             raise InputError(f"`max_attempts` must be 1 or more; got {self.max_attempts}")
@@ -173,6 +176,8 @@ class Options:
             raise InputError(f"`keep` takes a text, such as 0.9:2,0.95:2; got {self.keep!r}")
         if self.masks_only and self.keep != "none":
             raise InputError("`masks_only` trains no cell, so there is none to `keep`")
+        if self.masks_only and self.adaptive is not None:
+            raise InputError("`masks_only` trains no cell, so `adaptive` has nothing to search for")
         _ = self.kept
 
     @cached_property

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lthdask.errors import InputError, listed, one_of
+from lthdask.errors import InputError, listed, one_of, require_regular
 
 NAME = re.compile(r"([A-Za-z_]\w*):([A-Za-z_]\w*)(?:@([0-9a-f]{16}))?", re.ASCII)
 """File without ``.py``, function, and digest."""
@@ -113,9 +113,11 @@ def allow(path: str | Path) -> None:
 
 def _allow(path: Path, digest: str | None = None) -> Code:
     try:
+        require_regular(path)
         code = Code(path.absolute(), path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read the code {path} on {_host()}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read the code {path} on {_host()}: {why}") from None
     if path.suffix != ".py" or not NAME.fullmatch(f"{path.stem}:_"):
         raise InputError(f"`code` is a file named as a module is, such as mine.py; got {path}")
     if digest not in (None, code.digest):

@@ -1,6 +1,7 @@
 """Values from YAML and from the command line, and one sentence for what is wrong with them."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -44,12 +45,17 @@ def value_of(text: str, is_list: bool, key: str) -> Any:
     """
     parts = text.split(",") if is_list and not text.startswith("[") else [text]
     try:
-        values = [loaded(part, key) for part in parts]
-    except InputError:
-        raise InputError(f"{key}: cannot read {text!r} as YAML") from None
+        values = [_value(part.strip()) for part in parts]
+    except InputError as error:
+        raise InputError(f"{key}: cannot read {clipped(text)!r} as YAML{error}") from None
     if not is_list or text.startswith("["):
         return values[0]
     return [value for value in values if value is not None]
+
+
+def _value(text: str) -> Any:
+    """Read one value. A pattern such as ``*.bias`` is a text: no alias can stand for anything."""
+    return text if text.startswith("*") else loaded(text, "")
 
 
 def strictly(kind: type[T], values: Any, name: str = "") -> T:
@@ -152,7 +158,12 @@ def _in_brief(block: Any) -> str:
 
 def shown(value: Any) -> str:
     """Return a value as it is written in YAML, on one line."""
-    return "none" if value is None else json.dumps(value)
+    return "none" if value is None else clipped(json.dumps(value, ensure_ascii=False))
+
+
+def clipped(text: str, most: int = 200) -> str:
+    """Return a text, or the beginning of a long one, as messages show it."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def studies() -> list[str]:
@@ -173,11 +184,11 @@ def study_text(which: str | Path) -> str:
     if str(which) in studies():
         shipped = resources.files("lthdask") / "studies" / f"{which}.yaml"
         return shipped.read_text(encoding="utf-8")
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    if path.suffix in (".yaml", ".yml") or os.path.isfile(path):
         return text_of(path, "study file")
     close = get_close_matches(str(which), studies(), 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise InputError(
-        f"unknown study {str(which)!r}; {hint}known: {', '.join(studies())}, "
+        f"unknown study {clipped(str(which))!r}; {hint}known: {', '.join(studies())}, "
         f"or the path of a YAML file"
     )

@@ -121,8 +121,18 @@ def _told(read: Any, source: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise InputError(f"{source}{line}: {problem}") from None
+        raise InputError(f"{source}{line}: {_problem(error)}") from None
+
+
+def _problem(error: Exception) -> str:
+    """Return what is wrong with a text that is not YAML."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"it holds the character {chr(error.character)!r}, which is no text"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if "integer string conversion" in str(error):
+        return "it holds a number of too many digits"
+    return getattr(error, "problem", None) or "not YAML"
 
 
 def text_of(path: Path, what: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from lthdask import changing, given
+from lthdask.arguments import checked
 from lthdask.arms import ARMS
 from lthdask.changing import plain
 from lthdask.data.readers import DataSource
@@ -22,7 +23,7 @@ from lthdask.grid import KS, Grid
 from lthdask.networks.build import Network, is_known, on_meta
 from lthdask.own import allow, is_own, require_code
 from lthdask.pruning.rule import Pruning, prunable_weights, rates_by_layer, spared_weights
-from lthdask.reading import flattened, in_lines, strictly, study_text, yaml_mapping
+from lthdask.reading import clipped, flattened, in_lines, strictly, study_text, yaml_mapping
 from lthdask.rewinding import (
     Iterations,
     Rewind,
@@ -34,6 +35,7 @@ from lthdask.thresholds import with_fewer, with_masks, with_rounds
 from lthdask.training.engine import Engine
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
+LONGEST_NAME = 200
 _block: Any
 for _block in (DataSource, Network, Optimizer, Schedule, Recipe, Pruning, Grid, Engine):
     _block.__pydantic_config__ = {"extra": "forbid"}
@@ -102,7 +104,12 @@ class Study:
         if not re.fullmatch(r"[\w][\w.-]*", self.name, re.ASCII):
             raise ValueError(
                 f"name must be letters, digits, '.', '_' and '-', because it names a folder; "
-                f"got {self.name!r}"
+                f"got {clipped(self.name)!r}"
+            )
+        if len(self.name) > LONGEST_NAME:
+            raise ValueError(
+                f"name must have at most {LONGEST_NAME} characters, because it names a folder; "
+                f"got {len(self.name):,}"
             )
         least = self.data.validation + self.recipe.batch_size
         if self.data.subset is not None and self.data.subset < least:
@@ -192,6 +199,7 @@ class Study:
         return self.recipe.epochs if self.mask_epoch is None else rewind(self.mask_epoch)
 
     @classmethod
+    @checked
     def read(cls, which: str | Path, code: Iterable[str | Path] = ()) -> "Study":
         """Read a named study, or a file.
 
@@ -212,11 +220,13 @@ class Study:
         return cls.parse(study_text(which), str(which))
 
     @classmethod
+    @checked
     def parse(cls, text: str, source: str = "study") -> "Study":
         """Read a study from YAML text; `source` names it in errors."""
         return cls.from_dict(yaml_mapping(text, source), source)
 
     @classmethod
+    @checked
     def from_dict(cls, values: Mapping[str, Any], source: str = "study") -> "Study":
         """Return the study of nested mappings, strictly validated.
 
@@ -250,6 +260,7 @@ class Study:
         """Return the study in a few lines, without what is as by default."""
         return in_lines(self)
 
+    @checked
     def changed(self, changes: Mapping[str, Any]) -> "Study":
         """Return the study with some keys changed.
 

@@ -35,7 +35,8 @@ def with_rounds(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(grid, dict):
         return values
     given = {k: pruning[k] for k in ("schedule", "rate", "rounds") if k in pruning}
-    if set(map(type, given.values())) - {str, int, float}:
+    right = type(given.get("rounds", 0)) is int and type(given.get("rate", 0.2)) in (int, float)
+    if not right:
         return values  # which pydantic then explains
     rounds = list(Pruning(**given).thresholds())
     grid = {"thresholds": rounds, **grid}

@@ -175,7 +175,7 @@ def test_what_another_kind_of_value_means_to_dask_is_taken(tmp_path):
         "distributed:\n"
         "  scheduler: {bandwidth: 100MB}\n"
         "  worker: {memory: {target: false}, resources: {GPU: 1}}\n"
-        "  comm: {compression: lz4, offload: false, zstd: {threads: -1}}\n"
+        "  comm: {compression: zlib, offload: false, zstd: {threads: -1}}\n"
     )
     for line in ("scheduler: {worker-saturation: inf}", "adaptive: {maximum: .inf}"):
         (tmp_path / "d.yaml").write_text(f"distributed:\n  {line}\n")

@@ -271,8 +271,8 @@ def test_given_masks_take_the_place_of_the_rule_and_are_told_apart_by_their_shar
     [
         ({"threshold": 0.7}, "the study has no threshold 0.7; known: 0.5, 0.9"),
         ({"threshold": 0.5, "replicate": 3}, "the study has no replicate 3; known: 0"),
-        ({"threshold": "0.5"}, "a threshold is a number, and a replicate a whole one; got '0.5'"),
-        ({"threshold": 0.5, "replicate": 0.0}, "a whole one; got 0.5 and 0.0"),
+        ({"threshold": "0.5"}, "`threshold` is a number; got '0.5'"),
+        ({"threshold": 0.5, "replicate": 0.0}, "`replicate` is a whole number; got 0.0"),
         ({"threshold": 0.5, "rewind_epoch": 2}, "the study has no rewind_epoch 2; known: 0, 1"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_study_is_built_of_values_as_they_come_and_is_the_same():
     assert study == DIGITS.changed(changes | {"data.augmentation": "crop", "seed": "1"})
     assert Study.parse(study.to_yaml()) == study
     assert hash(study)
-    with pytest.raises(InputError, match="recipe.epochs should be a valid integer; got 6.5"):
+    with pytest.raises(InputError, match="`epochs` is a whole number; got 6.5"):
         dataclasses.replace(DIGITS, recipe=dataclasses.replace(DIGITS.recipe, epochs=6.5))
     for given, problem in (
         (

@@ -7,8 +7,11 @@ runs in, or those of a scheduler that runs already. One worker has one device.
 import gc
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
+from lthdask.arguments import checked
 from lthdask.cluster import security
 from lthdask.cluster.deployment import choose
 from lthdask.cluster.jobs import queued
@@ -20,6 +23,7 @@ from lthdask.cluster.workers import Prepare, Say, Workers
 from lthdask.errors import InputError
 
 
+@checked
 def open_client(
     workers: Workers = None,
     *,
@@ -70,6 +74,7 @@ def open_client(
     ...     len(client.scheduler_info()["workers"])
     2
     """
+    _require_counts(workers, threads)
     settings = Settings.read(Path(cluster) if cluster else None)
     chosen = choose(settings, deployment, scheduler, say)
     with ExitStack() as opened:
@@ -103,6 +108,22 @@ def collecting_rarely() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+def _require_counts(workers: Workers, threads: int) -> None:
+    """Refuse numbers of workers and threads with which nothing can be trained."""
+    numbers = () if workers is None else workers if isinstance(workers, tuple) else (workers,)
+    if not all(map(_is_count, numbers)) or list(numbers) != sorted(numbers):
+        raise InputError(
+            f"`workers` is a number, 1 or more, or two of them, the least and the most; got "
+            f"{workers!r}"
+        )
+    if not _is_count(threads):
+        raise InputError(f"`threads` is a number, 1 or more; got {threads!r}")
+
+
+def _is_count(given: Any) -> bool:
+    return not isinstance(given, bool) and isinstance(given, Integral) and int(given) > 0
 
 
 def _existing(address: str) -> Client:

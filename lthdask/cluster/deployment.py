@@ -6,9 +6,10 @@ import subprocess
 from collections.abc import Callable
 
 from lthdask.cluster.allocation import allocation, require_allocation
+from lthdask.cluster.places import DEPLOYMENTS
 from lthdask.cluster.room import Room
 from lthdask.cluster.settings import Settings
-from lthdask.errors import InputError
+from lthdask.errors import InputError, one_of
 
 
 def choose(
@@ -20,6 +21,12 @@ def choose(
     """Return the deployment to use: what is given, what the file says, or what is there."""
     if scheduler is not None and not scheduler.strip():
         raise InputError("`scheduler` is an address, such as tcp://host:8786; got nothing")
+    if deployment is not None and deployment not in DEPLOYMENTS:
+        raise one_of("deployment", deployment, DEPLOYMENTS)
+    if scheduler and deployment not in (None, "auto", "scheduler"):
+        raise InputError(
+            f"`scheduler` is given, and `deployment` is {deployment}; leave one of them out"
+        )
     chosen = "scheduler" if scheduler else deployment or settings.deployment
     if chosen == "scheduler" and not (scheduler or settings.scheduler):
         raise InputError(

@@ -1,8 +1,8 @@
 """Who may connect to scheduler, workers and nannies: whoever can, runs code as you."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import dask
@@ -37,7 +37,7 @@ def configured_for(address: str) -> Security:
     encrypted = normalize_address(address).startswith(("tls://", "wss://"))
     for key in ("ca-file", "client.cert", "client.key"):
         file = str(dask.config.get(f"{TLS}.{key}") or "")
-        if file and "\n" not in file and not Path(file).is_file():
+        if file and "\n" not in file and not os.path.isfile(file):
             raise InputError(f"{TLS}.{key}: there is no file {file}")
     try:
         security = Security()

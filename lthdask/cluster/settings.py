@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -183,7 +184,8 @@ def margin(walltime: float) -> float:
     return min(walltime // 10, 600)
 
 
-def _known() -> dict[str, Any]:
+@cache
+def _known() -> Mapping[str, Any]:
     """Return every key there is, with its default."""
     known: dict[str, Any] = {"lthdask": OURS}
     for package in ("dask", "distributed", "dask_jobqueue"):

@@ -1,5 +1,6 @@
 """What the options of a command mean together: which study, where and how it is trained."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -62,7 +63,11 @@ def asked_study(given: Given) -> "Study":
     from lthdask.study import Study
 
     keys = {key: str(given[name]) for name, key in KEYS.items() if given[name] is not None}
-    asked = Study.read(given["study"], given["code"]).changed(keys | changes(given["settings"]))
+    more = changes(given["settings"])
+    if twice := [key for key in more if key in keys]:
+        option = next(name for name, key in KEYS.items() if key == twice[0])
+        raise InputError(f"{twice[0]} is given twice, with --{option.replace('_', '-')} and --set")
+    asked = Study.read(given["study"], given["code"]).changed(keys | more)
     if not given["stability"]:
         return asked
     arms = dict.fromkeys([*asked.grid.arms, *CHILDREN])
@@ -73,11 +78,9 @@ def _worker_count(text: str | None) -> tuple[int, int] | None:
     """Return the least and the most workers of ``--workers``."""
     if text is None:
         return None
-    low, _, high = text.partition("..")
-    try:
-        least, most = int(low), int(high or low)
-    except ValueError:
-        raise InputError(f"`workers` must be a number, or MIN..MAX; got {text!r}") from None
+    if not (found := re.fullmatch(r"(-?\d{1,9})(?:\.\.(-?\d{1,9}))?", text.strip(), re.ASCII)):
+        raise InputError(f"`workers` must be a number, or MIN..MAX; got {text!r}")
+    least, most = int(found[1]), int(found[2] or found[1])
     if not 1 <= least <= most:
         raise InputError(f"`workers` must be 1 or more, and MIN not above MAX; got {text}")
     return least, most
@@ -90,6 +93,8 @@ def changes(settings: tuple[str, ...]) -> dict[str, str]:
         key, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"--set takes KEY=VALUE; got {setting!r}")
+        if key.strip() in found:
+            raise InputError(f"--set: {key.strip()} is given twice")
         found[key.strip()] = value.strip()
     return found
 

@@ -216,4 +216,10 @@ def _elsewhere(option: str = "-o FILE") -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise InputError(f"{problem}; write it elsewhere with {option}") from None
+        why = problem.strerror or problem
+        raise InputError(f"{_place(problem)}{why}; write it elsewhere with {option}") from None
+
+
+def _place(problem: OSError) -> str:
+    """Return the folder that was to be written to, and not the name of the file aside."""
+    return f"cannot write to {Path(problem.filename).parent}: " if problem.filename else ""

@@ -12,6 +12,7 @@ from lthdask.commands.asked import Given, Where, changes
 from lthdask.commands.options import DONE, KEYS, OUTPUT, STUDY, a_folder
 from lthdask.commands.shared import Output, exit_with, say
 from lthdask.commands.training import import_ahead, train
+from lthdask.errors import InputError
 from lthdask.options import Options
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def command(**given: Any) -> None:
 
 def _reproduce(console: Console, given: Given) -> int:
     where = Where.of(given)
+    _require_used(given)
     if given["results"] is None:
         import_ahead(where)
     from lthdask.report.published import published
@@ -108,6 +110,28 @@ def _reproduce(console: Console, given: Given) -> int:
         print_reproduction(console, found)
         say(console, f"results in {results}: lthdask.open_results({str(results)!r})")
     return 0 if found.holds else 1
+
+
+def _require_used(given: Given) -> None:
+    """Refuse options that would mean nothing where nothing is trained.
+
+    Raises
+    ------
+    InputError
+        If there is one.
+    """
+    if given["results"] is None:
+        return
+    kept = ("card", "results", "iterative", "as_json", "quiet", "cluster")
+    usual = {"fraction": 1.0}
+    names = {"settings": "set"}
+    for name, value in given.items():
+        if name not in kept and value not in (None, False, (), usual.get(name)):
+            option = names.get(name, name).replace("_", "-")
+            raise InputError(
+                f"--{option} says how to train, and with `results` nothing is trained; leave one "
+                f"of them out"
+            )
 
 
 def _train(console: Console, theirs: Any, where: Where, given: Given) -> "Opened":

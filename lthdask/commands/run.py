@@ -71,7 +71,11 @@ def command(**given: Any) -> None:
 
 def _run(console: Console, given: Given) -> int:
     where, as_json = Where.of(given), given["as_json"]
-    if not (given["status"] or given["dry_run"] or given["print_job_script"]):
+    starts_nothing = [name for name in ("status", "dry_run", "print_job_script") if given[name]]
+    if len(starts_nothing) > 1:
+        options = listed(f"--{name.replace('_', '-')}" for name in starts_nothing)
+        raise InputError(f"choose one of {options}")
+    if not starts_nothing:
         import_ahead(where)
     study = asked_study(given)
     if given["status"]:

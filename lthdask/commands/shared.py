@@ -82,7 +82,10 @@ def exit_with(console: Console, body: Callable[[], int], resumes: bool = False) 
         say(Console(stderr=True), f"error: {error}")
         sys.exit(2)
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, *GONE):
+        if error.filename is not None:
+            say(Console(stderr=True), f"error: {error.filename}: {error.strerror}")
+            sys.exit(2)
+        if error.errno not in (errno.ENOSPC, *GONE):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in buffers
         with suppress(OSError):

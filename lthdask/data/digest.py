@@ -7,6 +7,7 @@ the same wherever the same data are read.
 import itertools
 import math
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lthdask.errors import OtherData, listed
+from lthdask.errors import InputError, OtherData, listed
 
 READ_WHOLE = 2**30
 """Bytes in the files of a split up to which all are read: a second for the hash, and no more than
@@ -116,7 +117,7 @@ def of_files(paths: Sequence[Path], root: Path) -> str:
     """
     start = len(os.fsencode(root)) + 1
     with ThreadPoolExecutor(THREADS) as pool:
-        sizes = _of_each(pool, lambda path: path.stat().st_size, paths)
+        sizes = _of_each(pool, _size, paths)
         step, most = 1, -1
         if sum(sizes) > READ_WHOLE:
             step, most = math.ceil(len(paths) / SAMPLE), BEGINNING
@@ -136,6 +137,13 @@ def _of_each(
     parts = [paths[begin : begin + AT_ONCE] for begin in range(0, len(paths), AT_ONCE)]
     found = pool.map(lambda part: [ask(path) for path in part], parts)
     return list(itertools.chain.from_iterable(found))
+
+
+def _size(path: Path) -> int:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # a pipe, for example, would be waited for
+        raise InputError(f"cannot read the data file {path}: it is no regular file")
+    return found.st_size
 
 
 def _content(path: Path, most: int) -> bytes:

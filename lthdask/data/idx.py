@@ -53,7 +53,7 @@ def read_idx(name: str, folder: Path) -> tuple[Images, Images]:
                 f"no usable {name} in {folder}: {part} has images of {images.ndim - 1} dimensions "
                 f"and labels of {labels.ndim - 1}, not 2 and 0"
             )
-        if not images.numel():
+        if len(images) and not images.numel():
             raise InputError(f"no usable {name} in {folder}: {part} has images without pixels")
         parts.append(Images(images[:, None], labels.long()))
     return parts[0], parts[1]

@@ -1,5 +1,6 @@
 """Images of a folder, decoded from their files as they are needed."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lthdask.data.digest import SplitDigest, of_files, of_numbers
-from lthdask.errors import InputError
+from lthdask.errors import InputError, is_of_file, require_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -138,14 +139,15 @@ def _decoded(path: Path) -> "Image":
     from PIL import Image
 
     try:
+        require_regular(path)
         with Image.open(path) as file:
             return _in_bytes(file).convert("RGB")
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise InputError(
-            f"cannot read the image {path}: {error.strerror}; every image of the data folder "
-            f"must be there, and readable"
-        ) from error
     except Exception as error:  # a damaged file can be wrong in any way
+        if is_of_file(error):
+            raise InputError(
+                f"cannot read the image {path}: {os.strerror(getattr(error, 'errno', 0))}; every "
+                f"image of the data folder must be there, and readable"
+            ) from error
         if isinstance(error, MemoryError) or getattr(error, "errno", None):
             raise
         why = str(error).partition("\n")[0].partition(f" {str(path)!r}")[0] or type(error).__name__

@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lthdask.arguments import block
 from lthdask.data.batches import Data, Images, Split
 from lthdask.data.digest import DataDigest
 from lthdask.data.image_files import ImageFiles
 from lthdask.data.published import read_published
 from lthdask.data.tensors import are_images, read
-from lthdask.errors import OF_FILES, InputError, first_sentence
+from lthdask.errors import OF_FILES, InputError, first_sentence, is_of_file, listed
 from lthdask.own import chosen, is_own, plain
 from lthdask.streams import Purpose, permutation, stream
 
@@ -31,6 +32,7 @@ RESIZED_AT_ONCE = 1000
 """Number of images; their floats take four times the memory of their bytes."""
 
 
+@block
 @dataclass(frozen=True)
 class DataSource:
     """Which images, or other inputs, a study trains on, and how they are shown.
@@ -69,6 +71,8 @@ class DataSource:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", chosen("data set", self.name, READERS))
+        if len(set(self.augmentation)) < len(self.augmentation):
+            raise ValueError(f"augmentation holds a value twice: {listed(self.augmentation)}")
         if self.image_size < 8 and not (self.image_size == 0 and is_own(self.name)):
             raise ValueError(f"image_size must be 8 pixels or more; got {self.image_size}")
         if self.image_size > LARGEST_IMAGE:
@@ -136,7 +140,9 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
     }
     try:  # before they are resized: one machine may round otherwise than another
         digests = {name: split.digest() for name, split in splits.items()}
-    except OF_FILES as error:
+    except OSError as error:
+        if not is_of_file(error):
+            raise
         raise InputError(f"cannot read the data file {error.filename}: {error.strerror}") from None
     train, validation, test = (_resized(split, source.image_size) for split in splits.values())
     mean, std = _statistics(train)
@@ -189,8 +195,9 @@ def require_folder(source: DataSource, folder: Path | None, download: bool = Fal
         raise InputError(
             f"the data set {source.name!r} is read from disk; give its folder with `data`"
         )
-    if folder is not None and not folder.is_dir() and not download:
-        raise InputError(f"the data folder {folder} does not exist; choose another one with `data`")
+    if folder is not None and not os.path.isdir(folder) and not download:
+        wrong = "is no folder" if os.path.exists(folder) else "does not exist"
+        raise InputError(f"the data folder {folder} {wrong}; choose another one with `data`")
 
 
 def _require_images(source: DataSource, inputs: Tensor) -> None:
@@ -291,6 +298,11 @@ def _published(name: str, classes: int) -> Callable[..., Reading]:
                     f"no usable {name} in {folder}: it has {count} images and {len(labels)} "
                     f"labels{span}"
                 )
+        if train.shape != test.shape:
+            raise InputError(
+                f"no usable {name} in {folder}: its training images have the shape {train.shape}, "
+                f"and its test images {test.shape}"
+            )
         return train, test, classes
 
     return read
@@ -315,6 +327,10 @@ def _folder(source: DataSource, folder: Path, download: bool) -> Reading:
     if names[0] != names[1]:
         odd = sorted(set(names[0]) ^ set(names[1]))
         raise InputError(f"{folder}: train and val differ in their classes: {', '.join(odd[:5])}")
+    if len(names[0]) < 2:
+        raise InputError(
+            f"{folder / 'train'} has one class, {names[0][0]}; there must be two to tell apart"
+        )
     for files in parts:
         files.require_readable()
     return parts[0], parts[1], len(names[0])

@@ -42,8 +42,24 @@ def require_repeatable(experiment: Experiment) -> None:
     with explained("the schedule fails"):
         for epoch in range(experiment.recipe.epochs):
             experiment.recipe.rate(epoch, 0, 1)
+    small = _small(experiment)
     with explained("a few steps of the study fail"):
-        _try(_small(experiment))
+        _require_outputs(small)
+        _try(small)
+
+
+def _require_outputs(experiment: Experiment) -> None:
+    """Refuse a network that does not return a number for each class."""
+    inputs, _ = next(iter(experiment.data.evaluation(experiment.data.train)))
+    with torch.no_grad():
+        found = experiment.build().eval()(inputs)
+    wanted = len(inputs), experiment.data.classes
+    shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    if shape != wanted:
+        raise InputError(
+            f"the network must return a number for each class, a tensor of shape {wanted} of these "
+            f"{len(inputs)} inputs; got {shape}"
+        )
 
 
 def require_prunable(experiment: Experiment) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from lthdask.arguments import block
 from lthdask.errors import InputError, listed, one_of
 from lthdask.networks import zoo
 from lthdask.networks.lenet import lenet_300_100
@@ -50,6 +51,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 SETTINGS = ("form", "width", "first_projection", "initialisation")
 
 
+@block
 @dataclass(frozen=True)
 class Network:
     """Which network a study trains.

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lthdask.arguments import block
 from lthdask.errors import InputError
 from lthdask.own import chosen, is_given, is_own, plain
 from lthdask.pruning.scores import SCORES, Weights, score_of
@@ -15,6 +16,7 @@ from lthdask.pruning.scores import SCORES, Weights, score_of
 MOST_ROUNDS = 1000
 
 
+@block
 @dataclass(frozen=True)
 class Pruning:
     """How a mask is taken from the weights of a network.

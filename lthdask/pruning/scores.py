@@ -145,7 +145,13 @@ def score_of(name: str) -> Score:
     of, asked = function(name), parameters("score", name, ("final", "initial", "gradient"))
 
     def score(layer: Evidence) -> Tensor:
-        scores = torch.as_tensor(of(**{part: getattr(layer, part).clone() for part in asked}))
+        found = of(**{part: getattr(layer, part).clone() for part in asked})
+        try:
+            scores = torch.as_tensor(found)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(
+                f"the score {plain(name)} must return a tensor; got {type(found).__name__}"
+            ) from None
         if scores.shape != layer.final.shape:
             raise InputError(
                 f"the score {plain(name)} must return one number for each of the "

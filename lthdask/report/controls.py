@@ -7,6 +7,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
+from lthdask.arguments import checked
 from lthdask.errors import InputError, listed
 from lthdask.report.labels import labelled
 from lthdask.report.paired import Means, minus_controls, one_image, values_of
@@ -110,6 +111,7 @@ def chosen_rewind_epochs(results: xr.Dataset) -> xr.DataArray:
     return eligible.idxmax("rewind_epoch").rename("rewind_epoch")
 
 
+@checked
 def controls(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
     """Return ticket − control, paired by replicate, at the k chosen on the validation images.
 

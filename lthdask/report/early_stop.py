@@ -8,6 +8,7 @@ import xarray as xr
 from rich import box
 from rich.table import Table
 
+from lthdask.arguments import checked
 from lthdask.report.controls import chosen_rewind_epochs
 from lthdask.report.labels import k_of, labelled
 from lthdask.report.paired import MAP, Means, one_image, values_of
@@ -18,6 +19,7 @@ from lthdask.storage.results import study_of
 AT_EARLY_STOP = "early_stop_test_accuracy"
 
 
+@checked
 def early_stop(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
     """Return how fast each arm learns, over the replicates that are done.
 

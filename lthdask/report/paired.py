@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from lthdask.arguments import checked
 from lthdask.arms import ARMS, controls_of
 from lthdask.errors import InputError
 from lthdask.lottery.matching import ROUNDING
@@ -31,6 +32,7 @@ MAD_TO_DEVIATION = 1.4826
 """Standard deviation of normal values over their median absolute deviation."""
 
 
+@checked
 def difference_to_dense(results: xr.Dataset, accuracy: str = "test_accuracy") -> xr.DataArray:
     """Return how much more accurate each cell is than the dense run of its replicate.
 

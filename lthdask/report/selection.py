@@ -47,6 +47,7 @@ def select(results: xr.Dataset, **at: Any) -> xr.Dataset:
     Traceback (most recent call last):
     lthdask.errors.InputError: there is no density 0.7; known: 0.5, 0.4
     """
+    require_results(results)
     for name, wanted in at.items():
         axis = "threshold" if name == "density" else name
         if axis not in results.dims:
@@ -55,7 +56,9 @@ def select(results: xr.Dataset, **at: Any) -> xr.Dataset:
             )
         if results[name].ndim != 1:
             raise InputError(f"each study has a {name} of its own here; select one study first")
-        asked = list(np.atleast_1d(np.asarray(wanted, object)))
+        asked = list(wanted) if np.ndim(wanted) else [wanted]
+        if not asked or any(np.ndim(one) for one in asked):
+            raise InputError(f"{name} takes a value, or a list of at least one; got {wanted!r}")
         places = [_place(results[name].values, value, name) for value in asked]
         results = results.isel({axis: places if np.ndim(wanted) else places[0]})
     return results
@@ -84,8 +87,9 @@ def whole(results: xr.Dataset, accuracy: str = "test_accuracy") -> xr.Dataset:
     """
     if accuracy not in ACCURACIES:
         raise one_of("accuracy", accuracy, ACCURACIES)
-    if not isinstance(results, xr.Dataset) or not {"status", accuracy} <= set(results):
-        raise InputError("give the dataset that lthdask.open_results returned, or a part of it")
+    require_results(results, accuracy)
+    if empty := [axis for axis in CELL if results.sizes.get(axis) == 0]:
+        raise InputError(f"these results have no {listed(empty)}: nothing was selected of it")
     if gone := [axis for axis in CELL if axis not in results.coords]:
         raise InputError(
             f"these results have no {listed(gone)} any more; give those that "
@@ -98,6 +102,18 @@ def whole(results: xr.Dataset, accuracy: str = "test_accuracy") -> xr.Dataset:
     }
     found = results.drop_vars(beside).expand_dims(chosen).assign_coords(expanded)
     return found.transpose(*CELL, ...)
+
+
+def require_results(results: Any, *variables: str) -> None:
+    """Refuse what is no dataset of results with these variables.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    if not isinstance(results, xr.Dataset) or not {"status", *variables} <= set(results):
+        raise InputError("give the dataset that lthdask.open_results returned, or a part of it")
 
 
 def with_tickets(results: xr.Dataset) -> xr.Dataset:
@@ -144,7 +160,7 @@ def margin_of(results: xr.Dataset, margin: float | None) -> float:
         If it is negative, or not given and not known: as for several studies side by side.
     """
     if margin is not None:
-        if not margin >= 0:
+        if not 0 <= margin < np.inf:
             raise InputError(f"`margin` is a difference in points, 0 or more; got {margin}")
         return margin
     if further := further_axes(results):

@@ -6,6 +6,7 @@ docs/method.md says the same in prose, with what three replicates can and cannot
 import numpy as np
 import xarray as xr
 
+from lthdask.arguments import checked
 from lthdask.lottery.matching import matches
 from lthdask.report.labels import labelled
 from lthdask.report.paired import (
@@ -33,6 +34,7 @@ VERDICTS = (WINNING, MATCHING, NO_BETTER, UNDECIDED, WORSE)
 """From best to worst: a ticket that gets less accurate never moves up."""
 
 
+@checked
 def verdicts(
     results: xr.Dataset,
     margin: float | None = None,
@@ -88,11 +90,11 @@ def verdicts(
     Dataset
         Over (threshold, rewind_epoch): ``replicates``, those of the comparison with dense;
         the accuracy, under its name; ``minus_dense``, the mean difference ticket − dense, in
-        points; ``minus_control``, over ``control`` too, likewise; each of the last three with
-        ``…_interval``, two-sided and of confidence 1 − `level` for this one cell, along
-        ``bound`` (low, high); ``stable``, false where a replicate diverged or collapsed; the
-        adjusted ``p_matching``, ``p_worse``, ``p_winning`` and ``p_no_better`` of the whole
-        claims; ``verdict``. NaN is what the replicates do not tell.
+        points; ``minus_control``, over ``control`` too, likewise, where there are controls; each
+        of the last three with ``…_interval``, two-sided and of confidence 1 − `level` for this one
+        cell, along ``bound`` (low, high); ``stable``, false where a replicate diverged or
+        collapsed; the adjusted ``p_matching``, ``p_worse``, ``p_winning`` and ``p_no_better`` of
+        the whole claims; ``verdict``. NaN is what the replicates do not tell.
 
     Examples
     --------
@@ -147,7 +149,9 @@ def verdicts(
             "verdict": verdict,
         }
     )
-    return labelled(judged).transpose("control", *MAP, "bound", ...)
+    if not judged.sizes["control"]:  # along which nothing has a maximum, say
+        judged = judged.drop_dims("control")
+    return labelled(judged).transpose("control", *MAP, "bound", ..., missing_dims="ignore")
 
 
 def _claims(
@@ -165,6 +169,7 @@ def _claims(
     return {WORSE: worse, MATCHING: matching, NO_BETTER: no_better, WINNING: winning}
 
 
+@checked
 def frontier(results: xr.Dataset, margin: float | None = None, level: float = 0.05) -> xr.Dataset:
     """Return how sparse tickets can be and still match the dense run, per rewind epoch.
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lthdask.errors import InputError, permitted
+from lthdask.arguments import checked
+from lthdask.errors import InputError, first_sentence, permitted
 from lthdask.networks.build import Network, build, is_known, on_meta
 from lthdask.own import allow, explained, file_of, is_own, require_given
 from lthdask.storage.tickets import REWOUND, SUFFIX, read, read_rewound
@@ -54,6 +55,7 @@ class LoadedTicket:
         return f"<{self.about.get('name')} of {network}, density {self.density:.3g}>"
 
 
+@checked
 def load_ticket(path: str | Path, code: Iterable[str | Path] = ()) -> LoadedTicket:
     """Load a ticket that a run kept, with its network.
 
@@ -110,7 +112,7 @@ def _network(path: Path, about: Mapping[str, Any], weights: Mapping[str, Tensor]
             raise ValueError("shape of an input and number of classes must be whole numbers")
         kind = Network(**about["network"])
     except (TypeError, ValueError, LookupError) as error:
-        raise InputError(f"{path} is not a valid ticket: {error}") from None
+        raise InputError(f"{path} is not a valid ticket: {first_sentence(error)}") from None
     if is_own(kind.name):
         require_given([kind.name])
         with explained(f"{file_of(kind.name)} cannot be run"), torch.random.fork_rng(devices=[]):
@@ -120,7 +122,7 @@ def _network(path: Path, about: Mapping[str, Any], weights: Mapping[str, Tensor]
         try:
             outline = on_meta(kind, shape, classes)  # which takes no memory, whatever is said
         except Exception as error:
-            raise InputError(f"{path} is not a valid ticket: {error}") from None
+            raise InputError(f"{path} is not a valid ticket: {first_sentence(error)}") from None
         _require_fit(path, outline, weights)
         network = _filled(kind, shape, classes, outline)
     network.load_state_dict(dict(weights))

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from lthdask.arguments import checked
 from lthdask.arms import CHILDREN
 from lthdask.errors import InputError
 from lthdask.lottery.learning_speed import learning_speed
@@ -36,6 +37,7 @@ KEPT = ("engine", "versions", "majority", "steps", "format")
 """What is kept with the cube and said of a dataset, besides the study."""
 
 
+@checked
 def open_results(path: str | Path, *groups: str) -> xr.Dataset:
     """Open the results of a study, even while it is still running.
 
@@ -74,6 +76,7 @@ def open_results(path: str | Path, *groups: str) -> xr.Dataset:
     return next(follow(path, *groups))
 
 
+@checked
 def follow(path: str | Path, *groups: str) -> "Looks":
     """Return the results of a study as they are now, each time they are asked for.
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from lthdask.arms import ARMS
-from lthdask.errors import InputError, require_regular
+from lthdask.errors import InputError, first_sentence, require_regular
 from lthdask.grid import Cell
 from lthdask.lottery.ticket import Ticket
 from lthdask.storage import checkpoints
@@ -294,4 +294,4 @@ def _mask_digest(mask: Mapping[str, Tensor]) -> str:
 
 
 def _not_valid(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is not a valid ticket: {error}")
+    return InputError(f"{path} is not a valid ticket: {first_sentence(error)}")

@@ -4,6 +4,7 @@ import platform
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lthdask.arguments import block
 from lthdask.errors import InputError
 
 Precision = Literal["float32", "bfloat16"]
@@ -11,6 +12,7 @@ MOST_THREADS = 1024
 """With a million, PyTorch crashes."""
 
 
+@block
 @dataclass(frozen=True)
 class Engine:
     """How the numbers are computed; results are bit-equal only on the same engine.

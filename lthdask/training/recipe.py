@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
+from lthdask.arguments import block
 from lthdask.errors import InputError
 from lthdask.own import chosen, function, is_own, plain
 
@@ -16,6 +17,7 @@ WITH_MILESTONES = ("step", "cosine_restarts")
 ADAM_BETAS = (0.9, 0.999)
 
 
+@block
 @dataclass(frozen=True)
 class Optimizer:
     """How weights are updated.
@@ -71,6 +73,7 @@ class Optimizer:
         return int(self.momentum > 0) if self.name == "sgd" else 2
 
 
+@block
 @dataclass(frozen=True)
 class Schedule:
     """The learning rate as a function of the absolute epoch.
@@ -121,6 +124,7 @@ class Schedule:
             raise ValueError(f"factor must be above 0 and below 1; got {self.factor}")
 
 
+@block
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained: the same for the dense run and for every ticket.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lthdask import needs
+from lthdask.arguments import checked
 from lthdask.data.batches import Data, Images
 from lthdask.errors import InputError, listed, permitted
 from lthdask.grid import KS, Cell
@@ -24,6 +25,7 @@ from lthdask.study import Study
 from lthdask.worker.work import Work
 
 
+@checked
 def open_mask(
     folder: str | Path,
     threshold: float,
@@ -83,11 +85,13 @@ def _mask(
     data: str | Path | None,
 ) -> dict[str, Tensor]:
     text, manifest = opened.study(), opened.manifest()
-    if text is None or manifest is None:
-        raise InputError(f"there is no study in {opened.path} that was begun; give its folder")
+    if text is None:
+        raise InputError(f"there is no study in {opened.path}; give its folder")
     study = Study.parse(text, str(opened.path / "study.yaml"))
     require_given(study.own)
     cell = _cell(study, threshold, replicate, rewind_epoch)
+    if manifest is None:
+        raise InputError(f"the study in {opened.path} was not begun yet; run it")
     if (digests := manifest.checkpoints.get(replicate)) is None:
         raise InputError(
             f"the dense run of replicate {replicate} is not trained yet; run the study"
