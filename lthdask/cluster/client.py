@@ -123,7 +123,11 @@ def _require_counts(workers: Workers, threads: int) -> None:
 
 
 def _is_count(given: Any) -> bool:
-    return isinstance(given, Integral) and type(given) is not bool and int(given) > 0
+    return isinstance(given, Integral) and not _is_flag(given) and int(given) > 0
+
+
+def _is_flag(given: Any) -> bool:
+    return isinstance(given, bool)
 
 
 def _existing(address: str) -> Client:
