@@ -9,7 +9,9 @@ from tests.bad_inputs import KINDS
 from tests.bad_inputs.trying import ACCEPTED, CLEAR, tried
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore:invalid value")
+@pytest.mark.filterwarnings(
+    "ignore::PIL.Image.DecompressionBombWarning", "ignore:invalid value", "ignore:Validating sparse"
+)
 @pytest.mark.parametrize(
     "bad",
     [

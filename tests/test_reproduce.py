@@ -412,7 +412,6 @@ def test_results_of_something_else_are_refused():
             ["cifar10-resnet20", "--fraction", "0.01"],
             "--fraction must be at most 1 and leave at least 10",
         ),
-        (["cifar10-resnet20", "--results", "nowhere"], "there are no results at nowhere/"),
         (["cifar10-resnet20", "--iterative", "nowhere"], "there are no results at nowhere/"),
         (["cifar10-resnet20", "--set", "seed"], "--set takes KEY=VALUE; got 'seed'"),
         (["cifar10-resnet20", "--workers", "0"], "--workers must be 1 or more"),

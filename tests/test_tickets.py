@@ -398,7 +398,9 @@ def test_what_is_no_ticket_is_refused(made, content):
     with pytest.raises(InputError, match="cannot read the ticket .* No such file"):
         lthdask.load_ticket(made[0] / "nothing")
     for endless in ("/dev/zero", "a\0b"):
-        with pytest.raises(InputError, match="cannot read the ticket .*: (it is no reg|embedded)"):
+        with pytest.raises(
+            InputError, match="cannot read the ticket .*: it is no reg|holds a null"
+        ):
             lthdask.load_ticket(endless)
 
 

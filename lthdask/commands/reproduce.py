@@ -129,7 +129,7 @@ def _require_used(given: Given) -> None:
         if name not in kept and value not in (None, False, (), usual.get(name)):
             option = names.get(name, name).replace("_", "-")
             raise InputError(
-                f"--{option} says how to train, and with `results` nothing is trained; leave one "
+                f"--{option} is for training, and with `results` nothing is trained; leave one "
                 f"of them out"
             )
 
