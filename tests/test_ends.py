@@ -138,13 +138,21 @@ def test_whatever_ends_the_driver_ends_what_trains_on_a_borrowed_scheduler(
 
 @pytest.mark.faults
 def test_a_borrowed_scheduler_that_is_lost_is_one_sentence_and_loses_nothing(tmp_path):
-    cluster = LocalCluster(
-        1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+    code = (
+        "import distributed, signal\n"
+        "if __name__ == '__main__':\n"
+        "    cluster = distributed.LocalCluster(1, dashboard_address='127.0.0.1:0')\n"
+        "    print(cluster.scheduler_address, flush=True)\n"
+        "    signal.pause()"
     )
-    process = begun(tmp_path, cluster.scheduler_address)
-    cluster.close()
-    output, errors = process.communicate(timeout=120)
+    (tmp_path / "cluster.py").write_text(code)
+    words = [sys.executable, tmp_path / "cluster.py"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as scheduler:
+        process = begun(tmp_path, scheduler.stdout.readline().strip())
+        scheduler.kill()
+    output, errors = process.communicate(timeout=240)
     assert process.returncode == 2, output + errors
+    assert "error: the scheduler is gone, and its workers with it; what is done is kept" in errors
     assert "Traceback" not in output + errors
     assert list(tmp_path.glob("run/cells/dense-r0/state-*"))
 
