@@ -184,7 +184,9 @@ def test_a_script_without_a_main_guard_trains_beside_modules_named_as_pythons(tm
 def test_a_user_without_a_name_and_a_home_can_begin(tmp_path):
     """As in a container, under a number; where such a user may read this environment."""
     code = "import lthdask, os; print(os.environ['HOME']); from lthdask import open_client, run"
-    begun = [*"setpriv --reuid 12345 --regid 12345 --clear-groups env -u HOME".split()]
+    begun = [
+        *["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups", "env", "-u", "HOME"]
+    ]
     words = [*begun, sys.executable, "-c", code]
     done = subprocess.run(words, cwd="/", capture_output=True, text=True)
     if "No module named" in done.stderr or "Permission denied" in done.stderr:
