@@ -5,6 +5,7 @@ runs in, or those of a scheduler that runs already. One worker has one device.
 """
 
 import gc
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from numbers import Integral
@@ -129,6 +130,8 @@ def _is_count(given: Any) -> bool:
 def _existing(address: str) -> Client:
     """Return a client to a scheduler that runs already; its workers stay when the client leaves."""
     certificates = security.configured_for(address)
+    # That a scheduler is lost is said in a sentence, where it ends a run.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:  # for distributed.comm.timeouts.connect
         return Client(address, security=certificates)
     except (OSError, ValueError, TimeoutError) as error:

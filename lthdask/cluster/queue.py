@@ -231,8 +231,10 @@ class Queue:
                         self.add(task)
                     else:
                         task.then(self.places.outcome(task.name, _in_our_words(result)))
-        except BaseException:
+        except BaseException as error:
             self._futures.clear()
+            if self.client.status == "connecting":  # nobody is there to take them back from
+                raise (InputError(GONE) if isinstance(error, OSError) else error) from None
             take_back(self.client, self._name)
             raise
         finally:
