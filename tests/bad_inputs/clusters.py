@@ -112,7 +112,7 @@ VALUES = [
     ("jobqueue.slurm.queue='008'", None),
     ('jobqueue.slurm.queue="a\\n#SBATCH --x"', "one line"),
     ("jobqueue.slurm.account=''", "empty"),
-    ('jobqueue.slurm.job-extra-directives=["--x\\nrm"]', "one line"),
+    ('jobqueue.slurm.job-extra-directives=["--x\\nrm"]', "single lines"),
     ("jobqueue.slurm.job-extra-directives=--gres=gpu:1", "must be a list"),
     ("jobqueue.slurm.job-extra-directives=[1]", None),
     ("jobqueue.slurm.job-extra-directives=[true]", "must hold texts"),
