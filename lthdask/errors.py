@@ -166,6 +166,23 @@ def is_of_file(error: Exception) -> bool:
     )
 
 
+def is_there(path: Path) -> bool:
+    """Return whether there is something at a path, which may be one that no file can have.
+
+    Raises
+    ------
+    PermissionError
+        If this user may not know.
+    """
+    try:
+        os.stat(path)
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def require_regular(path: Path) -> None:
     """Refuse what would be waited for, or has no end, such as a pipe or a device.
 

@@ -361,11 +361,11 @@ def test_a_state_that_passed_before_it_was_asked_for_is_gone_back_to(tmp_path):
     """As where a study grows while its dense run is under way."""
     work = worked(tmp_path, EARLY)
     tmp_path.joinpath("checkpoints").mkdir()
+    extent = Extent(LATE.grid.axes(), 3, ["1.weight"], steps=STEPS, iterations=[2])
+    create_cube(tmp_path / "results.zarr", extent, {})
     looks = iter([False] * 9)
     with pytest.raises(Stopped):
         train_dense(work, 0, here(lambda: next(looks, True)))
-    extent = Extent(LATE.grid.axes(), 3, ["1.weight"], steps=STEPS, iterations=[2])
-    create_cube(tmp_path / "results.zarr", extent, {})
     events = []
     digests = train_dense(worked(tmp_path, LATE), 0, here(events=events))
     assert {Iterations(3), Iterations(8)} < digests.keys()

@@ -224,7 +224,7 @@ def test_known_values_are_completed(tmp_path, monkeypatch):
             "fine_tune_iterated",
         )
     ]
-    assert offered("reproduce", "") == ["cifar10-resnet20"]
+    assert offered("reproduce", "") == ["cifar10-resnet20", "fashion-lenet"]
     assert "--rewind-epochs" in offered("plan", "--re")
     for folder in (["run", "--out"], ["run", "--data"], ["status"], ["check"]):
         assert completed(*folder, "ru") == [("dir", "ru")]

@@ -294,7 +294,7 @@ def test_a_selection_keeps_what_it_names(keep, expected):
     [
         ({"keep": "some"}, "`keep` takes none, matching, all, or a list .* got 'some'"),
         ({"keep": "0.5,"}, "got ''"),
-        ({"keep": ["0.5"]}, "`keep` takes a text"),
+        ({"keep": ["0.5"]}, "`keep` is a text"),
         ({"keep": "all", "masks_only": True}, "`masks_only` trains no cell, so there is none to"),
         ({"keep": "0.5:x"}, "got '0.5:x'"),
         ({"keep": "0.5:2:tickets"}, "unknown arm 'tickets'"),

@@ -407,7 +407,7 @@ def test_results_of_something_else_are_refused():
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["cifar"], "unknown card 'cifar'; known: cifar10-resnet20, fashion-lenet"),
+        (["cifar"], "unknown card 'cifar'; did you mean 'cifar10-resnet20'?"),
         (
             ["cifar10-resnet20", "--fraction", "0.01"],
             "--fraction must be at most 1 and leave at least 10",

@@ -51,7 +51,8 @@ def job_script(settings: Settings, queue: str, threads: int = 1) -> str:
         security = Security(tls_ca_file=ca, tls_worker_cert=cert, tls_worker_key=key)
         cls = _cluster_class(queue)
         given |= {"name": f"{cls.__name__}-0", "protocol": "tls://", "security": security}
-        script: str = cls.job_cls("tls://SCHEDULER:PORT", **given).job_script()
+        with dask.config.set({f"jobqueue.{queue}.log-directory": None}):  # which would be made
+            script: str = cls.job_cls("tls://SCHEDULER:PORT", **given).job_script()
         return script
 
 

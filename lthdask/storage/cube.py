@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from lthdask.errors import InputError, permitted
+from lthdask.errors import InputError, is_there, permitted
 from lthdask.grid import Cell
 from lthdask.rewinding import on_axis
 from lthdask.storage.identity import digests, run_of, strangers
@@ -147,7 +147,8 @@ class Cube:
     def mark(self, cell: Cell, status: Status) -> None:
         """Write nothing but the status of a cell that has no results."""
         index = self._index(cell)
-        self._chunk("digests", index).unlink(missing_ok=True)
+        if "digests" in self._arrays:
+            self._chunk("digests", index).unlink(missing_ok=True)
         self._array("status")[index] = int(status)
 
     def write_dense(
@@ -302,7 +303,7 @@ def readable(path: Path) -> Iterator[None]:
     folder = path.parent if path.name == "results.zarr" else path
     cube = folder / "results.zarr"
     with permitted(cube):
-        if not cube.exists():
+        if not is_there(cube):
             raise InputError(f"there are no results at {cube}")
     try:
         with permitted(cube):

@@ -213,7 +213,7 @@ CODES: list[tuple[str, str, str, str | None]] = [
         "dropout",
         "network.name",
         NET + FLAT.replace("nn.Flatten(), ", "nn.Flatten(), nn.Dropout(0.5), "),
-        "other bits",
+        None,
     ),
     (
         "a network that returns a tuple",
