@@ -203,7 +203,8 @@ def as_path(given: object) -> Path:
     InputError
         If it cannot be a path.
     """
-    shown = given if len(str(given)) < SHOWN else f"{str(given)[:SHOWN]}..."
+    text = str(given) if isinstance(given, os.PathLike) else given
+    shown = text if len(str(text)) < SHOWN else f"{str(text)[:SHOWN]}..."
     try:
         path = Path(given).expanduser()  # type: ignore[arg-type]
         path.lstat()

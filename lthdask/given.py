@@ -19,6 +19,7 @@ from torch import Tensor
 from lthdask.errors import (
     ForbiddenError,
     InputError,
+    as_path,
     first_sentence,
     forbidden,
     listed,
@@ -51,7 +52,7 @@ def named(mask: str) -> str:
     """
     if NAME.fullmatch(mask):
         return mask
-    path = Path(mask).expanduser()
+    path = as_path(mask)
     found = _masks_in(path)
     digest = digest_of(found)
     _read[digest] = found

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lthdask.errors import InputError, listed, one_of, require_regular
+from lthdask.errors import InputError, as_path, listed, one_of, require_regular
 
 NAME = re.compile(r"([A-Za-z_]\w*):([A-Za-z_]\w*)(?:@([0-9a-f]{16}))?", re.ASCII)
 """File without ``.py``, function, and digest."""
@@ -108,7 +108,7 @@ def allow(path: str | Path) -> None:
     InputError
         If it cannot be read, or is not named like a module.
     """
-    _allow(Path(path))
+    _allow(as_path(path))
 
 
 def _allow(path: Path, digest: str | None = None) -> Code:

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
-from lthdask.errors import InputError
+from lthdask.errors import InputError, as_path
 from lthdask.strict_yaml import composed, loaded, text_of
 from lthdask.strict_yaml import value_of as value_of_node
 
@@ -180,10 +180,10 @@ def study_text(which: str | Path) -> str:
     InputError
         If there is no such study, or the file cannot be read.
     """
-    path = Path(which)
     if str(which) in studies():
         shipped = resources.files("lthdask") / "studies" / f"{which}.yaml"
         return shipped.read_text(encoding="utf-8")
+    path = as_path(which)
     if path.suffix in (".yaml", ".yml") or os.path.isfile(path):
         return text_of(path, "study file")
     close = get_close_matches(str(which), studies(), 1)

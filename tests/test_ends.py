@@ -12,8 +12,12 @@ import psutil
 import pytest
 from distributed import LocalCluster
 
+import lthdask
+from lthdask.checks.folder import check
+from lthdask.cluster.settings import Settings
 from lthdask.driver.opening import open_study
 from lthdask.errors import InputError
+from lthdask.storage.folder import Folder
 from tests.test_faults import INTERVAL, STUDY, until
 from tests.test_flow import TINY
 
@@ -65,6 +69,35 @@ def test_what_cannot_be_a_folder_is_one_sentence(tmp_path, monkeypatch, out, pro
     Path("loop").symlink_to("loop")
     with pytest.raises(InputError, match=problem):
         open_study(TINY, out)
+
+
+@pytest.mark.parametrize("file", ["~nobody-of-this-name/r.yaml", "o" * 5000, "o" * 300 + ".py"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lthdask.open_results,
+        lambda file: lthdask.open_mask(file, 0.5),
+        lthdask.load_ticket,
+        lthdask.Study.read,
+        lambda file: lthdask.Study.read("digits", [file]),
+        lambda file: TINY.changed({"pruning.masks": file}),
+        lambda file: lthdask.open_client(cluster=file),
+        check,
+        lambda file: Folder(Path(file)),
+    ],
+)
+def test_what_cannot_be_a_path_is_one_sentence_wherever_it_is_given(read, file):
+    with pytest.raises(InputError, match="is no path: (there is no such user|File name too long)"):
+        read(file)
+
+
+def test_a_file_in_the_home_is_found_wherever_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "study.yaml").write_text(TINY.to_yaml())
+    (tmp_path / "mine.py").write_text("")
+    (tmp_path / "cluster.yaml").write_text("lthdask: {patience: 7s}")
+    assert lthdask.Study.read("~/study.yaml", ["~/mine.py"]) == TINY
+    assert Settings.read(Path("~/cluster.yaml")).patience == 7
 
 
 def test_every_measurement_inside_an_epoch_is_counted():

@@ -22,7 +22,7 @@ from lthdask.checks.folder import check
 from lthdask.commands.main import main
 from lthdask.data.digest import DataDigest, SplitDigest
 from lthdask.data.readers import load
-from lthdask.driver.opening import driving_study
+from lthdask.driver.opening import driving_study, open_study
 from lthdask.driver.preparing import write_down
 from lthdask.errors import InputError, OtherData
 from lthdask.events import TaskContext
@@ -140,6 +140,15 @@ def test_an_old_study_is_brought_up_to_date_by_its_own_command_though_all_is_don
 
 
 @pytest.mark.parametrize("old", [1], indirect=True)
+def test_an_old_study_whose_update_was_killed_before_its_end_is_looked_at_all_the_same(old):
+    before = (old / "manifest.json").read_bytes()
+    with driving_study(study_of(old), old):
+        (old / "manifest.json").write_bytes(before)  # it is written last
+    assert set(open_study(study_of(old), old).cells.values()) == {Status.DONE}
+    with driving_study(study_of(old), old):
+        assert Folder(old).manifest().format == FORMAT
+
+
 def test_a_folder_of_another_study_is_refused_and_left_as_it_is(old):
     before = {file: file.read_bytes() for file in old.rglob("*") if file.is_file()}
     other = study_of(old).changed({"recipe.batch_size": "64"})
@@ -308,7 +317,7 @@ import json, logging, os, shutil, sys
 from pathlib import Path
 from lthdask.data.readers import load
 from lthdask.driver import preparing
-from lthdask.driver.opening import driving_study
+from lthdask.driver.opening import driving_study, open_study
 from lthdask.study import Study
 from lthdask.training.choice import Choice
 from lthdask.worker.tasks import Surroundings

@@ -129,6 +129,14 @@ def test_dense_runs_and_masks_that_are_exchanged_are_found_and_no_run_goes_on_fr
     assert set(Folder(folder).manifest().checkpoints) == set()
 
 
+def test_the_damaged_file_of_a_dense_run_is_named(folder):
+    file = "results.zarr/dense_digests/c/0"
+    (folder / file).write_bytes(b"")
+    assert [damage.what for damage in check(folder)] == [file]
+    repair(folder)
+    assert not [damage for damage in check(folder) if "dense_digests" in damage.what]
+
+
 @pytest.mark.parametrize("name", ["metrics", "dense_curves", "mask_distances"])
 def test_an_array_of_another_study_is_found(folder, other, name):
     shutil.rmtree(folder / "results.zarr" / name)

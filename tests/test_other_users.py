@@ -253,6 +253,25 @@ def test_without_locks_a_file_stands_for_one(tmp_path, monkeypatch, caplog, code
     assert not name.exists()
 
 
+def test_without_locks_only_one_of_two_that_begin_at_once_goes_on(tmp_path, monkeypatch):
+    name, exists = tmp_path / ".driver.json", Path.exists
+
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def late(path):  # the other one writes its name after this one has looked for it
+        found = exists(path)
+        if path == name:
+            name.write_text(json.dumps({"host": "node9", "pid": 7, "since": "2026"}))
+        return found
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+    monkeypatch.setattr(Path, "exists", late)
+    with pytest.raises(InputError, match="is being run by process 7 on node9"), driving(tmp_path):
+        pass
+
+
 def test_a_check_and_a_run_can_do_without_what_another_version_left(tmp_path):
     (tmp_path / ".driver.lock").touch()
     with driving(tmp_path):

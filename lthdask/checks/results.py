@@ -73,7 +73,7 @@ def damaged_dense_run(
         if damaged or foreign:
             problem = "it is damaged" if damaged else "it was not written for this dense run"
         mend = partial(_forget_dense_run, folder, replicate, curves=True)
-        file = sound.dense_chunk(replicate).relative_to(sound.path)
+        file = next(iter(damaged.values()), sound.dense_chunk(replicate).relative_to(sound.path))
         yield Damage(f"results.zarr/{file}", problem, remedy, mend)
 
 
@@ -86,6 +86,7 @@ def damaged_masks(folder: Folder, sound: Cube, replicate: int) -> Iterator[Damag
             problem = "it is damaged" if damaged else "it was not written for these masks"
             mend = partial(_erase_masks, folder, replicate, threshold)
             file = sound.masks_chunk(replicate, threshold).relative_to(sound.path)
+            file = next(iter(damaged.values()), file)
             remedy = "a run with `masks_only` makes it again"
             yield Damage(f"results.zarr/{file}", problem, remedy, mend)
 

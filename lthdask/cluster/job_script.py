@@ -15,7 +15,7 @@ import dask
 
 from lthdask.cluster.overrides import MEMORY, SAMPLING
 from lthdask.cluster.settings import Settings
-from lthdask.errors import InputError
+from lthdask.errors import InputError, as_path
 
 NAME = "lthdask"
 """Of jobs, where the cluster file has none."""
@@ -117,7 +117,7 @@ def arguments(
 
 def absolute(folder: str) -> Path:
     """Return a folder of the cluster file, wherever a job begins."""
-    return Path(folder).expanduser().absolute()
+    return as_path(folder).absolute()
 
 
 def one_line(path: Path) -> str:

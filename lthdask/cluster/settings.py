@@ -23,7 +23,7 @@ from dask.utils import parse_timedelta
 from lthdask.cluster.overrides import SETTINGS
 from lthdask.cluster.places import QUEUES
 from lthdask.cluster.values import NAMES, problem_of, seconds
-from lthdask.errors import InputError
+from lthdask.errors import InputError, as_path
 from lthdask.strict_yaml import composed, text_of, value_of
 
 OURS = {
@@ -78,6 +78,7 @@ class Settings:
         """
         if path is None:
             return cls()
+        path = as_path(path)
         node = composed(text_of(path, "cluster file"), str(path))
         values = value_of(node, str(path)) if node else None
         if node is None or not isinstance(values, dict):

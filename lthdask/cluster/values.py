@@ -46,7 +46,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 FRACTIONS = ("bandwidth", "threshold", "ave-width")
 """Keys whose default is a whole number, and which take others as well."""
 LINES = ("job-script-prologue", "env-extra")
-"""Keys of a queue whose texts may have several lines."""
+"""Keys of a queue whose texts are lines of a script, and may have several."""
 FILES = ("ca-file", "cert", "key")
 OR_ANOTHER = ("max-spill",)
 """Keys whose default is true or false, and which take other values as well."""
@@ -54,8 +54,6 @@ OR_FALSE = ("transfer", "target", "spill", "pause", "terminate", "offload")
 """Shares of memory, and a size, which can be switched off."""
 OR_WORD = {"worker-saturation": "inf", "threads": -1}
 """Values outside of the range of a key, which Dask knows."""
-SHELL_LINES = ("job-script-prologue", "env-extra")
-"""Keys whose texts are lines of a script."""
 LEAST_MEMORY = 2**20
 
 
@@ -67,10 +65,9 @@ def problem_of(key: str, value: Any, default: Any) -> str | None:
     if name == "deployment":
         known = ", ".join(DEPLOYMENTS)
         return None if value in DEPLOYMENTS else f"must be one of {known}"
-    if section.startswith("jobqueue") and name not in SHELL_LINES:  # else a script goes on there
-        several = [t for t in _texts(value) if len(t.splitlines()) > 1]
-        if several:
-            return "must hold single lines" if isinstance(value, list) else "must be one line"
+    of_script = section.startswith("jobqueue") and name not in LINES
+    if of_script and any(len(f"{text}.".splitlines()) > 1 for text in _texts(value)):
+        return "must hold single lines" if isinstance(value, list) else "must be one line"
     if name == "walltime":
         return _walltime(f"{value}:00" if section == "jobqueue.lsf" else value)
     if isinstance(default, dict):
@@ -115,9 +112,7 @@ def _section(name: str, value: Any) -> str | None:
 def _special(key: str, value: Any) -> str | None:
     """Return what is wrong with a value that Dask would only find out in the middle of its work."""
     section, _, name = key.rpartition(".")
-    texts = [one for one in (value if isinstance(value, list) else [value]) if type(one) is str]
-    if section.startswith("jobqueue.") and name not in LINES:
-        return "must be on one line each" if any("\n" in one for one in texts) else None
+    texts = _texts(value)
     if ".tls" in section and name in FILES:  # the text of a certificate has lines
         missing = [
             one for one in texts if "\n" not in one and not os.path.isfile(os.path.expanduser(one))

@@ -211,7 +211,8 @@ def _finish_growing(folder: Folder) -> None:
 
 def _manifest(folder: Folder, cube: Cube | None, study: Study) -> Manifest | None:
     """Return how the study was computed, by the cube if the manifest is lost."""
-    if manifest := folder.manifest():
+    if found := folder.manifest():
+        manifest = found.identified()  # the update of an earlier format may have been killed
         # With the cube, or a part of it, the curves of a dense run are lost.
         kept = {
             replicate: digests

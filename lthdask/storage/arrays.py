@@ -17,7 +17,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from lthdask.arms import ARMS, place_of
-from lthdask.errors import InputError
+from lthdask.errors import InputError, as_path
 from lthdask.grid import Narrowed
 from lthdask.rewinding import Rewind, on_axis
 from lthdask.storage.cube import readable
@@ -93,7 +93,7 @@ class Arrays:
         at: Mapping[str, Any] = MappingProxyType({}),
         narrowed: Narrowed = MappingProxyType({}),
     ) -> None:
-        path = path.expanduser()
+        path = as_path(path)
         self.path = path if path.name == "results.zarr" else path / "results.zarr"
         self._at, self._narrowed = at, narrowed
         self._open()

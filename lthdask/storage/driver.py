@@ -140,7 +140,10 @@ def _named(folder: Path, lock: int) -> int:
     else:
         new = path
         _require_nobody(folder)
-    file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:  # without locks, another one has begun in the same moment
+        raise _driven_by(folder, _described(folder)) from None
     os.write(file, json.dumps(me).encode())
     if has_locks:
         _lock(file, fcntl.LOCK_EX)  # before anybody sees it

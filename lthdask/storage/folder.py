@@ -23,7 +23,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lthdask.errors import ExhaustedError, InputError, forbidden, may, permitted
+from lthdask.errors import ExhaustedError, InputError, as_path, forbidden, may, permitted
 from lthdask.storage.files import read_json, write_whole
 from lthdask.storage.manifest import Manifest
 
@@ -38,7 +38,7 @@ class Folder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser().absolute()
+        self.path = as_path(path).absolute()
         self.cube = self.path / "results.zarr"
         self.log = self.path / "log.txt"
         self.code = self.path / "code"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lthdask.arguments import checked
-from lthdask.errors import InputError, first_sentence, permitted
+from lthdask.errors import InputError, as_path, first_sentence, permitted
 from lthdask.networks.build import Network, build, is_known, on_meta
 from lthdask.own import allow, explained, file_of, is_own, require_given
 from lthdask.storage.tickets import REWOUND, SUFFIX, read, read_rewound
@@ -93,7 +93,7 @@ def load_ticket(path: str | Path, code: Iterable[str | Path] = ()) -> LoadedTick
     """
     for file in code:
         allow(file)
-    path = Path(path)
+    path = as_path(path)
     with permitted(path):
         ticket, about = read(path)
     weights = ticket.origin.weights

@@ -111,6 +111,7 @@ VALUES = [
     ("jobqueue.slurm.queue=008", "put quotes around it"),
     ("jobqueue.slurm.queue='008'", None),
     ('jobqueue.slurm.queue="a\\n#SBATCH --x"', "one line"),
+    ('jobqueue.slurm.queue="a\\n"', "one line"),
     ("jobqueue.slurm.account=''", "empty"),
     ('jobqueue.slurm.job-extra-directives=["--x\\nrm"]', "single lines"),
     ("jobqueue.slurm.job-extra-directives=--gres=gpu:1", "must be a list"),

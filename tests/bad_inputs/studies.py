@@ -341,7 +341,7 @@ PLACES = [
     ("~/nowhere.yaml", "No such file"),
     ("a\0b.yaml", "null"),
     ("x" * 5000 + ".yaml", "too long"),
-    ("x" * 5000, "unknown study"),
+    ("x" * 5000, "too long"),
     ("https://example.org/study.yaml", "No such file"),
 ]
 
