@@ -20,6 +20,7 @@ from lthdask.errors import InputError
 from lthdask.export.choice import Asked, chosen
 from lthdask.export.folder import export
 from lthdask.export.names import as_timm, timm_name
+from lthdask.export.onnx_file import write_onnx
 from lthdask.grid import Cell
 from lthdask.networks.build import Network, build
 from lthdask.report.summary import sparsest_matching
@@ -181,6 +182,20 @@ def test_onnx_runtime_has_the_outputs_of_the_ticket_from_fewer_bytes(run, tmp_pa
         wanted = lthdask.load_ticket(run / f"tickets/{CELL}.safetensors").network(images)
     assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-5)
     assert 'network.run(None, {"images":' in (tmp_path / "out/README.md").read_text()
+
+
+class Shifting(torch.nn.Conv2d):
+    def forward(self, images):
+        return super().forward(images) + 1
+
+
+def test_onnx_has_the_layers_of_a_network_as_they_are(tmp_path):
+    network = torch.nn.Sequential(Shifting(1, 2, 3), torch.nn.Flatten()).eval()
+    write_onnx(tmp_path / "model.onnx", network, (1, 3, 3))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    images = torch.randn(4, 1, 3, 3)
+    (found,) = session.run(None, {"images": images.numpy()})
+    assert torch.allclose(torch.from_numpy(found), network(images), atol=1e-5)
 
 
 def test_what_is_compacted_is_onnx_in_single_precision(run, tmp_path):
