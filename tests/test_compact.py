@@ -114,6 +114,7 @@ class Odd(nn.Module):
         (lambda self, x: torch.add(x, self.layer(x), alpha=2), "is not known"),
         (lambda self, x: self.layer(x)[:, :1].add(x), "is not known"),
         (lambda self, x: self.layer(x).mean((2, 3)).expand(-1, 4), r"expand\) is not known"),
+        (lambda self, x: torch.cat([x, self.layer(x)], 1), r"cat \(cat\) is not known"),
         (lambda self, x: self.layer(torch.relu(input=x)), r"relu\) is not known"),
         (lambda self, x: self.layer(x) if x.sum() > 0 else x, "cannot be compacted"),
     ],

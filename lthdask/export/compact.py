@@ -149,7 +149,7 @@ class _Flow:
             self._begin(node, node.meta["tensor_meta"].shape[1])
             self.fixed.add(self.space[node])
             self.values[node] = torch.full((self.sizes[-1],), torch.nan, dtype=torch.double)
-        elif source not in self.space:
+        elif not isinstance(source, fx.Node) or source not in self.space:
             raise _unknown(node, kind)
         elif node.op == "output":
             self.fixed.add(self.space[source])
@@ -158,8 +158,9 @@ class _Flow:
         elif _type(kind) is nn.BatchNorm2d and self._fold(kind, source):
             self._follow(node, source, self.layers[source].constants(self._read(source)))
         elif kind in SUMS and self._are_alike(node):
-            self._join(source, node.args[1])
-            self._follow(node, source, self.values[source] + self.values[node.args[1]])
+            other: Any = node.args[1]
+            self._join(source, other)
+            self._follow(node, source, self.values[source] + self.values[other])
         elif (relu := RELUS.get(_type(kind))) is not None:
             self._follow(node, source, relu(self.values[source]))
         elif _type(kind) in (*SAME, *POOLS, *FLAT) and self._is_plain(node, kind):
@@ -308,7 +309,7 @@ class _Flow:
 
     def _are_alike(self, node: fx.Node) -> bool:
         """Return whether a sum is of two tensors of the same channels, as they are."""
-        if len(node.args) != 2 or node.kwargs or node.args[1] not in self.space:
+        if node.kwargs or not all(isinstance(of, fx.Node) and of in self.space for of in node.args):
             return False
         channels = {of.meta["tensor_meta"].shape[1] for of in node.all_input_nodes}
         return len(channels | {self.sizes[self.space[of]] for of in node.all_input_nodes}) == 1

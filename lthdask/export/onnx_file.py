@@ -48,7 +48,7 @@ def write_onnx(path: Path, network: nn.Module, shape: Sequence[int], sparse: boo
         wanted = network(images).numpy()
     for layer in network.modules():
         if isinstance(layer, Pointwise | Depthwise):
-            layer.__class__ = nn.Conv2d  # ours are faster in training, and fix the batch's size
+            layer.__class__ = nn.Conv2d  # type: ignore[assignment]  # ours are faster in training, and fix the batch's size
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of its own parts that are deprecated
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
