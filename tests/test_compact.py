@@ -14,6 +14,7 @@ NETWORKS = {
     "lenet_300_100": (Network("lenet_300_100"), (1, 28, 28)),
     "mobilenet_v2": (Network("mobilenet_v2", width=0.35), (1, 32, 32)),
     "resnet20": (Network("resnet20"), (1, 16, 16)),
+    "conv2": (Network("conv2"), (3, 8, 8)),
 }
 
 
@@ -106,12 +107,55 @@ class Odd(nn.Module):
     ("what", "said"),
     [
         (lambda self, x: self.layer(self.layer(x)), "layer is used twice"),
-        (lambda self, x: self.layer(x).softmax(1), "softmax, it is not known"),
-        (lambda self, x: self.layer(x) * 2, "it is not known"),
-        (lambda self, x: self.layer(x).mean(1), "it is not known"),
+        (lambda self, x: self.layer(x).softmax(1), r"softmax \(softmax\) is not known there"),
+        (lambda self, x: self.layer(x) * 2, r"mul \(mul\) is not known"),
+        (lambda self, x: self.layer(x).mean(1), r"mean \(mean\) is not known"),
+        (lambda self, x: 1 + self.layer(x), r"add \(add\) is not known"),
+        (lambda self, x: torch.add(x, self.layer(x), alpha=2), "is not known"),
+        (lambda self, x: self.layer(x)[:, :1].add(x), "is not known"),
+        (lambda self, x: self.layer(x).mean((2, 3)).expand(-1, 4), r"expand\) is not known"),
+        (lambda self, x: torch.cat([x, self.layer(x)], 1), r"cat \(cat\) is not known"),
+        (lambda self, x: self.layer(torch.relu(input=x)), r"relu\) is not known"),
         (lambda self, x: self.layer(x) if x.sum() > 0 else x, "cannot be compacted"),
     ],
 )
 def test_what_it_does_not_know_is_refused(what, said):
     with pytest.raises(InputError, match=said):
         compacted(Odd(what), (4, 8, 8))
+
+
+class Shifting(nn.Conv2d):
+    def forward(self, images):
+        return super().forward(images) + 1
+
+
+class Curved(nn.BatchNorm2d):
+    def forward(self, images):
+        return super().forward(images).relu()
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ((Shifting(4, 4, 1),), "Shifting"),
+        ((nn.Conv2d(4, 4, 1), Curved(4)), "Curved"),  # as timm's, with its activation
+        ((nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)), "BatchNorm2d"),  # as in a WRN
+    ],
+)
+def test_a_layer_that_may_compute_something_else_is_refused(layers, said):
+    with pytest.raises(InputError, match=rf"\({said}\) is not known there"):
+        compacted(nn.Sequential(*layers), (4, 8, 8))
+
+
+def test_outputs_that_would_be_others_are_refused():
+    def in_place(self, images):
+        features = self.layer(images)
+        features.relu_()  # a graph has the tensor of before
+        return self.layer2(features)
+
+    network = Odd(in_place)
+    network.layer2 = nn.Conv2d(4, 4, 1)
+    network.layer.weight.data[0] = 0
+    network.layer.bias.data[0] = -5
+    with pytest.raises(InputError, match="its outputs would be others"):
+        compacted(network, (4, 8, 8))

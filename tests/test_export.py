@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+import yaml
 from click.testing import CliRunner
 
 import lthdask
@@ -20,9 +22,14 @@ from lthdask.errors import InputError
 from lthdask.export.choice import Asked, chosen
 from lthdask.export.folder import export
 from lthdask.export.names import as_timm, timm_name
+from lthdask.export.onnx_file import write_onnx
 from lthdask.grid import Cell
 from lthdask.networks.build import Network, build
+from lthdask.own import allow, is_own
+from lthdask.own import chosen as chosen_name
 from lthdask.report.summary import sparsest_matching
+from lthdask.storage.folder import Folder
+from lthdask.storage.tickets import Tickets, write
 from tests.studies import made_study, made_ticket
 
 ROOT = Path(__file__).parent.parent
@@ -157,7 +164,8 @@ def test_timm_has_the_same_outputs_from_a_dense_export_of_mobilenet_v2(width, ch
             layer.running_mean.normal_()
             layer.running_var.uniform_(0.5, 2)
     theirs = timm.create_model(timm_name(network), num_classes=7).eval()
-    theirs.load_state_dict(as_timm(network, ours.state_dict()))
+    in_any_order = dict(sorted(ours.state_dict().items()))
+    theirs.load_state_dict(as_timm(network, in_any_order))
     images = torch.randn(2, channels, 32, 32)
     with torch.no_grad():
         found, wanted = theirs(images.expand(-1, 3, -1, -1)), ours(images)
@@ -183,6 +191,20 @@ def test_onnx_runtime_has_the_outputs_of_the_ticket_from_fewer_bytes(run, tmp_pa
     assert 'network.run(None, {"images":' in (tmp_path / "out/README.md").read_text()
 
 
+class Shifting(torch.nn.Conv2d):
+    def forward(self, images):
+        return super().forward(images) + 1
+
+
+def test_onnx_has_the_layers_of_a_network_as_they_are(tmp_path):
+    network = torch.nn.Sequential(Shifting(1, 2, 3), torch.nn.Flatten()).eval()
+    write_onnx(tmp_path / "model.onnx", network, (1, 3, 3))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    images = torch.randn(4, 1, 3, 3)
+    (found,) = session.run(None, {"images": images.numpy()})
+    assert torch.allclose(torch.from_numpy(found), network(images), atol=1e-5)
+
+
 def test_what_is_compacted_is_onnx_in_single_precision(run, tmp_path):
     for given in ({"compact": True}, {"form": "onnx", "dtype": "fp16"}):
         with pytest.raises(InputError, match="ONNX is written in fp32, and what is compacted is"):
@@ -201,6 +223,65 @@ def test_the_card_says_how_good_how_sure_and_how_found(run, tmp_path):
         "Zeros alone make no network faster",
     ):
         assert said in text
+
+
+OWN = """
+from torch import nn
+
+def network(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64 * shape[0], classes))
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "channels", "form"),
+    [
+        ("lenet_300_100", 3, "sparse"),
+        ("lenet_300_100", 1, "dense"),
+        ("lenet_300_100", 1, "onnx"),
+        ("mobilenet_v2", 1, "dense"),
+        ("torchvision/resnet18", 1, "dense"),
+        ("timm/test_vit", 1, "dense"),
+        ("timm/test_resnet", 1, "dense"),
+        ("own", 1, "sparse"),
+        ("own", 3, "dense"),
+    ],
+)
+def test_the_code_of_the_card_gives_the_logits_of_the_ticket(
+    run, tmp_path, monkeypatch, named, channels, form
+):
+    files = []
+    if named == "own":
+        (tmp_path / "mine.py").write_text(OWN)
+        files = [tmp_path / "mine.py"]
+        allow(files[0])
+        named = chosen_name("network", "mine:network", ())
+    shape, classes, network = (channels, 64, 64), 5, Network(named)
+    if is_own(named) or named == "lenet_300_100":
+        shape = (channels, 8, 8)
+    weights = build(network, shape, classes).state_dict()
+    about = ABOUT | {
+        **{"name": str(CELL), "network": vars(network), "input": shape, "classes": classes},
+        "preprocessing": {"mean": [[[9.0]]] * channels, "std": [[[70.0]]] * channels},
+        "study": yaml.safe_load((run / "study.yaml").read_text()),
+    }
+    run = shutil.copytree(run, tmp_path / "run")
+    file = Tickets(Folder(run)).trained(CELL)
+    file.with_name(f"{CELL}.rewound.safetensors").unlink()
+    write(file, weights, {}, about)
+    exported(run, tmp_path / "out", form=form, code=files)
+    text = (tmp_path / "out/README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    images = torch.randint(0, 256, (2, *shape), dtype=torch.uint8)
+    monkeypatch.chdir(tmp_path / "out")
+    monkeypatch.syspath_prepend(tmp_path)
+    if files:
+        code = code.replace("mine.py", "../mine.py")
+    said = {"images": images}
+    with torch.no_grad():
+        exec(code, said)  # as a reader of the card would
+        wanted = lthdask.load_ticket(file, files).network((images.float() - 9) / 70)
+    assert torch.allclose(torch.as_tensor(said["logits"]), wanted, atol=1e-5)
 
 
 def test_a_folder_with_other_files_is_left_alone(run, tmp_path):

@@ -15,6 +15,7 @@ from lthdask import own
 from lthdask.commands.main import main
 from lthdask.errors import InputError
 from lthdask.lottery import runs
+from lthdask.lottery.size import sees_one_pixel
 from lthdask.lottery.ticket import Ticket
 from lthdask.lottery.trial import require_repeatable, require_zeros
 from lthdask.networks import zoo
@@ -25,6 +26,7 @@ from lthdask.pruning.rule import prunable_weights, require_own_parameters
 from lthdask.pruning.sensitivity import hessian_gradients, loss_gradients
 from lthdask.storage.schema import Status
 from lthdask.study import Study
+from lthdask.training.engine import Engine
 from lthdask.training.evaluation import recompute_batch_norm
 from tests.conftest import ENGINE, equal, ran, small_experiment, small_recipe
 
@@ -126,6 +128,34 @@ def test_layers_to_which_a_weight_of_zero_is_none_are_refused():
     require_zeros(on_meta(Network("timm/tf_efficientnet_b0"), (3, 64, 64), 10))
     with pytest.raises(InputError, match="stem.conv1.weight cannot be pruned: ScaledStd"):
         require_zeros(on_meta(Network("timm/test_nfnet"), (3, 64, 64), 10))
+
+
+def test_a_plan_refuses_what_a_run_refuses(tmp_path):
+    given = ["plan", "--set", "network.name=torchvision/googlenet", "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(main, given)
+    assert done.exit_code == 2
+    assert "googlenet returns GoogLeNetOutputs for 2 images" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "single"),
+    [
+        ("resnet18", 32, True),
+        ("resnet20", 32, False),
+        ("mobilenet_v2", 32, False),  # its depthwise convolutions are ours
+        ("torchvision/mobilenet_v2", 32, True),
+    ],
+)
+def test_convolutions_of_single_pixels_are_not_in_bfloat16_on_a_cpu(name, size, single):
+    assert sees_one_pixel(Network(name), (1, size, size), 10) == single
+
+
+def test_an_engine_says_that_it_has_float32_for_single_pixels():
+    experiment = replace(small_experiment(), network=Network("resnet18"))
+    assert experiment.data.shape[1] <= 16
+    choice = runs.choose_engine(Engine(device="cpu"), experiment)
+    assert choice.engine.precision == "float32"
+    assert "reads single pixels" in choice.reason
 
 
 def test_batch_norm_over_a_single_value_is_refused_and_over_two_images_is_not():

@@ -20,6 +20,8 @@ from lthdask.grid import Cell
 from lthdask.lottery import runs
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.size import Size, size_in
+from lthdask.lottery.trial import require_prunable
+from lthdask.networks.zoo import is_of_zoo
 from lthdask.options import Options
 from lthdask.pruning.rule import prunable_weights
 from lthdask.storage.arrays import Arrays
@@ -233,6 +235,8 @@ def _look(opened: Opened, data: str | Path | None, here: bool) -> Experiment | N
             return None
         raise
     require_a_batch(experiment)
+    if is_of_zoo(opened.study.network.name):
+        require_prunable(experiment)
     return experiment
 
 

@@ -1,5 +1,6 @@
 """The card of an exported ticket: what it is, how good, how it was found, how it is loaded."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import xarray as xr
 
 from lthdask.arms import ARMS
 from lthdask.grid import Cell
+from lthdask.networks.build import Network
+from lthdask.networks.zoo import is_of_zoo, told
+from lthdask.own import file_of, is_own, plain
 from lthdask.report.methods.text import methods
 from lthdask.report.paired import Means, difference_to_dense, one_image
 from lthdask.report.summary import points
@@ -32,19 +36,31 @@ network = ticket.network  # a plain torch.nn.Module; ticket.mask says what survi
 To train on, `lthdask.hold(optimizer, network, ticket.mask)` keeps the zeros. The file is plain
 safetensors: twenty lines of lthdask's documentation ("Keeping tickets") read it with torch alone.
 """
-LOAD_TIMM = """\
-import timm, torch
-
-network = timm.create_model("{timm}", num_classes={classes}, checkpoint_path="model.safetensors")
-network.eval()
-{inputs}"""
 LOAD_DENSE = """\
 import safetensors.torch, torch
-
-network.load_state_dict(safetensors.torch.load_file("model.safetensors"))  # of {network}
+{made}
+network.load_state_dict(safetensors.torch.load_file("model.safetensors"))
+network.eval()
 {inputs}"""
+MADE = {
+    "timm": """\
+import timm
 
+network = timm.create_model({named}, num_classes={classes}{more})""",
+    "torchvision": """\
+import torchvision
 
+network = torchvision.models.get_model({named}, num_classes={classes}{more})""",
+    "lthdask": """\
+from lthdask.networks.build import Network, build
+
+network = build({settings}, {shape}, {classes})""",
+    "own": """\
+import {module}  # the file of one's own that the run was given
+
+network = {module}.{function}({shape}, {classes})""",
+}
+"""Who has the network → code that makes it."""
 LOAD_ONNX = """\
 import onnxruntime, torch
 
@@ -154,14 +170,16 @@ def _size(form: str, share: float, compact: bool) -> str:
 
 def _load(about: Mapping[str, Any], form: str, timm: str | None) -> str:
     """Return the code that loads it, and shows it images."""
-    text = LOAD_SPARSE if form == "sparse" else LOAD_TIMM if timm else LOAD_DENSE
-    if form.startswith("onnx"):
-        text = LOAD_ONNX
+    text = LOAD_SPARSE if form == "sparse" else LOAD_DENSE if form == "dense" else LOAD_ONNX
     known, shown = about["preprocessing"], "(images.float() - mean) / std"
     values = f"torch.tensor({known.get('mean')}), torch.tensor({known.get('std')})"
     if known.get("normalisation") == "image":
-        values = "torch.std_mean(images.float(), (1, 2, 3), keepdim=True)[::-1]  # of each image"
-    if text is LOAD_TIMM and about["input"][0] == 1:
+        values = (
+            "images.float().mean((1, 2, 3), keepdim=True), images.float().std((1, 2, 3), "
+            f"correction=0, keepdim=True).clamp(min={math.prod(about['input']) ** -0.5!r})"
+        )
+    name = about["network"]["name"]
+    if form == "dense" and about["input"][0] == 1 and is_shown_thrice(name, timm):
         shown = f"({shown}).expand(-1, 3, -1, -1)"
     answer = f"network({shown})"
     if text is LOAD_ONNX:
@@ -170,6 +188,30 @@ def _load(about: Mapping[str, Any], form: str, timm: str | None) -> str:
         f"# images: {tuple(about['input'])} each, as in the study's data: 0 to 255\n"
         f"mean, std = {values}\nlogits = {answer}\n```"
     )
-    return "```python\n" + text.format(
-        inputs=inputs, timm=timm, classes=about["classes"], network=about["network"]["name"]
-    )
+    sparse = '("ticket.safetensors")'
+    code = text.format(inputs=inputs, made=_made(about, timm) if form == "dense" else "")
+    if is_own(name):
+        code = code.replace(sparse, f'("ticket.safetensors", code=["{file_of(name)}"])')
+    return "```python\n" + code
+
+
+def is_shown_thrice(name: str, timm: str | None) -> bool:
+    """Return whether a library's network has three channels where the study's images have one."""
+    return name.startswith("torchvision/") or (timm is not None and not name.startswith("timm/"))
+
+
+def _made(about: Mapping[str, Any], timm: str | None) -> str:
+    """Return the code that makes the network of a dense file."""
+    name, shape, classes = about["network"]["name"], tuple(about["input"]), about["classes"]
+    if is_own(name):
+        module, _, function = plain(name).partition(":")
+        return MADE["own"].format(module=module, function=function, shape=shape, classes=classes)
+    if timm or is_of_zoo(name):
+        told_of = told(name, shape, classes) if is_of_zoo(name) else {}
+        more = "".join(f", {key}={value}" for key, value in told_of.items())
+        named = repr(timm or name.partition("/")[2]).replace("'", '"')
+        return MADE["timm" if timm else "torchvision"].format(
+            named=named, classes=classes, more=more
+        )
+    settings = Network(**about["network"])
+    return MADE["lthdask"].format(settings=settings, shape=shape, classes=classes)

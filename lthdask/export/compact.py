@@ -22,8 +22,13 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from lthdask.errors import InputError
+from lthdask.networks.mobilenet import Depthwise, Pointwise
 
 MULTIPLE = 16
+CLOSE = 1e-4
+"""How far outputs may be from the network's, as a share of the largest."""
+CONVOLUTIONS = (nn.Conv2d, Pointwise, Depthwise)
+"""Of these kinds only: what is derived from them, as by timm, may compute something else."""
 SAME = (nn.Dropout, nn.Identity)
 """What changes nothing in evaluation."""
 RELUS: Mapping[Any, Callable[[Tensor], Tensor]] = {
@@ -64,7 +69,14 @@ def compacted(network: nn.Module, shape: Sequence[int], multiple: int = MULTIPLE
     flow = _Flow(network, shape)
     for node in flow.module.graph.nodes:
         flow.add(node)
-    return flow.rebuilt(flow.kept(), multiple)
+    small = flow.rebuilt(flow.kept(), multiple)
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = deepcopy(network).eval()(images)
+        found = small(images)
+    if not (found - wanted).abs().max() <= CLOSE * wanted.abs().max():
+        raise InputError("this network cannot be compacted: its outputs would be others")
+    return small
 
 
 @dataclass
@@ -133,29 +145,28 @@ class _Flow:
         """Look at the next tensor."""
         kind = self._kind(node)
         source: Any = node.args[0] if node.args else None
-        if node.op == "placeholder" or kind == "expand":  # of the channel of a grey image
+        if node.op == "placeholder" or (kind == "expand" and source.op == "placeholder"):
             self._begin(node, node.meta["tensor_meta"].shape[1])
             self.fixed.add(self.space[node])
             self.values[node] = torch.full((self.sizes[-1],), torch.nan, dtype=torch.double)
+        elif not isinstance(source, fx.Node) or source not in self.space:
+            raise _unknown(node, kind)
         elif node.op == "output":
             self.fixed.add(self.space[source])
-        elif isinstance(kind, nn.Conv2d | nn.Linear):
+        elif _type(kind) in (*CONVOLUTIONS, nn.Linear):
             self._add_layer(node, kind, source)
-        elif isinstance(kind, nn.BatchNorm2d) and self._fold(kind, source):
+        elif _type(kind) is nn.BatchNorm2d and self._fold(kind, source):
             self._follow(node, source, self.layers[source].constants(self._read(source)))
-        elif kind in SUMS and isinstance(node.args[1], fx.Node):
-            self._join(source, node.args[1])
-            self._follow(node, source, self.values[source] + self.values[node.args[1]])
+        elif kind in SUMS and self._are_alike(node):
+            other: Any = node.args[1]
+            self._join(source, other)
+            self._follow(node, source, self.values[source] + self.values[other])
         elif (relu := RELUS.get(_type(kind))) is not None:
             self._follow(node, source, relu(self.values[source]))
         elif _type(kind) in (*SAME, *POOLS, *FLAT) and self._is_plain(node, kind):
             self._follow(node, source, self.values[source])
         else:
-            raise InputError(
-                f"this network cannot be compacted: of its {node.name}, "
-                f"{getattr(kind, '__name__', None) or _type(kind)}, it is not known what becomes "
-                f"of channels there"
-            )
+            raise _unknown(node, kind)
 
     def kept(self) -> list[Tensor]:
         """Return which channels of each space stay: those that are read, and are more than a bias.
@@ -296,6 +307,13 @@ class _Flow:
             self.module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
         )
 
+    def _are_alike(self, node: fx.Node) -> bool:
+        """Return whether a sum is of two tensors of the same channels, as they are."""
+        if node.kwargs or not all(isinstance(of, fx.Node) and of in self.space for of in node.args):
+            return False
+        channels = {of.meta["tensor_meta"].shape[1] for of in node.all_input_nodes}
+        return len(channels | {self.sizes[self.space[of]] for of in node.all_input_nodes}) == 1
+
     def _is_plain(self, node: fx.Node, kind: Any) -> bool:
         """Return whether pixels are pooled within channels, or channels are laid flat in order."""
         shape: tuple[int, ...] = node.meta["tensor_meta"].shape
@@ -317,3 +335,11 @@ class _Tracer(fx.Tracer):
 
 def _type(kind: Any) -> Any:
     return type(kind) if isinstance(kind, nn.Module) else kind
+
+
+def _unknown(node: fx.Node, kind: Any) -> InputError:
+    what = getattr(_type(kind), "__name__", kind)
+    return InputError(
+        f"this network cannot be compacted: its {node.name} ({what}) is not known there, or not "
+        f"what becomes of channels in it"
+    )

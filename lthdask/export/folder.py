@@ -169,18 +169,20 @@ def _config(about: tickets.About, form: Form, timm: str | None) -> dict[str, Any
 
 
 def _of_timm(about: tickets.About) -> dict[str, Any]:
-    """Return what timm wants to know of inputs; theirs are shares, of three channels."""
+    """Return what timm wants to know of inputs: theirs are shares, and ours have three channels."""
+    is_timms = about["network"]["name"].startswith("timm/")
+    count = about["input"][0] if is_timms else 3
     known: dict[str, Any] = {
-        "input_size": [3, *about["input"][1:]],
+        "input_size": [count, *about["input"][1:]],
         "num_classes": about["classes"],
-        "first_conv": "conv_stem",
-        "classifier": "classifier",
         "crop_pct": 1.0,
     }
+    if not is_timms:
+        known |= {"first_conv": "conv_stem", "classifier": "classifier"}
     for name in ("mean", "std"):
         if of := about["preprocessing"].get(name):
             channels = [value / 255 for ((value,),) in of]
-            known[name] = channels * (3 // len(channels))
+            known[name] = channels * (count // len(channels))
     return known
 
 

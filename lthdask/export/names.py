@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from lthdask.errors import InputError
-from lthdask.networks.build import Network
+from lthdask.networks.build import Network, on_meta
 from lthdask.networks.mobilenet import SEVEN_STAGES
 
 WIDTHS = {0.5: "mobilenetv2_050", 1.0: "mobilenetv2_100", 1.4: "mobilenetv2_140"}
@@ -35,7 +35,8 @@ def as_timm(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor
         raise InputError(f"timm has no network that computes the same as this {network.name}")
     if network.name.startswith("timm/"):
         return dict(weights)
-    layers = dict.fromkeys(name.rpartition(".")[0] for name in weights)
+    names = on_meta(network, (3, 32, 32), 10).state_dict()  # a file has them in any order
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
     renamed = dict(zip(layers, _mobilenet_v2(), strict=True))
     return {
         f"{renamed[layer]}.{last}": tensor

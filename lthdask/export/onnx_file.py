@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lthdask.errors import InputError
+from lthdask.networks.mobilenet import Depthwise, Pointwise
 
 CLOSE = 1e-4
 """How far outputs may be from PyTorch's, as a share of the largest."""
@@ -42,10 +43,12 @@ def write_onnx(path: Path, network: nn.Module, shape: Sequence[int], sparse: boo
     except ImportError:
         raise InputError(NEEDED) from None
     network = deepcopy(network).eval()
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.__class__ = nn.Conv2d  # ours are faster in training, and fix the batch's size
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = network(images).numpy()
+    for layer in network.modules():
+        if isinstance(layer, Pointwise | Depthwise):
+            layer.__class__ = nn.Conv2d  # type: ignore[assignment]  # ours are faster in training, and fix the batch's size
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of its own parts that are deprecated
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -58,7 +61,6 @@ def write_onnx(path: Path, network: nn.Module, shape: Sequence[int], sparse: boo
             output_names=["logits"],
             verbose=False,
         )
-        wanted = network(images).numpy()
     if program is None:
         raise InputError("PyTorch cannot write this network as ONNX")
     model = program.model_proto

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lthdask.arms import ARMS
 from lthdask.lottery.experiment import Experiment
+from lthdask.lottery.size import sees_one_pixel
 from lthdask.lottery.stability import errors_between
 from lthdask.lottery.ticket import Ticket
 from lthdask.training.checkpoint import Checkpoint
@@ -22,6 +23,17 @@ from lthdask.training.loop import Diverged, Outcome, Progress, train
 from lthdask.training.recipe import Recipe
 
 Epochs = Iterator[tuple[Checkpoint, Outcome]]
+
+
+def _in_float32(asked: Engine, experiment: Experiment) -> Choice | None:
+    """Return the engine where bfloat16 on a CPU would be wrong; None where it may be measured."""
+    engine, data = asked.chosen(), experiment.data
+    if asked.precision != "auto" or engine.device != "cpu":
+        return None
+    if not sees_one_pixel(experiment.network, data.shape, data.classes):
+        return None
+    reason = "a convolution reads single pixels, which PyTorch gets wrong in bfloat16 on a CPU"
+    return Choice(replace(engine, precision="float32"), reason)
 
 
 def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
@@ -39,7 +51,7 @@ def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
     def steps(engine: Engine) -> Iterator[object]:
         return _some_steps(replace(experiment, engine=engine))
 
-    choice = choose(asked, experiment.outline(), steps)
+    choice = _in_float32(asked, experiment) or choose(asked, experiment.outline(), steps)
     if choice.engine.cohort != 1 and not experiment.keeps_cells_apart:
         reason = (
             f"{choice.reason}; cells are trained one by one: "

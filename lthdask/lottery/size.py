@@ -1,14 +1,17 @@
 """The size of a network: its parameters, and what one input takes."""
 
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lthdask.errors import first_sentence
 from lthdask.lottery.experiment import Experiment
 from lthdask.networks.build import Network, Shape, on_meta
+from lthdask.networks.mobilenet import Depthwise
 from lthdask.pruning.rule import prunable_weights
 
 
@@ -60,6 +63,25 @@ def size_in(experiment: Experiment) -> Size:
     data = experiment.data
     inputs, _ = next(iter(data.evaluation(data.test, 1)))
     return size_of(experiment.network, data.shape, data.classes, inputs.dtype)
+
+
+def sees_one_pixel(network: Network, shape: Shape, classes: int) -> bool:
+    """Return whether a convolution of several taps, other than ours, reads images of one pixel.
+
+    On a CPU, its gradient in bfloat16 reads uninitialised memory (oneDNN in PyTorch 2.15), so
+    results would not be repeatable, and may be no numbers.
+    """
+    outline, found = deepcopy(on_meta(network, shape, classes)), list[bool]()
+
+    def look(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+        found.append(max(layer.kernel_size) > 1 and inputs[0].shape[2:].numel() == 1)
+
+    for layer in outline.modules():
+        if isinstance(layer, nn.Conv2d) and not isinstance(layer, Depthwise):
+            layer.register_forward_pre_hook(look)
+    with suppress(Exception):  # code of one's own may ask for values
+        _multiply_adds(outline.to("meta").eval(), shape, torch.float32)
+    return any(found)
 
 
 def _multiply_adds(network: nn.Module, shape: Shape, kind: torch.dtype) -> int:

@@ -110,29 +110,50 @@ def build(name: str, shape: Shape, classes: int) -> nn.Module:
 def _of_torchvision(name: str, shape: Shape, classes: int) -> nn.Module:
     import torchvision.models
 
-    size: dict[str, Any] = {}
-    if name.startswith("vit_") and shape[1] == shape[2]:
-        size = {"image_size": shape[1]}
-    elif name.startswith("maxvit"):
-        size = {"input_size": shape[1:]}
+    told = _told_torchvision(name, shape)
     network: nn.Module = torchvision.models.get_model(
-        name, weights=None, num_classes=classes, **size
+        name, weights=None, num_classes=classes, **told
     )
     return takes_grey_images(network)
 
 
+def _told_torchvision(name: str, shape: Shape) -> dict[str, Any]:
+    if name.startswith("vit_") and shape[1] == shape[2]:
+        return {"image_size": shape[1]}
+    return {"input_size": tuple(shape[1:])} if name.startswith("maxvit") else {}
+
+
 def _of_timm(name: str, shape: Shape, classes: int) -> nn.Module:
+    return _made_by_timm(name, shape, classes)[0]
+
+
+def _made_by_timm(name: str, shape: Shape, classes: int) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a network, and what it was told of the images."""
     import timm
 
-    size = shape[1] if shape[1] == shape[2] else shape[1:]
-    given: dict[str, Any] = {"pretrained": False, "num_classes": classes, "in_chans": shape[0]}
+    size = shape[1] if shape[1] == shape[2] else tuple(shape[1:])
+    told, given = {"in_chans": shape[0]}, {"pretrained": False, "num_classes": classes}
     try:
-        network: nn.Module = timm.create_model(name, img_size=size, **given)
+        return timm.create_model(name, img_size=size, **told, **given), told | {"img_size": size}
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        network = timm.create_model(name, **given)
-    return network
+        return timm.create_model(name, **told, **given), told
+
+
+def told(name: str, shape: Shape, classes: int) -> dict[str, Any]:
+    """Return what the library is told of the study's images when it makes the network.
+
+    Raises
+    ------
+    InputError
+        As :func:`build` does.
+    """
+    library, _, plain = name.partition("/")
+    if library == "torchvision":
+        return _told_torchvision(plain, shape)
+    build(name, shape, classes)  # or it says why not
+    return _made_by_timm(plain, shape, classes)[1]
 
 
 def outline(name: str, shape: Shape, classes: int) -> nn.Module:
