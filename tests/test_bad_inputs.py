@@ -9,8 +9,11 @@ from tests.bad_inputs import KINDS
 from tests.bad_inputs.trying import ACCEPTED, CLEAR, tried
 
 
-@pytest.mark.filterwarnings(
-    "ignore::PIL.Image.DecompressionBombWarning", "ignore:invalid value", "ignore:Validating sparse"
+@pytest.mark.filterwarnings(  # the last: of sockets of those that start processes, later
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore::PIL.Image.DecompressionBombWarning",
+    "ignore:invalid value",
+    "ignore:Validating sparse",
 )
 @pytest.mark.parametrize(
     "bad",

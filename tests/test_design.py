@@ -1,6 +1,7 @@
 """docs/design.md says how to add to the house, and it is true."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -59,7 +60,8 @@ def copy(tmp_path):
 
 def lthdask_in(folder, *arguments):
     command = [sys.executable, "-m", "lthdask", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    here = {**os.environ, "PYTHONPATH": str(folder)}  # workers do not look where they begin
+    done = subprocess.run(command, cwd=folder, env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

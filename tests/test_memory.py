@@ -28,7 +28,7 @@ def test_the_first_command_ends_where_memory_is_small_for_the_cores(tmp_path):
     def limit():
         resource.setrlimit(resource.RLIMIT_RSS, (2 * 10**9, 2 * 10**9))
 
-    few = ["--thresholds", "0.5,0.8", "--rewind-epochs", "0", "--epochs", "1", "--workers", "2"]
+    few = ["--thresholds", "0.5,0.8", "--rewind-epochs", "0", "--epochs", "2", "--workers", "2"]
     process = start(*few, "--out", tmp_path / "run", preexec_fn=limit)
     output, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, "")

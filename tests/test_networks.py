@@ -163,6 +163,7 @@ def test_a_step_down_the_gradient_lowers_the_loss_and_moves_every_weight(network
     assert F.cross_entropy(built(images), labels) < before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", SMALL, ids=lambda network: network.name)
 def test_one_of_each_kind_that_is_stopped_and_resumed_ends_in_the_same_bits(network):
     recipe = small_recipe(1, batch_size=16, schedule=Schedule("constant"))

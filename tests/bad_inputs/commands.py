@@ -157,7 +157,7 @@ LINES = [
     ("report {study} -o .", "directory"),
     ("report {study} -o nowhere/a.html", "nowhere/a.html"),
     ("report {study} -o {file}/a.html", "{file}"),
-    ("report {study} --csv nowhere/a.csv", "cannot write to nowhere"),
+    ("report {study} --csv nowhere/a.csv", "nowhere/a.csv cannot be written"),
     ("report {study} --figures {file}", "{file}"),
     ("report {study} {study} -o a.html", "twice"),
     # masks

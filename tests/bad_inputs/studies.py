@@ -14,6 +14,7 @@ OFTEN = ("many words", ".nan")
 """Those that the default tests try: all of them take long."""
 FINE = {
     ("mask_epoch", "null"),
+    ("data.subset", "null"),
     ("pruning.allocation", "null"),
     *((key, "null") for key in ("pruning.spare", "pruning.masks", "data.augmentation")),
     ("recipe.schedule.milestones", "null"),
