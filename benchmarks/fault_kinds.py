@@ -43,7 +43,7 @@ TESTED = {
     "a death as a checkpoint of the dense run is saved": "any_schedule_of_kills_leaves_a_folder",
     "a death as a state is saved": "any_schedule_of_kills_leaves_a_folder",
     "a death as an attempt is noted": "any_schedule_of_kills_leaves_a_folder",
-    "a death as the study grows": "a_growth_that_is_killed_at_any_write_is_finished",
+    "a death as the study grows": "a_growth_that_is_killed_in_the_middle_is_finished",
     "an exception in one cell, once": "an_exception_in_one_cell_is_tried_again",
     "every cell fails on one of two workers": "a_sick_worker_is_left_out_and_costs_no_cell",
     "one of two workers dies in every cell": "a_sick_worker_is_left_out_and_costs_no_cell",
