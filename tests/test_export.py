@@ -252,10 +252,10 @@ def test_the_code_of_the_card_gives_the_logits_of_the_ticket(
 ):
     files = []
     if named == "own":
-        (tmp_path / "mine.py").write_text(OWN)
-        files = [tmp_path / "mine.py"]
+        (tmp_path / "classifier.py").write_text(OWN)
+        files = [tmp_path / "classifier.py"]
         allow(files[0])
-        named = chosen_name("network", "mine:network", ())
+        named = chosen_name("network", "classifier:network", ())
     shape, classes, network = (channels, 64, 64), 5, Network(named)
     if is_own(named) or named == "lenet_300_100":
         shape = (channels, 8, 8)
@@ -276,7 +276,7 @@ def test_the_code_of_the_card_gives_the_logits_of_the_ticket(
     monkeypatch.chdir(tmp_path / "out")
     monkeypatch.syspath_prepend(tmp_path)
     if files:
-        code = code.replace("mine.py", "../mine.py")
+        code = code.replace("classifier.py", "../classifier.py")
     said = {"images": images}
     with torch.no_grad():
         exec(code, said)  # as a reader of the card would
