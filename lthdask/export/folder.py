@@ -43,7 +43,7 @@ FILES: dict[Form, str] = {
     "onnx-sparse": "model.onnx",
 }
 """Form → the file of the weights."""
-OTHERS = ("config.json", "README.md")
+ALL = (*dict.fromkeys(FILES.values()), "config.json", "README.md")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def export(
         done = Exported(str(cell), file.stat().st_size, whole)
         config = _config(about, form, timm)
         write_whole(output / "config.json", json.dumps(config, indent=2).encode())
-        text = card(results, cell, about, form, timm, done.size / whole, output.name)
+        text = card(results, cell, about, form, timm, done.size / whole)
         write_whole(output / "README.md", text.encode())
     except OSError as error:
         raise InputError(
@@ -189,8 +189,7 @@ def _of_timm(about: tickets.About) -> dict[str, Any]:
 def _require_ours(output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder; choose another for the export")
-    ours = {*FILES.values(), *OTHERS}
-    if output.exists() and (other := [f.name for f in output.iterdir() if f.name not in ours]):
+    if output.exists() and (other := [f.name for f in output.iterdir() if f.name not in ALL]):
         raise InputError(
             f"{output} holds other files than those of an export, such as {min(other)}; choose "
             f"another folder"
