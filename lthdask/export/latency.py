@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lthdask.errors import InputError
 from lthdask.export.choice import Asked
 from lthdask.export.compact import CLOSE, compacted
-from lthdask.export.onnx_file import write_onnx
+from lthdask.export.onnx_file import as_onnx
 from lthdask.grid import Cell
 from lthdask.lottery.size import multiply_adds
 from lthdask.networks.build import Network, Shape, build
@@ -143,7 +143,7 @@ def latency(
         files = [Path(place, f"{i}.onnx") for i in range(len(found))]
         if len(runtimes) > 1:
             for network, file in zip(networks, files, strict=True):
-                write_onnx(file, network, shape)
+                file.write_bytes(as_onnx(network, shape))
         seconds: list[dict[tuple[str, int], float]] = [{} for _ in found]
         for runtime, load in runtimes.items():
             runs = [load(network, f, threads) for network, f in zip(networks, files, strict=True)]

@@ -17,7 +17,8 @@ def require_hub(name: str) -> None:
     """
     try:
         from huggingface_hub import get_token
-        from huggingface_hub.utils import HFValidationError, validate_repo_id
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils._validators import validate_repo_id
     except ImportError:
         raise InputError(NEEDED) from None
     try:
