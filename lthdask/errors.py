@@ -36,6 +36,7 @@ OPTIONS = {
     "study": "--study",
     "width": "--width",
     "workers": "--workers",
+    "upload": "--upload",
 }
 """The parameters that messages name: in Python → on the command line."""
 

@@ -22,7 +22,7 @@ from lthdask.errors import InputError
 from lthdask.export.choice import Asked, chosen
 from lthdask.export.folder import export
 from lthdask.export.names import as_timm, timm_name
-from lthdask.export.onnx_file import write_onnx
+from lthdask.export.onnx_file import as_onnx
 from lthdask.grid import Cell
 from lthdask.networks.build import Network, build
 from lthdask.own import allow, is_own
@@ -198,7 +198,7 @@ class Shifting(torch.nn.Conv2d):
 
 def test_onnx_has_the_layers_of_a_network_as_they_are(tmp_path):
     network = torch.nn.Sequential(Shifting(1, 2, 3), torch.nn.Flatten()).eval()
-    write_onnx(tmp_path / "model.onnx", network, (1, 3, 3))
+    (tmp_path / "model.onnx").write_bytes(as_onnx(network, (1, 3, 3)))
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     images = torch.randn(4, 1, 3, 3)
     (found,) = session.run(None, {"images": images.numpy()})
@@ -282,6 +282,13 @@ def test_the_code_of_the_card_gives_the_logits_of_the_ticket(
         exec(code, said)  # as a reader of the card would
         wanted = lthdask.load_ticket(file, files).network((images.float() - 9) / 70)
     assert torch.allclose(torch.as_tensor(said["logits"]), wanted, atol=1e-5)
+
+
+def test_what_is_refused_leaves_no_folder(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r"ONNX needs more packages; .*'lthdask\[export\]'"):
+        exported(run, tmp_path / "out", form="onnx")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_other_files_is_left_alone(run, tmp_path):

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="As ONNX, without the channels that do nothing; the outputs are the same.",
 )
+@click.option(
+    "--upload", metavar="USER/NAME", help="Model on the Hugging Face hub to send the folder to."
+)
 @options.code
 def command(
     folder: Path,
@@ -62,12 +65,13 @@ def command(
     dtype: "Dtype",
     form: "Form",
     compact: bool,
+    upload: str | None,
     code: tuple[Path, ...],
 ) -> None:
     """Write a ticket that RUN kept into a folder of its own, to use and to share.
 
     The weights are plain safetensors, beside config.json and a card for people, README.md. Nothing
-    is sent anywhere. A run keeps tickets with --keep.
+    is sent anywhere without --upload. A run keeps tickets with --keep.
 
     Exit codes: 0 if it was written, 2 for invalid input.
     """
@@ -75,16 +79,22 @@ def command(
 
     def body() -> int:
         from lthdask.export.choice import Asked
-        from lthdask.export.folder import export
+        from lthdask.export.folder import ALL, export
+        from lthdask.export.upload import require_hub
+        from lthdask.export.upload import upload as send
         from lthdask.reading import value_of
         from lthdask.rewinding import number, rewind
 
         k = None
         if rewind_epoch is not None:
             k = number(rewind(value_of(rewind_epoch, False, "--rewind-epoch")))
+        if upload is not None:
+            require_hub(upload)
         done = export(folder, o, Asked(threshold, k, arm, replicate), dtype, form, compact, code)
         share = 100 * done.size / done.dense_size
         say(console, f"{done.cell}: {o}, {done.size / 1e3:,.0f} KB, {share:.3g} % of a dense file")
+        if upload is not None:
+            say(console, f"uploaded to {send(o, upload, ALL)}")
         return 0
 
     exit_with(console, body)

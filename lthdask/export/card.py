@@ -75,7 +75,6 @@ def card(
     form: str,
     timm: str | None,
     share: float,
-    name: str,
 ) -> str:
     """Return the card, in Markdown.
 
@@ -91,8 +90,6 @@ def card(
         What timm calls the network.
     share : float
         Size of the file, as a share of the dense one's.
-    name : str
-        Of the folder.
     """
     network, data = about["network"]["name"], about["study"]["data"]["name"]
     kept = f"{100 * about['density']:.3g} %"
@@ -105,8 +102,6 @@ def card(
         "## Load\n\n" + _load(about, form, timm),
         "## Size and speed\n\n" + _size(form, share, about["compact"]),
         "## How it was found\n\n" + methods(Path(results.encoding["source"]).parent).strip(),
-        f"## Share\n\nNothing was sent anywhere. `hf upload USER/{name or 'ticket'} .` in this "
-        f"folder uploads it to the Hugging Face hub (`pip install huggingface_hub`).",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -21,7 +21,7 @@ from lthdask.export.card import card
 from lthdask.export.choice import Asked, chosen
 from lthdask.export.compact import compacted
 from lthdask.export.names import as_timm, timm_name
-from lthdask.export.onnx_file import write_onnx
+from lthdask.export.onnx_file import as_onnx
 from lthdask.networks.build import Network
 from lthdask.own import is_own
 from lthdask.storage import tickets
@@ -43,7 +43,7 @@ FILES: dict[Form, str] = {
     "onnx-sparse": "model.onnx",
 }
 """Form → the file of the weights."""
-OTHERS = ("config.json", "README.md")
+ALL = (*dict.fromkeys(FILES.values()), "config.json", "README.md")
 
 
 @dataclass(frozen=True)
@@ -106,31 +106,36 @@ def export(
     weights = {name: _rounded(name, of, dtype) for name, of in ticket.origin.weights.items()}
     whole = sum(4 * of.numel() if of.is_floating_point() else of.nbytes for of in weights.values())
     about |= {"dtype": dtype, "density": _density(ticket.mask), "compact": compact}
-    timm = None if is_own(about["network"]["name"]) else timm_name(Network(**about["network"]))
+    network = Network(**about["network"])
+    timm = None if is_own(network.name) else timm_name(network)
+    content = _onnx(kept, code, compact, form == "onnx-sparse") if is_onnx else b""
     try:
         output.mkdir(parents=True, exist_ok=True)
         file = output / FILES[form]
         if is_onnx:
-            network, shape = load_ticket(kept, code).network, about["input"]
-            network = compacted(network, shape) if compact else network
-            write_onnx(file, network, shape, sparse=form == "onnx-sparse")
+            write_whole(file, content)
         elif form == "sparse":
             tickets.write(file, weights, ticket.mask, about)
         else:
-            named = as_timm(Network(**about["network"]), weights) if timm else weights
-            tickets.write_dense(file, named)
+            tickets.write_dense(file, as_timm(network, weights) if timm else weights)
         for other in {*FILES.values()} - {file.name}:
             (output / other).unlink(missing_ok=True)
         done = Exported(str(cell), file.stat().st_size, whole)
         config = _config(about, form, timm)
         write_whole(output / "config.json", json.dumps(config, indent=2).encode())
-        text = card(results, cell, about, form, timm, done.size / whole, output.name)
+        text = card(results, cell, about, form, timm, done.size / whole)
         write_whole(output / "README.md", text.encode())
     except OSError as error:
         raise InputError(
             f"cannot write {output}: {error.strerror}; choose another folder"
         ) from None
     return done
+
+
+def _onnx(kept: Path, code: Iterable[Path], compact: bool, sparse: bool) -> bytes:
+    ticket = load_ticket(kept, code)
+    network, shape = ticket.network, ticket.about["input"]
+    return as_onnx(compacted(network, shape) if compact else network, shape, sparse)
 
 
 def _rounded(name: str, values: Tensor, dtype: Dtype) -> Tensor:
@@ -189,8 +194,7 @@ def _of_timm(about: tickets.About) -> dict[str, Any]:
 def _require_ours(output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder; choose another for the export")
-    ours = {*FILES.values(), *OTHERS}
-    if output.exists() and (other := [f.name for f in output.iterdir() if f.name not in ours]):
+    if output.exists() and (other := [f.name for f in output.iterdir() if f.name not in ALL]):
         raise InputError(
             f"{output} holds other files than those of an export, such as {min(other)}; choose "
             f"another folder"

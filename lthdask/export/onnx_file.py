@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,12 +17,11 @@ CLOSE = 1e-4
 NEEDED = "ONNX needs more packages; install them with: pip install 'lthdask[export]'"
 
 
-def write_onnx(path: Path, network: nn.Module, shape: Sequence[int], sparse: bool = False) -> None:
-    """Write a network as ONNX: ``images``, (N, *shape), to ``logits``, for any N.
+def as_onnx(network: nn.Module, shape: Sequence[int], sparse: bool = False) -> bytes:
+    """Return a network as an ONNX file: ``images``, (N, *shape), to ``logits``, for any N.
 
     Parameters
     ----------
-    path : Path
     network : nn.Module
     shape : sequence of int
         Shape of one input.
@@ -66,13 +64,13 @@ def write_onnx(path: Path, network: nn.Module, shape: Sequence[int], sparse: boo
     model = program.model_proto
     if sparse:
         _make_sparse(model.graph)
-    content = model.SerializeToString()
+    content: bytes = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"images": images.numpy()})
     if not np.abs(found - wanted).max() <= CLOSE * np.abs(wanted).max():
         raise InputError("ONNX Runtime computes something else than PyTorch from this network")
     onnx.checker.check_model(content)
-    path.write_bytes(content)
+    return content
 
 
 def _make_sparse(graph: "onnx.GraphProto") -> None:  # type: ignore[name-defined]  # noqa: F821

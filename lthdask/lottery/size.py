@@ -52,7 +52,7 @@ def size_of(
     prunable = sum(weight.numel() for weight in prunable_weights(outline).values())
     counted, problem = None, ""
     try:
-        counted = _multiply_adds(deepcopy(outline).to("meta").eval(), shape, kind)
+        counted = multiply_adds(outline, shape, kind)
     except Exception as error:  # code of one's own may ask for values
         problem = first_sentence(error)
     return Size(shape, classes, parameters, prunable, counted, problem)
@@ -80,13 +80,15 @@ def sees_one_pixel(network: Network, shape: Shape, classes: int) -> bool:
         if isinstance(layer, nn.Conv2d) and not isinstance(layer, Depthwise):
             layer.register_forward_pre_hook(look)
     with suppress(Exception):  # code of one's own may ask for values
-        _multiply_adds(outline.to("meta").eval(), shape, torch.float32)
+        multiply_adds(outline, shape)
     return any(found)
 
 
-def _multiply_adds(network: nn.Module, shape: Shape, kind: torch.dtype) -> int:
+def multiply_adds(network: nn.Module, shape: Shape, kind: torch.dtype = torch.float32) -> int:
+    """Return how many one input takes, as :class:`Size` has them. Nothing is computed."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    network = deepcopy(network).to("meta").eval()
     with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, *shape, dtype=kind))
     return int(counter.get_total_flops()) // 2
