@@ -5,14 +5,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthdask.data.batches import EVALUATION_BATCH, Data, Split
+from lthdask.networks.folding import folded
 from lthdask.training.engine import Engine
+from lthdask.training.products import products
 
 
 def evaluate(network: nn.Module, data: Data, split: Split, engine: Engine) -> tuple[float, float]:
     """Return the mean loss, in nats, and the accuracy, in [0, 1], on a split."""
     network.eval()
+    if engine.evaluation == "folded":
+        network = folded(network)
     loss = correct = torch.zeros((), dtype=torch.float64, device=data.mean.device)
-    with torch.inference_mode(), precision(engine):
+    with torch.inference_mode(), precision(engine), products(engine):
         for images, labels in data.evaluation(split, data.evaluation_batch()):
             logits = at_least_float32(network(laid_out(images)))
             loss = loss + F.cross_entropy(logits, labels, reduction="sum")
@@ -37,7 +41,7 @@ def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None
     for norm in norms:
         norm.train()
     try:
-        with torch.no_grad(), precision(engine):
+        with torch.no_grad(), precision(engine), products(engine):
             for images, _ in data.evaluation(data.train):
                 if len(images) == min(EVALUATION_BATCH, len(data.train)):
                     network(laid_out(images))
