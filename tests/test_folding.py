@@ -38,7 +38,7 @@ def drawn(network, shape):
         (Network("resnet20"), 8, 21, 0),
         (Network("vgg16"), 16, 13, 0),
         (Network("resnet18", "small"), 8, 20, 0),
-        (Network("wrn_16_4"), 8, 6, 7),  # half of them come before a convolution
+        (Network("wrn_16_4"), 8, 7, 6),  # half of them come before a convolution
     ],
 )
 def test_a_folded_network_has_its_outputs_up_to_rounding(network, size, layers, left):

@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from statistics import median
 
 import torch
 from torch import nn
@@ -20,8 +19,8 @@ from lthdask.training.engine import Engine
 from lthdask.training.products import FLOAT32, largest_error, require_float32
 
 CLEARLY = 1.3
-"""How many times as fast bfloat16 must be. This is well above what a busy machine adds to a
-median, so that the same study on the same machine takes the same engine each time."""
+"""How many times as fast bfloat16 must be. This is well above what a busy machine adds to the
+shortest of some steps, so that the same study on the same machine takes the same engine."""
 NOTABLY = 1.1
 """The same for products by oneDNN, which cost no digits."""
 ROUNDS = 5
@@ -127,7 +126,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def measured(steps: Mapping[str, Iterator[object]]) -> dict[str, float]:
-    """Return the median seconds of a step, from rounds in which each takes one.
+    """Return the seconds of the shortest step, from rounds in which each takes one.
 
     The first round warms up. It counts only where it alone takes longer than a whole
     measurement may; warming up takes little time beside that.
@@ -141,7 +140,7 @@ def measured(steps: Mapping[str, Iterator[object]]) -> dict[str, float]:
             times[way].append(time.perf_counter() - before)
         if time.perf_counter() - began > SECONDS:
             break
-    return {way: median(taken[1:] or taken) for way, taken in times.items()}
+    return {way: min(taken[1:] or taken) for way, taken in times.items()}
 
 
 def decided(seconds: Mapping[str, float], why: str = "") -> tuple[str, str]:
