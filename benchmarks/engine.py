@@ -3,8 +3,11 @@
 equal: both loops give the same losses on the same batches. speed: images per second of
 MobileNetV2 at 32×32 pixels, batch 128: ours in two processes of one thread, as two workers
 train, and in one; torchvision's network in PyTorch's defaults (NCHW, float32, every thread),
-in interleaved rounds. memory: what a training process takes above its imports. compile: our
-network through torch.compile against itself, on one thread; it takes minutes.
+in interleaved rounds; and the same with the one line that sends matrix products to oneDNN.
+passes: our step with batch norm and ReLU6 together and apart, by each library of products, and
+an evaluation as it is and folded, on one thread. memory: what a training process takes above
+its imports. compile: our network through torch.compile against itself, on one thread; it takes
+minutes.
 """
 
 import argparse
@@ -26,17 +29,19 @@ from lthdask.data.batches import Data, Images
 from lthdask.lottery import runs
 from lthdask.lottery.experiment import Experiment
 from lthdask.networks.build import Network
+from lthdask.networks.mobilenet import ConvNormReLU6
 from lthdask.pruning.rule import Pruning
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.engine import Engine
+from lthdask.training.evaluation import evaluate
 from lthdask.training.loop import train
 from lthdask.training.recipe import Optimizer, Recipe
 
-PARTS = ("equal", "speed", "memory", "compile")
+PARTS = ("equal", "speed", "passes", "memory", "compile")
 BATCH = 128
 STEPS = 8
 MOMENTUM, DECAY, RATE = 0.9, 5e-4, 0.01
-ONE_THREAD = Engine(device="cpu", precision="float32")
+ONE_THREAD = Engine(device="cpu", precision="float32", matmul="default", evaluation="plain")
 
 
 def noise(batches: int, dtype: torch.dtype) -> Data:
@@ -73,13 +78,24 @@ def experiment(
 
 
 def ours(
-    batches: int, engine: Engine, every: int, dtype: torch.dtype, compiled: bool = False
+    batches: int,
+    engine: Engine,
+    every: int,
+    dtype: torch.dtype,
+    compiled: bool = False,
+    apart: bool = False,
 ) -> Iterator[float]:
-    """Train by our loop; yield the sum of the losses, each `every` steps."""
+    """Train by our loop; yield the sum of the losses, each `every` steps.
+
+    `apart`, batch norm and ReLU6 are layers of their own, as they were.
+    """
     one, due = experiment(batches, engine, dtype), cycle([*[False] * (every - 1), True])
     network = one.build().to(dtype)
     if compiled:
         network.compile()
+    for layer in network.modules():
+        if apart and type(layer) is ConvNormReLU6:
+            layer.__class__ = torch.nn.Sequential
     start = Checkpoint(0, {name: t.clone() for name, t in network.state_dict().items()})
     for found in train(
         network,
@@ -138,15 +154,27 @@ def require_equal() -> None:
         raise SystemExit("the loops do not train the same: no speed is compared")
 
 
-def our_rounds(batches: int, engine: Engine, compiled: bool = False) -> Iterator[object]:
+def our_rounds(
+    batches: int, engine: Engine, compiled: bool = False, apart: bool = False
+) -> Iterator[object]:
     """Train `STEPS` steps by our loop whenever it is asked."""
-    return ours(batches, engine, STEPS, torch.float32, compiled)
+    return ours(batches, engine, STEPS, torch.float32, compiled, apart)
 
 
-def default_rounds(batches: int) -> Iterator[object]:
+def default_rounds(batches: int, one_line: bool = False) -> Iterator[object]:
     """Train `STEPS` steps by the plain loop whenever it is asked."""
+    if one_line:
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     steps = defaults(batches, torch.float32)
     return iter(lambda: list(islice(steps, STEPS)), [])
+
+
+def evaluations(name: str, engine: Engine) -> Iterator[object]:
+    """Evaluate 1,000 images whenever it is asked."""
+    one = replace(experiment(8, engine), network=Network(name))
+    network = one.build()
+    while True:
+        yield evaluate(network, one.data, one.data.train.subset(torch.arange(1000)), engine)
 
 
 @dataclass(frozen=True)
@@ -232,29 +260,53 @@ def ratio(one: list[tuple[float, float]], base: list[tuple[float, float]]) -> fl
 
 
 def show(title: str, ways: list[Way], found: Speeds) -> None:
-    """Print a table; ratios are to the first way."""
-    print(f"\n| {title} | images/s | CPU ms/image | ratio |\n|---|---|---|---|")
+    """Print a table; ratios are to the first way, of images a second and of seconds of CPU."""
+    print(f"\n| {title} | images/s | CPU ms/image | ratio | of CPU |\n|---|---|---|---|---|")
     for way, of_way in zip(ways, found, strict=True):
         rate, cpu = (median(values) for values in zip(*of_way, strict=True))
-        print(f"| {way.name} | {rate:.0f} | {cpu:.2f} | {ratio(of_way, found[0]):.2f} |")
+        less = median(base[1] / one[1] for one, base in zip(of_way, found[0], strict=True))
+        times = f"{ratio(of_way, found[0]):.2f} | {less:.2f}"
+        print(f"| {way.name} | {rate:.0f} | {cpu:.3f} | {times} |")
 
 
 def chosen(form: str = "imagenet") -> Engine:
     """Return the engine that a study of this network would be given here."""
-    asked = replace(ONE_THREAD, precision="auto")
-    return runs.choose_engine(asked, experiment(1, ONE_THREAD, form=form)).engine
+    return runs.choose_engine(Engine("cpu"), experiment(1, ONE_THREAD, form=form)).engine
 
 
 def ways_to_train(rounds: int) -> list[Way]:
     """Return PyTorch's defaults and ours in two processes, then each on one thread."""
     engine, batches = chosen(), (rounds + 2) * STEPS
-    how, ours = engine.precision, (our_rounds, (batches, engine))
+    how, ours = f"{engine.precision}, {engine.matmul}", (our_rounds, (batches, engine))
+    plain, line = (default_rounds, (batches,)), (default_rounds, (batches, True))
     return [
-        Way("PyTorch's defaults, 1 process, every thread", 1, 0, default_rounds, (batches,)),
+        Way("PyTorch's defaults, 1 process, every thread", 1, 0, *plain),
         Way(f"ours, 2 processes × 1 thread, {how}", 2, 1, *ours),
-        Way("PyTorch's defaults, 1 process × 1 thread", 1, 1, default_rounds, (batches,)),
+        Way("the defaults and one line, 1 process, every thread", 1, 0, *line),
+        Way("PyTorch's defaults, 1 process × 1 thread", 1, 1, *plain),
+        Way("the defaults and one line, 1 process × 1 thread", 1, 1, *line),
         Way(f"ours, 1 process × 1 thread, {how}", 1, 1, *ours),
     ]
+
+
+def show_passes(rounds: int) -> None:
+    """Print what each part of the engine gains, on one thread."""
+    batches, by_onednn = (rounds + 2) * STEPS, replace(ONE_THREAD, matmul="onednn")
+    ways = [
+        Way("apart", 1, 1, our_rounds, (batches, ONE_THREAD, False, True)),
+        Way("together", 1, 1, our_rounds, (batches, ONE_THREAD)),
+        Way("apart, oneDNN", 1, 1, our_rounds, (batches, by_onednn, False, True)),
+        Way("together, oneDNN", 1, 1, our_rounds, (batches, by_onednn)),
+    ]
+    show("a step, batch norm and ReLU6", ways, speeds(ways, rounds, STEPS * BATCH))
+    for name in ("mobilenet_v2", "resnet20"):
+        ways = [
+            Way(f"{way}, {matmul}", 1, 1, evaluations, (name, replace(ONE_THREAD, **of)))
+            for way in ("plain", "folded")
+            for matmul in ("default", "onednn")
+            if (of := {"evaluation": way, "matmul": matmul})
+        ]
+        show(f"an evaluation, {name}", ways, speeds(ways, rounds, 1000))
 
 
 def resident(field: str) -> float:
@@ -302,6 +354,10 @@ def main() -> None:
         ways = ways_to_train(arguments.rounds)
         found = speeds(ways, arguments.rounds, STEPS * BATCH)
         show(f"MobileNetV2, 32×32, batch {BATCH}", ways, found)
+        print(f"\nours / the defaults and one line: {ratio(found[1], found[2]):.2f}")
+        print(f"the same on one thread: {ratio(found[5], found[4]):.2f}")
+    if "passes" in parts:
+        show_passes(arguments.rounds)
     if "memory" in parts:
         show_memory()
     if "compile" in parts:

@@ -38,6 +38,7 @@ BATCH, IMAGES = 64, 1280
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
 REWIND_EPOCHS, THRESHOLDS, T = (0, 1, 2, 4), (0.5, 0.8, 0.9, 0.95), 10
 FLOAT32 = Engine(device="cpu", precision="float32")
+"""With what a measurement finds for its products, and folded evaluation."""
 PATCHES = {  # what recent versions of PyTorch and NumPy need
     "models/base.py": (
         "class Model(abc.ABC, torch.nn.Module)",
@@ -163,17 +164,18 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=IMAGES, help="in an epoch, at most 1,296")
     arguments = parser.parse_args()
     images, epochs = arguments.images // BATCH * BATCH, arguments.rounds + 2
-    asked = replace(FLOAT32, precision="auto")
-    choice = runs.choose_engine(asked, experiment(images, 1, FLOAT32))
+    small = experiment(images, 1, FLOAT32)
+    float32 = runs.choose_engine(FLOAT32, small).engine
+    choice = runs.choose_engine(replace(FLOAT32, precision="auto"), small)
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"best precision: {choice.engine.precision}: {choice.reason}")
     with tempfile.TemporaryDirectory() as folder:
         copy = str(patched(arguments.checkout, Path(folder)))
         require_equal(copy)
         ways = [Way("open_lth, 1 process, every thread", 1, 0, theirs, (copy, images))]
-        for precision in dict.fromkeys(("float32", choice.engine.precision)):
-            engine = replace(FLOAT32, precision=precision)
-            name = f"ours, 2 processes × 1 thread, {precision}"
+        for engine in dict.fromkeys((float32, choice.engine)):
+            how = f"{engine.precision}, {engine.matmul}, {engine.evaluation}"
+            name = f"ours, 2 processes × 1 thread, {how}"
             ways.append(Way(name, 2, 1, ours, (images, epochs, engine)))
         found = speeds(ways, arguments.rounds, images)
     show(f"ResNet-20, 32×32, batch {BATCH}, an epoch with its test", ways, found)

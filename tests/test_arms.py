@@ -35,6 +35,7 @@ NEW = ("constant_signs", "equal_epochs", "lr_rewind_iterated", "fine_tune_iterat
 STUDY = Study.read("digits").changed(
     {
         "network.name": "lenet_300_100",
+        "engine.matmul": "default",
         "recipe.epochs": T,
         "grid.rewind_epochs": [0, 1, 2],
         "grid.arms": ["ticket", *NEW],

@@ -31,7 +31,7 @@ from lthdask.storage.arrays import Arrays
 from lthdask.storage.creation import consolidate
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
-from lthdask.storage.manifest import FORMAT, Manifest
+from lthdask.storage.manifest import FORMAT, Manifest, digest_of
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import Status
 from lthdask.study import Study
@@ -259,6 +259,16 @@ def test_other_data_than_an_old_study_recorded_are_refused_as_far_as_it_did(old,
         tried(study_of(old), old)
 
 
+def test_an_engine_that_says_nothing_of_products_and_evaluation_computed_as_pytorch_does(old):
+    values = json.loads((old / "manifest.json").read_text())
+    for name in ("matmul", "evaluation", "digest"):
+        values.pop(name, None)
+        values["engine"].pop(name, None)
+    (old / "manifest.json").write_text(json.dumps(values | {"digest": digest_of(values)}))
+    engine = Folder(old).manifest().engine
+    assert (engine.matmul, engine.evaluation) == ("default", "plain")
+
+
 def test_a_lost_manifest_lets_neither_another_engine_nor_other_data_in(old, caplog):
     study, lost = study_of(old), Folder(old).manifest()
     (old / "manifest.json").unlink()
@@ -291,7 +301,7 @@ def test_states_count_as_long_as_it_is_known_how_they_were_computed(old):
     assert not state.exists()
 
 
-DECLARED = {5: "65c82e2c7b86827b"}
+DECLARED = {5: "1d02e63e1834af82"}
 """Format → digest of what its version declares."""
 
 

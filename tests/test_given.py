@@ -35,6 +35,7 @@ SMALL = {
     "grid.arms": "ticket,random_mask,reinit",
     "engine.device": "cpu",
     "engine.precision": "float32",
+    "engine.matmul": "default",
 }
 SHAPES = {"1.weight": (300, 64), "3.weight": (100, 300), "5.weight": (10, 100)}
 

@@ -224,6 +224,8 @@ CHANGES = {
     "engine.cohort": (GPU, "16", "at most 16 cells side by side"),
     "engine.graphs": (GPU, "false", "without CUDA graphs"),
     "engine.kernels": (GPU, "false", "without kernels of its own"),
+    "engine.matmul": ({}, "onednn", "matrix products by oneDNN"),
+    "engine.evaluation": ({}, "folded", "batch norm folded into convolutions in evaluation"),
 }
 """Setting → what the study is otherwise, another value, and what is then said."""
 

@@ -1,5 +1,6 @@
 """What the networks promise: the published shapes, and no dependence on anything but a seed."""
 
+import copy
 import re
 
 import numpy as np
@@ -11,9 +12,10 @@ from torch import nn
 
 from lthdask.errors import InputError
 from lthdask.networks.build import NETWORKS, Network, build, on_meta
-from lthdask.networks.mobilenet import written_out
+from lthdask.networks.mobilenet import ConvNormReLU6, written_out
 from lthdask.networks.wide_resnet import WideBlock
 from lthdask.pruning.rule import prunable_weights
+from lthdask.pruning.sensitivity import hessian_gradients
 from lthdask.study import Study
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.loop import train
@@ -312,6 +314,40 @@ def test_a_depthwise_convolution_written_out_is_the_convolution(size, stride):
     torch.testing.assert_close(found, plain)
     gradients = [torch.autograd.grad(of.sin().sum(), (images, weight)) for of in (found, plain)]
     torch.testing.assert_close(*gradients)
+
+
+def apart(network):
+    """Return the network with batch norm and ReLU6 as layers of their own."""
+    found = copy.deepcopy(network)
+    for layer in found.modules():
+        if type(layer) is ConvNormReLU6:
+            layer.__class__ = nn.Sequential
+    return found
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
+def test_batch_norm_with_relu6_has_the_bits_of_both_alone(kind):
+    network = drawn(Network("mobilenet_v2", width=0.25))
+    network.to(torch.promote_types(kind, torch.float32)).to(memory_format=torch.channels_last)
+    ends = []
+    for one in (network, apart(network)):
+        optimizer = torch.optim.SGD(one.parameters(), 0.1)
+        random = torch.Generator().manual_seed(0)
+        for _ in range(3):
+            images = torch.randn(16, 3, 32, 32, generator=random).to(next(one.parameters()).dtype)
+            with torch.autocast("cpu", torch.bfloat16, enabled=kind is torch.bfloat16):
+                logits = one(images.contiguous(memory_format=torch.channels_last))
+            optimizer.zero_grad()
+            F.cross_entropy(logits, torch.arange(16) % 10).backward()
+            optimizer.step()
+        ends.append(one.state_dict())
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_batch_norm_with_relu6_can_be_differentiated_twice():
+    network, data = drawn(Network("mobilenet_v2", width=0.25), shape=(1, 8, 8)), small_data()
+    found, wanted = (hessian_gradients(n, data, 8, 3, 0) for n in (network, apart(network)))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_there_is_no_dropout():

@@ -245,7 +245,8 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="no CUDA device on .*set .device. to cpu"):
         Engine(device="cuda").chosen()
-    assert Engine().chosen() == Engine("cpu", "float32", cohort=1)
+    as_torch = {"matmul": "default", "evaluation": "plain"}
+    assert Engine().chosen() == Engine("cpu", "float32", cohort=1, **as_torch)
 
 
 @pytest.mark.parametrize("optimizer", [None, ADAM], ids=["sgd", "adam"])

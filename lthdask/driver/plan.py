@@ -314,7 +314,10 @@ def _measured(
     work = Work(opened.study, engine, opened.folder, data)
     experiment = work.experiment(seen.data if engine.device == "cpu" else None)
     images, recipe = experiment.data, experiment.recipe
-    engine = runs.choose_engine(replace(opened.engine, cohort=1), experiment).engine
+    try:
+        engine = runs.choose_engine(replace(opened.engine, cohort=1), experiment).engine
+    except InputError as error:
+        return None, str(error)
     start = next(runs.train_dense(experiment, 0))[0]
     try:
         seconds, some = epoch_seconds(

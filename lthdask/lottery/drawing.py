@@ -25,6 +25,7 @@ from lthdask.pruning.scores import scored
 from lthdask.pruning.sensitivity import hessian_gradients, loss_gradients, synflow_mask
 from lthdask.rewinding import Place, place_of, step_of
 from lthdask.training.checkpoint import Checkpoint
+from lthdask.training.products import products
 
 Dense = Mapping[Place, Checkpoint]
 """Checkpoints of a replicate's dense run: epoch, or steps inside one → state."""
@@ -158,25 +159,26 @@ def _tickets(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | 
     pruning, spared, threshold = experiment.pruning, _spared(experiment), cell.threshold
     final = {name: trained.weights[name] for name in experiment.prunable()}
     torch.set_num_threads(experiment.engine.threads)  # the last bits of a score decide ranks
-    if before:
-        _require_round_before(pruning, threshold, before.mask, spared)
-        scores = _scores(experiment, cell, dense, final, before.mask)
-        return draw_mask(final, threshold, pruning, spared, before=before.mask, scores=scores)
-    drawn = _drawn.setdefault(trained, _Drawn())
-    of = (pruning, experiment.network, experiment.seed, cell.replicate)
-    found = drawn.masks.get((*of, threshold))
-    if found is None:
-        if pruning.score == "synflow":
-            network = _initial(experiment, cell, dense).cpu()
-            found = synflow_mask(network, threshold, pruning, spared, experiment.data.shape)
-        else:
-            scores = drawn.scores.get(of) or _scores(experiment, cell, dense, final, None)
-            drawn.scores[of] = scores
-            found = draw_mask(final, threshold, pruning, spared, scores=scores)
-        drawn.masks[*of, threshold] = found
-        if len(drawn.masks) > KEPT_MASKS:
-            drawn.masks.pop(next(iter(drawn.masks)), None)
-    return found
+    with products(experiment.engine):
+        if before:
+            _require_round_before(pruning, threshold, before.mask, spared)
+            scores = _scores(experiment, cell, dense, final, before.mask)
+            return draw_mask(final, threshold, pruning, spared, before=before.mask, scores=scores)
+        drawn = _drawn.setdefault(trained, _Drawn())
+        of = (pruning, experiment.network, experiment.seed, cell.replicate)
+        found = drawn.masks.get((*of, threshold))
+        if found is None:
+            if pruning.score == "synflow":
+                network = _initial(experiment, cell, dense).cpu()
+                found = synflow_mask(network, threshold, pruning, spared, experiment.data.shape)
+            else:
+                scores = drawn.scores.get(of) or _scores(experiment, cell, dense, final, None)
+                drawn.scores[of] = scores
+                found = draw_mask(final, threshold, pruning, spared, scores=scores)
+            drawn.masks[*of, threshold] = found
+            if len(drawn.masks) > KEPT_MASKS:
+                drawn.masks.pop(next(iter(drawn.masks)), None)
+        return found
 
 
 def _require_round_before(

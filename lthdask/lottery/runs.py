@@ -25,15 +25,14 @@ from lthdask.training.recipe import Recipe
 Epochs = Iterator[tuple[Checkpoint, Outcome]]
 
 
-def _in_float32(asked: Engine, experiment: Experiment) -> Choice | None:
-    """Return the engine where bfloat16 on a CPU would be wrong; None where it may be measured."""
-    engine, data = asked.chosen(), experiment.data
-    if asked.precision != "auto" or engine.device != "cpu":
-        return None
-    if not sees_one_pixel(experiment.network, data.shape, data.classes):
-        return None
-    reason = "a convolution reads single pixels, which PyTorch gets wrong in bfloat16 on a CPU"
-    return Choice(replace(engine, precision="float32"), reason)
+SINGLE = "a convolution reads single pixels, which PyTorch gets wrong in bfloat16 on a CPU"
+
+
+def _gets_bfloat16_wrong(asked: Engine, experiment: Experiment) -> bool:
+    data = experiment.data
+    if asked.precision != "auto" or asked.chosen().device != "cpu":
+        return False
+    return sees_one_pixel(experiment.network, data.shape, data.classes)
 
 
 def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
@@ -51,7 +50,11 @@ def choose_engine(asked: Engine, experiment: Experiment) -> Choice:
     def steps(engine: Engine) -> Iterator[object]:
         return _some_steps(replace(experiment, engine=engine))
 
-    choice = _in_float32(asked, experiment) or choose(asked, experiment.outline(), steps)
+    network = experiment.outline()
+    if _gets_bfloat16_wrong(asked, experiment):
+        choice = choose(replace(asked, precision="float32"), network, steps, SINGLE)
+    else:
+        choice = choose(asked, network, steps)
     if choice.engine.cohort != 1 and not experiment.keeps_cells_apart:
         reason = (
             f"{choice.reason}; cells are trained one by one: "

@@ -1,6 +1,7 @@
 """MobileNetV2 for images, with convolutions that are fast on a CPU."""
 
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +72,62 @@ def written_out(images: Tensor, weight: Tensor, stride: int) -> Tensor:
     return channels_last.permute(0, 3, 1, 2).to(images.dtype)
 
 
+class NormReLU6(torch.autograd.Function):
+    """Batch norm in training, and ReLU6, with one tensor kept of the two: 1.25 times as fast.
+
+    The bits are those of both alone, where ReLU6 in place first copies what it overwrites, for a
+    gradient that can be had from its result.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, norm: Any, top: float
+    ) -> Tensor:
+        """Return the normalised images, clamped; the running statistics of `norm` move on."""
+        running = norm.running_mean, norm.running_var
+        found, mean, invstd = torch.native_batch_norm(
+            images, weight, bias, *running, True, norm.momentum, norm.eps
+        )
+        ctx.save_for_backward(images, weight, mean, invstd, found.clamp_(0, top))
+        ctx.norm, ctx.top = norm, top
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients by images, weight and bias."""
+        images, weight, mean, invstd, found = ctx.saved_tensors
+        masked, of = torch.ops.aten.hardtanh_backward, (found, 0.0, ctx.top)
+        if torch.is_grad_enabled() or gradient.stride() != found.stride():
+            gradient = masked(gradient, *of)
+        else:  # in place: it was made by the one convolution that reads `found`, for us alone
+            masked.grad_input(gradient, *of, grad_input=gradient)
+        running = ctx.norm.running_mean, ctx.norm.running_var
+        return (
+            *torch.ops.aten.native_batch_norm_backward(
+                gradient, images, weight, *running, mean, invstd, True, ctx.norm.eps, [True] * 3
+            ),
+            None,
+            None,
+        )
+
+
+class ConvNormReLU6(nn.Sequential):
+    """A convolution, batch norm and ReLU6: torchvision's, with the last two as `NormReLU6`."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features."""
+        convolution, norm, relu6 = self
+        found: Tensor = convolution(images)
+        usual = type(norm) is nn.BatchNorm2d and norm.training and norm.momentum is not None
+        if not (usual and found.is_cpu):  # also where models stand side by side
+            found = relu6(norm(found))
+        else:
+            count: Any = norm.num_batches_tracked
+            count.add_(1)
+            found = NormReLU6.apply(found, norm.weight, norm.bias, norm, relu6.max_val)
+        return found
+
+
 def mobilenet_v2(shape: tuple[int, ...], classes: int, form: str, width: float) -> nn.Module:
     """Return torchvision's MobileNetV2 (Sandler et al. 2018), without dropout.
 
@@ -88,7 +145,9 @@ def mobilenet_v2(shape: tuple[int, ...], classes: int, form: str, width: float) 
         stem = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
         stem.stride = (1, 1)
     for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
+        if type(layer) is torchvision.ops.misc.Conv2dNormActivation:
+            layer.__class__ = ConvNormReLU6
+        elif isinstance(layer, nn.Conv2d):
             if layer.kernel_size == (1, 1):
                 layer.__class__ = Pointwise
             elif layer.groups == layer.in_channels:

@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
-from lthdask.networks.mobilenet import Depthwise, Pointwise, has_few_pixels, written_out
+from lthdask.networks.mobilenet import (
+    ConvNormReLU6,
+    Depthwise,
+    Pointwise,
+    has_few_pixels,
+    written_out,
+)
 from lthdask.networks.resnet import ResidualBlock, ThinResNet
 from lthdask.networks.wide_resnet import WideBlock, WideResNet
 
@@ -253,7 +259,7 @@ LAYERS: dict[type[nn.Module], type[nn.Module]] = {
 """Layer → the same layer of B models."""
 
 CHANNELWISE = (nn.ReLU, nn.ReLU6, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-CONTAINERS = (nn.Sequential, ResidualBlock, ThinResNet, WideBlock, WideResNet)
+CONTAINERS = (nn.Sequential, ConvNormReLU6, ResidualBlock, ThinResNet, WideBlock, WideResNet)
 TORCHVISION = (
     "MobileNetV2",
     "InvertedResidual",

@@ -19,6 +19,8 @@ from lthdask.training.engine import Engine
 FORMAT = 5
 """Format of manifest and cube: it rises with every change of what lies on disk. The files of
 format 1 have no number."""
+EARLIER = {"matmul": "default", "evaluation": "plain"}
+"""What an engine did of which nothing is written down."""
 NOT_IN_CUBE = ("axes", "checkpoints", "study_digest", "format")
 """What the cube says otherwise, or not at all."""
 PACKAGES = ("lthdask", "torch", "torchvision", "numpy", "dask", "distributed", "zarr", "pillow")
@@ -151,6 +153,8 @@ class Manifest:
     def _of(cls, values: Mapping[str, Any], path: Path) -> "Manifest":
         import pydantic  # takes as long as a look at a study may take in all
 
+        if isinstance(used := values.get("engine"), dict):
+            values = {**values, "engine": EARLIER | used}
         try:
             found = pydantic.TypeAdapter(cls).validate_python(values)
         except pydantic.ValidationError as error:

@@ -31,6 +31,7 @@ from lthdask.training.loop import (
     require_finite,
 )
 from lthdask.training.optimizers import optimizer_of
+from lthdask.training.products import products
 from lthdask.training.recipe import Recipe
 
 
@@ -234,7 +235,7 @@ def _evaluate(models: Stack, data: Data, split: Split, engine: Engine) -> list[t
     """Return the mean loss and the accuracy of each model, as `evaluate` does for one."""
     models.network.eval()
     loss = correct = torch.zeros(models.models, dtype=torch.float64, device=data.mean.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), products(engine):
         for images, labels in data.evaluation(split, data.evaluation_batch(models.models)):
             logits = _logits(models, images, engine)
             loss = loss + _each_loss(logits, labels).sum(1)

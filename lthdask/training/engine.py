@@ -35,6 +35,14 @@ class Engine:
         On a GPU, record a training step and replay it, where that gives the same result.
     kernels : bool
         On a GPU, train cohorts with `lthdask.networks.kernels`, where they match PyTorch's.
+    matmul : {"auto", "default", "onednn"}
+        On a CPU, the library of matrix products: PyTorch's own choice, or oneDNN, where that has
+        float32's error (`lthdask.training.products`). ``auto`` takes oneDNN where a measurement
+        finds it faster.
+    evaluation : {"auto", "plain", "folded"}
+        Whether a single network is evaluated as it is, or with batch norm folded into convolutions
+        (`lthdask.networks.folding`). ``auto`` folds on a CPU in float32, where every layer of
+        the network is known.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -44,6 +52,8 @@ class Engine:
     cohort: int | Literal["auto"] = "auto"
     graphs: bool = True
     kernels: bool = True
+    matmul: Literal["auto", "default", "onednn"] = "auto"
+    evaluation: Literal["auto", "plain", "folded"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("threads", "dense_threads", "cohort"):
@@ -56,7 +66,8 @@ class Engine:
     def chosen(self) -> "Engine":
         """Return this engine with every ``auto`` decided that needs no measurement.
 
-        A CPU then computes in float32; how many cells fit on a GPU is left open.
+        A CPU then computes in float32, as PyTorch does by default; how many cells fit on a GPU is
+        left open.
 
         Raises
         ------
@@ -77,4 +88,7 @@ class Engine:
             fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
             precision = "bfloat16" if fast else "float32"
         cohort = 1 if device == "cpu" and self.cohort == "auto" else self.cohort
-        return replace(self, device=device, precision=precision, cohort=cohort)
+        matmul = "default" if self.matmul == "auto" else self.matmul
+        evaluation = "plain" if self.evaluation == "auto" else self.evaluation
+        found = replace(self, device=device, precision=precision, cohort=cohort)
+        return replace(found, matmul=matmul, evaluation=evaluation)

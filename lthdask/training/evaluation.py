@@ -1,18 +1,29 @@
-"""Evaluation: what a network gets right, and in which precision and layout it computes."""
+"""Evaluation: what a network gets right, and in which precision and layout it computes.
+
+After each epoch there are two passes over data, and no third: the validation images, by which
+tickets are chosen and verdicts are found, and the test images, for the curve that is shown.
+`Recipe.measure_every` adds both inside an epoch. Batch norm's statistics are computed anew, in a
+pass over the training images, only between two networks (`lthdask.lottery.stability`). What passes
+over activations each has, :mod:`lthdask.networks.folding` says.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthdask.data.batches import EVALUATION_BATCH, Data, Split
+from lthdask.networks.folding import folded
 from lthdask.training.engine import Engine
+from lthdask.training.products import products
 
 
 def evaluate(network: nn.Module, data: Data, split: Split, engine: Engine) -> tuple[float, float]:
     """Return the mean loss, in nats, and the accuracy, in [0, 1], on a split."""
     network.eval()
+    if engine.evaluation == "folded":
+        network = folded(network)
     loss = correct = torch.zeros((), dtype=torch.float64, device=data.mean.device)
-    with torch.inference_mode(), precision(engine):
+    with torch.inference_mode(), products(engine), precision(engine):
         for images, labels in data.evaluation(split, data.evaluation_batch()):
             logits = at_least_float32(network(laid_out(images)))
             loss = loss + F.cross_entropy(logits, labels, reduction="sum")
@@ -37,7 +48,7 @@ def recompute_batch_norm(network: nn.Module, data: Data, engine: Engine) -> None
     for norm in norms:
         norm.train()
     try:
-        with torch.no_grad(), precision(engine):
+        with torch.no_grad(), products(engine), precision(engine):
             for images, _ in data.evaluation(data.train):
                 if len(images) == min(EVALUATION_BATCH, len(data.train)):
                     network(laid_out(images))

@@ -27,6 +27,7 @@ from lthdask.training.engine import Engine
 from lthdask.training.evaluation import at_least_float32, evaluate, laid_out, precision
 from lthdask.training.graphs import Advance, graphed, plain
 from lthdask.training.optimizers import buffers_of, optimizer_of
+from lthdask.training.products import products
 from lthdask.training.recipe import Recipe
 
 
@@ -226,6 +227,7 @@ def advancing(
     """
     weights, masks = dict(network.named_parameters()), cast(Any, list(kept.values()))
 
+    @products(engine)
     def step(images: Tensor, labels: Tensor) -> None:
         loss = losses(images, labels)
         optimizer.zero_grad()

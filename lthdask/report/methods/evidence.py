@@ -106,6 +106,9 @@ def engine(f: Facts) -> str:
         how += " (activations and convolutions; weights, gradients and updates in float32)"
     how += f", with {counted(used['threads'], 'CPU thread')} for a cell and "
     how += f"{used['dense_threads']} for a dense run"
+    how += ", matrix products by oneDNN" if used.get("matmul") == "onednn" else ""
+    if used.get("evaluation") == "folded":
+        how += ", and batch norm folded into convolutions in evaluation"
     if f.alone and cohort == 1:
         return f"{how}; on such an engine, the same study gives the same results bit for bit."
     last = "one cell at a time" if cohort == 1 else f"at most {cohort} cells side by side"

@@ -44,7 +44,7 @@ PARAGRAPHS: Sequence[Mapping[Sentence, str]] = (
     },
     {
         evidence.engine: "engine.device engine.precision engine.threads engine.dense_threads "
-        "engine.cohort engine.graphs engine.kernels",
+        "engine.cohort engine.graphs engine.kernels engine.matmul engine.evaluation",
         evidence.versions: "",
         evidence.cells: "",
     },
