@@ -11,6 +11,7 @@ from lthdask.cluster.places import DEPLOYMENTS
 from lthdask.commands.options import KEYS
 from lthdask.errors import InputError, one_of
 from lthdask.options import Options
+from lthdask.reading import value_of
 
 if TYPE_CHECKING:
     from lthdask.study import Study
@@ -67,7 +68,14 @@ def asked_study(given: Given) -> "Study":
     if twice := [key for key in more if key in keys]:
         option = next(name for name, key in KEYS.items() if key == twice[0])
         raise InputError(f"{twice[0]} is given twice, with --{option.replace('_', '-')} and --set")
-    asked = Study.read(given["study"], given["code"]).changed(keys | more)
+    asked = Study.read(given["study"], given["code"])
+    if given["ticket"] is not None:
+        from lthdask.storage.transfer import transfer
+
+        k = more.pop("source.rewind_epoch", None)
+        k = None if k is None else value_of(k, False, "source.rewind_epoch")
+        asked = transfer(asked, given["ticket"], k)
+    asked = asked.changed(keys | more)
     if not given["stability"]:
         return asked
     arms = dict.fromkeys([*asked.grid.arms, *CHILDREN])
