@@ -128,7 +128,8 @@ def _of_run(path: Path, asked: float | str | None) -> _Found:
     text, manifest = folder.study(), folder.manifest()
     if text is None or manifest is None:
         raise InputError(
-            f"there is no run in {path}; give the folder of one, or the file of a ticket, as `ticket`"
+            f"there is no run in {path}; give the folder of one as `ticket`, or the file of a "
+            f"ticket"
         )
     source = Study.parse(text, str(path / "study.yaml"))
     _require_shares(path, source.to_dict())
