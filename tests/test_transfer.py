@@ -1,6 +1,5 @@
 """What a transfer promises: tickets of another study, exactly, on data of one's own."""
 
-import re
 import shutil
 
 import numpy as np
@@ -25,12 +24,9 @@ from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
 from lthdask.storage.tickets import Tickets
 from lthdask.study import Study
-from lthdask.training.checkpoint import Checkpoint
-from lthdask.worker.cells import train_cells
-from lthdask.worker.tasks import look_around
 from tests.conftest import everything
 from tests.test_flow import TINY
-from tests.trained import HERE, trained
+from tests.trained import trained
 
 KEEP = Options(keep="all", keep_rewound=True)
 SOURCE = TINY.changed(
@@ -306,15 +302,17 @@ def test_what_gives_no_ticket_is_refused_in_one_sentence(source, work, tmp_path)
         lthdask.transfer(TARGET, lost)
     file = source / "tickets" / "ticket-r1-t0.5-k1.safetensors"
     alone = shutil.copy(file, tmp_path / "alone.safetensors")
-    with pytest.raises(InputError, match="does not lie beside it, as alone.rewound.safetensors; th"):
+    with pytest.raises(
+        InputError, match="does not lie beside it, as alone.rewound.safetensors; th"
+    ):
         lthdask.transfer(TARGET, alone)
 
 
 def test_a_damaged_or_hostile_source_is_refused_and_nothing_in_it_is_run(source, tmp_path):
     with pytest.raises(InputError, match="does not say which ticket of which study it is"):
         lthdask.transfer(TARGET, of_one(source, tmp_path, cell={"threshold": "x"}))
+    study = SOURCE.to_dict() | {"pruning": {"by": "cutoff"}}
     with pytest.raises(InputError, match="thresholds of .* are cutoffs"):
-        study = SOURCE.to_dict() | {"pruning": {"by": "cutoff"}}
         lthdask.transfer(TARGET, of_one(source, tmp_path, study=study))
     with pytest.raises(InputError, match="is not a valid ticket: "):
         lthdask.transfer(TARGET, of_one(source, tmp_path, network={"name": "os:system"}))
@@ -353,10 +351,14 @@ def test_what_contradicts_the_tickets_is_refused(study, changes, problem):
         study.changed(changes)
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written(study, source, tmp_path, elsewhere):
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    study, source, tmp_path, elsewhere
+):
     with pytest.raises(InputError, match="the arm trained_ticket starts from tickets of another"):
         TARGET.changed({"grid.arms": "ticket,trained_ticket"})
-    with pytest.raises(InputError, match=r"lacks what it took over of the study source \(cannot re"):
+    with pytest.raises(
+        InputError, match=r"lacks what it took over of the study source \(cannot re"
+    ):
         open_study(study, tmp_path / "new")
     again = lthdask.transfer(TARGET, source)
     with pytest.raises(InputError, match="given masks are known before training"):
@@ -382,7 +384,9 @@ def test_a_damaged_copy_is_found_and_given_again(study, source, work, tmp_path, 
     assert [(d.what, d.mend) for d in check(folder)] == [("source/early-r0.safetensors", None)]
     monkeypatch.setattr(transfer, "_known", {})
     transfer._loaded.cache_clear()
-    with pytest.raises(InputError, match=r"of the study source \(it is another one\); give its run"):
+    with pytest.raises(
+        InputError, match=r"of the study source \(it is another one\); give its run"
+    ):
         open_study(study, folder)
     trained(folder, lthdask.transfer(TARGET, source))
     assert check(folder) == []

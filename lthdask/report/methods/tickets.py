@@ -188,7 +188,7 @@ def rewound(f: Facts) -> str:
 
 def controls(f: Facts) -> str:
     """Say what tickets were compared with, besides the dense network."""
-    said = []
+    said, dense = [], ""
     own = {plain(arm): arm for arm in f["grid.arms"] if is_own(arm)}
     for arm in controls_of(f.axes["arm"]):
         if arm in own:
@@ -199,12 +199,17 @@ def controls(f: Facts) -> str:
             continue
         rate = f" of {_fine_tune_rate(f):g}" if ARMS[arm].fine_tuned else ""
         source = f"; {SOURCES[arm]}" if arm in SOURCES else ""
-        said.append(f"{arm} ({_meaning(arm)}{rate}{source})")
+        told = f"{arm} ({_meaning(arm)}{rate}{source})"
+        if ARMS[arm].has_threshold:
+            said.append(told)
+        else:
+            dense = f" They were compared with {told}, too."
     if not said and not f.tickets:
         return ""
     if not said:
-        return "There was no control, which would tell what a ticket owes to its mask and weights."
-    return f"Controls of the same densities were {enumerated(said)}."
+        none = "There was no control, which would tell what a ticket owes to its mask and weights."
+        return none + dense
+    return f"Controls of the same densities were {enumerated(said)}.{dense}"
 
 
 def rewound_in_part(f: Facts) -> str:
