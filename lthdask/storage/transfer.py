@@ -77,9 +77,10 @@ def transfer(study: Study, ticket: str | Path, rewind_epoch: float | str | None 
 
     Examples
     --------
-    >>> study = transfer(Study.read("digits"), "runs/digits")
-    >>> study.name, study.grid.thresholds, study.network.name
-    ('digits-from-digits', (0.5, 0.9), 'lenet_300_100')
+    >>> file = "runs/digits/tickets/ticket-r0-t0.5-k0.safetensors"
+    >>> study = transfer(Study.read("digits"), file)
+    >>> study.network.name, study.grid.thresholds, study.grid.arms
+    ('lenet_300_100', (0.5,), ('ticket', 'trained_ticket', 'reinit'))
     """
     path = as_path(ticket)
     with permitted(path):
