@@ -20,7 +20,8 @@ from lthdask.options import Options
 from lthdask.report.methods.text import methods
 from lthdask.report.paired import values_of
 from lthdask.report.summary import sentences
-from lthdask.storage import checkpoints, tickets, transfer
+from lthdask.storage import checkpoints, tickets
+from lthdask.storage import source as source_of
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
@@ -86,8 +87,8 @@ def work(study, tmp_path_factory):
 @pytest.fixture
 def elsewhere(monkeypatch):
     """As in another process, which was given no source."""
-    monkeypatch.setattr(transfer, "_known", {})
-    transfer._loaded.cache_clear()
+    monkeypatch.setattr(source_of, "_known", {})
+    source_of._loaded.cache_clear()
 
 
 def copied(work, path):
@@ -385,8 +386,8 @@ def test_a_damaged_copy_is_found_and_given_again(study, source, work, tmp_path, 
     (file, *_) = sorted((folder / "source").iterdir())
     shutil.copy(folder / "source" / "early-r1.safetensors", file)
     assert [(d.what, d.mend) for d in check(folder)] == [("source/early-r0.safetensors", None)]
-    monkeypatch.setattr(transfer, "_known", {})
-    transfer._loaded.cache_clear()
+    monkeypatch.setattr(source_of, "_known", {})
+    source_of._loaded.cache_clear()
     with pytest.raises(
         InputError, match=r"of the study source \(it is another one\); give its run"
     ):

@@ -20,7 +20,7 @@ from lthdask.driver.opening import extent_of, layers_of
 from lthdask.errors import InputError, permitted
 from lthdask.grid import Cell
 from lthdask.reading import yaml_mapping
-from lthdask.storage import transfer
+from lthdask.storage import source
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube, attributes
 from lthdask.storage.driver import driving
@@ -152,7 +152,7 @@ def _damages(folder: Folder) -> Iterator[Damage]:
             yield Damage(str(file.relative_to(folder.path)), problem_of(file), remedy)
 
     for name, digest in (study.source.files if study.source else {}).items():
-        if not transfer.is_kept(folder, name, digest):
+        if not source.is_kept(folder, name, digest):
             file = folder.source / f"{name}.safetensors"
             remedy = "run the study with its source as `ticket`; nothing is trained"
             yield Damage(str(file.relative_to(folder.path)), problem_of(file), remedy)

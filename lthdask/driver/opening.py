@@ -26,7 +26,7 @@ from lthdask.options import Options
 from lthdask.own import codes, file_of, plain, require_given
 from lthdask.pruning.rule import prunable_weights
 from lthdask.reading import yaml_mapping
-from lthdask.storage import transfer
+from lthdask.storage import source
 from lthdask.storage.cube import Cube, attributes, layers, readable
 from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
@@ -119,7 +119,7 @@ def driving_study(
             _finish_growing(folder)
             folder.write_code(codes(study.own))
             folder.write_masks(given.contents(study.pruning.masks))
-            transfer.take_over(study, folder)
+            source.take_over(study, folder)
             yield open_study(study, out, options)
 
 
@@ -273,7 +273,7 @@ def _require_given(study: Study, folder: Folder) -> None:
     """Refuse masks, or tickets, that were given to another process, unless the folder has them."""
     for mask in study.pruning.masks:
         given.load(folder.masks, mask)
-    transfer.require(study, folder, inputs_of(study.data, None))
+    source.require(study, folder, inputs_of(study.data, None))
 
 
 def _joined(study: Study, folder: Folder) -> Study:

@@ -1,6 +1,4 @@
-"""Transfer: the tickets of one study for another, whose folder takes them over.
-
-source/<name>.safetensors    what `lthdask.source.Source.files` names, in the form of kept tickets
+"""Transfer: the tickets of one study for another.
 
 Once a run, or the file of a ticket, is read, a study names what it takes of it by digests. So that
 is written down and compared as any other value is, and workers read the copies.
@@ -8,8 +6,7 @@ is written down and compared as any other value is, and workers read the copies.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +16,23 @@ from lthdask.arguments import checked
 from lthdask.errors import InputError, as_path, listed, permitted
 from lthdask.grid import KS, Cell
 from lthdask.lottery.ticket import Ticket
-from lthdask.lottery.transferred import head_of, require_fit
 from lthdask.rewinding import number, place_of, rewind
-from lthdask.source import Source
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.storage.loading import require_valid
+from lthdask.storage.source import digest_of, given
 from lthdask.storage.tickets import (
     REWOUND,
     SUFFIX,
     About,
     Tickets,
-    mask_digest,
     read,
     read_rewound,
-    write,
 )
 from lthdask.study import Study
 from lthdask.training.checkpoint import Checkpoint
 
 Readers = dict[str, Callable[[], Ticket]]
-_known: Readers = {}
-"""Digest → what reads it where it was given to this process."""
 
 
 @checked
@@ -241,7 +233,7 @@ def _named(path: Path, about: About, readers: Readers) -> dict[str, str]:
         ticket = reader()
         require_valid(path, about, ticket.origin.weights)
         files[name] = digest_of(ticket)
-        _known[files[name]] = reader
+        given(files[name], reader)
     return files
 
 
@@ -264,89 +256,3 @@ def _in_float32(ticket: Ticket) -> Ticket:
         for name, of in ticket.origin.weights.items()
     }
     return replace(ticket, origin=Checkpoint(0, weights))
-
-
-def digest_of(ticket: Ticket) -> str:
-    """Return the beginning of the SHA-256 of weights and mask."""
-    both = f"{ticket.origin.digest()} {mask_digest(ticket.mask)}"
-    return sha256(both.encode()).hexdigest()[:16]
-
-
-def require(study: Study, folder: Folder, known: tuple[tuple[int, ...], int] | None = None) -> None:
-    """Refuse a study whose source was given to another process, unless its folder has it.
-
-    Parameters
-    ----------
-    study : Study
-    folder : Folder
-    known : tuple of shape and int, optional
-        The shape of an input and the number of classes. Then what does not fit is refused, too.
-
-    Raises
-    ------
-    InputError
-        If it is so.
-    """
-    if not study.source:
-        return
-    for name, digest in study.source.files.items():
-        reader = _known.get(digest)
-        ticket = reader() if reader else load(folder, study.source, name)
-        if known:
-            shape, classes = known
-            new = has_new_head(study, classes)
-            head = head_of(study.network, shape, classes) if new else frozenset[str]()
-            require_fit(study.source, ticket.origin.weights, study.network, shape, head, classes)
-
-
-def has_new_head(study: Study, classes: int) -> bool:
-    """Return whether the classes are others than those of the source."""
-    source = study.source
-    return source is not None and (source.data, source.classes) != (study.data.name, classes)
-
-
-def take_over(study: Study, folder: Folder) -> None:
-    """Copy into a study's folder what it needs of its source and does not have yet."""
-    for name, digest in (study.source.files if study.source else {}).items():
-        if digest in _known and not is_kept(folder, name, digest):
-            ticket = _known[digest]()
-            folder.source.mkdir(exist_ok=True)
-            write(_path(folder, name), ticket.origin.weights, ticket.mask, {"name": name})
-
-
-def load(folder: Folder, source: Source, name: str) -> Ticket:
-    """Return what a study's folder has of its source, by its name.
-
-    Raises
-    ------
-    InputError
-        If it is missing, damaged, or another one.
-    """
-    return _loaded(_path(folder, name), source.files[name], source.study)
-
-
-def is_kept(folder: Folder, name: str, digest: str) -> bool:
-    """Return whether the folder of a study has this file of its source, whole."""
-    try:
-        return digest_of(read(_path(folder, name))[0]) == digest
-    except InputError:
-        return False
-
-
-@lru_cache(maxsize=8)
-def _loaded(path: Path, digest: str, study: str) -> Ticket:
-    problem = "it is another one"
-    try:
-        ticket, _ = read(path)
-        if digest_of(ticket) == digest:
-            return ticket
-    except InputError as error:
-        problem = str(error)
-    raise InputError(
-        f"the folder lacks what it took over of the study {study} ({problem}); give its run, or "
-        f"the file of its ticket, again as `ticket`"
-    )
-
-
-def _path(folder: Folder, name: str) -> Path:
-    return folder.source / f"{name}{SUFFIX}"

@@ -18,7 +18,7 @@ from lthdask.lottery.ticket import Transferred
 from lthdask.options import Options
 from lthdask.own import is_own
 from lthdask.own import load as load_code
-from lthdask.storage import transfer
+from lthdask.storage import source
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
@@ -100,10 +100,10 @@ class Work:
         )
 
     def _transferred(self, classes: int) -> Transferred | None:
-        if not (source := self.study.source):
+        if not (of := self.study.source):
             return None
-        load = functools.partial(transfer.load, self.folder, source)
-        return Transferred(source, load, transfer.has_new_head(self.study, classes))
+        load = functools.partial(source.load, self.folder, of)
+        return Transferred(of, load, source.has_new_head(self.study, classes))
 
     def _data(self) -> Data:
         """Return the data, once they are known to be those of the study."""
