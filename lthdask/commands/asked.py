@@ -11,7 +11,6 @@ from lthdask.cluster.places import DEPLOYMENTS
 from lthdask.commands.options import KEYS
 from lthdask.errors import InputError, one_of
 from lthdask.options import Options
-from lthdask.reading import value_of
 
 if TYPE_CHECKING:
     from lthdask.study import Study
@@ -70,6 +69,7 @@ def asked_study(given: Given) -> "Study":
         raise InputError(f"{twice[0]} is given twice, with --{option.replace('_', '-')} and --set")
     asked = Study.read(given["study"], given["code"])
     if given["ticket"] is not None:
+        from lthdask.reading import value_of
         from lthdask.storage.transfer import transfer
 
         k = more.pop("source.rewind_epoch", None)
