@@ -267,10 +267,10 @@ def _table(heads, rows) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def put(path: Path, name: str, text: str) -> None:
+def put(path: Path, name: str, text: str, by: str = "docs/fashion.py DIR") -> None:
     """Write what stands in a page between the lines of this name."""
     begin, end = (
-        f"<!-- {name}: written by `python docs/fashion.py DIR` -->",
+        f"<!-- {name}: written by `python {by}` -->",
         f"<!-- end: {name} -->",
     )
     before, rest = path.read_text().split(begin)

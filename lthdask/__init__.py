@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lthdask.results import follow as follow
     from lthdask.results import open_results as open_results
     from lthdask.storage.loading import load_ticket as load_ticket
+    from lthdask.storage.transfer import transfer as transfer
     from lthdask.study import Study as Study
     from lthdask.training.hold import hold as hold
     from lthdask.worker.masks import open_mask as open_mask
@@ -49,6 +50,7 @@ _HOME = {
     "run": "flow",
     "select": "report.selection",
     "submit": "interactive",
+    "transfer": "storage.transfer",
     "verdicts": "report.verdict",
 }
 
@@ -69,6 +71,7 @@ __all__ = [
     "run",
     "select",
     "submit",
+    "transfer",
     "verdicts",
 ]
 

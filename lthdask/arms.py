@@ -14,10 +14,11 @@ class Arm:
     Parameters
     ----------
     meaning : str
-    start : {"rewound", "restarted", "final", "before", "new", "signs"}
+    start : {"rewound", "restarted", "final", "before", "new", "signs", "trained"}
         Where training starts: checkpoint k of the dense run; its weights, with training begun
         anew; checkpoint T; the end of the arm's own round before, and of the dense run in the
-        first; another initialisation; the signs of the first one.
+        first; another initialisation; the signs of the first one; the trained weights of a
+        ticket of another study.
     mask : {"ticket", "random", "parent", "none"}
         Whose mask is laid over it: the ticket's, or what the arm's own round before gives; a
         random one with the ticket's count in each layer; the parent's; or none.
@@ -34,10 +35,12 @@ class Arm:
         Whether it is a child, which sees the same data in another order.
     parent : str, optional
         The arm whose final weights and mask it needs, in the same cell.
+    of_source : bool
+        Whether it is only there where tickets come from another study.
     """
 
     meaning: str
-    start: Literal["rewound", "restarted", "final", "before", "new", "signs"] = "rewound"
+    start: Literal["rewound", "restarted", "final", "before", "new", "signs", "trained"] = "rewound"
     mask: Literal["ticket", "random", "parent", "none"] = "ticket"
     has_k: bool = True
     has_threshold: bool = True
@@ -46,6 +49,7 @@ class Arm:
     fine_tuned: bool = False
     reordered: bool = False
     parent: str | None = None
+    of_source: bool = False
 
     @property
     def trained_like(self) -> tuple[object, ...]:
@@ -119,6 +123,21 @@ ARMS |= {
         "what its own round before ended with, pruned further, at the rate for fine-tuning",
         start="before",
         fine_tuned=True,
+    ),
+    "trained_ticket": Arm(
+        "of another study, the trained weights of the ticket, trained for all T epochs; has no k",
+        start="trained",
+        has_k=False,
+        of_source=True,
+    ),
+    "dense_pretrained": Arm(
+        "of another study, the final dense weights without a mask, trained for all T epochs; has "
+        "neither k nor threshold",
+        start="final",
+        mask="none",
+        has_k=False,
+        has_threshold=False,
+        of_source=True,
     ),
     "ticket_child": Arm(
         "the ticket with another order of the data",

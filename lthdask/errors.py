@@ -34,6 +34,7 @@ OPTIONS = {
     "retry_failed": "--retry-failed",
     "scheduler": "--scheduler",
     "study": "--study",
+    "ticket": "--ticket",
     "width": "--width",
     "workers": "--workers",
     "upload": "--upload",

@@ -17,9 +17,13 @@ def differences(before: Study, given: Study) -> list[str]:
     """
     mine, theirs = flattened(before.to_dict()), flattened(given.to_dict())
     left_out = ("engine.", "grid.", "pruning.rounds")
+    keys = dict.fromkeys([*mine, *theirs])  # a rate of a layer may be in one only
+    for key in [key for key in keys if key.startswith("source.files.")]:
+        if key not in mine or key not in theirs:  # a file of a cell that the other does not have
+            del keys[key]
     return [
         f"{key}: {shown(mine.get(key))} in the folder, {shown(theirs.get(key))} given"
-        for key in dict.fromkeys([*mine, *theirs])  # a rate of a layer may be in one only
+        for key in keys
         if not key.startswith(left_out) and mine.get(key) != theirs.get(key)
     ]
 
@@ -51,6 +55,8 @@ def joined(before: Study, given: Study) -> Study:
             if some != thresholds
         },
     }
+    if before.source and given.source:
+        values["source"]["files"] = {**before.source.files, **given.source.files}
     values["pruning"]["rounds"] = max(before.pruning.rounds, given.pruning.rounds)
     return Study.from_dict(values, "what the folder has and what is given, together")
 

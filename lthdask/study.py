@@ -30,6 +30,7 @@ from lthdask.rewinding import (
     as_given,
     rewind,
 )
+from lthdask.source import Source
 from lthdask.strict_yaml import dumped
 from lthdask.thresholds import with_fewer, with_masks, with_rounds
 from lthdask.training.engine import Engine
@@ -37,7 +38,7 @@ from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
 LONGEST_NAME = 200
 _block: Any
-for _block in (DataSource, Network, Optimizer, Schedule, Recipe, Pruning, Grid, Engine):
+for _block in (DataSource, Network, Optimizer, Schedule, Recipe, Pruning, Grid, Engine, Source):
     _block.__pydantic_config__ = {"extra": "forbid"}
 
 
@@ -72,6 +73,8 @@ class Study:
         epochs, or iterations, such as ``500it``; T by default.
     engine : Engine
         How the numbers are computed.
+    source : Source, optional
+        Where tickets come from another study, as :func:`lthdask.transfer` gives them.
 
     Examples
     --------
@@ -96,6 +99,7 @@ class Study:
     fresh_buffers: bool = False
     mask_epoch: Any = None
     engine: Engine = Engine()
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
@@ -146,6 +150,7 @@ class Study:
             raise ValueError(
                 "iterative pruning prunes the arm ticket from round to round; add that arm"
             )
+        self._require_source()
         self.pruning.check(self.grid.thresholds)
         if self.pruning.masks:
             self._require_masks()
@@ -156,6 +161,21 @@ class Study:
             given.require_fit(mask, weights, ends=False)
         spared_weights(weights, self.pruning.spare)
         rates_by_layer(weights, self.pruning)
+
+    def _require_source(self) -> None:
+        """Leave what the grid needs of another study; refuse what contradicts its tickets."""
+        if not self.source:
+            if odd := [name for name in self.grid.arms if ARMS[name].of_source]:
+                raise ValueError(
+                    f"the arm {odd[0]} starts from tickets of another study; give them as `ticket`"
+                )
+            return
+        if self.pruning != Pruning() or self.mask_epoch is not None:
+            raise ValueError(
+                "tickets come from another study, with their masks, so nothing of pruning means "
+                "anything; leave it out, and mask_epoch"
+            )
+        object.__setattr__(self, "source", self.source.for_grid(self.grid.axes()))
 
     def _require_masks(self) -> None:
         """Name the masks that are given by their digests; refuse thresholds that are not theirs."""

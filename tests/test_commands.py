@@ -222,6 +222,8 @@ def test_known_values_are_completed(tmp_path, monkeypatch):
             "fine_tune",
             "lr_rewind_iterated",
             "fine_tune_iterated",
+            "trained_ticket",
+            "dense_pretrained",
         )
     ]
     assert offered("reproduce", "") == ["cifar10-resnet20", "fashion-lenet"]

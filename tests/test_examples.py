@@ -36,7 +36,9 @@ def place(tmp_path_factory):
     """A folder with the study of which the examples speak."""
     place = tmp_path_factory.mktemp("examples")
     (place / "runs").mkdir()
-    made_ticket(made_study(place / "runs" / "digits"), Cell("ticket", 0, 0.5, 0))
+    folder, cell = made_study(place / "runs" / "digits"), Cell("ticket", 0, 0.5, 0)
+    study = lthdask.Study.parse((folder / "study.yaml").read_text())
+    made_ticket(folder, cell, {"study": study.to_dict(), "cell": vars(cell)})
     return place
 
 

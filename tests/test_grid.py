@@ -111,6 +111,8 @@ def test_the_table_says_what_each_arm_is_compared_with_and_what_it_takes_away():
         "fine_tune",
         "lr_rewind_iterated",
         "fine_tune_iterated",
+        "trained_ticket",
+        "dense_pretrained",
     )
     assert SCRATCH == ("random_mask", "reinit", "constant_signs")
     children = {name for name, arm in ARMS.items() if arm.reordered}

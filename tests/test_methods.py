@@ -148,6 +148,15 @@ TUNED = {"grid.arms": "ticket,fine_tune"}
 GPU = {"engine.device": "cuda"}
 GLOBAL = {"study": "cifar10-resnet20"}
 GIVEN = {"grid.thresholds": "0.9"}
+ONE = GLOBAL | {"grid.arms": "ticket,reinit", "grid.rewind_epochs": "0", "grid.thresholds": "0.9"}
+OTHER = {
+    "study": "first",
+    "data": "svhn",
+    "input": [3, 32, 32],
+    "classes": 10,
+    "rewind_epoch": 4,
+    "files": {"ticket-t0.9": "0123456789abcdef", "rewound-t0.9": "fedcba9876543210"},
+}
 MOVED = GLOBAL | {"pruning.score": "movement"}
 CHANGES = {
     "data.name": ({}, "svhn", "SVHN (Netzer et al. 2011)"),
@@ -213,6 +222,7 @@ CHANGES = {
     "pruning.rate": (ROUNDS, "0.3", "pruned 30 % of the weights"),
     "pruning.rounds": (ROUNDS, "4", "each of 4 rounds"),
     "pruning.layer_rates.classifier": ({}, "0.15", "15 % of classifier"),
+    "source": (ONE, OTHER, "2019) from the study first of the same network on SVHN (Netzer et al."),
     "seed": ({}, "5", "the seed 5"),
     "matching_margin": ({}, "0.005", "margin of 0.5 percentage points"),
     "fresh_buffers": ({}, "true", "Optimizers started afresh."),

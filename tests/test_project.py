@@ -65,7 +65,7 @@ def test_importing_lthdask_imports_nothing_but_lthdask():
 def test_the_public_names_are_few_and_all_there():
     questions = ["controls", "difference_to_dense", "early_stop", "frontier", "select", "verdicts"]
     names = ["InputError", "Options", "Study", "follow", "open_client", "open_results", "run"]
-    names += ["hold", "load_ticket", "open_mask", "submit"]
+    names += ["hold", "load_ticket", "open_mask", "submit", "transfer"]
     assert dir(lthdask) == lthdask.__all__ == sorted([*names, *questions])
     assert all(getattr(lthdask, name).__doc__ for name in lthdask.__all__)
     with pytest.raises(AttributeError, match="no attribute 'magic'"):

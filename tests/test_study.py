@@ -379,6 +379,7 @@ def test_a_rate_of_a_layer_is_part_of_the_study_s_identity():
 def test_a_cell_needs_the_checkpoints_that_its_arm_starts_from_and_no_other():
     study = Study.read("digits").changed({"mask_epoch": "3"})
     needed = {arm: needs.checkpoints_for(study, Cell(arm, 0, 0.5, 2), 8) for arm in ARMS}
+    needed = {arm: places for arm, places in needed.items() if not ARMS[arm].of_source}
     assert needed == {
         "ticket": [2, 3],
         "random_mask": [2, 3],

@@ -24,7 +24,7 @@ from tests.test_flow import RESULTS, TINY
 SMALL = TINY.changed({"data.validation": "300", "grid.thresholds": "0.5,0.95"})
 EVERY = SMALL.changed(
     {
-        "grid.arms": [name for name, arm in ARMS.items() if arm.start != "before"],
+        "grid.arms": [n for n, arm in ARMS.items() if arm.start != "before" and not arm.of_source],
         "recipe.fine_tune_rate": "0.005",
         "recipe.measure_every": "7",
         "grid.replicates": "2",

@@ -442,7 +442,7 @@ def test_a_network_of_one_s_own_needs_the_code_that_its_study_was_begun_with(mad
     rewound.unlink()
     found = lthdask.load_ticket(made[1])
     mask = {new: found.mask[old] for new, old in zip(shapes, found.mask, strict=True)}
-    rewritten(made[1], lambda a: (change(a), a.update(mask=tickets._mask_digest(mask))), names)
+    rewritten(made[1], lambda a: (change(a), a.update(mask=tickets.mask_digest(mask))), names)
     with pytest.raises(
         InputError, match=r"if you trust it, give the file kept_mine.py with `code`"
     ):

@@ -20,6 +20,7 @@ from lthdask.driver.opening import extent_of, layers_of
 from lthdask.errors import InputError, permitted
 from lthdask.grid import Cell
 from lthdask.reading import yaml_mapping
+from lthdask.storage import source
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube, attributes
 from lthdask.storage.driver import driving
@@ -148,6 +149,12 @@ def _damages(folder: Folder) -> Iterator[Damage]:
         if not given.is_kept(folder.masks, mask):
             remedy = f"run the study with the file of {mask} as pruning.masks; nothing is trained"
             file = folder.masks / given.file_of(mask[-16:])
+            yield Damage(str(file.relative_to(folder.path)), problem_of(file), remedy)
+
+    for name, digest in (study.source.files if study.source else {}).items():
+        if not source.is_kept(folder, name, digest):
+            file = folder.source / f"{name}.safetensors"
+            remedy = "run the study with its source as `ticket`; nothing is trained"
             yield Damage(str(file.relative_to(folder.path)), problem_of(file), remedy)
 
 

@@ -67,7 +67,15 @@ def asked_study(given: Given) -> "Study":
     if twice := [key for key in more if key in keys]:
         option = next(name for name, key in KEYS.items() if key == twice[0])
         raise InputError(f"{twice[0]} is given twice, with --{option.replace('_', '-')} and --set")
-    asked = Study.read(given["study"], given["code"]).changed(keys | more)
+    asked = Study.read(given["study"], given["code"])
+    if given["ticket"] is not None:
+        from lthdask.reading import value_of
+        from lthdask.storage.transfer import transfer
+
+        k = more.pop("source.rewind_epoch", None)
+        k = None if k is None else value_of(k, False, "source.rewind_epoch")
+        asked = transfer(asked, given["ticket"], k)
+    asked = asked.changed(keys | more)
     if not given["stability"]:
         return asked
     arms = dict.fromkeys([*asked.grid.arms, *CHILDREN])

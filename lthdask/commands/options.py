@@ -103,8 +103,18 @@ download = click.option(
     help="Fetch the data set into --data if it is missing.",
     panel=STUDY,
 )
+ticket = click.option(
+    "--ticket",
+    metavar="RUN|FILE",
+    type=click.Path(path_type=Path),
+    shell_complete=completion.folder,
+    help="Train the tickets that another run kept, in place of one's own: network and grid are "
+    "theirs, data and recipe those of --study. Of a FILE, all replicates have the one ticket.",
+    panel=STUDY,
+)
 whole_study = together(
     study,
+    ticket,
     _key(
         "--thresholds",
         "grid.thresholds",

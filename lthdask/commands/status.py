@@ -41,6 +41,7 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
     from lthdask.grid import Cell
     from lthdask.reading import yaml_mapping
     from lthdask.report.accuracy_map import accuracies, print_table
+    from lthdask.source import in_words
     from lthdask.storage.arrays import Arrays
     from lthdask.storage.driver import driver_of, no_study
     from lthdask.storage.folder import Folder
@@ -50,12 +51,15 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
     text = folder.study()
     if text is None:
         raise no_study(folder.path)
-    name = yaml_mapping(text, str(folder.path / "study.yaml")).get("name")
+    study = yaml_mapping(text, str(folder.path / "study.yaml"))
     arrays, dense = Arrays(folder.path), folder.dense_runs()
     status, replicates = arrays["status"], len(arrays.axes["replicate"])
     counts = {s: int((status == s).sum()) for s in Status}
     found = ", ".join(f"{n} {s.name.lower()}" for s, n in counts.items() if n)
-    say(console, f"{name}: {found}; {dense} of {counted(replicates, 'dense run')} trained")
+    runs = f"{dense} of {counted(replicates, 'dense run')} trained"
+    say(console, f"{study.get('name')}: {found}; {runs}")
+    if source := study.get("source"):
+        say(console, in_words(source))
     driver = driver_of(folder.path)
     say(console, f"being run by {driver}" if driver else "nobody runs it now")
     for run, state in folder.unfinished().items():

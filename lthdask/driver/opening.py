@@ -11,6 +11,7 @@ from typing import Any
 
 from lthdask import given, growing
 from lthdask.data.digest import DataDigest
+from lthdask.data.inputs import inputs_of
 from lthdask.driver.belonging import (
     require_axes,
     require_cells,
@@ -25,6 +26,7 @@ from lthdask.options import Options
 from lthdask.own import codes, file_of, plain, require_given
 from lthdask.pruning.rule import prunable_weights
 from lthdask.reading import yaml_mapping
+from lthdask.storage import source
 from lthdask.storage.cube import Cube, attributes, layers, readable
 from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
@@ -109,7 +111,7 @@ def driving_study(
     """
     _require_together(study, options)
     folder = _folder(study, out)
-    _require_masks(study, folder)
+    _require_given(study, folder)
     with said_when_full(folder.path):
         folder.make()
         with driving(folder.path):
@@ -117,6 +119,7 @@ def driving_study(
             _finish_growing(folder)
             folder.write_code(codes(study.own))
             folder.write_masks(given.contents(study.pruning.masks))
+            source.take_over(study, folder)
             yield open_study(study, out, options)
 
 
@@ -139,7 +142,7 @@ def open_study(study: Study, out: str | Path | None = None, options: Options = O
     _require_together(study, options)
     folder = _folder(study, out)
     folder.check()
-    _require_masks(study, folder)
+    _require_given(study, folder)
     asked, study = study, _joined(study, folder)
     cube = Cube(folder.cube) if folder.cube.exists() else None
     manifest = _manifest(folder, cube, study)
@@ -258,17 +261,19 @@ def _require_together(study: Study, options: Options) -> None:
         raise InputError(
             "`keep` matching looks for tickets that match; add the arm ticket, or list what to keep"
         )
-    if options.masks_only and study.pruning.before_training:
+    if options.masks_only and (study.pruning.before_training or study.source):
+        are_given = study.pruning.masks or study.source
         raise InputError(
-            f"{'given' if study.pruning.masks else study.pruning.score} masks are known before "
+            f"{'given' if are_given else study.pruning.score} masks are known before "
             f"training, so there are none to compare; leave out `masks_only`"
         )
 
 
-def _require_masks(study: Study, folder: Folder) -> None:
-    """Refuse masks that were given to another process, unless the folder has them."""
+def _require_given(study: Study, folder: Folder) -> None:
+    """Refuse masks, or tickets, that were given to another process, unless the folder has them."""
     for mask in study.pruning.masks:
         given.load(folder.masks, mask)
+    source.require(study, folder, inputs_of(study.data, None))
 
 
 def _joined(study: Study, folder: Folder) -> Study:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lthdask.arms import ARMS
 from lthdask.errors import InputError
 from lthdask.grid import Cell
+from lthdask.lottery import transferred
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.own_arm import begun
 from lthdask.lottery.ticket import Ticket
@@ -72,7 +73,8 @@ def draw(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
         mask = {name: before.mask[name] for name in experiment.prunable()}
         before = replace(before, mask=mask)
     mask, cutoffs = MASKS[arm.mask](experiment, cell, dense, before)
-    start = STARTS[arm.start](experiment, cell, dense, before)
+    begin = STARTS["trained" if experiment.transferred and arm.start != "new" else arm.start]
+    start = begin(experiment, cell, dense, before)
     if experiment.fresh_buffers and arm.mask != "none":
         start = replace(start, buffers={})  # as open_lth does, without momentum
     if is_own(cell.arm):
@@ -113,6 +115,12 @@ def _signs(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | No
     return Checkpoint(0, weights)
 
 
+def _of_source(
+    experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | None
+) -> Checkpoint:
+    return transferred.start(experiment, cell)
+
+
 STARTS: dict[str, Callable[[Experiment, Cell, Dense, Ticket | None], Checkpoint]] = {
     "rewound": _rewound,
     "restarted": _restarted,
@@ -120,6 +128,7 @@ STARTS: dict[str, Callable[[Experiment, Cell, Dense, Ticket | None], Checkpoint]
     "before": _before,
     "new": _new,
     "signs": _signs,
+    "trained": _of_source,
 }
 """`lthdask.grid.Arm.start` → a function that returns it."""
 
@@ -152,6 +161,8 @@ def _tickets(experiment: Experiment, cell: Cell, dense: Dense, before: Ticket | 
     rewind epochs and arms of a threshold share the mask. All thresholds share the scores,
     except with SynFlow and iterative rounds, which score what is left again.
     """
+    if experiment.transferred:
+        return transferred.mask(experiment, cell), {}
     if experiment.given:
         mask = experiment.given[cell.threshold]  # in any order, by which random masks are drawn
         return {name: mask[name] for name in experiment.prunable()}, {}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lthdask.data.batches import Data
+from lthdask.lottery.ticket import Transferred
 from lthdask.networks.build import Network, build, is_known, on_meta
 from lthdask.networks.randomness import GLOBAL
 from lthdask.networks.stack import layers_are_known
@@ -48,6 +49,8 @@ class Experiment:
         Threshold → the mask that is given for it; empty where masks are drawn.
     own_arms : tuple of str
         Arms of one's own, with their digests.
+    transferred : Transferred, optional
+        The tickets of another study, where none are drawn.
     """
 
     network: Network
@@ -60,6 +63,7 @@ class Experiment:
     mask_epoch: Rewind | None = None
     given: Mapping[float, Mask] = field(default_factory=dict, hash=False)
     own_arms: tuple[str, ...] = ()
+    transferred: Transferred | None = None
 
     @property
     def steps(self) -> int:

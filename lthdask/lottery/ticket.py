@@ -4,12 +4,14 @@ A ticket is checkpoint k under a mask that was taken from the *final* dense weig
 (Frankle & Carbin 2019, section 1).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor
 
 from lthdask.pruning.masks import Mask
+from lthdask.source import Source
 from lthdask.training.checkpoint import Checkpoint
 
 
@@ -35,6 +37,24 @@ class Ticket:
     def start(self) -> Checkpoint:
         """`origin` with pruned weights, and their optimizer buffers, at zero: a copy."""
         return masked(self.origin, self.mask)
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """The tickets of another study, which those of this one are.
+
+    Attributes
+    ----------
+    source : Source
+    load : callable
+        Returns what a file of the source holds, by its name.
+    new_head : bool
+        Whether the classes are others.
+    """
+
+    source: Source
+    load: Callable[[str], Ticket]
+    new_head: bool
 
 
 def masked(checkpoint: Checkpoint, mask: Mask) -> Checkpoint:

@@ -22,6 +22,10 @@ from lthdask.storage.schema import CELL, Status
 
 WITHOUT_REWINDING = tuple(name for name, arm in ARMS.items() if not arm.has_k)
 """Arms without a k: trained once, stored at one position of the axis, and valid for every k."""
+WITHOUT_THRESHOLD = tuple(
+    name for name, arm in ARMS.items() if not arm.has_threshold and not arm.reordered
+)
+"""Arms that tickets of every threshold are compared with, likewise."""
 MAP = ["threshold", "rewind_epoch"]
 """The dimensions of a map of cells."""
 BOUNDS = np.array(["low", "high"], object)
@@ -66,7 +70,7 @@ def values_of(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArra
     """Return a variable of the cells, and which of its values count.
 
     The status decides: a value counts where its cell is done. The value of an arm without
-    rewinding counts at every k.
+    rewinding counts at every k, and that of a dense network at every threshold.
 
     Returns
     -------
@@ -87,10 +91,10 @@ def values_of(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArra
             )
     done = results.status == int(Status.DONE)
     values = results[name].where(done)
-    own = ~results.arm.isin(WITHOUT_REWINDING)
-    where = done.argmax("rewind_epoch")
-    values = values.where(own, values.isel(rewind_epoch=where, drop=True))
-    done = done.where(own, done.any("rewind_epoch"))
+    for axis, arms in (("rewind_epoch", WITHOUT_REWINDING), ("threshold", WITHOUT_THRESHOLD)):
+        own, where = ~results.arm.isin(arms), done.argmax(axis)
+        values = values.where(own, values.isel({axis: where}, drop=True))
+        done = done.where(own, done.any(axis))
     return values.transpose(*results.status.dims), done.transpose(*results.status.dims)
 
 

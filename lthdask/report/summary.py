@@ -16,6 +16,7 @@ from lthdask.report.paired import MAP, Means, collapsed, one_image
 from lthdask.report.selection import margin_of
 from lthdask.report.verdict import frontier, verdicts
 from lthdask.rewinding import as_given, on_axis, rewind
+from lthdask.source import in_words
 from lthdask.storage.meanings import PERCENT
 from lthdask.storage.results import study_of
 
@@ -142,6 +143,7 @@ def sentences(results: xr.Dataset, margin: float | None = None) -> list[str]:
     lists["far below the other replicates (†)"] = _coordinates(collapsed(results, "test_accuracy"))
     said += [f"{len(cells)} {what}: {_named(cells)}" for what, cells in lists.items() if cells]
     near = f"within {points(margin)} of the dense accuracy"
+    said += of_source(results)
     if has_learnt(results, margin) is False:
         dense = float(results.dense_validation_accuracy.mean())
         said.append(
@@ -157,6 +159,12 @@ def sentences(results: xr.Dataset, margin: float | None = None) -> list[str]:
     else:
         said.append(f"no cell is {near} on the validation images")
     return said
+
+
+def of_source(results: xr.Dataset) -> list[str]:
+    """Return where tickets come from, if it is another study, and what that leaves open."""
+    source = study_of(results).get("source")
+    return [in_words(source)] if source else []
 
 
 def headline(best: Mapping[str, Any], margin: float) -> str:

@@ -24,6 +24,7 @@ from lthdask.report.verdict import (
     verdicts,
 )
 from lthdask.rewinding import Rewind, epochs_before
+from lthdask.source import is_one
 from lthdask.storage.results import study_of
 
 SHORT = {
@@ -69,7 +70,9 @@ def verdict_map(results: xr.Dataset, margin: float | None = None) -> Table:
     could be.
     """
     margin = margin_of(results, margin)
-    table = map_of(f"verdict, at a margin of {points(margin)}", ks_of(results))
+    source = study_of(results).get("source")
+    alone = ", on the one ticket alone" if source and is_one(source["files"]) else ""
+    table = map_of(f"verdict, at a margin of {points(margin)}{alone}", ks_of(results))
     judged, replicates = verdicts(results, margin), results.sizes["replicate"]
     for threshold in results.threshold.values:
         shown = []
@@ -140,6 +143,8 @@ def arms_table(results: xr.Dataset) -> Table:
 def _epochs_of_mask(results: xr.Dataset, threshold: float, k: Rewind) -> float:
     """Return how many epochs a mask took: the dense run, and the rounds before it."""
     study = study_of(results)
+    if study.get("source"):
+        return np.nan  # those of another study
     dense = int(study["recipe"]["epochs"])
     iterative = study["pruning"]["schedule"] == "iterative"
     rounds = int((results.threshold < threshold).sum()) if iterative else 0

@@ -10,6 +10,7 @@ runs/<name>/
     results.zarr    the results
     code/           the files of code of one's own, if the study has any
     masks/          the masks that it was given, if it was
+    source/         what it has of another study, if its tickets come from there
     log.txt         what the commands that ran the study said
 """
 
@@ -43,6 +44,7 @@ class Folder:
         self.log = self.path / "log.txt"
         self.code = self.path / "code"
         self.masks = self.path / "masks"
+        self.source = self.path / "source"
         self._study = self.path / "study.yaml"
         self._manifest = self.path / "manifest.json"
         self._skipped = self.path / "skipped.json"
@@ -65,7 +67,7 @@ class Folder:
             )
         self.require_writable()
         inside = [*self.path.iterdir()] if there == self.path else []
-        before = (self.log, self.code, self.masks)
+        before = (self.log, self.code, self.masks, self.source)
         holds = [path for path in inside if path.name[0] != "." and path not in before]
         if self._manifest in holds and self.study() is None:
             raise InputError(
@@ -86,7 +88,7 @@ class Folder:
         ForbiddenError
             It names the first one.
         """
-        parts = ("cells", "checkpoints", "checkpoints/*", "tickets", "code", "masks")
+        parts = ("cells", "checkpoints", "checkpoints/*", "tickets", "code", "masks", "source")
         inside = (*parts, "results.zarr", "results.zarr/*", "results.zarr/*/c")
         for place in (self.path, *(place for part in inside for place in self.path.glob(part))):
             if place.is_dir() and not may(place, os.W_OK | os.X_OK):

@@ -104,8 +104,30 @@ def load_ticket(path: str | Path, code: Iterable[str | Path] = ()) -> LoadedTick
     return LoadedTicket(network, ticket.mask, weights, rewound, about)
 
 
+def require_valid(path: Path, about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that do not fit the network that a file names.
+
+    Raises
+    ------
+    InputError
+        If they do not, or it names none, or one of one's own whose code was not given.
+    """
+    _require_fit(path, _outline(path, about)[1], weights)
+
+
 def _network(path: Path, about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
     """Return the network that a file names, with its weights, once they are seen to fit."""
+    kind, outline = _outline(path, about)
+    _require_fit(path, outline, weights)
+    network = outline
+    if not is_own(kind.name):
+        network = _filled(kind, tuple(about["input"]), about["classes"], outline)
+    network.load_state_dict(dict(weights))
+    return network.eval()
+
+
+def _outline(path: Path, about: Mapping[str, Any]) -> tuple[Network, nn.Module]:
+    """Return the network that a file names, without storage; one of one's own as it is built."""
     try:
         shape, classes = tuple(about["input"]), about["classes"]
         if not all(type(size) is int and size > 0 for size in (*shape, classes)):
@@ -116,17 +138,11 @@ def _network(path: Path, about: Mapping[str, Any], weights: Mapping[str, Tensor]
     if is_own(kind.name):
         require_given([kind.name])
         with explained(f"{file_of(kind.name)} cannot be run"), torch.random.fork_rng(devices=[]):
-            network = build(kind, shape, classes)
-        _require_fit(path, network, weights)
-    else:
-        try:
-            outline = on_meta(kind, shape, classes)  # which takes no memory, whatever is said
-        except Exception as error:
-            raise InputError(f"{path} is not a valid ticket: {first_sentence(error)}") from None
-        _require_fit(path, outline, weights)
-        network = _filled(kind, shape, classes, outline)
-    network.load_state_dict(dict(weights))
-    return network.eval()
+            return kind, build(kind, shape, classes)
+    try:
+        return kind, on_meta(kind, shape, classes)  # which takes no memory, whatever is said
+    except Exception as error:
+        raise InputError(f"{path} is not a valid ticket: {first_sentence(error)}") from None
 
 
 def _filled(kind: Network, shape: tuple[int, ...], classes: int, outline: nn.Module) -> nn.Module:

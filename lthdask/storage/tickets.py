@@ -177,7 +177,7 @@ def read(path: Path) -> tuple[Ticket, About]:
         weights, mask = _others(tensors, about), dict[str, Tensor]()
         for name, shape in about["shapes"].items():
             weights[name], mask[name] = decoded(name, tensors, _whole(shape))
-        if about["mask"] != _mask_digest(mask):
+        if about["mask"] != mask_digest(mask):
             raise ValueError("it has another mask than it says")
     except Exception as error:  # hostile content can be wrong in any way
         raise _not_valid(path, error) from None
@@ -194,7 +194,7 @@ def read_rewound(path: Path, mask: Mapping[str, Tensor]) -> tuple[dict[str, Tens
     """
     tensors, about = _tensors(path)
     try:
-        if about["mask"] != _mask_digest(mask):
+        if about["mask"] != mask_digest(mask):
             raise ValueError("it belongs to another mask")
         weights = _others(tensors, about)
         for name, kept in mask.items():
@@ -223,7 +223,7 @@ def write(
     about = about | {
         "format": FORMAT,
         "shapes": {name: list(kept.shape) for name, kept in mask.items()},
-        "mask": _mask_digest(mask),
+        "mask": mask_digest(mask),
     }
     about.pop("digest", None)
     digest = _digest(tensors, about)
@@ -285,7 +285,8 @@ def _digest(tensors: Mapping[str, Tensor], about: About) -> str:
     return sha.hexdigest()
 
 
-def _mask_digest(mask: Mapping[str, Tensor]) -> str:
+def mask_digest(mask: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a mask: of names, shapes and bits."""
     sha = hashlib.sha256()
     for name, kept in sorted(mask.items()):
         sha.update(f"{name} {tuple(kept.shape)}".encode())

@@ -97,7 +97,8 @@ def _mask(
             f"the dense run of replicate {replicate} is not trained yet; run the study"
         )
     before, threads = _round_before(study, opened, cell, manifest), torch.get_num_threads()
-    places = [] if study.pruning.masks or before else [place_of(study.mask_at, manifest.steps)]
+    given = bool(study.pruning.masks or study.source or before)
+    places = [] if given else [place_of(study.mask_at, manifest.steps)]
     places += [0] if study.pruning.needs_initial else []
     dense = {
         place: checkpoints.load(

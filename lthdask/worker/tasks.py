@@ -21,7 +21,7 @@ from lthdask.networks.build import is_known
 from lthdask.pruning.distances import distances
 from lthdask.pruning.rule import prunable_weights
 from lthdask.rewinding import Iterations, Place
-from lthdask.storage import checkpoints
+from lthdask.storage import checkpoints, source
 from lthdask.storage.cube import Cube
 from lthdask.study import Study
 from lthdask.training.checkpoint import Checkpoint
@@ -75,6 +75,7 @@ def look_around(work: Work, probe: str, here: TaskContext) -> Surroundings:
     require_a_batch(experiment)
     for mask in work.study.pruning.masks:
         given.require_fit(mask, experiment.prunable())
+    source.require(work.study, work.folder, (experiment.data.shape, experiment.data.classes))
     if work.study.own:
         require_repeatable(experiment)
     elif not is_known(work.study.network):

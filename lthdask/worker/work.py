@@ -14,9 +14,11 @@ from lthdask.data.digest import DataDigest, other_data
 from lthdask.data.readers import DataSource, load, require_folder
 from lthdask.errors import as_path
 from lthdask.lottery.experiment import Experiment
+from lthdask.lottery.ticket import Transferred
 from lthdask.options import Options
 from lthdask.own import is_own
 from lthdask.own import load as load_code
+from lthdask.storage import source
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.study import Study
@@ -81,10 +83,11 @@ class Work:
         """
         study = self.study
         load_code(self.folder.code, study.own)
+        data = data or self._data()
         masks = [given.load(self.folder.masks, mask) for mask in study.pruning.masks]
         return Experiment(
             network=study.network,
-            data=data or self._data(),
+            data=data,
             recipe=study.recipe,
             pruning=study.pruning,
             seed=study.seed,
@@ -93,7 +96,14 @@ class Work:
             mask_epoch=study.mask_at,
             given=dict(zip(study.grid.thresholds, masks, strict=True)) if masks else {},
             own_arms=tuple(arm for arm in study.grid.arms if is_own(arm)),
+            transferred=self._transferred(data.classes),
         )
+
+    def _transferred(self, classes: int) -> Transferred | None:
+        if not (of := self.study.source):
+            return None
+        load = functools.partial(source.load, self.folder, of)
+        return Transferred(of, load, source.has_new_head(self.study, classes))
 
     def _data(self) -> Data:
         """Return the data, once they are known to be those of the study."""

@@ -28,6 +28,8 @@ LOOKS = {
     "fine_tune": Look("#b8860b", "dashdot", "inverted_triangle"),
     "lr_rewind_iterated": Look("#994f88", "2 6", "triangle_pin"),
     "fine_tune_iterated": Look("#6e4f00", "14 4", "asterisk"),
+    "trained_ticket": Look("#1f3f77", "10 2", "hex_dot"),
+    "dense_pretrained": Look("#404040", "2 3", "cross"),
     "ticket_child": Look("#56b4e9", "solid", "hex"),
     "dense_child": Look("#707070", "dashed", "plus"),
     "dense": Look("#000000", "4 2", "x"),

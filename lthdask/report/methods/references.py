@@ -73,6 +73,11 @@ REFERENCES = {
         "Loshchilov, I., Hutter, F. (2019). Decoupled Weight Decay Regularization. ICLR. "
         "arXiv:1711.05101."
     ),
+    "Morcos et al. 2019": (
+        "Morcos, A. S., Yu, H., Paganini, M., Tian, Y. (2019). One Ticket to Win Them All: "
+        "Generalizing Lottery Ticket Initializations Across Datasets and Optimizers. NeurIPS. "
+        "arXiv:1906.02773."
+    ),
     "Netzer et al. 2011": (
         "Netzer, Y., Wang, T., Coates, A., Bissacco, A., Wu, B., Ng, A. Y. (2011). Reading Digits "
         "in Natural Images with Unsupervised Feature Learning. NIPS Workshop on Deep Learning and "
@@ -134,6 +139,10 @@ REFERENCES = {
     "Xiao et al. 2017": (
         "Xiao, H., Rasul, K., Vollgraf, R. (2017). Fashion-MNIST: A Novel Image Dataset for "
         "Benchmarking Machine Learning Algorithms. arXiv:1708.07747."
+    ),
+    "Yosinski et al. 2014": (
+        "Yosinski, J., Clune, J., Bengio, Y., Lipson, H. (2014). How Transferable Are Features in "
+        "Deep Neural Networks? NeurIPS. arXiv:1411.1792."
     ),
     "You et al. 2020": (
         "You, H., Li, C., Xu, P., Fu, Y., Wang, Y., Chen, X., Baraniuk, R. G., Wang, Z., Lin, Y. "

@@ -23,6 +23,7 @@ PARAGRAPHS: Sequence[Mapping[Sentence, str]] = (
         "recipe.schedule.warmup_epochs recipe.schedule.milestones recipe.schedule.factor",
     },
     {
+        tickets.transferred: "source",
         tickets.ranked: "pruning.score pruning.spare pruning.masks mask_epoch",
         tickets.pruned: "pruning.by pruning.schedule pruning.rate pruning.rounds "
         "pruning.layer_rates pruning.allocation",

@@ -3,7 +3,9 @@
 from lthdask.arms import ARMS, CHILDREN, POINTS_ON_LINE, controls_of
 from lthdask.own import is_own, plain
 from lthdask.report.methods.facts import Facts, counted, enumerated
+from lthdask.report.methods.training import DATA
 from lthdask.rewinding import Iterations, Rewind, number, rewind
+from lthdask.source import is_one
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
 SCORES = {
@@ -35,13 +37,43 @@ SOURCES = {
     "fine_tune": "Renda et al. 2020",
     "lr_rewind_iterated": "Renda et al. 2020",
     "fine_tune_iterated": "Renda et al. 2020",
+    "trained_ticket": "after Yosinski et al. 2014",
+    "dense_pretrained": "Yosinski et al. 2014",
 }
 """Where a control comes from."""
 
 
+def transferred(f: Facts) -> str:
+    """Say of which other study the tickets are, if they are."""
+    if not _is_transfer(f):
+        return ""
+    files, data = f.block("source.files"), DATA.get(f["source.data"], f["source.data"])
+    of = "replicate r had those of its replicate r"
+    if is_one(files):
+        each = enumerated(f"{name} (sha256 {digest})" for name, digest in sorted(files.items()))
+        of = f"all replicates had one of them, {each}, so nothing is shown of any other"
+    classes = (f.about.get("data") or {}).get("classes", f["source.classes"])
+    head = ""
+    if (f["source.data"], f["source.classes"]) != (f["data.name"], classes):
+        head = (
+            " As the classes are others, the output layer was drawn anew for each replicate, the "
+            "same for all arms and the dense network, and was not pruned."
+        )
+    return (
+        f"Tickets, and their masks, were not drawn here but transferred (Morcos et al. 2019) from "
+        f"the study {f['source.study']} of the same network on {data}: {of}. Thresholds are the "
+        f"shares that were pruned there; checkpoint k, with k = {f['source.rewind_epoch']}, and "
+        f"the final dense weights, from which arms start, are those of that study.{head}"
+    )
+
+
+def _is_transfer(f: Facts) -> bool:
+    return f["source.study"] is not None
+
+
 def ranked(f: Facts) -> str:
     """Say which weights could be pruned, and what they were ranked by."""
-    if not _prunes(f):
+    if not _prunes(f) or _is_transfer(f):
         return ""
     if masks := f["pruning.masks"]:
         each = enumerated(f"{plain(mask)} (sha256 {mask.rpartition('@')[2]})" for mask in masks)
@@ -85,7 +117,7 @@ def _prunes(f: Facts) -> bool:
 
 def pruned(f: Facts) -> str:
     """Say how many of them went at once."""
-    if not _prunes(f) or f["pruning.masks"]:
+    if not _prunes(f) or f["pruning.masks"] or _is_transfer(f):
         return ""
     rate = f"{100 * f['pruning.rate']:g} %"
     rates = enumerated(
@@ -126,6 +158,11 @@ def thresholds(f: Facts) -> str:
 
 def rewound(f: Facts) -> str:
     """Say from where tickets were trained again, and how."""
+    if _is_transfer(f):
+        return (
+            f"All arms were trained for all T = {f['recipe.epochs']} epochs, with a fresh "
+            f"optimizer, while pruned weights stayed at zero."
+        )
     ks = [rewind(k) for k in f.axes["rewind_epoch"]]
     unit = "iterations" if any(isinstance(k, Iterations) for k in ks) else "epochs"
     listed = enumerated(map(number, ks))
@@ -151,7 +188,7 @@ def rewound(f: Facts) -> str:
 
 def controls(f: Facts) -> str:
     """Say what tickets were compared with, besides the dense network."""
-    said = []
+    said, dense = [], ""
     own = {plain(arm): arm for arm in f["grid.arms"] if is_own(arm)}
     for arm in controls_of(f.axes["arm"]):
         if arm in own:
@@ -162,12 +199,17 @@ def controls(f: Facts) -> str:
             continue
         rate = f" of {_fine_tune_rate(f):g}" if ARMS[arm].fine_tuned else ""
         source = f"; {SOURCES[arm]}" if arm in SOURCES else ""
-        said.append(f"{arm} ({_meaning(arm)}{rate}{source})")
+        told = f"{arm} ({_meaning(arm)}{rate}{source})"
+        if ARMS[arm].has_threshold:
+            said.append(told)
+        else:
+            dense = f" They were compared with {told}, too."
     if not said and not f.tickets:
         return ""
     if not said:
-        return "There was no control, which would tell what a ticket owes to its mask and weights."
-    return f"Controls of the same densities were {enumerated(said)}."
+        none = "There was no control, which would tell what a ticket owes to its mask and weights."
+        return none + dense
+    return f"Controls of the same densities were {enumerated(said)}.{dense}"
 
 
 def rewound_in_part(f: Facts) -> str:

@@ -50,6 +50,11 @@ def question(f: Facts) -> str:
     """Say what the study is, in numbers."""
     thresholds = counted(len(f.axes["threshold"]), "pruning threshold")
     rewind_epochs = counted(len(f.axes["rewind_epoch"]), "rewind epoch")
+    if f["source.study"]:
+        return (
+            f"Lottery tickets (Frankle & Carbin 2019) of another study were trained, at "
+            f"{thresholds}, in {counted(f.replicates, 'replicate')}."
+        )
     return (
         f"Lottery tickets (Frankle & Carbin 2019) were looked for in a grid of {thresholds} by "
         f"{rewind_epochs}, in {counted(f.replicates, 'replicate')}."
