@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lthdask.data.digest import DataDigest, SplitDigest, of_numbers
-from lthdask.data.image_files import ImageFiles
+from lthdask.data.streamed import Streamed
 from lthdask.streams import Purpose, below, permutation, stream
 
 EVALUATION_BATCH = 250
@@ -66,7 +66,7 @@ class Images:
             yield self.images[indices], self.labels[indices]
 
 
-Split = Images | ImageFiles
+Split = Images | Streamed
 
 
 @dataclass(frozen=True)
