@@ -33,7 +33,6 @@ OPTIONS = {
     "results": "--results",
     "retry_failed": "--retry-failed",
     "scheduler": "--scheduler",
-    "shorter_side": "--shorter-side",
     "study": "--study",
     "width": "--width",
     "workers": "--workers",

@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from lthdask.commands import options
 from lthdask.commands.asked import Given, Where, changes
-from lthdask.commands.options import OUTPUT, STUDY
+from lthdask.commands.options import OUTPUT
 from lthdask.commands.shared import Output, exit_with, say
 
 # Everything else is imported when it is needed: --help must not wait for torch.
@@ -21,23 +21,16 @@ from lthdask.commands.shared import Output, exit_with, say
 @options.settings
 @options.code
 @options.data
-@click.option(
-    "--shorter-side",
-    metavar="N",
-    type=click.IntRange(1, 65535),
-    help="Keep whole images, whose shorter side has N pixels (default, for a study with random "
-    "crops: 8/7 of data.image_size).",
-    panel=STUDY,
-)
 @options.where_to_train
 @options.a_folder("--out", metavar="DIR", required=True, help="Folder of the copy.", panel=OUTPUT)
 @options.quiet
 def command(**given: Any) -> None:
-    """Decode a folder of images once, to bytes at the size that a study trains on.
+    """Decode a folder of images once, to bytes that are mapped into memory.
 
-    Give the copy to `lthdask run` as --data in place of the folder. Without random crops
-    (resized_crop) it gives the same results, bit for bit, and a study may go on with either. With
-    them, parts are cut out of smaller images, so results differ, and a study takes one of both.
+    Give the copy to `lthdask run` as --data in place of the folder. Results are the same, bit for
+    bit, and a study may go on with either. A study with random crops (resized_crop) needs whole
+    images, which take more room than their files: --set data.shorter_side=256 makes them smaller,
+    and is then a part of what the study is.
 
     The same command picks up where it left off. Exit codes: 0, or 2 for invalid input.
     """
@@ -55,7 +48,7 @@ def _prepare(console: Console, given: Given) -> int:
     where = Where.of(given)
     import_ahead(where)
     study = Study.read(given["study"], given["code"]).changed(changes(given["settings"]))
-    work = copying_of(study.data, given["data"], given["out"], given["shorter_side"])
+    work = copying_of(study.data, given["data"], given["out"])
     client = open_client(
         where.workers,
         cluster=where.cluster,

@@ -6,20 +6,20 @@ COPY/
     train.npy, val.npy      a row for each image, in the order of the folder
     train-00000.pixels ...  the pixels of some images each, one behind the other, (H, W, 3)
 
-A copy is known by the files that it was made of, as the folder is.
+It shows what the folder shows, bit for bit, and is known by the files that it was made of.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lthdask.data.decoding import MIDDLE, Decoding, Pixels, reduced, shown
+from lthdask.data.decoding import MIDDLE, Pixels, View
 from lthdask.errors import InputError
 
 FORMAT = 1
@@ -35,17 +35,14 @@ class Form:
 
     Attributes
     ----------
-    size : int
-        Pixels of both sides; of whole images, of the shorter one.
+    view : View
+        How they are shown.
     whole : bool
-        Whole images, for random crops; or their middles, as they are trained on.
-    decoding : {"full", "scaled"}
-        How files were decoded, and how parts of whole images are brought to size.
+        Whole images, out of which random parts are cut; or their middles, as they are shown.
     """
 
-    size: int
+    view: View
     whole: bool
-    decoding: Decoding
 
     def made(self, path: Path) -> Pixels:
         """Return what the copy has of an image.
@@ -55,43 +52,41 @@ class Form:
         InputError
             If it cannot be read.
         """
-        if self.whole:
-            return reduced(path, self.size, self.decoding)
-        return shown(path, MIDDLE, self.size, self.decoding)
+        return self.view.whole(path) if self.whole else self.view.shown(path, MIDDLE)
 
     def __str__(self) -> str:
         """Return what it is in a few words."""
+        view, decoding = self.view, f"data.decoding {self.view.decoding}"
+        side = f", data.shorter_side {view.shorter_side}" if view.shorter_side else ""
         if self.whole:
-            return f"whole images whose shorter side has {self.size} pixels"
-        return f"images of {self.size} by {self.size} pixels"
+            return f"whole images ({decoding}{side})"
+        return f"images of {view.size} by {view.size} pixels ({decoding}{side})"
 
-    def require_for(self, image_size: int, decoding: Decoding, crops: bool, folder: Path) -> None:
-        """Refuse to be shown as something that it was not prepared for.
+    def require_for(self, view: View, crops: bool, folder: Path) -> None:
+        """Refuse to be shown otherwise than the files would be.
 
         Raises
         ------
         InputError
             If it is so.
         """
+        mine = replace(self.view, size=view.size) if self.whole else self.view
+        odd = [
+            f"data.{name} is {asked}"
+            for name, field in (
+                ("image_size", "size"),
+                ("decoding", "decoding"),
+                ("shorter_side", "shorter_side"),
+            )
+            if (asked := getattr(view, field)) != getattr(mine, field)
+        ]
         if crops and not self.whole:
-            lacks = "data.augmentation has resized_crop, which needs whole images"
-        elif self.whole and self.size < (least := whole_side(image_size)):
-            lacks = f"data.image_size {image_size} needs {least} pixels"
-        elif not self.whole and self.size != image_size:
-            lacks = f"data.image_size is {image_size}"
-        elif self.decoding != decoding:
-            lacks = f"data.decoding is {decoding}"
-        else:
-            return
-        raise InputError(
-            f"the copy in {folder} has {self}, with data.decoding {self.decoding}, but {lacks}; "
-            f"prepare one for this study, or give the folder of images with `data`"
-        )
-
-
-def whole_side(image_size: int) -> int:
-    """Return how long the shorter side of a whole image must be: its middle is 7/8 of it."""
-    return math.ceil(image_size * 8 / 7)
+            odd.append("data.augmentation has resized_crop, which needs whole images")
+        if odd:
+            raise InputError(
+                f"the copy in {folder} has {self}, but {' and '.join(odd)}; prepare another one, "
+                f"or give the folder of images with `data`"
+            )
 
 
 def rows_of(names: Sequence[bytes]) -> Rows:
@@ -149,7 +144,8 @@ class Header:
                     f"{path} has format {number!r}, but this version of lthdask knows only "
                     f"{FORMAT}; update lthdask, or prepare the copy again"
                 )
-            return cls(Form(**values.pop("form")), **values)
+            form = values.pop("form")
+            return cls(Form(View(**form.pop("view")), **form), **values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise

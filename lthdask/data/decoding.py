@@ -3,6 +3,8 @@
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,67 +27,76 @@ Pixels = NDArray[np.uint8]
 """An image, (H, W, 3)."""
 
 
-def shown(path: Path, part: Sequence[float], size: int, decoding: Decoding) -> Pixels:
-    """Return an image of a file as it is trained on, (size, size, 3).
+@dataclass(frozen=True)
+class View:
+    """How images of files are shown.
 
-    Parameters
+    Attributes
     ----------
-    path : Path
-    part : sequence of float
-        What was drawn for `box_of`, or `MIDDLE`.
     size : int
+        Pixels of both sides.
     decoding : {"full", "scaled"}
-        As in `lthdask.data.readers.DataSource`.
-
-    Raises
-    ------
-    InputError
-        As for :func:`decoded`.
+    shorter_side : int, optional
+        Both as in `lthdask.data.readers.DataSource`.
     """
-    if decoding == "full":
-        image, (width, height) = decoded(path)
-        return _by_pillow(image, box_of(width, height, part), (size, size))
 
-    def smallest(width: int, height: int) -> tuple[int, int]:
+    size: int
+    decoding: Decoding = "full"
+    shorter_side: int | None = None
+
+    def shown(self, path: Path, part: Sequence[float]) -> Pixels:
+        """Return a part of an image, (size, size, 3): one that was drawn for `box_of`, or `MIDDLE`.
+
+        Raises
+        ------
+        InputError
+            As for :func:`decoded`.
+        """
+        if self.shorter_side:
+            return self.part_of(self.whole(path), part)
+        if self.decoding == "full":
+            image, (width, height) = decoded(path)
+            return _by_pillow(image, box_of(width, height, part), (self.size, self.size))
+        image, (width, height) = decoded(path, partial(self._smallest, part))
+        across, down = image.width / width, image.height / height
         left, top, right, bottom = box_of(width, height, part)
-        return math.ceil(width * size / (right - left)), math.ceil(height * size / (bottom - top))
+        box = (left * across, top * down, right * across, bottom * down)
+        return _by_pytorch(np.asarray(image), box, (self.size, self.size))
 
-    image, (width, height) = decoded(path, smallest)
-    across, down = image.width / width, image.height / height
-    left, top, right, bottom = box_of(width, height, part)
-    box = (left * across, top * down, right * across, bottom * down)
-    return _by_pytorch(np.asarray(image), box, (size, size))
+    def whole(self, path: Path) -> Pixels:
+        """Return an image whose shorter side has `shorter_side` pixels, or fewer if it had.
 
+        Raises
+        ------
+        InputError
+            As for :func:`decoded`.
+        """
+        scaled = self.decoding == "scaled" and self.shorter_side
+        image, size = decoded(path, self._brought_to if scaled else None)
+        if (there := self._brought_to(*size)) == image.size:
+            return np.asarray(image)
+        if self.decoding == "full":
+            return _by_pillow(image, (0, 0, *image.size), there)
+        return _by_pytorch(np.asarray(image), (0, 0, *image.size), there)
 
-def reduced(path: Path, shorter_side: int, decoding: Decoding) -> Pixels:
-    """Return a whole image of a file, whose shorter side has so many pixels, or fewer if it had.
+    def part_of(self, pixels: Pixels, part: Sequence[float]) -> Pixels:
+        """Return a part of a whole image that is decoded already."""
+        from PIL import Image
 
-    Raises
-    ------
-    InputError
-        As for :func:`decoded`.
-    """
+        box = box_of(pixels.shape[1], pixels.shape[0], part)
+        if self.decoding == "full":
+            return _by_pillow(Image.fromarray(pixels), box, (self.size, self.size))
+        return _by_pytorch(pixels, box, (self.size, self.size))
 
-    def smallest(width: int, height: int) -> tuple[int, int]:
-        share = min(1, shorter_side / min(width, height))
+    def _smallest(self, part: Sequence[float], width: int, height: int) -> tuple[int, int]:
+        """Return at which size a part of an image still has as many pixels as it is to have."""
+        left, top, right, bottom = box_of(width, height, part)
+        across, down = (self.size / side for side in (right - left, bottom - top))
+        return math.ceil(width * across), math.ceil(height * down)
+
+    def _brought_to(self, width: int, height: int) -> tuple[int, int]:
+        share = min(1, (self.shorter_side or width) / min(width, height))
         return round(width * share), round(height * share)
-
-    image, size = decoded(path, smallest if decoding == "scaled" else None)
-    if (there := smallest(*size)) == image.size:
-        return np.asarray(image)
-    if decoding == "full":
-        return _by_pillow(image, (0, 0, *image.size), there)
-    return _by_pytorch(np.asarray(image), (0, 0, *image.size), there)
-
-
-def shown_of(pixels: Pixels, part: Sequence[float], size: int, decoding: Decoding) -> Pixels:
-    """Return a part of an image that is decoded already, as :func:`shown` does of a file."""
-    from PIL import Image
-
-    box = box_of(pixels.shape[1], pixels.shape[0], part)
-    if decoding == "full":
-        return _by_pillow(Image.fromarray(pixels), box, (size, size))
-    return _by_pytorch(pixels, box, (size, size))
 
 
 def box_of(width: int, height: int, part: Sequence[float]) -> Box:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from lthdask.data.copies import is_copy
-from lthdask.data.decoding import Decoding
+from lthdask.data.decoding import View
 from lthdask.data.image_files import ImageFiles
 from lthdask.data.prepared import read_copy
 from lthdask.data.streamed import Streamed
@@ -17,16 +17,13 @@ IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".we
 PARTS = ("train", "val")
 
 
-def read_folder(
-    folder: Path, image_size: int, decoding: Decoding, crops: bool
-) -> tuple[Streamed, Streamed, int]:
+def read_folder(folder: Path, view: View, crops: bool) -> tuple[Streamed, Streamed, int]:
     """Return training and test images of a folder or a copy of it, and the number of classes.
 
     Parameters
     ----------
     folder : Path
-    image_size : int
-    decoding : {"full", "scaled"}
+    view : View
     crops : bool
         Whether random parts of images are shown.
 
@@ -37,14 +34,12 @@ def read_folder(
         else.
     """
     if is_copy(folder):
-        return read_copy(folder, image_size, decoding, crops)
-    train, test, classes = read_files(folder, image_size, decoding)
+        return read_copy(folder, view, crops)
+    train, test, classes = read_files(folder, view)
     return train, test, len(classes)
 
 
-def read_files(
-    folder: Path, image_size: int, decoding: Decoding
-) -> tuple[ImageFiles, ImageFiles, list[str]]:
+def read_files(folder: Path, view: View) -> tuple[ImageFiles, ImageFiles, list[str]]:
     """Return training and test images of a folder, and the names of the classes.
 
     Raises
@@ -64,7 +59,7 @@ def read_files(
             ) from error
         paths = [Path(path) for path, _ in found.samples]
         labels = torch.tensor(found.targets)
-        parts.append(ImageFiles(paths, labels, image_size, folder / part, decoding))
+        parts.append(ImageFiles(paths, labels, view, folder / part))
         names.append(found.classes)
     if names[0] != names[1]:
         odd = sorted(set(names[0]) ^ set(names[1]))

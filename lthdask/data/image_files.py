@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lthdask.data.decoding import Decoding, decoded, shown
+from lthdask.data.decoding import View, decoded
 from lthdask.data.digest import SplitDigest, of_files, of_numbers
 from lthdask.data.streamed import Streamed, threads
 
@@ -21,28 +21,20 @@ class ImageFiles(Streamed):
     paths : list of Path
         Absolute, or relative as `root` is.
     labels : Tensor of int64, (N,)
-    image_size : int
+    view : View
+        How they are shown.
     root : Path
         Folder below which their names identify the files.
-    decoding : {"full", "scaled"}
-        As in `lthdask.data.readers.DataSource`.
     """
 
-    def __init__(
-        self,
-        paths: list[Path],
-        labels: Tensor,
-        image_size: int,
-        root: Path,
-        decoding: Decoding = "full",
-    ) -> None:
-        super().__init__(labels, image_size)
-        self.paths, self.root, self.decoding = paths, root, decoding
+    def __init__(self, paths: list[Path], labels: Tensor, view: View, root: Path) -> None:
+        super().__init__(labels, view.size)
+        self.paths, self.view, self.root = paths, view, root
 
     def subset(self, indices: Tensor) -> "ImageFiles":
         """Return the images at `indices`."""
         paths = [self.paths[i] for i in indices.tolist()]
-        return ImageFiles(paths, self.labels[indices], self.image_size, self.root, self.decoding)
+        return ImageFiles(paths, self.labels[indices], self.view, self.root)
 
     def digest(self) -> SplitDigest:
         """Return what identifies these images; see :func:`lthdask.data.digest.of_files`."""
@@ -51,7 +43,7 @@ class ImageFiles(Streamed):
 
     def shown(self, index: int, part: Sequence[float]) -> NDArray[np.uint8]:
         """Return one image as bytes, (H, W, 3): its middle, or the `part` that was drawn."""
-        return shown(self.paths[index], part, self.image_size, self.decoding)
+        return self.view.shown(self.paths[index], part)
 
     def require_readable(self, most: int = 64) -> None:
         """Decode some images, spread evenly.

@@ -21,7 +21,7 @@ from lthdask.data.copies import (
     pixels_of,
     sizes_of,
 )
-from lthdask.data.decoding import Decoding, Pixels, shown_of
+from lthdask.data.decoding import Pixels, View
 from lthdask.data.digest import (
     READ_WHOLE,
     SAMPLE,
@@ -35,7 +35,7 @@ from lthdask.errors import InputError
 
 
 def read_copy(
-    folder: Path, image_size: int, decoding: Decoding, crops: bool
+    folder: Path, view: View, crops: bool
 ) -> tuple["PreparedImages", "PreparedImages", int]:
     """Return training and test images of a copy, and the number of classes.
 
@@ -50,11 +50,11 @@ def read_copy(
             f"it again, and it goes on"
         )
     header = Header.read(header_of(folder))
-    header.form.require_for(image_size, decoding, crops, folder)
+    header.form.require_for(view, crops, folder)
     train, test = (Part.opened(folder, header, part) for part in ("train", "val"))
     return (
-        PreparedImages(train, np.arange(len(train.rows)), image_size),
-        PreparedImages(test, np.arange(len(test.rows)), image_size),
+        PreparedImages(train, np.arange(len(train.rows)), view),
+        PreparedImages(test, np.arange(len(test.rows)), view),
         len(header.classes),
     )
 
@@ -128,24 +128,24 @@ class PreparedImages(Streamed):
     part : Part
     places : array of int64, (N,)
         Which rows of the part they are.
-    image_size : int
+    view : View
     """
 
-    def __init__(self, part: Part, places: NDArray[np.int64], image_size: int) -> None:
-        super().__init__(torch.from_numpy(part.rows["label"][places]), image_size)
-        self.part, self.places = part, places
+    def __init__(self, part: Part, places: NDArray[np.int64], view: View) -> None:
+        super().__init__(torch.from_numpy(part.rows["label"][places]), view.size)
+        self.part, self.places, self.view = part, places, view
 
     def subset(self, indices: Tensor) -> "PreparedImages":
         """Return the images at `indices`."""
-        return PreparedImages(self.part, self.places[indices.numpy()], self.image_size)
+        return PreparedImages(self.part, self.places[indices.numpy()], self.view)
 
     def shown(self, index: int, part: Sequence[float]) -> Pixels:
         """Return one image as bytes, (H, W, 3): its middle, or the `part` that was drawn."""
-        pixels, form = self.part.pixels(int(self.places[index])), self.part.form
-        return shown_of(pixels, part, self.image_size, form.decoding) if form.whole else pixels
+        pixels = self.part.pixels(int(self.places[index]))
+        return self.view.part_of(pixels, part) if self.part.form.whole else pixels
 
     def digest(self) -> SplitDigest:
-        """Return what identifies these images: that of their files, if they show the same pixels.
+        """Return what identifies these images, which is that of their files.
 
         Raises
         ------
@@ -159,6 +159,4 @@ class PreparedImages(Streamed):
         contents = rows["content" if most < 0 else "beginning"][self.places[::step]]
         names = (name for name in rows["name"][self.places].tolist())
         inputs = of_contents(names, sizes, (content.tobytes() for content in contents))
-        if self.part.form.whole:
-            inputs = sha256(f"{inputs} {self.part.form.size}".encode()).hexdigest()
         return SplitDigest(len(self), labels, inputs)

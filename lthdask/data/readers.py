@@ -5,6 +5,7 @@ images, the same for every seed and replicate, so that accuracies of all runs ar
 on the same images.
 """
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from lthdask.arguments import block
 from lthdask.data.batches import Data, Images, Split
-from lthdask.data.decoding import Decoding
+from lthdask.data.decoding import Decoding, View
 from lthdask.data.digest import DataDigest
 from lthdask.data.folders import read_folder
 from lthdask.data.published import read_published
@@ -64,9 +65,12 @@ class DataSource:
         of a folder, the first of each class in turn. All of them by default.
     decoding : {"full", "scaled"}
         How files of a folder are decoded. ``scaled`` is faster, and its pixels differ a little:
-        JPEGs at a half, a quarter or an eighth of their size, where what is shown then still has
-        as many pixels as `image_size`; parts that begin and end between two pixels, brought to size
-        by PyTorch in place of Pillow.
+        JPEGs at a half, a quarter or an eighth of their size, where what is shown still has as many
+        pixels as it is to have; parts that begin and end between two pixels, brought to size by
+        PyTorch in place of Pillow.
+    shorter_side : int, optional
+        For a folder: pixels that the shorter side of an image is brought to first, where it has
+        more; what is shown is cut out of that. At least 8/7 of `image_size`.
     """
 
     name: str
@@ -76,6 +80,7 @@ class DataSource:
     normalisation: Literal["channel", "image"] = "channel"
     subset: int | None = None
     decoding: Decoding = "full"
+    shorter_side: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", chosen("data set", self.name, READERS))
@@ -99,8 +104,20 @@ class DataSource:
             )
         if "resized_crop" in self.augmentation and self.name != "folder":
             raise ValueError("resized_crop is for folders of images; use crop for this data set")
-        if self.decoding != "full" and self.name != "folder":
-            raise ValueError(f"decoding is for folders of images; leave it out for {self.name}")
+        if self.name != "folder" and (self.decoding != "full" or self.shorter_side):
+            key = "decoding" if self.decoding != "full" else "shorter_side"
+            raise ValueError(f"{key} is for folders of images; leave it out for this data set")
+        least = math.ceil(self.image_size * 8 / 7)
+        if self.shorter_side is not None and self.shorter_side < least:
+            raise ValueError(
+                f"shorter_side must be {least} or more, as the middle 7/8 of it are brought to "
+                f"{self.image_size} pixels; got {self.shorter_side}"
+            )
+
+    @property
+    def view(self) -> View:
+        """How images of files are shown."""
+        return View(self.image_size, self.decoding, self.shorter_side)
 
     @property
     def crops(self) -> bool:
@@ -304,7 +321,7 @@ def _published(name: str, classes: int) -> Callable[..., Reading]:
 
 def _folder(source: DataSource, folder: Path, download: bool) -> Reading:
     """Read a folder laid out as ImageNet, or a prepared copy of it."""
-    return read_folder(folder, source.image_size, source.decoding, source.crops)
+    return read_folder(folder, source.view, source.crops)
 
 
 READERS: dict[str, Callable[[DataSource, Path, bool], Reading]] = {

@@ -24,12 +24,12 @@ from lthdask.data.copies import (
     is_copy,
     pixels_of,
     sizes_of,
-    whole_side,
 )
 from lthdask.data.folders import PARTS
 from lthdask.data.readers import DataSource, require_folder
 from lthdask.driver.full_disk import is_unusable, said_when_full
 from lthdask.errors import ExhaustedError, InputError, as_path, may
+from lthdask.own import plain
 from lthdask.storage.driver import driver_of, driving
 from lthdask.storage.files import write_whole
 from lthdask.worker.copying import (
@@ -67,19 +67,15 @@ class Copied:
     kept: int
 
 
-def copying_of(
-    source: DataSource, data: str | Path | None, out: str | Path, shorter_side: int | None = None
-) -> Copying:
+def copying_of(source: DataSource, data: str | Path | None, out: str | Path) -> Copying:
     """Return what is to be made of which folder, and write nothing.
 
     Parameters
     ----------
     source : DataSource
-        That of a study, which says at which size images are trained on, and whether parts of them.
+        That of a study, which says how images are shown, and whether parts of them are.
     data, out : path
         The folder of images, and that of the copy.
-    shorter_side : int, optional
-        Pixels of the shorter side of whole images.
 
     Raises
     ------
@@ -88,19 +84,18 @@ def copying_of(
     """
     if source.name != "folder":
         raise InputError(
-            f"{source.name} is not prepared, only a folder of images is; give a `study` whose "
-            f"data.name is folder"
+            f"{plain(source.name)} is not prepared, only a folder of images is; give a `study` "
+            f"whose data.name is folder"
+        )
+    if source.crops and source.decoding == "scaled" and not source.shorter_side:
+        raise InputError(
+            "with data.decoding scaled, each random part of an image is decoded at a size of its "
+            "own; set data.shorter_side, or leave out data.decoding"
         )
     require_folder(source, None if data is None else as_path(data))
-    least = whole_side(source.image_size)
-    if shorter_side is not None and shorter_side < least:
-        raise InputError(
-            f"`shorter_side` must be {least} or more, as the middle 7/8 of it are "
-            f"{source.image_size} pixels; got {shorter_side}"
-        )
-    whole = source.crops or shorter_side is not None
-    form = Form(shorter_side or least if whole else source.image_size, whole, source.decoding)
-    work = Copying(as_path(data).absolute(), as_path(out).absolute(), form)
+    work = Copying(
+        as_path(data).absolute(), as_path(out).absolute(), Form(source.view, source.crops)
+    )
     if is_copy(work.data):
         raise InputError(f"{work.data} is a prepared copy itself; give the folder of images")
     if work.out.resolve().is_relative_to(work.data.resolve()):
@@ -126,8 +121,7 @@ def _require_place(work: Copying) -> None:
         before = Header.read(complete if complete.exists() else beginning_of(out)).form
         if before != work.form:
             raise InputError(
-                f"the copy in {out} has {before}, with data.decoding {before.decoding}, not "
-                f"{work.form}, with {work.form.decoding}; choose another folder with `out`"
+                f"the copy in {out} has {before}, not {work.form}; choose another folder with `out`"
             )
     elif holds := [path.name for path in out.iterdir() if path.name[0] != "."]:
         raise InputError(

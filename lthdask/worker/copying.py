@@ -94,7 +94,7 @@ def list_images(work: Copying, here: TaskContext) -> Listed:
     for folder in (work.out, work.data):
         if not folder.is_dir():
             raise InputError(f"the worker on {platform.node()} does not see the folder {folder}")
-    *parts, classes = read_files(work.data, work.form.size, work.form.decoding)
+    *parts, classes = read_files(work.data, work.form.view)
     size = {}
     for part, files in zip(PARTS, parts, strict=True):
         rows = rows_of([*names_of(files.paths, files.root)])
@@ -111,7 +111,7 @@ def list_images(work: Copying, here: TaskContext) -> Listed:
 def _size(form: Form, files: ImageFiles) -> float:
     """Return how many bytes an image takes, on average, by some of them."""
     if not form.whole:
-        return 3.0 * form.size**2
+        return 3.0 * form.view.size**2
     some = files.paths[:: max(1, len(files) // SAMPLE)]
     with ThreadPoolExecutor(threads()) as pool:
         return float(np.mean([pixels.nbytes for pixels in pool.map(form.made, some)]))
