@@ -160,11 +160,12 @@ def make_copy(
             rows = {part: np.load(listing_of(work.out, part)) for part in PARTS}
             images = {part: images_in_a_file(len(of)) for part, of in rows.items()}
             if header_of(work.out).exists():
+                _tidy(work.out)
                 kept = _require_unchanged(work, rows)
             else:
                 kept = _make_missing(work, queue, listed, rows, images, tell)
                 _finish(work, listed, rows, images)
-            _tidy(work.out)
+                _tidy(work.out)
     size = sum(path.stat().st_size for path in work.out.glob("*.pixels"))
     return Copied(sum(map(len, rows.values())), size, kept)
 
