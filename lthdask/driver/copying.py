@@ -206,7 +206,7 @@ def _make_missing(
     _run(
         work,
         queue,
-        (
+        [
             Task(
                 f"prepare-{part}-{number}",
                 make_file,
@@ -215,7 +215,7 @@ def _make_missing(
                 then=partial(note, len(of)),
             )
             for (part, number), of in missing.items()
-        ),
+        ],
     )
     return kept
 
