@@ -147,3 +147,20 @@ def test_images_are_standardised_as_they_are_shown():
         assert torch.equal(labels, same_labels)
         assert found.dtype == torch.float32
         np.testing.assert_allclose(found.numpy(), by_numpy(plain), rtol=1e-5, atol=1e-5)
+
+
+def test_images_are_normalised_in_the_same_bits_however_they_lie_in_memory():
+    images = torch.randint(0, 256, (5, 3, 6, 7), dtype=torch.uint8)
+    before = images.clone()
+    mean, std = (torch.tensor([[[100.3]], [[120.1]], [[90.7]]]) / of for of in (1, 1.7))
+    wanted = (images.float() - mean) / std
+    for dtype in (torch.float32, torch.float64):
+        data = replace(small_data(channels=3), mean=mean.to(dtype), std=std.to(dtype))
+        for layout in (torch.contiguous_format, torch.channels_last):
+            shown = data._normalised(images.contiguous(memory_format=layout))
+            assert shown.is_contiguous(memory_format=layout)
+            exact = (images.float() - data.mean) / data.std
+            assert torch.equal(shown, exact)
+            assert shown.dtype == dtype
+            assert dtype == torch.float64 or torch.equal(shown, wanted)
+    assert torch.equal(images, before)

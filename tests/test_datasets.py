@@ -22,6 +22,7 @@ from PIL import Image
 from torch.overrides import TorchFunctionMode
 
 from lthdask.data.batches import Images
+from lthdask.data.decoding import MIDDLE, View
 from lthdask.data.image_files import ImageFiles
 from lthdask.data.readers import READERS, DataSource, _resized, load
 from lthdask.errors import InputError
@@ -324,7 +325,7 @@ def test_that_a_process_has_too_many_open_files_is_no_fault_of_an_image(folder):
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
     try:
         with pytest.raises(OSError, match="Too many open files"):
-            files._decode(0, [-1.0] * 4)
+            files.shown(0, MIDDLE)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
@@ -526,7 +527,7 @@ def test_pixels_of_16_bits_are_scaled_and_those_without_a_range_refused(folder):
         Image.fromarray(sixteen).save(path)
     eight = file.with_name("eight.png")
     Image.fromarray((sixteen / 257).round().astype(np.uint8)).save(eight)
-    read = ImageFiles([*paths, eight], torch.zeros(3), 16, folder)
+    read = ImageFiles([*paths, eight], torch.zeros(3), View(16), folder)
     ((images, _),) = read.batches([torch.arange(3)], torch.device("cpu"), None)
     assert torch.equal(images[0], images[2])
     assert torch.equal(images[1], images[2])

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lthdask.data import digest
 from lthdask.data.batches import Images
+from lthdask.data.decoding import View
 from lthdask.data.digest import DataDigest, SplitDigest, of_files
 from lthdask.data.image_files import ImageFiles
 from lthdask.data.readers import DataSource, load
@@ -93,7 +94,7 @@ def folder(tmp_path):
 def digest_of(folder):
     paths = sorted(folder.glob("train/*/*"))
     labels = torch.tensor([path.parent.name == "dog" for path in paths]).long()
-    return ImageFiles(paths, labels, 8, folder / "train").digest()
+    return ImageFiles(paths, labels, View(8), folder / "train").digest()
 
 
 def test_a_folder_is_the_same_wherever_it_lies(folder, monkeypatch):

@@ -144,6 +144,7 @@ STEP = {"recipe.schedule.milestones": "20,30", "recipe.schedule.name": "step"}
 SGD = {"recipe.optimizer.name": "sgd"}
 ROUNDS = {"pruning.schedule": "iterative", "pruning.rounds": "5"}
 MOBILE = {"study": "digits"}
+FOLDER = {"study": "imagenet-mobilenetv2"}
 TUNED = {"grid.arms": "ticket,fine_tune"}
 GPU = {"engine.device": "cuda"}
 GLOBAL = {"study": "cifar10-resnet20"}
@@ -165,6 +166,8 @@ CHANGES = {
     "data.subset": ({}, "12000", "pixels, of the training images the first 12,000"),
     "data.augmentation": ({}, "flip,crop", "mirrored left to right with probability 1/2 and moved"),
     "data.normalisation": ({}, "image", "were standardised one by one after augmentation, each by"),
+    "data.decoding": (FOLDER, "scaled", "JPEGs were decoded at a half, a quarter or an eighth"),
+    "data.shorter_side": (FOLDER, "300", "were first brought to 300 pixels on their shorter side"),
     "network.name": ({}, "resnet20", "ResNet-20 (He et al. 2016)"),
     "network.form": (MOBILE, "small", "with stride 1 in the stem"),
     "network.width": (MOBILE, "0.25", "at width 0.25"),

@@ -125,7 +125,7 @@ def _train(
         scheduler=where.scheduler,
         say=tell,
     )
-    with client, _stopping_once(console):
+    with client, stopping_once(console):
         log.lines.info("scheduler %s", client.scheduler.address)
         dense = f", {counted(len(left.dense_runs), 'dense run')}" if left.dense_runs else ""
         again = f", {counted(left.again_epochs, 'epoch')} of dense runs again" if left.again else ""
@@ -199,7 +199,7 @@ def _say_that_all_is_done(console: Console, log: "StudyLog", opened: "Opened") -
 
 
 @contextmanager
-def _stopping_once(console: Console) -> Iterator[None]:
+def stopping_once(console: Console) -> Iterator[None]:
     """Take one signal to stop; further ones must not disturb what leaves nothing in a queue."""
     try:
         yield

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lthdask.data.digest import DataDigest, SplitDigest, of_numbers
-from lthdask.data.image_files import ImageFiles
+from lthdask.data.streamed import Streamed
 from lthdask.streams import Purpose, below, permutation, stream
 
 EVALUATION_BATCH = 250
@@ -66,7 +66,7 @@ class Images:
             yield self.images[indices], self.labels[indices]
 
 
-Split = Images | ImageFiles
+Split = Images | Streamed
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,15 @@ class Data:
             return images
         if self.normalisation == "image":
             return standardised(images.to(self.mean.dtype))
-        return (images.float() - self.mean) / self.std
+        if images.dtype != torch.uint8:
+            return (images.float() - self.mean) / self.std
+        floats, mean, std = images.to(self.mean.dtype), self.mean, self.std
+        each = floats  # a new tensor, so in place: memory that was never touched is slow
+        if len(mean) > 1 and floats.is_contiguous(memory_format=torch.channels_last):
+            each = floats.permute(0, 2, 3, 1).flatten(2)  # whole rows, or each pixel were a loop
+            mean, std = (of.flatten().repeat(images.shape[3]) for of in (mean, std))
+        each.sub_(mean).div_(std)
+        return floats
 
 
 def standardised(images: Tensor) -> Tensor:

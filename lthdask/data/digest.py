@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -115,22 +115,37 @@ def of_files(paths: Sequence[Path], root: Path) -> str:
     OSError
         If a file cannot be read.
     """
-    start = len(os.fsencode(root)) + 1
     with ThreadPoolExecutor(THREADS) as pool:
-        sizes = _of_each(pool, _size, paths)
-        step, most = 1, -1
-        if sum(sizes) > READ_WHOLE:
-            step, most = math.ceil(len(paths) / SAMPLE), BEGINNING
-        contents = _of_each(pool, lambda path: _content(path, most), paths[::step])
+        sizes = of_each(pool, _size, paths)
+        step, most = what_is_read(sizes)
+        contents = of_each(pool, lambda path: _content(path, most), paths[::step])
+    return of_contents(names_of(paths, root), sizes, contents)
+
+
+def names_of(paths: Iterable[Path], root: Path) -> Iterator[bytes]:
+    """Yield the names of files below `root`."""
+    start = len(os.fsencode(root)) + 1
+    return (os.fsencode(path)[start:] for path in paths)
+
+
+def what_is_read(sizes: Sequence[int]) -> tuple[int, int]:
+    """Return which files are read of some, every n-th, and how many bytes at most; -1 is all."""
+    if sum(sizes) <= READ_WHOLE:
+        return 1, -1
+    return math.ceil(len(sizes) / SAMPLE), BEGINNING
+
+
+def of_contents(names: Iterable[bytes], sizes: Iterable[int], contents: Iterable[bytes]) -> str:
+    """Return the digest of files, given that of each content that is read."""
     whole = sha256()
-    for path, size in zip(paths, sizes, strict=True):
-        whole.update(b"%s\0%d\0" % (os.fsencode(path)[start:], size))
+    for name, size in zip(names, sizes, strict=True):
+        whole.update(b"%s\0%d\0" % (name, size))
     for content in contents:
         whole.update(content)
     return whole.hexdigest()
 
 
-def _of_each(
+def of_each(
     pool: ThreadPoolExecutor, ask: Callable[[Path], Found], paths: Sequence[Path]
 ) -> list[Found]:
     """Return what is found of each path, in their order."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lthdask.data.copies import Header, header_of, is_copy
 from lthdask.data.readers import DataSource
 from lthdask.errors import as_path
 
@@ -20,7 +21,14 @@ def inputs_of(source: DataSource, folder: str | Path | None) -> tuple[tuple[int,
     """Return the shape of an input and the number of classes; None if only reading tells."""
     channels, classes = KNOWN.get(source.name, (3, 0))
     if source.name == "folder" and folder:
-        train = as_path(folder) / "train"
-        names = [path.name for path in train.glob("*") if path.is_dir()]
-        classes = sum(not name.startswith(".") for name in names)
+        classes = _classes_of(as_path(folder))
     return ((channels, source.image_size, source.image_size), classes) if classes else None
+
+
+def _classes_of(folder: Path) -> int:
+    """Return how many classes a folder of images has, or a prepared copy that is complete."""
+    if is_copy(folder):
+        header = header_of(folder)
+        return len(Header.read(header).classes) if header.exists() else 0
+    names = [path.name for path in (folder / "train").glob("*") if path.is_dir()]
+    return sum(not name.startswith(".") for name in names)

@@ -5,11 +5,12 @@ images, the same for every seed and replicate, so that accuracies of all runs ar
 on the same images.
 """
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ from torch import Tensor
 
 from lthdask.arguments import block
 from lthdask.data.batches import Data, Images, Split
+from lthdask.data.decoding import Decoding, View
 from lthdask.data.digest import DataDigest
-from lthdask.data.image_files import ImageFiles
+from lthdask.data.folders import read_folder
 from lthdask.data.published import read_published
+from lthdask.data.streamed import Streamed
 from lthdask.data.tensors import are_images, read
-from lthdask.errors import OF_FILES, InputError, first_sentence, is_of_file, listed
+from lthdask.errors import InputError, is_of_file, listed
 from lthdask.own import chosen, is_own, plain
 from lthdask.streams import Purpose, permutation, stream
 
@@ -60,6 +63,14 @@ class DataSource:
     subset : int, optional
         How many of the training images there are to be, more than `validation`: the first ones;
         of a folder, the first of each class in turn. All of them by default.
+    decoding : {"full", "scaled"}
+        How files of a folder are decoded. ``scaled`` is faster, and its pixels differ a little:
+        JPEGs at a half, a quarter or an eighth of their size, where what is shown still has as many
+        pixels as it is to have; parts that begin and end between two pixels, brought to size by
+        PyTorch in place of Pillow.
+    shorter_side : int, optional
+        For a folder: pixels that the shorter side of an image is brought to first, where it has
+        more; what is shown is cut out of that. At least 8/7 of `image_size`.
     """
 
     name: str
@@ -68,6 +79,8 @@ class DataSource:
     augmentation: tuple[Literal["flip", "crop", "resized_crop"], ...] = ()
     normalisation: Literal["channel", "image"] = "channel"
     subset: int | None = None
+    decoding: Decoding = "full"
+    shorter_side: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", chosen("data set", self.name, READERS))
@@ -91,10 +104,27 @@ class DataSource:
             )
         if "resized_crop" in self.augmentation and self.name != "folder":
             raise ValueError("resized_crop is for folders of images; use crop for this data set")
+        if self.name != "folder" and (self.decoding != "full" or self.shorter_side):
+            key = "decoding" if self.decoding != "full" else "shorter_side"
+            raise ValueError(f"{key} is for folders of images; leave it out for this data set")
+        least = math.ceil(self.image_size * 8 / 7)
+        if self.shorter_side is not None and self.shorter_side < least:
+            raise ValueError(
+                f"shorter_side must be {least} or more, as the middle 7/8 of it are brought to "
+                f"{self.image_size} pixels; got {self.shorter_side}"
+            )
+
+    @property
+    def view(self) -> View:
+        """How images of files are shown."""
+        return View(self.image_size, self.decoding, self.shorter_side)
+
+    @property
+    def crops(self) -> bool:
+        """Whether random parts of images are shown."""
+        return "resized_crop" in self.augmentation
 
 
-IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""The ends of names of images, as in torchvision."""
 Reading = tuple[Split, Split, int]
 """All training images and the test images, as they lie on disk, and the number of classes."""
 
@@ -169,7 +199,7 @@ def _first(everything: Split, subset: int | None) -> Split:
             f"data.subset, or leave it out"
         )
     order = torch.arange(known)
-    if isinstance(everything, ImageFiles):  # which come class by class
+    if isinstance(everything, Streamed):  # which come class by class
         order = torch.from_numpy(np.argsort(_places(everything.labels), kind="stable"))
     return everything.subset(order[:subset])
 
@@ -215,7 +245,7 @@ def _require_images(source: DataSource, inputs: Tensor) -> None:
 
 
 def _statistics(train: Split) -> tuple[Tensor, Tensor]:
-    if isinstance(train, ImageFiles):  # ImageNet's, which everyone uses
+    if isinstance(train, Streamed):  # ImageNet's, which everyone uses
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         return (mean * 255)[:, None, None], (std * 255)[:, None, None]
     if not are_images(train.images):
@@ -232,7 +262,7 @@ def _statistics(train: Split) -> tuple[Tensor, Tensor]:
 
 def _resized(split: Split, size: int) -> Split:
     """Return byte images (N, C, H, W) at size × size pixels; files are resized as they are read."""
-    if isinstance(split, ImageFiles):
+    if isinstance(split, Streamed):
         return split
     images = split.images
     if not size or images.shape[2:] == (size, size):
@@ -266,25 +296,6 @@ def _digits(source: DataSource, folder: Path, download: bool) -> Reading:
     return everything.subset(order[500:]), everything.subset(order[:500]), 10
 
 
-def _image_folder() -> Any:
-    """Return torchvision's reader of folders, for which hidden ones are no classes."""
-    import torchvision.datasets
-
-    def classes(directory: str) -> tuple[list[str], dict[str, int]]:
-        found, _ = torchvision.datasets.folder.find_classes(directory)
-        names = [name for name in found if not name.startswith(".")]
-        return names, {name: number for number, name in enumerate(names)}
-
-    kind = torchvision.datasets.ImageFolder
-    return type("Visible", (kind,), {"find_classes": staticmethod(classes)})
-
-
-def _is_image(path: str) -> bool:
-    """Return whether a file is an image by its name; what other systems hide beside it is none."""
-    name = Path(path).name.lower()
-    return name.endswith(IMAGES) and not name.startswith(".")
-
-
 def _published(name: str, classes: int) -> Callable[..., Reading]:
     """Return the reader of a data set that torchvision has."""
 
@@ -309,31 +320,8 @@ def _published(name: str, classes: int) -> Callable[..., Reading]:
 
 
 def _folder(source: DataSource, folder: Path, download: bool) -> Reading:
-    """Read a folder laid out as ImageNet: train/CLASS/* and val/CLASS/*."""
-    kind = _image_folder()
-    parts, names = [], []
-    for part in ("train", "val"):
-        try:
-            found = kind(folder / part, is_valid_file=_is_image)
-        except OF_FILES as error:
-            raise InputError(
-                f"{folder} is not laid out as train/CLASS/* and val/CLASS/*: "
-                f"{first_sentence(error)}"
-            ) from error
-        paths = [Path(path) for path, _ in found.samples]
-        labels = torch.tensor(found.targets)
-        parts.append(ImageFiles(paths, labels, source.image_size, folder / part))
-        names.append(found.classes)
-    if names[0] != names[1]:
-        odd = sorted(set(names[0]) ^ set(names[1]))
-        raise InputError(f"{folder}: train and val differ in their classes: {', '.join(odd[:5])}")
-    if len(names[0]) < 2:
-        raise InputError(
-            f"{folder / 'train'} has one class, {names[0][0]}; there must be two to tell apart"
-        )
-    for files in parts:
-        files.require_readable()
-    return parts[0], parts[1], len(names[0])
+    """Read a folder laid out as ImageNet, or a prepared copy of it."""
+    return read_folder(folder, source.view, source.crops)
 
 
 READERS: dict[str, Callable[[DataSource, Path, bool], Reading]] = {

@@ -12,7 +12,8 @@ Sentence = Callable[[Facts], str]
 PARAGRAPHS: Sequence[Mapping[Sentence, str]] = (
     {
         training.question: "",
-        training.data: "data.name data.image_size data.validation data.normalisation data.subset",
+        training.data: "data.name data.image_size data.validation data.normalisation data.subset "
+        "data.decoding data.shorter_side",
         training.augmentation: "data.augmentation",
         training.network: "network.name network.form network.width network.first_projection "
         "network.initialisation network.batch_norm_momentum",

@@ -91,7 +91,20 @@ def data(f: Facts) -> str:
         )
     else:
         normalised = "They were used as they were. "
-    return f"The data were {called}{splits}. {normalised}{_set_aside(f)}"
+    return f"The data were {called}{splits}. {_decoded(f)}{normalised}{_set_aside(f)}"
+
+
+def _decoded(f: Facts) -> str:
+    """Say what was done to files of images, where that is not the usual."""
+    side, said = f["data.shorter_side"], ""
+    if f["data.decoding"] == "scaled":
+        said += (
+            "JPEGs were decoded at a half, a quarter or an eighth of their size where that left as "
+            "many pixels as were needed. "
+        )
+    if side:
+        said += f"Images were first brought to {side} pixels on their shorter side. "
+    return said
 
 
 def _kind(f: Facts) -> str:
