@@ -3,14 +3,13 @@
 Dense runs are trained, and one cell of each, by `lthdask.run`. The cube grows by what a run
 calls. All other cells are written as bytes, which is quicker; the first of them is written by
 `Cube.write` as well, and the bytes are compared. Then every command runs in a process of its own:
-seconds, and the most memory that a process of it held. Files were just written, so they come
-from the system's cache.
+seconds, CPU seconds, and the most memory that it held, its workers not counted. Files were just
+written, so they come from the system's cache.
 """
 
 import argparse
 import json
 import os
-import re
 import signal
 import struct
 import subprocess
@@ -41,6 +40,23 @@ from lthdask.worker.work import Work
 EPOCHS, REPLICATES, ARMS = 100, 5, ("ticket", "random_mask")
 LIMIT = 10, 500
 """What a command may take: seconds, and MB."""
+COMMAND = """
+import atexit, sys
+from pathlib import Path
+
+def tell():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    most = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    Path(told).write_text(str(most / 1000))
+
+told = sys.argv.pop(1)
+sys.argv[0] = "lthdask"
+atexit.register(tell)
+from lthdask.commands.main import main
+main()
+"""
+"""A command that tells, as it ends, the most memory it held, in MB. What the system keeps for who
+waits counts the process that it was forked from, too."""
 SMALL = {
     "network.name": "lenet_300_100",
     "data.image_size": "8",
@@ -92,7 +108,7 @@ def write(cube: Cube, folder: Folder, cell: Cell, number: int) -> None:
 
 def results_of(cube: Cube, cell: Cell, number: int) -> dict[str, Any]:
     """Return what a cell holds, by array; made up, but no two are the same."""
-    k, noise = int(cell.rewind_epoch), 0.005 * sin(number)
+    k, noise = int(cell.epochs_before()), 0.005 * sin(number)
     accuracy = 0.9 + noise - 0.3 * max(0.0, cell.threshold - (0.7 + 0.002 * k))
     metrics = dict.fromkeys(METRICS, accuracy) | {"density": 1 - cell.threshold}
     metrics |= {"epochs_trained": EPOCHS - k, "parameters_left": 1 - cell.threshold}
@@ -162,30 +178,29 @@ def counted(folder: Path, cells: int) -> str:
 def measure(what: str, command: Sequence[str], until: str = "") -> None:
     """Run a command, and print what it took; one with `until` is stopped once it says this."""
     before = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lthdask", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout
-    said, at = [], dict[str, float]()
-    for line in process.stdout:
-        said.append(line)
-        passed = time.perf_counter() - before
-        for word in ("to train", " done"):
-            if word in line:
-                at.setdefault(word.strip(), passed)
-        if until and until in line:
-            process.send_signal(signal.SIGINT)
-    _, code, usage = os.wait4(process.pid, 0)
-    took, most = time.perf_counter() - before, usage.ru_maxrss / 1000
-    parts = ", ".join(f"{word!r} after {passed:.1f}" for word, passed in at.items())
+    with tempfile.NamedTemporaryFile() as told:
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, told.name, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout
+        said, at = list[str](), dict[str, float]()
+        for line in process.stdout:
+            said.append(line)
+            for word in ("to train", " done: "):
+                if word in line:
+                    at.setdefault(word.strip(" :"), time.perf_counter() - before)
+            if until and until in line:
+                process.send_signal(signal.SIGINT)
+        _, code, usage = os.wait4(process.pid, 0)
+        took, most = time.perf_counter() - before, float(told.read() or "nan")
+    assert os.waitstatus_to_exitcode(code) == (130 if until else 0), "".join(said[-20:])
+    parts = "".join(f", {word!r} after {passed:.1f}" for word, passed in at.items())
     over = " OVER" if took > LIMIT[0] or most > LIMIT[1] else ""
     cpu = usage.ru_utime + usage.ru_stime
-    print(f"{what:28} {took:6.1f} s, CPU {cpu:6.1f} s, {most:5.0f} MB{over}  {parts}", flush=True)
-    ended = os.waitstatus_to_exitcode(code)
-    assert ended in ((130,) if until else (0,)), "".join(said[-20:])
+    print(f"{what:28} {took:6.1f} s, CPU {cpu:6.1f} s, {most:5.0f} MB{over}{parts}", flush=True)
 
 
 def measure_all(place: Path, thresholds: int) -> None:
