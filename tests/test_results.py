@@ -145,7 +145,7 @@ def test_what_is_read_is_what_zarr_reads(packed):
         np.testing.assert_array_equal(found.read_all(places), expected)
         last = tuple(length - 1 for length in size)
         np.testing.assert_array_equal(found.read(last), expected[last])
-        some = [np.array([length - 1, 0]) for length in size]  # in another order
+        some = [np.arange(length)[::-1] for length in size]  # in another order
         np.testing.assert_array_equal(found.read_all(some), expected[np.ix_(*some)])
 
 
@@ -161,7 +161,7 @@ def test_what_is_read_is_what_zarr_reads(packed):
 )
 def test_a_chunk_of_another_length_is_damaged_though_its_checksum_is_right(tmp_path, name, chunk):
     cube = made(tmp_path, written={(0, 0.5, 0): {"test_accuracy": 0.5}})
-    file = cube._chunk(name, (0, 0, 1, 0))
+    file = cube._chunk(name, (0, 0, 0, 0))
     file.write_bytes(chunk + google_crc32c.value(chunk).to_bytes(4, "little"))
     with pytest.raises(InputError, match=r"results\.zarr cannot be read: .*lthdask check"):
         open_results(tmp_path, *ALL)

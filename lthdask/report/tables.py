@@ -71,13 +71,14 @@ def verdict_map(results: xr.Dataset, margin: float | None = None) -> Table:
     margin = margin_of(results, margin)
     table = map_of(f"verdict, at a margin of {points(margin)}", ks_of(results))
     judged, replicates = verdicts(results, margin), results.sizes["replicate"]
-    for threshold in results.threshold.values:
+    axes = ("threshold", "rewind_epoch")
+    counts, verdict = (judged[name].transpose(*axes).values for name in ("replicates", "verdict"))
+    for i, threshold in enumerate(results.threshold.values):
         shown = []
-        for k in results.rewind_epoch.values:
-            cell = judged.sel(threshold=threshold, rewind_epoch=k)
-            count = int(cell.replicates)
+        for j, k in enumerate(results.rewind_epoch.values):
+            count = int(counts[i, j])
             some = f" ({count}/{replicates})" if count < replicates else ""
-            word = SHORT[str(cell.verdict.values)] + some
+            word = SHORT[str(verdict[i, j])] + some
             shown.append(word if count else _status(results, threshold, k))
         table.add_row(*_row_head(results, threshold), *shown)
     found = frontier(results, margin)

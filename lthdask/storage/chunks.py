@@ -72,7 +72,7 @@ class Chunks:
         return np.full(self._rest, self._empty, self._dtype)[()]
 
     def read_all(self, places: Sequence[NDArray[np.intp]]) -> NDArray[Any]:
-        """Return what there is at some places along each axis of cells, in their order.
+        """Return what there is at places along each axis of cells, each once, in their order.
 
         Raises
         ------
@@ -87,7 +87,7 @@ class Chunks:
         return found.reshape(*shape, *self._rest)
 
     def written(self, places: Sequence[NDArray[np.intp]]) -> Iterator[tuple[int, str]]:
-        """Yield the chunks that there are at some places along each axis of cells.
+        """Yield the chunks that there are at such places.
 
         Each is a row, as of an array over these places that was flattened, and a file.
         """
