@@ -71,7 +71,7 @@ def verdict_map(results: xr.Dataset, margin: float | None = None) -> Table:
     margin = margin_of(results, margin)
     table = map_of(f"verdict, at a margin of {points(margin)}", ks_of(results))
     judged, replicates = verdicts(results, margin), results.sizes["replicate"]
-    axes = ("threshold", "rewind_epoch")
+    emptied, axes = emptied_layers(results), ("threshold", "rewind_epoch")
     counts, verdict = (judged[name].transpose(*axes).values for name in ("replicates", "verdict"))
     for i, threshold in enumerate(results.threshold.values):
         shown = []
@@ -80,7 +80,8 @@ def verdict_map(results: xr.Dataset, margin: float | None = None) -> Table:
             some = f" ({count}/{replicates})" if count < replicates else ""
             word = SHORT[str(verdict[i, j])] + some
             shown.append(word if count else _status(results, threshold, k))
-        table.add_row(*_row_head(results, threshold), *shown)
+        density = results.counted_density.sel(arm="ticket", threshold=threshold).values
+        table.add_row(*row_head(threshold, density, float(threshold) in emptied), *shown)
     found = frontier(results, margin)
     table.add_section()
     estimates = zip(found.density.values, found.at_edge.values, strict=True)
@@ -145,11 +146,6 @@ def _epochs_of_mask(results: xr.Dataset, threshold: float, k: Rewind) -> float:
     iterative = study["pruning"]["schedule"] == "iterative"
     rounds = int((results.threshold < threshold).sum()) if iterative else 0
     return dense + rounds * (dense - epochs_before(k, int(results.attrs.get("steps", 0))))
-
-
-def _row_head(results: xr.Dataset, threshold: float) -> tuple[str, str]:
-    density = results.counted_density.sel(arm="ticket", threshold=threshold).values
-    return row_head(threshold, density, float(threshold) in emptied_layers(results))
 
 
 def _status(results: xr.Dataset, threshold: float, k: float) -> str:
