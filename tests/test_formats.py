@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import Crc32cCodec
 from click.testing import CliRunner
 
 from lthdask.checks.folder import check
@@ -73,6 +74,7 @@ def lessened(folder):
             shape=values.shape,
             chunks=chunks,
             dimension_names=dimensions,
+            compressors=[Crc32cCodec()],
             overwrite=True,
             **like,
         )
