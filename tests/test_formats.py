@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from zarr.codecs import Crc32cCodec
 from click.testing import CliRunner
+from zarr.codecs import Crc32cCodec
 
 from lthdask.checks.folder import check
 from lthdask.commands.main import main
