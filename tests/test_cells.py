@@ -110,6 +110,26 @@ def test_a_cell_that_diverges_disturbs_no_other(tmp_path, beside, monkeypatch):
     assert density == pytest.approx(1 - COHORT[1].threshold, abs=1e-3)
 
 
+def test_a_weight_that_is_no_number_is_a_divergence_whatever_the_loss(tmp_path, monkeypatch):
+    """ReLU hides a bias of −∞: its unit is 0, and has no gradient."""
+    work, needed = trained(tmp_path / "run")
+    alone = {"recipe.optimizer.decay_norm_and_bias": "false"}  # −∞ − rate · decay · −∞ is NaN
+    work = replace(work, study=work.study.changed(alone))
+    draw = drawing.draw
+
+    def poisoned(*given):
+        drawn = draw(*given)
+        drawn.origin.weights["1.bias"][0] = -torch.inf
+        return drawn
+
+    monkeypatch.setattr(drawing, "draw", poisoned)
+    assert train_cells(work, COHORT[:1], here(), *needed) == ["diverged"]
+    results = everything(work.folder.path).sel(vars(COHORT[0]))
+    assert int(results.epochs_trained) == STUDY.recipe.epochs
+    assert np.isfinite(results.train_loss_curve).all()
+    assert np.isnan(results.test_accuracy)
+
+
 def test_cells_that_do_not_fit_together_are_trained_in_smaller_cohorts(tmp_path, monkeypatch):
     work, needed = trained(tmp_path / "run")
     train_cohort, tried, events = runs.train_cohort, [], []

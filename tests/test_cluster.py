@@ -662,3 +662,17 @@ def test_ctrl_c_stays_what_it_was_when_a_queue_is_opened(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     job_script(Settings.read(SHIPPED), "slurm")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("distributed.comm.timeouts.connect", "soon", "must be a time, such as 30 seconds"),
+        ("distributed.worker", "nonsense", "must be a section of keys and values"),
+        ("temporary-directory", 5, "must be text"),
+    ],
+)
+def test_what_dask_is_told_elsewhere_is_checked_before_a_run(key, value, problem):
+    with dask.config.set({key: value}), pytest.raises(InputError) as found:
+        Settings.read(None)
+    assert str(found.value).startswith(f"{key} {problem}; got {value!r}, which Dask is told by a")

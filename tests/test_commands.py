@@ -44,6 +44,17 @@ def tiny_file(tmp_path):
     return path
 
 
+def test_a_file_of_dasks_that_is_no_yaml_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_text("distributed: [1, 2")
+    done = typed("run", "--print-job-script", env=PLAIN | {"DASK_CONFIG": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (2, "")
+    file = tmp_path / "mine.yaml"
+    expected = (
+        f"error: A dask config file at {str(file)!r} is malformed; mend it, or move it away\n"
+    )
+    assert done.stderr == expected
+
+
 @pytest.mark.parametrize("part", [None, *PARTS])
 def test_help_answers_without_importing_anything_heavy(part):
     arguments = [part, "--help"] if part else ["--help"]

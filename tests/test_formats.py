@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import zarr
 from click.testing import CliRunner
+from zarr.codecs import Crc32cCodec
 
 from lthdask.checks.folder import check
 from lthdask.commands.main import main
@@ -73,6 +74,7 @@ def lessened(folder):
             shape=values.shape,
             chunks=chunks,
             dimension_names=dimensions,
+            compressors=[Crc32cCodec()],
             overwrite=True,
             **like,
         )

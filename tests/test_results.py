@@ -1,5 +1,6 @@
 """What opened results promise: right at first sight, and whole under every operation."""
 
+import json
 import pickle
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import cf_xarray  # noqa: F401, gives `status` words
+import google_crc32c
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -20,7 +22,8 @@ from lthdask.arms import ARMS
 from lthdask.commands.main import main
 from lthdask.errors import InputError
 from lthdask.grid import Cell
-from lthdask.storage import arrays
+from lthdask.storage.arrays import Arrays
+from lthdask.storage.chunks import Chunks
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
@@ -112,23 +115,66 @@ def test_the_status_reads_as_words(results):
 
 def test_more_is_read_only_when_it_is_asked_for(packed, monkeypatch):
     read = []
-    array = zarr.Array.__getitem__
+    real = Chunks.read_all
 
-    def spied(self, index):
-        read.append(self.basename)
-        return array(self, index)
+    def spied(self, places):
+        read.append(self.path.name)
+        return real(self, places)
 
-    monkeypatch.setattr(zarr.Array, "__getitem__", spied)
+    monkeypatch.setattr(Chunks, "read_all", spied)
     for groups in ((), ("layers",), ALL):
         read.clear()
         found = open_results(packed, *groups)
         assert len(read) == len(set(read)), "nothing is read twice"
         expected = {n for n, of in ARRAYS.items() if not of.group or of.group in groups}
-        assert {n for n in read if n in ARRAYS} == expected | {"dense_curves", "dense_learning"}
+        assert set(read) == expected | {"dense_curves", "dense_learning"}
         assert ("layer_density" in found) == ("layers" in groups)
     assert {"train_loss_curve", "test_accuracy_by_iteration", "line", "seconds"} < set(found)
     assert found.started.dtype.kind == "M"
     assert (found.place == "n1 cpu").any() or set(found.place.values.flat) - {""}
+
+
+def test_what_is_read_is_what_zarr_reads(packed):
+    group = zarr.open_group(packed / "results.zarr", mode="r")
+    arrays = Arrays(packed)
+    for name in ARRAYS.keys() & group.keys():
+        size = [len(arrays.axes[axis]) for axis in ARRAYS[name].cell]
+        found = Chunks(group.store.root / name, ARRAYS[name], group[name])
+        places = [np.arange(length) for length in size]
+        expected = group[name][:]
+        np.testing.assert_array_equal(found.read_all(places), expected)
+        last = tuple(length - 1 for length in size)
+        np.testing.assert_array_equal(found.read(last), expected[last])
+        some = [np.arange(length)[::-1] for length in size]  # in another order
+        np.testing.assert_array_equal(found.read_all(some), expected[np.ix_(*some)])
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk"),
+    [
+        ("metrics", b"0123"),
+        ("metrics", bytes(8)),
+        ("place", b""),
+        ("place", bytes([2, 0, 0, 0])),
+        ("place", bytes([1, 0, 0, 0, 9, 0, 0, 0]) + b"short"),
+    ],
+)
+def test_a_chunk_of_another_length_is_damaged_though_its_checksum_is_right(tmp_path, name, chunk):
+    cube = made(tmp_path, written={(0, 0.5, 0): {"test_accuracy": 0.5}})
+    file = cube._chunk(name, (0, 0, 0, 0))
+    file.write_bytes(chunk + google_crc32c.value(chunk).to_bytes(4, "little"))
+    with pytest.raises(InputError, match=r"results\.zarr cannot be read: .*lthdask check"):
+        open_results(tmp_path, *ALL)
+
+
+def test_an_array_in_another_form_than_ours_is_refused(tmp_path):
+    made(tmp_path)
+    file = tmp_path / "results.zarr" / "metrics" / "zarr.json"
+    about = json.loads(file.read_text())
+    about["codecs"] = about["codecs"][:1]
+    file.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="the array metrics is not made as lthdask makes it"):
+        Cube(tmp_path / "results.zarr")
 
 
 def test_an_unknown_group_is_refused_with_the_nearest_one(packed):
@@ -271,10 +317,9 @@ def test_a_later_look_reads_the_cells_that_are_new_and_nothing_else(tmp_path, mo
     write(cube, (0, 0.9, 2), Status.DIVERGED)
     cube.write_dense(0, {3: dict.fromkeys(CURVES, 0.5)}, {5: dict.fromkeys(LEARNING, 0.5)})
     read = []
-    array = zarr.Array.__getitem__
-    monkeypatch.setattr(arrays, "MANY", 0)
+    real = Chunks.read
     monkeypatch.setattr(
-        zarr.Array, "__getitem__", lambda s, i: read.append((s.basename, i)) or array(s, i)
+        Chunks, "read", lambda s, index: read.append((s.path.name, tuple(index))) or real(s, index)
     )
     looked = next(looks)
     of_cells = [index for name, index in read if name == "status"]
@@ -284,9 +329,7 @@ def test_a_later_look_reads_the_cells_that_are_new_and_nothing_else(tmp_path, mo
     xr.testing.assert_identical(first, kept)  # what was given is left alone
 
 
-@pytest.mark.parametrize("many", [0, 10**6], ids=["cell by cell", "all at once"])
-def test_a_later_look_sees_what_was_tried_again_erased_or_grown(tmp_path, monkeypatch, many):
-    monkeypatch.setattr(arrays, "MANY", many)
+def test_a_later_look_sees_what_was_tried_again_erased_or_grown(tmp_path):
     cube = made(tmp_path)
     write(cube, (0, 0.5, 0), test_accuracy=0.5)
     cube.mark(Cell("ticket", 1, 0.9, 0), Status.FAILED)

@@ -20,6 +20,7 @@ import dask
 import yaml
 from dask.utils import parse_timedelta
 
+from lthdask.cluster.ambient import require_usable
 from lthdask.cluster.overrides import SETTINGS
 from lthdask.cluster.places import QUEUES
 from lthdask.cluster.values import NAMES, problem_of, seconds
@@ -74,8 +75,11 @@ class Settings:
         Raises
         ------
         InputError
-            If the file cannot be read, or anything in it is unknown or impossible.
+            If the file cannot be read, or anything in it is unknown or impossible. Or, file or
+            not, if something is impossible that Dask is told elsewhere.
         """
+        known = {name: _known()[name] for name in ("distributed", "temporary-directory")}
+        require_usable(known, dask.config.config)
         if path is None:
             return cls()
         path = as_path(path)

@@ -91,6 +91,13 @@ def exit_with(console: Console, body: Callable[[], int], resumes: bool = False) 
         with suppress(OSError):
             say(Console(stderr=True), f"error: {UNWRITABLE}: {error.strerror}")
         sys.exit(2)
+    except Exception:
+        from lthdask.cluster.ambient import malformed
+
+        if (problem := malformed()) is None:
+            raise
+        say(Console(stderr=True), f"error: {problem}")
+        sys.exit(2)
     except KeyboardInterrupt:
         more = "; the same command picks up where it left off" if resumes else ""
         say(console, f"stopped{more}")

@@ -26,11 +26,11 @@ from lthdask.report.masks import mask_sentences, mask_table
 from lthdask.report.summary import counts, limits, sentences, sparsest_matching
 from lthdask.report.tables import tables
 from lthdask.rewinding import number, rewind
-from lthdask.storage.results import study_of
+from lthdask.storage.results import open_part, study_of
 from lthdask.storage.schema import CELL
 
-GROUPS = ("curves", "layers", "records", "masks")
-"""Groups of variables that a report shows."""
+GROUPS = ("layers", "records", "masks")
+"""Groups of variables that a report shows, but for the curves, of which it reads those it draws."""
 
 
 def report(results: xr.Dataset, why: Mapping[str, str] | None = None, methods: str = "") -> str:
@@ -172,7 +172,11 @@ def _learning_curves(results: xr.Dataset) -> figure:
         if chosen.size:
             last, k = chosen.threshold[-1], chosen[-1]
         at = {"threshold": last.item(), "rewind_epoch": k.item()}
-    return learning_curves(results, "ticket", at["threshold"], number(rewind(at["rewind_epoch"])))
+    threshold, k = at["threshold"], number(rewind(at["rewind_epoch"]))
+    if "test_accuracy_curve" not in results:
+        place = results.encoding["source"]
+        results = open_part(place, "curves", threshold=threshold, rewind_epoch=k)
+    return learning_curves(results, "ticket", threshold, k)
 
 
 def _failures(results: xr.Dataset, why: Mapping[str, str]) -> list[str]:

@@ -251,8 +251,10 @@ def of_done(results: xr.Dataset, name: str) -> xr.DataArray:
 
 def _coordinates(found: xr.DataArray) -> list[dict[str, Any]]:
     """Return the coordinates of the cells where `found` is true."""
+    names = [str(name) for name in found.dims]
+    values = [[_plain(value) for value in found[name]] for name in names]  # xarray takes ms for one
     return [
-        {str(name): _plain(found[name][i]) for name, i in zip(found.dims, index, strict=True)}
+        {name: of[i] for name, of, i in zip(names, values, index, strict=True)}
         for index in np.argwhere(found.values)
     ]
 

@@ -74,15 +74,17 @@ def verdict_map(results: xr.Dataset, margin: float | None = None) -> Table:
     alone = ", on the one ticket alone" if source and is_one(source["files"]) else ""
     table = map_of(f"verdict, at a margin of {points(margin)}{alone}", ks_of(results))
     judged, replicates = verdicts(results, margin), results.sizes["replicate"]
-    for threshold in results.threshold.values:
+    emptied, axes = emptied_layers(results), ("threshold", "rewind_epoch")
+    counts, verdict = (judged[name].transpose(*axes).values for name in ("replicates", "verdict"))
+    for i, threshold in enumerate(results.threshold.values):
         shown = []
-        for k in results.rewind_epoch.values:
-            cell = judged.sel(threshold=threshold, rewind_epoch=k)
-            count = int(cell.replicates)
+        for j, k in enumerate(results.rewind_epoch.values):
+            count = int(counts[i, j])
             some = f" ({count}/{replicates})" if count < replicates else ""
-            word = SHORT[str(cell.verdict.values)] + some
+            word = SHORT[str(verdict[i, j])] + some
             shown.append(word if count else _status(results, threshold, k))
-        table.add_row(*_row_head(results, threshold), *shown)
+        density = results.counted_density.sel(arm="ticket", threshold=threshold).values
+        table.add_row(*row_head(threshold, density, float(threshold) in emptied), *shown)
     found = frontier(results, margin)
     table.add_section()
     estimates = zip(found.density.values, found.at_edge.values, strict=True)
@@ -149,11 +151,6 @@ def _epochs_of_mask(results: xr.Dataset, threshold: float, k: Rewind) -> float:
     iterative = study["pruning"]["schedule"] == "iterative"
     rounds = int((results.threshold < threshold).sum()) if iterative else 0
     return dense + rounds * (dense - epochs_before(k, int(results.attrs.get("steps", 0))))
-
-
-def _row_head(results: xr.Dataset, threshold: float) -> tuple[str, str]:
-    density = results.counted_density.sel(arm="ticket", threshold=threshold).values
-    return row_head(threshold, density, float(threshold) in emptied_layers(results))
 
 
 def _status(results: xr.Dataset, threshold: float, k: float) -> str:

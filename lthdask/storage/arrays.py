@@ -4,7 +4,7 @@ Each array is read when it is first asked for, and once. A later look reads the 
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore
 
 from lthdask.arms import ARMS, place_of
 from lthdask.errors import InputError, as_path
 from lthdask.grid import Narrowed
 from lthdask.rewinding import Rewind, on_axis
+from lthdask.storage.chunks import Chunks, Index
 from lthdask.storage.cube import readable
 from lthdask.storage.manifest import FORMAT, require_known
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, OF_CELLS, Status, check_axes
@@ -27,33 +25,6 @@ from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, OF_CELLS, S
 FINAL = (Status.DONE, Status.DIVERGED, Status.NOT_APPLICABLE)
 """What is written in a cell of such a status stays as it is, unless it is erased; what was written
 there anew between two looks is the same."""
-AT_ONCE = 1000
-"""Chunks that Zarr decodes in one go."""
-MANY = 8
-"""Reading one cell by itself takes about as long as so many of a whole array."""
-
-Index = tuple[int, ...]
-
-
-class _Files(LocalStore):
-    """Files that are read where they are asked for.
-
-    A chunk is one cell, a few hundred bytes; Zarr hands each to another thread, which takes four
-    times as long as reading it.
-    """
-
-    async def get(
-        self,
-        key: str,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        if prototype is None or byte_range is not None:
-            return await super().get(key, prototype, byte_range)
-        try:
-            return prototype.buffer.from_bytes((self.root / key).read_bytes())
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return None
 
 
 class Arrays:
@@ -101,16 +72,21 @@ class Arrays:
     def _open(self) -> None:
         self._read: dict[str, NDArray[Any]] = {}
         self._seen: dict[Index, tuple[int, int]] = {}
-        with readable(self.path), zarr.config.set({"codec_pipeline.batch_size": AT_ONCE}):
+        with readable(self.path):
             self._metadata = (self.path / "zarr.json").read_bytes()
             # Format 2 of Zarr is refused: in it, an array can be a pickle.
-            group: Any = zarr.open_group(_Files(self.path, read_only=True), mode="r", zarr_format=3)
+            group: Any = zarr.open_group(self.path, mode="r", zarr_format=3)
             self.attributes = dict(group.attrs)
             older = require_known(self.attributes.get("format", 1), self.path) < FORMAT
             names = [n for n in (*ARRAYS, *COORDINATES) if n in group or not older]
             self._arrays: dict[str, Any] = {name: group[name] for name in names}
             found = {n: self._arrays[n][:].tolist() for n in COORDINATES if n in names}
             check_axes(found, self.path, older)
+            self._chunks = {
+                n: Chunks(self.path / n, of, self._arrays[n])
+                for n, of in ARRAYS.items()
+                if n in names
+            }
         self._places = {name: self._chosen(name, found[name]) for name in CELL}
         self.axes = {name: _array(name, values) for name, values in found.items()}
         for name, coordinate in COORDINATES.items():
@@ -142,11 +118,12 @@ class Arrays:
                 self["status"]
             with readable(self.path):
                 places = self._index(ARRAYS[name].cell)
-                # One value, or nearly all of them.
-                found = self._arrays[name][tuple(slice(p.min(), p.max() + 1) for p in places)]
+                along = [np.unique(of) for of in places]
+                found = self._chunks[name].read_all(along)
                 if name == "status":
                     _require_valid(found)
-                self._read[name] = found[tuple(p - p.min() for p in places)]
+                at = zip(along, places, strict=True)
+                self._read[name] = found[tuple(np.searchsorted(a, p) for a, p in at)]
                 if ARRAYS[name].cell == CELL:
                     self._leave_out(name)
         return self._read[name]
@@ -207,16 +184,13 @@ class Arrays:
                 del self._read[name]  # those of the dense runs are small
             status = self["status"]
             new, lost = self._changed(status)
-            if MANY * len(new) > status.size:
-                self._read.clear()
-                return
             for name in [name for name in OF_CELLS if name in self._read]:
-                values, array = self._read[name], self._arrays[name]
+                values, chunks = self._read[name], self._chunks[name]
                 for index in lost:
-                    values[index] = array.fill_value
+                    values[index] = EMPTY[ARRAYS[name].dtype]
                 for index in new:
                     there = (self._places[a][i] for a, i in zip(CELL, index, strict=True))
-                    values[index] = array[tuple(map(int, there))]
+                    values[index] = chunks.read([*map(int, there)])
             _require_valid(status)
 
     def _chosen(self, axis: str, values: list[Any]) -> NDArray[np.intp]:
@@ -233,18 +207,17 @@ class Arrays:
 
     def _changed(self, status: NDArray[Any]) -> tuple[list[Index], list[Index]]:
         """Return where a status was written since it was read, and where it was erased."""
-        on_disk = np.array([*_chunks(self.path / "status" / "c", len(CELL))], int)
-        on_disk = on_disk.reshape(-1, len(CELL))
-        on_disk = on_disk[(on_disk < status.shape).all(1)]  # while it grows, arrays go first
-        places = [np.argsort(self._places[axis]) for axis in CELL]
-        indices = tuple(at[column] for at, column in zip(places, on_disk.T, strict=True))
+        # In the order of what is shown; while it grows, arrays go first, beyond the axes.
+        on_disk = [*self._chunks["status"].written([self._places[axis] for axis in CELL])]
+        rows = np.array([row for row, _ in on_disk], int)
         there = np.zeros(status.shape, bool)
-        there[indices] = True
+        there.flat[rows] = True
         new = list[Index]()
-        for i in np.flatnonzero(~np.isin(status[indices], FINAL)):
-            index = tuple(int(at[i]) for at in indices)
+        for i in np.flatnonzero(~np.isin(status.flat[rows], FINAL)):
+            row, file = on_disk[i]
+            index = tuple(map(int, np.unravel_index(row, status.shape)))
             try:
-                about = self.path.joinpath("status", "c", *map(str, on_disk[i])).stat()
+                about = os.stat(file)
             except FileNotFoundError:  # it has just been erased
                 there[index] = False
                 continue
@@ -259,19 +232,6 @@ class Arrays:
 def _require_valid(status: NDArray[Any]) -> None:
     if unknown := set(np.unique(status).tolist()) - set(Status):
         raise ValueError(f"{min(unknown)} is not a valid status")
-
-
-def _chunks(folder: Path, depth: int) -> Iterator[Index]:
-    """Yield the places of the chunks that are written."""
-    try:
-        names = [name for name in os.listdir(folder) if name.isdigit()]  # the rest is of writers
-    except FileNotFoundError:
-        return
-    for name in names:
-        if depth == 1:
-            yield (int(name),)
-        else:
-            yield from ((int(name), *rest) for rest in _chunks(folder / name, depth - 1))
 
 
 def _array(name: str, values: list[Any]) -> NDArray[Any]:

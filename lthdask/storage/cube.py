@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lthdask.errors import InputError, is_there, permitted
 from lthdask.grid import Cell
 from lthdask.rewinding import on_axis
+from lthdask.storage.chunks import Chunks
 from lthdask.storage.identity import digests, run_of, strangers
 from lthdask.storage.manifest import FORMAT, require_known
 from lthdask.storage.meanings import CURVES, LAYERS, LEARNING, METRICS, RECORD
@@ -59,6 +60,11 @@ class Cube:
             older = self.format < FORMAT
             names = [n for n in (*ARRAYS, *COORDINATES) if not older or n in group]
             self._arrays: dict[str, Any] = {name: group[name] for name in names}
+            self._chunks = {
+                name: Chunks(path / name, array, self._arrays[name])
+                for name, array in ARRAYS.items()
+                if name in names
+            }
             self._axes = {n: self._arrays[n][:].tolist() for n in COORDINATES if n in names}
             check_axes(self._axes, path, older)
             units = str(self._arrays["rewind_epoch"].attrs.get("units"))
@@ -71,23 +77,16 @@ class Cube:
 
     def cells(self) -> dict[Cell, Status]:
         """Return every cell with its status."""
-        axes, status = [self.axis(name) for name in CELL], self._array("status")
+        axes = [self.axis(name) for name in CELL]
         with readable(self.path):
-            # A row at a time, and only where there is a file: Zarr takes half a minute and
-            # 200 MB to look for 100,000 files that are not there.
-            codes = np.zeros([len(axis) for axis in axes], "u1")
-            for row in self.path.glob("status/c/*/*/*"):
-                if all(part.isdigit() for part in row.parts[-3:]):
-                    index = tuple(map(int, row.parts[-3:]))
-                    if all(at < size for at, size in zip(index, codes.shape, strict=False)):
-                        codes[index] = status[index][: codes.shape[-1]]
+            codes = self._chunks["status"].read_all([np.arange(len(axis)) for axis in axes])
             cells = (Cell(*at) for at in product(*axes))
             found = zip(cells, codes.ravel().tolist(), strict=True)
             return {cell: Status(code) for cell, code in found}
 
     def status(self, cell: Cell) -> Status:
         """Return the status of a cell."""
-        return Status(int(self._array("status")[self._index(cell)]))
+        return Status(int(self._chunks["status"].read(self._index(cell))))
 
     def write(
         self,
@@ -173,13 +172,13 @@ class Cube:
 
     def metrics(self, cell: Cell) -> dict[str, float]:
         """Return the `METRICS` of a cell; NaN where there is none."""
-        row = self._array("metrics")[self._index(cell)]
+        row = self._chunks["metrics"].read(self._index(cell))
         return dict(zip(METRICS, row.tolist(), strict=True))
 
     def dense_accuracy(self, replicate: int) -> float:
         """Return the validation accuracy of a dense run after its last epoch, in [0, 1]."""
-        row = self._array("dense_curves")[self.axis("replicate").index(replicate), -1]
-        return float(row[list(CURVES).index("validation_accuracy")])
+        curves = self._chunks["dense_curves"].read(self._of(replicate))
+        return float(curves[-1][list(CURVES).index("validation_accuracy")])
 
     def read(self, cell: Cell, *arrays: str) -> tuple[dict[str, Any], dict[str, Path]]:
         """Return what is stored for a cell, by array, and the chunks that are damaged.
@@ -253,10 +252,10 @@ class Cube:
         found, damaged = {}, {}
         for name in (name for name in arrays if name in self._arrays):  # not all of older ones
             try:
-                found[name] = self._array(name)[index]
+                found[name] = self._chunks[name].read(index)
             except PermissionError:
                 raise
-            except Exception:  # Zarr and its codecs raise whatever they meet
+            except (OSError, ValueError):
                 damaged[name] = self._chunk(name, index).relative_to(self.path)
         return found, damaged
 

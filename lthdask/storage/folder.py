@@ -18,7 +18,7 @@ import json
 import os
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
@@ -222,7 +222,7 @@ class Folder:
     def remove_finals(self, needed: Iterable[object]) -> None:
         """Remove the final weights of all cells but those that are needed."""
         kept = {self.final(cell) for cell in needed}
-        for file in self.path.glob("cells/*/final.safetensors"):
+        for file in self.files_of_runs("final.safetensors"):
             if file not in kept:
                 file.unlink(missing_ok=True)
 
@@ -232,7 +232,7 @@ class Folder:
         A worker that dies after writing a cell's results may leave its state behind.
         """
         names = set(map(str, done))
-        for file in self.path.glob("cells/*/state-*"):
+        for file in self.files_of_runs("state-"):
             if file.parent.name in names:
                 file.unlink(missing_ok=True)
 
@@ -300,6 +300,14 @@ class Folder:
         except FileNotFoundError:
             return set()
 
+    def files_of_runs(self, begins: str) -> Iterator[Path]:
+        """Yield the files in ``cells/`` whose names begin so, as a glob would, but quicker."""
+        for run in self.begun_runs():
+            with suppress(FileNotFoundError, NotADirectoryError):
+                for name in os.listdir(self.of_run(run)):
+                    if name.startswith(begins):
+                        yield self.of_run(run) / name
+
     def attempts(self, name: object) -> list[dict[str, Any]]:
         """Return what is recorded of each attempt at a run, oldest first; nothing of other runs."""
         files = self.of_run(name).glob("attempt-*.json")
@@ -320,7 +328,7 @@ class Folder:
     def unfinished(self) -> dict[str, str]:
         """Return the runs that have a saved state: name → its last attempt, in words."""
         found = {}
-        states = self.path.glob("cells/*/state-*.safetensors")
+        states = (file for file in self.files_of_runs("state-") if file.suffix == ".safetensors")
         for name in sorted({state.parent.name for state in states}):
             attempts = self.attempts(name)
             last: dict[str, Any] = {"place": "?", "started": 0.0} | (attempts or [{}])[-1]

@@ -127,7 +127,7 @@ class Tickets:
     def names(self) -> set[str]:
         """Return the names of cells of which something is kept, or is said to be."""
         files = [file.name for file in self.path.glob("[!.]*")]
-        records = self.folder.path.glob("cells/*/kept.json")
+        records = self.folder.files_of_runs("kept.json")
         found = {name.removesuffix(SUFFIX).removesuffix(".rewound") for name in files}
         return found | {record.parent.name for record in records}
 

@@ -6,6 +6,7 @@ it. Training lays a mask over its own copy.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,6 +50,12 @@ class Checkpoint:
     def place(self, steps: int) -> Place:
         """Return which state of a dense run it is, where an epoch has so many steps."""
         return Iterations(self.epoch * steps + self.step) if self.step else self.epoch
+
+    def is_finite(self) -> bool:
+        """Return whether all weights and statistics of the network are numbers."""
+        tensors = [t for t in self.weights.values() if t.is_floating_point() and t.numel()]
+        largest: Any = torch._foreach_norm(tensors, math.inf)
+        return bool(torch.stack([norm.double() for norm in largest]).isfinite().all())
 
     def beginning(self) -> "Checkpoint":
         """Return the same state as the begin of another run, whose losses are its own."""

@@ -145,6 +145,8 @@ def _train(work: Work, together: list[_Run], dense: drawing.Dense) -> dict[Cell,
                     run.status = Status.DIVERGED
             if found.epoch == work.study.recipe.epochs:  # before training, and its states, are gone
                 for run, end in zip(together, found.states(), strict=True):
+                    if not end.is_finite():  # which a dead unit hides from the loss
+                        run.status = Status.DIVERGED
                     if run.status is Status.DONE:
                         outcomes[run.cell] = _written(work, run, dense, end)
         return outcomes | _all_diverged(work, together, dense)

@@ -26,7 +26,7 @@ from lthdask.storage.cube import Cube
 from lthdask.study import Study
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.choice import Choice
-from lthdask.training.loop import Progress
+from lthdask.training.loop import Diverged, Progress
 from lthdask.worker.resuming import ResumableRun, follow
 from lthdask.worker.work import Work
 
@@ -222,6 +222,8 @@ def _train_dense(
     for found in follow([training], itertools.starmap(Progress.at, epochs), experiment):
         (checkpoint,) = found.states()
         at = checkpoint.place(experiment.steps)
+        if at == work.study.recipe.epochs and not checkpoint.is_finite():
+            raise Diverged("the loss is a number after the last epoch, but some weights are not")
         if not isinstance(at, Iterations) or at.count in inside:
             _save(training, replicate, at, checkpoint, known)
         if at == last:

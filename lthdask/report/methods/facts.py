@@ -10,6 +10,7 @@ import numpy as np
 from lthdask.reading import flattened
 from lthdask.storage.arrays import Arrays
 from lthdask.storage.cube import Cube
+from lthdask.storage.files import read_json
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import CELL, Status
 
@@ -98,12 +99,16 @@ class Facts:
 
 def _alone(folder: Folder) -> bool:
     """Return whether all that was trained of the cells was trained one by one."""
-    for cell, status in Cube(folder.cube).cells().items():
-        if status in (Status.DONE, Status.DIVERGED):
-            attempts = folder.attempts(cell)
-            if not attempts or any(attempt.get("beside") != 1 for attempt in attempts):
+    trained = (Status.DONE, Status.DIVERGED)
+    names = {str(c) for c, status in Cube(folder.cube).cells().items() if status in trained}
+    known = set[str]()
+    for file in folder.files_of_runs("attempt-"):
+        if (name := file.parent.name) in names:
+            about = read_json(file)
+            if about.get("run", name) != name or about.get("beside") != 1:
                 return False
-    return True
+            known.add(name)
+    return known == names
 
 
 def counted(number: int, noun: str) -> str:
