@@ -172,7 +172,7 @@ def test_a_reinit_of_the_old_initial_weights_is_found(trained, monkeypatch):
 
 def test_a_cohort_in_which_the_masks_are_exchanged_is_found(trained, monkeypatch):
     kept = cohort._kept
-    broken = lambda masks, weights: kept(masks[::-1], weights)  # noqa: E731
+    broken = lambda masks: kept(masks[::-1])  # noqa: E731
     monkeypatch.setattr(cohort, "_kept", broken)
     fails(trained, "cohort", "off where it ends alone")
 

@@ -87,10 +87,8 @@ class Cohort(Model):
     ) -> None:
         self.stack = stack(network, len(starts), engine.kernels)
         weights = {n: stacked([start.weights[n] for start in starts]) for n in starts[0].weights}
-        kept, losses = _kept(masks, starts[0].weights), [start.loss for start in starts]
-        super().__init__(
-            self.stack.network, recipe, engine, weights, _buffers(starts), losses, kept
-        )
+        buffers, losses = _buffers(starts), [start.loss for start in starts]
+        super().__init__(self.stack.network, recipe, engine, weights, buffers, losses, _kept(masks))
         self.draws = False  # in a stack, nothing may
 
     def losses(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -220,8 +218,7 @@ def _buffers(starts: Sequence[Checkpoint]) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def _kept(masks: Sequence[Mask], weights: dict[str, Tensor]) -> Mask:
-    """Return the masks side by side; what one does not have, it does not prune."""
-    names = dict.fromkeys(name for mask in masks for name in mask)
-    whole = {name: torch.ones_like(weights[name], dtype=torch.bool) for name in names}
-    return {name: stacked([mask.get(name, whole[name]) for mask in masks]) for name in names}
+def _kept(masks: Sequence[Mask]) -> Mask:
+    """Return the masks side by side; what one of them does not name, it does not prune."""
+    every = {name: torch.ones_like(kept) for mask in masks for name, kept in mask.items()}
+    return {name: stacked([mask.get(name, ones) for mask in masks]) for name, ones in every.items()}

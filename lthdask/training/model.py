@@ -68,8 +68,10 @@ class Model:
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         loss = self.losses(images, labels)
-        self.optimizer.zero_grad()
-        loss.sum().backward()  # each of several models has the gradient of its own loss
+        for weight in self.weights.values():  # 1.08 of LeNet's step is in `zero_grad`
+            weight.grad = None
+        # Each of several models has the gradient of its own loss.
+        (loss.sum() if self.side_by_side else loss).backward()
         if self.kept:
             gradients: Any = [self.weights[name].grad for name in self.kept]
             torch._foreach_mul_(gradients, cast(Any, list(self.kept.values())))
