@@ -57,7 +57,7 @@ def precision(engine: Engine) -> AbstractContextManager[object]:
     """Return the context that a network's forward pass runs in."""
     if engine.precision == "bfloat16":
         return torch.autocast(engine.device, torch.bfloat16)
-    return nullcontext()  # an autocast that is not enabled takes a small network 1.05 of a step
+    return nullcontext()  # an autocast that is not enabled takes LeNet up to 7 % of a step
 
 
 def laid_out(images: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class Model:
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         loss = self.losses(images, labels)
-        for weight in self.weights.values():  # 1.08 of LeNet's step is in `zero_grad`
+        for weight in self.weights.values():  # `zero_grad` takes 8 % of LeNet's step
             weight.grad = None
         # Each of several models has the gradient of its own loss.
         (loss.sum() if self.side_by_side else loss).backward()
