@@ -35,9 +35,9 @@ OPTIONS = {
     "scheduler": "--scheduler",
     "study": "--study",
     "ticket": "--ticket",
+    "upload": "--upload",
     "width": "--width",
     "workers": "--workers",
-    "upload": "--upload",
 }
 """The parameters that messages name: in Python → on the command line."""
 

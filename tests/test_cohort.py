@@ -187,7 +187,7 @@ def test_a_cohort_that_is_stopped_and_resumed_anywhere_ends_in_the_same_bits(net
 
 def test_momentum_that_was_not_pruned_is_noticed(monkeypatch):
     cohort = Cohort("lenet_300_100")
-    monkeypatch.setattr("lthdask.training.cohort.lay_over", lambda *given: None)
+    monkeypatch.setattr("lthdask.training.model.lay_over", lambda *given: None)
     alive = [cohort.starts[0], cohort.starts[0], cohort.starts[2]]
     with pytest.raises(RuntimeError, match="are not zero"):
         list(cohort.together(alive))

@@ -299,6 +299,6 @@ def test_what_the_library_says_is_told_with_options(tiny_file, tmp_path):
 
 
 def test_every_option_that_a_message_can_name_is_one_of_a_command():
-    commands = [main.commands[name] for name in ("run", "reproduce", "watch", "report")]
+    commands = [main.commands[name] for name in ("run", "reproduce", "watch", "report", "export")]
     options = {option for which in commands for given in which.params for option in given.opts}
     assert set(OPTIONS.values()) <= options

@@ -13,7 +13,7 @@ from lthdask.checks import machine, small_study
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.ticket import Ticket, masked
 from lthdask.pruning.masks import draw_mask
-from lthdask.training import cohort, loop
+from lthdask.training import cohort, model
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.recipe import Recipe
 from tests.conftest import small_experiment
@@ -62,9 +62,9 @@ def test_a_mask_of_another_share_is_counted(trained, monkeypatch):
 
 
 def test_momentum_that_the_mask_was_not_laid_over_is_found(trained, monkeypatch):
-    lay_over = loop.lay_over
+    lay_over = model.lay_over
     broken = lambda kept, weights, _: lay_over(kept, weights, torch.optim.SGD(weights.values()))  # noqa: E731
-    monkeypatch.setattr(loop, "lay_over", broken)
+    monkeypatch.setattr(model, "lay_over", broken)
     fails(trained, "pruned weights", "are not zero")
 
 
@@ -94,9 +94,9 @@ def test_a_schedule_that_begins_afresh_is_found(trained, monkeypatch):
 
 
 def test_an_optimizer_that_forgets_is_found(trained, monkeypatch):
-    optimizer = loop.optimizer_of
-    forgetful = lambda settings, weights, buffers: optimizer(settings, weights, {})  # noqa: E731
-    monkeypatch.setattr(loop, "optimizer_of", forgetful)
+    optimizer = model.optimizer_of
+    forgetful = lambda settings, weights, _, *rest: optimizer(settings, weights, {}, *rest)  # noqa: E731
+    monkeypatch.setattr(model, "optimizer_of", forgetful)
     fails(trained, "rewinding", "the first step of epoch 2 ends")
 
 
@@ -172,32 +172,32 @@ def test_a_reinit_of_the_old_initial_weights_is_found(trained, monkeypatch):
 
 def test_a_cohort_in_which_the_masks_are_exchanged_is_found(trained, monkeypatch):
     kept = cohort._kept
-    broken = lambda masks, weights: kept(masks[::-1], weights)  # noqa: E731
+    broken = lambda masks: kept(masks[::-1])  # noqa: E731
     monkeypatch.setattr(cohort, "_kept", broken)
     fails(trained, "cohort", "off where it ends alone")
 
 
 def test_a_cohort_whose_masks_are_not_laid_over_its_weights_is_found(trained, monkeypatch):
-    monkeypatch.setattr(cohort, "lay_over", lambda *given: None)
+    monkeypatch.setattr(model, "lay_over", lambda *given: None)
     fails(trained, "cohort", "are not zero")
 
 
 def test_a_cohort_whose_loss_is_a_mean_over_its_tickets_is_found(trained, monkeypatch):
-    losses = cohort._losses
-    broken = lambda *given, **others: losses(*given, **others) / 3  # noqa: E731
-    monkeypatch.setattr(cohort, "_losses", broken)
+    losses = cohort.Cohort.losses
+    broken = lambda models, *batch: losses(models, *batch) / 3  # noqa: E731
+    monkeypatch.setattr(cohort.Cohort, "losses", broken)
     fails(trained, "cohort", "off where it ends alone")
 
 
 def test_a_step_that_cannot_be_recorded_is_found(trained, monkeypatch):
     """Training goes on without, and warns: on a GPU, at a fraction of the speed."""
-    advancing = cohort.advancing
+    advancing = cohort.Cohort.advancing
 
-    def broken(*given):
+    def broken(models):
         warnings.warn("training goes on without CUDA graphs", stacklevel=1)
-        return advancing(*given)
+        return advancing(models)
 
-    monkeypatch.setattr(cohort, "advancing", broken)
+    monkeypatch.setattr(cohort.Cohort, "advancing", broken)
     with pytest.raises(UserWarning, match="without CUDA graphs"):
         machine.CHECKS["cohort"](trained)
 

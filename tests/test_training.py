@@ -138,7 +138,7 @@ def test_momentum_that_was_not_pruned_is_noticed(dense_run, monkeypatch):
     experiment, checkpoints, _ = dense_run
     ticket = drawing.ticket(experiment, checkpoints[-1], checkpoints[2], 0.8)
     alive = Checkpoint(2, ticket.start.weights, checkpoints[2].buffers)
-    monkeypatch.setattr("lthdask.training.loop.lay_over", lambda *given: None)
+    monkeypatch.setattr("lthdask.training.model.lay_over", lambda *given: None)
     with pytest.raises(RuntimeError, match="are not zero"):
         list(run(experiment, alive, ticket.mask))
 

@@ -184,7 +184,7 @@ class Data:
             return (images.float() - self.mean) / self.std
         floats, mean, std = images.to(self.mean.dtype), self.mean, self.std
         each = floats  # a new tensor, so in place: memory that was never touched is slow
-        if len(mean) > 1 and floats.is_contiguous(memory_format=torch.channels_last):
+        if mean.numel() > 1 and floats.is_contiguous(memory_format=torch.channels_last):
             each = floats.permute(0, 2, 3, 1).flatten(2)  # whole rows, or each pixel were a loop
             mean, std = (of.flatten().repeat(images.shape[3]) for of in (mean, std))
         each.sub_(mean).div_(std)

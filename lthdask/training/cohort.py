@@ -8,29 +8,19 @@ within 1e-9.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthdask.data.batches import Data, Split
-from lthdask.networks.stack import Stack, stack, stacked
+from lthdask.networks.stack import stack, stacked
 from lthdask.pruning.masks import Mask
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.engine import Engine
 from lthdask.training.evaluation import at_least_float32, laid_out, precision
-from lthdask.training.loop import (
-    Diverged,
-    EpochMetrics,
-    Measurement,
-    Outcome,
-    Progress,
-    advancing,
-    lay_over,
-    require_finite,
-)
-from lthdask.training.optimizers import optimizer_of
+from lthdask.training.loop import Progress, train_models
+from lthdask.training.model import Model
 from lthdask.training.products import products
 from lthdask.training.recipe import Recipe
 
@@ -74,52 +64,82 @@ def train_cohort(
         If the starts are not at the same point of training.
     """
     _require_together(starts, masks)
-    models = stack(network, len(starts), engine.kernels)
-    side_by_side = {name: [start.weights[name] for start in starts] for name in starts[0].weights}
-    models.network.load_state_dict({name: stacked(ts) for name, ts in side_by_side.items()})
-    weights = dict(models.network.named_parameters())
-    optimizer = optimizer_of(recipe.optimizer, weights, _buffers(starts), side_by_side=True)
-    kept = _kept(masks, weights)
-    lay_over(kept, weights, optimizer)
-    steps, device = data.steps(recipe.batch_size), next(iter(weights.values())).device
-    loss_sum = torch.tensor([s.loss for s in starts], dtype=torch.float64, device=device)
-    losses = partial(_losses, models, engine=engine, smoothing=recipe.label_smoothing)
-    advance = advancing(models.network, losses, optimizer, kept, loss_sum, engine)
-    states = partial(_states, models.network.state_dict(), optimizer, weights, loss_sum)
-    diverged: dict[int, Diverged] = {}
-    for epoch in range(starts[0].epoch, recipe.epochs):
-        at_start = epoch == starts[0].epoch
-        first, since = (starts[0].step, starts[0].since) if at_start else (0, 0)
-        batches = data.epoch(recipe.batch_size, seed, replicate, epoch + 1, first, child)
-        models.network.train()
-        for step, (images, labels) in enumerate(batches, first):
-            advance(images, labels, recipe.rate(epoch, step, steps))
-            iteration = epoch * steps + step + 1
-            measured = recipe.measure_every and iteration % recipe.measure_every == 0
-            if step + 1 < steps and (measured or due()):
-                _note(diverged, loss_sum.tolist(), epoch + 1)
-                inside: list[Outcome] = [None] * len(starts)
-                if measured:
-                    inside = [*_measurements(models, data, engine, iteration)]
-                outcomes = [diverged.get(i, o) for i, o in enumerate(inside)]
-                yield Progress(epoch, step + 1, outcomes, partial(states, epoch, step + 1, since))
-                if len(diverged) == len(starts):
-                    return
-        train_losses = [loss / (steps - since) for loss in loss_sum.tolist()]
-        _note(diverged, train_losses, epoch + 1)
-        validation = _evaluate(models, data, data.validation, engine)
-        _note(diverged, [loss for loss, _ in validation], epoch + 1)
-        _require_pruned(weights, kept, diverged)
-        test = _evaluate(models, data, data.test, engine)
-        metrics = [
-            EpochMetrics(epoch + 1, loss, *of_validation, *of_test)
-            for loss, of_validation, of_test in zip(train_losses, validation, test, strict=True)
+    cohort = Cohort(network, recipe, engine, starts, masks)
+    yield from train_models(
+        cohort, data, recipe, starts[0], seed=seed, replicate=replicate, due=due, child=child
+    )
+
+
+class Cohort(Model):
+    """Several models in training, side by side in one `Stack`.
+
+    What is of one in a `Model` is of all here, with one more axis in front.
+    """
+
+    side_by_side = True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        engine: Engine,
+        starts: Sequence[Checkpoint],
+        masks: Sequence[Mask],
+    ) -> None:
+        self.stack = stack(network, len(starts), engine.kernels)
+        weights = {n: stacked([start.weights[n] for start in starts]) for n in starts[0].weights}
+        buffers, losses = _buffers(starts), [start.loss for start in starts]
+        super().__init__(self.stack.network, recipe, engine, weights, buffers, losses, _kept(masks))
+        self.draws = False  # in a stack, nothing may
+
+    def losses(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each model on a batch."""
+        return _each_loss(self._logits(images), labels, self.smoothing).mean(1)
+
+    def evaluate(self, data: Data, split: Split) -> list[tuple[float, float]]:
+        """Return the mean loss and the accuracy of each model, as `evaluate` does for one."""
+        models, count = self.stack.models, len(split)
+        self.network.eval()
+        loss = correct = torch.zeros(models, dtype=torch.float64, device=data.mean.device)
+        with torch.inference_mode(), products(self.engine):
+            for images, labels in data.evaluation(split, data.evaluation_batch(models)):
+                logits = self._logits(images)
+                loss = loss + _each_loss(logits, labels).sum(1)
+                correct = correct + (logits.argmax(2) == labels).sum(1)
+        return list(zip((loss / count).tolist(), (correct / count).tolist(), strict=True))
+
+    def states(self, epoch: int, step: int, since: int) -> list[Checkpoint]:
+        """Return each model's state: views of what they share."""
+        (whole,), losses = super().states(epoch, step, since), self.loss_sums()
+
+        def apart(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+            each = {n: t.unbind() if t.dim() else [t] * len(losses) for n, t in tensors.items()}
+            return [{n: ts[model] for n, ts in each.items()} for model in range(len(losses))]
+
+        weights = apart(whole.weights)
+        buffers = {name: apart(of_weight) for name, of_weight in whole.buffers.items()}
+        return [
+            replace(
+                whole,
+                weights=weights[model],
+                buffers={name: of[model] for name, of in buffers.items()},
+                loss=loss if step else 0.0,
+            )
+            for model, loss in enumerate(losses)
         ]
-        loss_sum.zero_()
-        outcomes = [diverged.get(i, m) for i, m in enumerate(metrics)]
-        yield Progress(epoch + 1, 0, outcomes, partial(states, epoch + 1, 0))
-        if len(diverged) == len(starts):
-            return
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with precision(self.engine):
+            return at_least_float32(self.stack(laid_out(images)))
+
+
+def _each_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return the loss of each model on each image, (B, N)."""
+    every = labels.repeat(len(logits))
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), every, reduction="none", label_smoothing=smoothing
+    )
+    return losses.view(logits.shape[:2])
 
 
 def largest_cohort(network: nn.Module, data: Data, recipe: Recipe, engine: Engine) -> int:
@@ -199,109 +219,7 @@ def _buffers(starts: Sequence[Checkpoint]) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def _kept(masks: Sequence[Mask], weights: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return the masks side by side, as numbers in the layout of their weights."""
-    kept = {
-        name: torch.ones_like(weights[name]).detach()
-        for name in dict.fromkeys(name for mask in masks for name in mask)
-    }
-    for model, mask in enumerate(masks):
-        for name, survives in mask.items():
-            kept[name][model].copy_(survives)
-    return kept
-
-
-def _logits(models: Stack, images: Tensor, engine: Engine) -> Tensor:
-    with precision(engine):
-        return at_least_float32(models(laid_out(images)))
-
-
-def _each_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the loss of each model on each image, (B, N)."""
-    every = labels.repeat(len(logits))
-    losses = F.cross_entropy(
-        logits.flatten(0, 1), every, reduction="none", label_smoothing=smoothing
-    )
-    return losses.view(logits.shape[:2])
-
-
-def _losses(
-    models: Stack, images: Tensor, labels: Tensor, engine: Engine, smoothing: float
-) -> Tensor:
-    return _each_loss(_logits(models, images, engine), labels, smoothing).mean(1)
-
-
-def _evaluate(models: Stack, data: Data, split: Split, engine: Engine) -> list[tuple[float, float]]:
-    """Return the mean loss and the accuracy of each model, as `evaluate` does for one."""
-    models.network.eval()
-    loss = correct = torch.zeros(models.models, dtype=torch.float64, device=data.mean.device)
-    with torch.inference_mode(), products(engine):
-        for images, labels in data.evaluation(split, data.evaluation_batch(models.models)):
-            logits = _logits(models, images, engine)
-            loss = loss + _each_loss(logits, labels).sum(1)
-            correct = correct + (logits.argmax(2) == labels).sum(1)
-    return list(zip((loss / len(split)).tolist(), (correct / len(split)).tolist(), strict=True))
-
-
-def _measurements(
-    models: Stack, data: Data, engine: Engine, iteration: int
-) -> Iterator[Measurement]:
-    """Measure the models inside an epoch, which continues as if nothing had happened."""
-    validation = _evaluate(models, data, data.validation, engine)
-    test = _evaluate(models, data, data.test, engine)
-    models.network.train()
-    for (loss, accuracy), (_, test_accuracy) in zip(validation, test, strict=True):
-        yield Measurement(iteration, loss, accuracy, test_accuracy)
-
-
-def _states(
-    state: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    weights: dict[str, nn.Parameter],
-    loss_sum: Tensor,
-    epoch: int,
-    step: int,
-    since: int = 0,
-) -> list[Checkpoint]:
-    """Return each model's state: views of what they share."""
-    losses = loss_sum.tolist()
-    of_models = {name: tensor.unbind() for name, tensor in state.items()}
-    buffers = {
-        name: {
-            buffer: t.unbind() if t.dim() else [t] * len(losses)
-            for buffer, t in optimizer.state[weight].items()
-            if t is not None
-        }
-        for name, weight in weights.items()
-        if weight in optimizer.state
-    }
-    return [
-        Checkpoint(
-            epoch,
-            {name: tensors[model] for name, tensors in of_models.items()},
-            {name: {b: ts[model] for b, ts in of.items()} for name, of in buffers.items()},
-            step,
-            losses[model] if step else 0.0,
-            since,
-        )
-        for model in range(len(losses))
-    ]
-
-
-def _note(diverged: dict[int, Diverged], losses: list[float], epoch: int) -> None:
-    """Add the models whose loss is no longer finite."""
-    for model, loss in enumerate(losses):
-        try:
-            require_finite(loss, epoch)
-        except Diverged as problem:
-            diverged.setdefault(model, problem)
-
-
-def _require_pruned(
-    weights: dict[str, nn.Parameter], kept: dict[str, Tensor], diverged: dict[int, Diverged]
-) -> None:
-    """Refuse to go on if a pruned weight of a model came back to life."""
-    for name, mask in kept.items():
-        alive = (weights[name].detach() * (1 - mask)).flatten(1).any(1).tolist()
-        if any(found and model not in diverged for model, found in enumerate(alive)):
-            raise RuntimeError(f"pruned weights of {name} are not zero")
+def _kept(masks: Sequence[Mask]) -> Mask:
+    """Return the masks side by side; what one of them does not name, it does not prune."""
+    every = {name: torch.ones_like(kept) for mask in masks for name, kept in mask.items()}
+    return {name: stacked([mask.get(name, ones) for mask in masks]) for name, ones in every.items()}

@@ -7,6 +7,8 @@ pass over the training images, only between two networks (`lthdask.lottery.stabi
 over activations each has, :mod:`lthdask.networks.folding` says.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,9 +64,11 @@ def at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def precision(engine: Engine) -> torch.autocast:
+def precision(engine: Engine) -> AbstractContextManager[object]:
     """Return the context that a network's forward pass runs in."""
-    return torch.autocast(engine.device, torch.bfloat16, enabled=engine.precision == "bfloat16")
+    if engine.precision == "bfloat16":
+        return torch.autocast(engine.device, torch.bfloat16)
+    return nullcontext()  # an autocast that is not enabled takes LeNet up to 7 % of a step
 
 
 def laid_out(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training: one loop for the dense run and for every ticket.
+"""Training: one loop for the dense run, for every ticket, and for many tickets side by side.
 
 :func:`train` is a generator: it yields after each epoch, and its caller saves the state, logs
 what was measured, or stops. On a CPU, a run that starts from any saved state ends in the same
@@ -8,26 +8,18 @@ bits as one that was never stopped.
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from lthdask.data.batches import Data
 from lthdask.errors import FinalError
 from lthdask.networks.randomness import seeded, seeds_of
-from lthdask.networks.stack import layers_are_known
-from lthdask.own import is_own
 from lthdask.pruning.masks import Mask
 from lthdask.training.checkpoint import Checkpoint
 from lthdask.training.engine import Engine
-from lthdask.training.evaluation import at_least_float32, evaluate, laid_out, precision
-from lthdask.training.graphs import Advance, graphed, plain
-from lthdask.training.optimizers import buffers_of, optimizer_of
-from lthdask.training.products import products
+from lthdask.training.model import Model
 from lthdask.training.recipe import Recipe
 
 
@@ -138,139 +130,82 @@ def train(
     Diverged
         If a loss is not finite.
     """
-    network.load_state_dict(start.weights)
-    weights = dict(network.named_parameters())
-    optimizer = optimizer_of(recipe.optimizer, weights, start.buffers)
-    if is_own(recipe.optimizer.name):  # it may do on the CPU what a graph does not record
-        engine = replace(engine, graphs=False)
-    # float32 masks in the layout of their weights: 0.3 % of a step; boolean ones took 1.8 %.
-    kept = {name: torch.empty_like(weights[name]).copy_(m) for name, m in (mask or {}).items()}
-    lay_over(kept, weights, optimizer)
-    steps, device = data.steps(recipe.batch_size), next(iter(weights.values())).device
-    loss_sum = torch.tensor(start.loss, dtype=torch.float64, device=device)
-    losses = partial(_loss, network, engine=engine, smoothing=recipe.label_smoothing)
-    advance = advancing(network, losses, optimizer, kept, loss_sum, engine)
-    draws = not layers_are_known(network)  # for all that is known
-    # Looked up once: going through the modules of MobileNetV2 takes 2 ms.
-    states = partial(_states, dict(network.state_dict()), optimizer, weights, loss_sum)
+    model = Model(network, recipe, engine, start.weights, start.buffers, start.loss, mask or {})
+    yield from train_models(
+        model,
+        data,
+        recipe,
+        start,
+        seed=seed,
+        replicate=replicate,
+        due=due,
+        child=child,
+        stops=stops,
+    )
+
+
+def train_models(
+    models: Model,
+    data: Data,
+    recipe: Recipe,
+    start: Checkpoint,
+    *,
+    seed: int,
+    replicate: int,
+    due: Callable[[], bool],
+    child: int,
+    stops: Container[int] = (),
+) -> Iterator[Progress]:
+    """Train what `models` are, one or several, from the epoch and step of `start`.
+
+    The rest is as for :func:`train`. One that diverges raises; of several, the others go on, and
+    change no bit, until every one has.
+    """
+    advance, steps = models.advancing(), data.steps(recipe.batch_size)
+    diverged: dict[int, Diverged] = {}
+
+    def require_finite(losses: list[float]) -> None:
+        for model, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                problem = Diverged(f"the loss is {loss} in epoch {epoch + 1}")
+                if not models.side_by_side:
+                    raise problem
+                diverged.setdefault(model, problem)
+
+    def progress(outcomes: Sequence[Outcome], epoch: int, step: int, since: int = 0) -> Progress:
+        outcomes = [diverged.get(model, outcome) for model, outcome in enumerate(outcomes)]
+        return Progress(epoch, step, outcomes, partial(models.states, epoch, step, since))
+
     for epoch in range(start.epoch, recipe.epochs):
         first, since = (start.step, start.since) if epoch == start.epoch else (0, 0)
         batches = data.epoch(recipe.batch_size, seed, replicate, epoch + 1, first, child)
-        seeds = seeds_of(seed, replicate, epoch + 1, steps, child) if draws else []
-        network.train()
+        seeds = seeds_of(seed, replicate, epoch + 1, steps, child) if models.draws else []
+        models.network.train()
         for step, (images, labels) in enumerate(batches, first):
-            with seeded(seeds[step], device) if draws else nullcontext():
+            with seeded(seeds[step], models.device) if models.draws else nullcontext():
                 advance(images, labels, recipe.rate(epoch, step, steps))
             iteration = epoch * steps + step + 1
             measured = recipe.measure_every and iteration % recipe.measure_every == 0
             if step + 1 < steps and (measured or due() or iteration in stops):
-                require_finite(float(loss_sum), epoch + 1)
-                inside = _measurement(network, data, engine, iteration) if measured else None
-                yield Progress(epoch, step + 1, [inside], partial(states, epoch, step + 1, since))
-        train_loss = float(loss_sum) / (steps - since)
-        require_finite(train_loss, epoch + 1)
-        validation = evaluate(network, data, data.validation, engine)
-        require_finite(validation[0], epoch + 1)
-        _require_pruned(weights, kept)
-        metrics = EpochMetrics(
-            epoch + 1, train_loss, *validation, *evaluate(network, data, data.test, engine)
-        )
-        loss_sum.zero_()
-        yield Progress(epoch + 1, 0, [metrics], partial(states, epoch + 1, 0))
+                require_finite(sums := models.loss_sums())
+                inside = _measured(models, data, iteration) if measured else [None] * len(sums)
+                yield progress(inside, epoch, step + 1, since)
+                if len(diverged) == len(sums):
+                    return
+        train_losses = [loss / (steps - since) for loss in models.loss_sums()]
+        require_finite(train_losses)
+        validation = models.evaluate(data, data.validation)
+        require_finite([loss for loss, _ in validation])
+        models.require_pruned(diverged)
+        each = zip(train_losses, validation, models.evaluate(data, data.test), strict=True)
+        models.loss_sum.zero_()
+        yield progress([EpochMetrics(epoch + 1, loss, *v, *t) for loss, v, t in each], epoch + 1, 0)
+        if len(diverged) == len(train_losses):
+            return
 
 
-def _measurement(network: nn.Module, data: Data, engine: Engine, iteration: int) -> Measurement:
-    """Measure the network inside an epoch, which continues as if nothing had happened."""
-    loss, accuracy = evaluate(network, data, data.validation, engine)
-    test = evaluate(network, data, data.test, engine)[1]
-    network.train()
-    return Measurement(iteration, loss, accuracy, test)
-
-
-@torch.no_grad()
-def lay_over(
-    kept: dict[str, Tensor], weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> None:
-    """Set what is pruned to zero, in place, in weights and in their optimizer's buffers.
-
-    Momentum left in place would revive a weight at the next step.
-    """
-    for name, mask in kept.items():
-        weight = weights[name]
-        for tensor in (weight, *optimizer.state.get(weight, {}).values()):
-            if tensor is not None and tensor.shape == weight.shape:
-                tensor.mul_(mask)
-
-
-def advancing(
-    network: nn.Module,
-    losses: Callable[[Tensor, Tensor], Tensor],
-    optimizer: torch.optim.Optimizer,
-    kept: dict[str, Tensor],
-    loss_sum: Tensor,
-    engine: Engine,
-) -> Advance:
-    """Return one training step, as a function of (images, labels, learning rate).
-
-    Parameters
-    ----------
-    network : Module
-    losses : callable
-        (images, labels) → the loss, or those of several models, in the shape of `loss_sum`.
-    optimizer : Optimizer
-        The optimizer of the network's parameters.
-    kept : dict of str to Tensor
-        Name of parameter → 1 where its gradient counts, 0 where it is held at zero.
-    loss_sum : Tensor
-        What the loss of each step is added to.
-    engine : Engine
-    """
-    weights, masks = dict(network.named_parameters()), cast(Any, list(kept.values()))
-
-    @products(engine)
-    def step(images: Tensor, labels: Tensor) -> None:
-        loss = losses(images, labels)
-        optimizer.zero_grad()
-        loss.sum().backward()  # each of several models has the gradient of its own loss
-        if kept:
-            gradients: Any = [weights[name].grad for name in kept]
-            torch._foreach_mul_(gradients, masks)
-        optimizer.step()
-        loss_sum.add_(loss.detach())
-
-    state = [*weights.values(), *network.buffers(), loss_sum]
-    return (graphed if loss_sum.is_cuda and engine.graphs else plain)(step, optimizer, state)
-
-
-def _loss(
-    network: nn.Module, images: Tensor, labels: Tensor, engine: Engine, smoothing: float
-) -> Tensor:
-    with precision(engine):
-        logits = network(laid_out(images))
-    return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=smoothing)
-
-
-def _states(
-    state: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    weights: dict[str, nn.Parameter],
-    loss: Tensor,
-    epoch: int,
-    step: int,
-    since: int = 0,
-) -> list[Checkpoint]:
-    buffers = buffers_of(optimizer, weights)
-    return [Checkpoint(epoch, state, buffers, step, float(loss) if step else 0.0, since)]
-
-
-def require_finite(loss: float, epoch: int) -> None:
-    """Raise `Diverged` unless the loss is a number."""
-    if not math.isfinite(loss):
-        raise Diverged(f"the loss is {loss} in epoch {epoch}")
-
-
-def _require_pruned(weights: dict[str, nn.Parameter], kept: dict[str, Tensor]) -> None:
-    """Refuse to go on if a pruned weight came back to life."""
-    for name, mask in kept.items():
-        if (weights[name].detach() * (1 - mask)).any():
-            raise RuntimeError(f"pruned weights of {name} are not zero")
+def _measured(models: Model, data: Data, iteration: int) -> list[Measurement]:
+    """Measure the models inside an epoch, which continues as if nothing had happened."""
+    validation, test = (models.evaluate(data, split) for split in (data.validation, data.test))
+    models.network.train()
+    return [Measurement(iteration, *v, t[1]) for v, t in zip(validation, test, strict=True)]
