@@ -223,7 +223,7 @@ READING = ("check", "plan", "report", "results", "status", "cluster-file", "run"
 def digits(tmp_path_factory):
     """A study of digits, as small as it can be."""
     out = tmp_path_factory.mktemp("runs") / "digits"
-    grid = ["--thresholds", "0.5", "--rewind-epochs", "4", "--deploy", "local"]
+    grid = ["--thresholds", "0.5", "--rewind-epochs", "4", "--deploy", "local", "--keep", "all"]
     done = CliRunner().invoke(main, ["run", *grid, "--out", str(out)])
     assert done.exit_code == 0, done.output
     return out

@@ -160,7 +160,11 @@ REFUSED = {
         {f"{TLS}.{key}": __file__ for key in ("ca-file", "client.cert", "client.key")},
         f"{TLS} of Dask's configuration cannot be used: ",
     ),
-    "an old version": ("tls", {f"{TLS}.min-version": 1.1}, f"{TLS}.min-version must be one of 1.2, 1.3; got 1.1"),
+    "an old version": (
+        "tls",
+        {f"{TLS}.min-version": 1.1},
+        f"{TLS}.min-version must be one of 1.2, 1.3; got 1.1",
+    ),
     "a foreign certificate": (
         "tls",
         {f"{TLS}.ca-file": "CERT", f"{TLS}.client.cert": "CERT", f"{TLS}.client.key": "KEY"},

@@ -14,7 +14,7 @@ OFTEN = ("many words", ".nan")
 """Those that the default tests try: all of them take long."""
 FINE = {
     ("mask_epoch", "null"),
-    ("data.subset", "null"),
+    *((key, "null") for key in ("data.subset", "data.shorter_side", "source")),
     ("pruning.allocation", "null"),
     *((key, "null") for key in ("pruning.spare", "pruning.masks", "data.augmentation")),
     ("recipe.schedule.milestones", "null"),
