@@ -7,7 +7,7 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import completion, options
-from lthdask.commands.shared import exit_with, say
+from lthdask.commands.shared import exit_with, rewind_epoch_of, say
 
 if TYPE_CHECKING:
     from lthdask.export.folder import Dtype, Form
@@ -82,12 +82,8 @@ def command(
         from lthdask.export.folder import ALL, export
         from lthdask.export.upload import require_hub
         from lthdask.export.upload import upload as send
-        from lthdask.reading import value_of
-        from lthdask.rewinding import number, rewind
 
-        k = None
-        if rewind_epoch is not None:
-            k = number(rewind(value_of(rewind_epoch, False, "--rewind-epoch")))
+        k = rewind_epoch_of(rewind_epoch)
         if upload is not None:
             require_hub(upload)
         done = export(folder, o, Asked(threshold, k, arm, replicate), dtype, form, compact, code)

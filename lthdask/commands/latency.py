@@ -7,7 +7,7 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.commands import completion, options
-from lthdask.commands.shared import counted, exit_with, say
+from lthdask.commands.shared import counted, exit_with, rewind_epoch_of, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,12 +53,8 @@ def command(
         from lthdask.checks.machine import device_name
         from lthdask.export.choice import Asked
         from lthdask.export.latency import ROUNDS, kept_row, latency
-        from lthdask.reading import value_of
-        from lthdask.rewinding import number, rewind
 
-        k = None
-        if rewind_epoch is not None:
-            k = number(rewind(value_of(rewind_epoch, False, "--rewind-epoch")))
+        k = rewind_epoch_of(rewind_epoch)
         cells = kept_row(folder, Asked(rewind_epoch=k, arm=arm, replicate=replicate))
         one = cells[0]
         with Console(stderr=True).status("measuring"):

@@ -118,6 +118,16 @@ def folder_of(folder: Path | None, study: str, out: Path | None) -> Path:
     return Path("runs") / name
 
 
+def rewind_epoch_of(given: str | None) -> float | None:
+    """Return the k that ``--rewind-epoch`` was given, as axes of results have it."""
+    if given is None:
+        return None
+    from lthdask.reading import value_of
+    from lthdask.rewinding import number, rewind
+
+    return number(rewind(value_of(given, False, "--rewind-epoch")))
+
+
 def say(console: Console, line: str) -> None:
     """Print a line as it is, but for parameters in backticks: here they are options."""
     console.print(on_command_line(line), highlight=False, soft_wrap=True, markup=False)
