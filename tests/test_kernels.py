@@ -19,6 +19,7 @@ from tests.conftest import ENGINE, small_experiment
 pytest.importorskip("triton", reason="this torch came without Triton")
 
 from lthdask.networks import kernels
+from lthdask.networks.kernels.tiles import as_rows, parts_of
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -89,7 +90,7 @@ def test_batch_norm_is_that_of_pytorch_through_relu6_if_asked(
 def test_sums_over_more_rows_than_a_program_takes_are_whole():
     """20 × 4 × 4 rows: three programs share them."""
     images, gain, offset = images_like(20, 3, 4), drawn(3), drawn(3)
-    assert kernels._parts(kernels._rows(images.detach()))[0] == 3
+    assert parts_of(as_rows(images.detach()))[0] == 3
     running = [torch.zeros(3, device=DEVICE), torch.ones(3, device=DEVICE)]
     found = kernels.batch_norm(images, gain, offset, *running, 0.1, 1e-5, False)
     plain = F.batch_norm(images, None, None, gain, offset, True)
