@@ -85,7 +85,9 @@ class Soak:
         children = {child.pid for child in psutil.Process(self.driver.pid).children(recursive=True)}
         finished = {str(cell) for cell in self.now_done()}
         names = [place.name for place in (self.folder.path / "cells").glob("*")]
-        attempts = [(name, found[-1]) for name in names if (found := self.folder.attempts(name))]
+        attempts = [
+            (name, found[-1]) for name in names if (found := self.folder.runs.attempts(name))
+        ]
         return [(n, a) for n, a in attempts if a.get("pid") in children and n not in finished]
 
     def now_done(self) -> set[Cell]:
@@ -118,7 +120,7 @@ class Soak:
         else:
             os.kill(victim[1]["pid"], fault.how)
         if fault.damage:
-            states = list(self.folder.of_run(victim[0]).glob("state-*.safetensors"))
+            states = list(self.folder.runs.of(victim[0]).glob("state-*.safetensors"))
             newest = max(states, key=lambda file: file.stat().st_mtime_ns, default=None)
             if newest is not None:
                 content = bytearray(newest.read_bytes())
@@ -135,7 +137,7 @@ class Soak:
         ended = open_results(self.folder.path, "records").ended
         ended = (ended - np.datetime64(0, "s")) / np.timedelta64(1, "s")
         for fault, name, attempt, at in self.hit:
-            attempts = self.folder.attempts(name)
+            attempts = self.folder.runs.attempts(name)
             later = attempts[attempts.index(attempt) + 1 :]
             if not later:  # it was done in that very moment
                 fault.seconds.append(0.0)
@@ -144,7 +146,7 @@ class Soak:
             fault.seconds.append(max(0.0, worked - later[0]["seconds"]))
         for cell in STUDY.grid.cells():
             end = float(ended.sel(vars(cell)))
-            again = [a for a in self.folder.attempts(cell) if a["started"] > end]
+            again = [a for a in self.folder.runs.attempts(cell) if a["started"] > end]
             if again:
                 before = [hit[0] for hit in self.hit if hit[3] < again[0]["started"]]
                 before[-1].repeated += 1

@@ -101,9 +101,9 @@ def write(cube: Cube, folder: Folder, cell: Cell, number: int) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     about = {"run": str(cell), "started": 1.7e9, "place": "made", "pid": 1, "driver": "0"}
-    folder.of_run(cell).mkdir(parents=True, exist_ok=True)
+    folder.runs.of(cell).mkdir(parents=True, exist_ok=True)
     attempt = about | {"epoch": cell.rewind_epoch, "step": 0, "beside": 1}
-    (folder.of_run(cell) / "attempt-1.json").write_text(json.dumps(attempt))
+    (folder.runs.of(cell) / "attempt-1.json").write_text(json.dumps(attempt))
 
 
 def results_of(cube: Cube, cell: Cell, number: int) -> dict[str, Any]:

@@ -288,9 +288,9 @@ def test_arms_that_are_stopped_every_few_steps_end_in_the_same_bits(tmp_path):
     for name in RESULTS:
         np.testing.assert_array_equal(whole[name].values, stopped[name].values)
     folder, first = Folder(tmp_path / "stopped"), Cell("lr_rewind_iterated", 0, 0.5, 1)
-    assert len(folder.attempts(first)) > 2
-    assert checkpoints.load_ticket(folder.final(first)).origin.buffers  # its own round goes on
-    ticket = checkpoints.load_ticket(folder.final(replace(first, arm="ticket")))
+    assert len(folder.runs.attempts(first)) > 2
+    assert checkpoints.load_ticket(folder.runs.final(first)).origin.buffers  # its own round goes on
+    ticket = checkpoints.load_ticket(folder.runs.final(replace(first, arm="ticket")))
     assert not ticket.origin.buffers
 
 

@@ -84,8 +84,8 @@ def test_cells_that_go_on_from_different_states_are_not_trained_side_by_side(tmp
     with pytest.raises(Stopped):
         train_cells(work, COHORT[:1], here(lambda: next(looks, True)), *needed)
     assert train_cells(work, COHORT, here(), *needed) == ["done", "done"]
-    assert [len(work.folder.attempts(cell)) for cell in COHORT] == [2, 1]
-    second = work.folder.attempts(COHORT[0])[1]
+    assert [len(work.folder.runs.attempts(cell)) for cell in COHORT] == [2, 1]
+    second = work.folder.runs.attempts(COHORT[0])[1]
     assert (second["epoch"], second["step"]) > (0, 0)
 
 
@@ -145,7 +145,7 @@ def test_cells_that_do_not_fit_together_are_trained_in_smaller_cohorts(tmp_path,
     assert tried == [2]
     (warning,) = [event.status for event in events if event.kind == "warning"]
     assert warning.startswith("2 cells cannot be trained side by side; trying fewer: CUDA out")
-    assert [len(work.folder.attempts(cell)) for cell in COHORT] == [1, 1]
+    assert [len(work.folder.runs.attempts(cell)) for cell in COHORT] == [1, 1]
 
 
 def test_a_cell_that_raises_beside_others_is_alone_in_it(tmp_path, beside):

@@ -109,7 +109,7 @@ def test_a_watch_that_fetches_a_page_at_each_event_hangs_nothing_and_misses_none
 
 def test_a_watch_that_raises_ends_the_run_and_loses_nothing_that_is_done(local_client, tmp_path):
     def attempts(cell):
-        return Folder(tmp_path).attempts(str(cell))
+        return Folder(tmp_path).runs.attempts(str(cell))
 
     def watch(event):
         if event.kind == "epoch" and cube.exists() and Status.DONE in Cube(cube).cells().values():

@@ -79,10 +79,10 @@ def assert_equal(folder, undisturbed):
         np.testing.assert_array_equal(results[name].values, undisturbed[name].values)
     for cell in Cube(folder / "results.zarr").cells():
         at = results.sel(vars(cell))
-        started = [attempt["started"] for attempt in Folder(folder).attempts(cell) if attempt]
+        started = [attempt["started"] for attempt in Folder(folder).runs.attempts(cell) if attempt]
         last = np.datetime64(int(1000 * max(started)), "ms")
         assert last <= at.ended, f"{cell} was begun again after it was done"
-        assert at.attempts <= len(Folder(folder).attempts(cell))
+        assert at.attempts <= len(Folder(folder).runs.attempts(cell))
     assert not list(folder.glob("cells/ticket-*/state-*"))
 
 
@@ -96,7 +96,7 @@ def done(folder):
 def begun(folder):
     """Every attempt so far, with the name of its run."""
     names = [place.name for place in folder.glob("cells/*")]
-    return [attempt | {"run": n} for n in names for attempt in Folder(folder).attempts(n)]
+    return [attempt | {"run": n} for n in names for attempt in Folder(folder).runs.attempts(n)]
 
 
 def training(folder, driver=None):
@@ -222,7 +222,7 @@ def test_a_worker_that_is_told_to_go_loses_no_step(tmp_path, undisturbed, worker
         run(STUDY, client, tmp_path, watch=watch, options=Options(checkpoint_interval=1000))
     assert_equal(tmp_path, undisturbed)
     for attempt in told:
-        attempts = Folder(tmp_path).attempts(attempt["run"])
+        attempts = Folder(tmp_path).runs.attempts(attempt["run"])
         after = attempts[attempts.index(attempt) + 1 :]
         if after:  # it may have been done in that very moment
             assert (after[0]["epoch"], after[0]["step"]) > (attempt["epoch"], attempt["step"])
@@ -592,8 +592,8 @@ def test_an_exception_in_one_cell_is_tried_again_and_then_kept_with_its_tracebac
     assert (results.status.where(broken, Status.FAILED) == Status.FAILED).all()
     assert int((results.status == Status.DONE).sum()) == 8
     assert_others_equal(results, undisturbed, broken & (results.status == Status.FAILED))
-    place = Folder(tmp_path).of_run("ticket-r0-t0.95-k0")
-    assert len(Folder(tmp_path).attempts("ticket-r0-t0.95-k0")) == 2
+    place = Folder(tmp_path).runs.of("ticket-r0-t0.95-k0")
+    assert len(Folder(tmp_path).runs.attempts("ticket-r0-t0.95-k0")) == 2
     assert "NotADirectoryError" in (place / "traceback.txt").read_text()
     chunk.unlink()
     run(STUDY, local_client, tmp_path, options=Options(retry_failed=True))
@@ -635,6 +635,6 @@ def test_a_cell_that_runs_out_of_memory_is_failed_and_blocks_no_other(tmp_path, 
     assert (results.status.where(broken, Status.FAILED) == Status.FAILED).all()
     assert int((results.status == Status.DONE).sum()) == 8
     assert_others_equal(results, undisturbed, broken & (results.status == Status.FAILED))
-    reason = Folder(tmp_path).reason("ticket-r0-t0.8-k1")
+    reason = Folder(tmp_path).runs.reason("ticket-r0-t0.8-k1")
     assert "2 attempts ended without getting further than epoch 1, step 0" in reason
     assert "because it ran out of memory" in reason

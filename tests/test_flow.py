@@ -230,7 +230,7 @@ def test_no_state_of_a_done_cell_stays_behind_one_that_died_before_it_removed_it
     cube = Cube(tmp_path / "results.zarr")
     done, again = list(cube.cells())[:2]
     left, kept = (
-        Folder(tmp_path).of_run(name) / "state-0.safetensors" for name in (done, "dense-r7")
+        Folder(tmp_path).runs.of(name) / "state-0.safetensors" for name in (done, "dense-r7")
     )
     kept.parent.mkdir()
     for state in (left, kept):
@@ -434,7 +434,7 @@ def test_a_checkpoint_that_the_driver_cannot_read_fails_just_the_cells_that_need
     results = run(TINY, local_client, tmp_path, watch=damage)
     left = [(c["threshold"], c["rewind_epoch"]) for c in cells_with(results, "failed")]
     assert left == (failed or [(0.5, 0), (0.5, 2), (0.95, 0), (0.95, 2)])
-    (reason,) = Folder(tmp_path).reasons(Cell(**at) for at in cells_with(results, "failed"))
+    (reason,) = Folder(tmp_path).runs.reasons(Cell(**at) for at in cells_with(results, "failed"))
     assert f"the checkpoint {path} is damaged" in reason
     results = run(TINY, local_client, tmp_path, options=Options(retry_failed=True))
     assert (results.status == Status.DONE).all()
@@ -575,7 +575,7 @@ def test_a_dense_run_that_diverges_fails_the_cells_of_its_replicate_with_that_re
     # Nor is it trained again, until its cells are asked for again.
     run(study, local_client, tmp_path)
     assert plan(study, tmp_path, here=False).dense_runs == 0
-    assert len(Folder(tmp_path).attempts("dense-r0")) == 1
+    assert len(Folder(tmp_path).runs.attempts("dense-r0")) == 1
 
 
 def test_an_image_that_cannot_be_decoded_is_told_as_the_reason_of_all_that_need_it(
@@ -591,13 +591,13 @@ def test_an_image_that_cannot_be_decoded_is_told_as_the_reason_of_all_that_need_
     study = TINY.changed(data | {"recipe.batch_size": "70"})  # two of 140, so that all are needed
     results = run(study, local_client, tmp_path / "run", data=tmp_path)
     assert (results.status == Status.FAILED).all()
-    why = Folder(tmp_path / "run").reasons(Cell(**c) for c in cells_with(results, "failed"))
+    why = Folder(tmp_path / "run").runs.reasons(Cell(**c) for c in cells_with(results, "failed"))
     assert list(why) == [
         f"the image {broken} cannot be decoded (cannot identify image file); replace it, or take "
         f"it out of the data folder"
     ]
     # It was tried in several places.
-    attempts = Folder(tmp_path / "run").attempts("dense-r0")
+    attempts = Folder(tmp_path / "run").runs.attempts("dense-r0")
     assert {attempt["worker"] for attempt in attempts} == {"worker 0", "worker 1"}
 
 

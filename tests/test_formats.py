@@ -109,7 +109,7 @@ def test_an_old_study_grows_and_what_it_had_is_kept(old, local_client, caplog):
     study, folder = study_of(old), Folder(old)
     before = everything(old)
     names = [place.name for place in (old / "cells").iterdir() if place.name != "dense-r0"]
-    begun = {name: len(folder.attempts(name)) for name in names}
+    begun = {name: len(folder.runs.attempts(name)) for name in names}
     grown = study.changed({"grid.thresholds": "0.5,0.7,0.9"})
     results = ran(grown, local_client, old)
     assert set(results.status.values.flat) == {Status.DONE, Status.NOT_APPLICABLE}
@@ -118,7 +118,7 @@ def test_an_old_study_grows_and_what_it_had_is_kept(old, local_client, caplog):
         kept = results[name].sel(threshold=[0.5, 0.9])
         np.testing.assert_array_equal(kept.values, before[name].values, err_msg=name)
     assert results.rewind_step.values.tolist() == [0, 8]
-    assert {name: len(folder.attempts(name)) for name in names} == begun
+    assert {name: len(folder.runs.attempts(name)) for name in names} == begun
     assert check(old) == []
     recorded = load(study.data).digest
     assert folder.manifest().data == recorded

@@ -298,7 +298,7 @@ def test_the_mask_of_a_later_round_needs_the_ticket_of_the_one_before(
     end = checkpoints.load(
         checkpoints.path_of(folder, 0, 2), Folder(folder).manifest().checkpoints[0][2]
     )
-    final = Folder(folder).final(Cell("ticket", 0, 0.5, 0))
+    final = Folder(folder).runs.final(Cell("ticket", 0, 0.5, 0))
     checkpoints.save_ticket(final, Ticket(end, first, {}))
     second = lthdask.open_mask(folder, 0.75)
     assert all((second[name] <= first[name]).all() for name in first)

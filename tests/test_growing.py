@@ -84,7 +84,7 @@ def test_a_state_that_was_not_kept_is_made_again_from_the_nearest_before_bit_for
         np.testing.assert_array_equal(results[name].values, alone[name].values, err_msg=name)
     assert dense(late) == dense(tmp_path)
     assert digests(late) == digests(tmp_path)
-    first, again = Folder(late).attempts("dense-r0")
+    first, again = Folder(late).runs.attempts("dense-r0")
     assert (first["epoch"], again["epoch"]) == (0, 1)
     assert sorted(set(attempts(late)) - set(attempts(early[0]))) == [
         "ticket-r0-t0.5-k3/attempt-1.json"
@@ -206,7 +206,7 @@ def test_a_dense_run_that_is_not_the_same_here_is_refused_and_nothing_is_replace
     at_3 = results.status.sel(rewind_epoch=3)
     assert (at_3 == Status.FAILED).all()
     assert (results.status.sel(rewind_epoch=[0, 1]) == Status.DONE).all(), "nobody waits for it"
-    (reason,) = Folder(folder).reasons([Cell("ticket", 0, 0.5, 3)])
+    (reason,) = Folder(folder).runs.reasons([Cell("ticket", 0, 0.5, 3)])
     assert "is not the same when it is trained again here: after epoch 2" in reason
     assert reason.endswith("or choose another folder with `out`")
     assert (dense(folder), digests(folder)) == (before, known)

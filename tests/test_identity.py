@@ -224,9 +224,9 @@ def test_states_and_final_weights_of_another_run_are_found_and_not_gone_on_from(
     folder, names = work.folder, [str(A), "ticket-r0-t0.95-k1"]
     for name in names:
         run = run_of(Cube(folder.cube).identity, name)
-        checkpoints.State(folder.of_run(name), run=run).save(CHECKPOINT, {})
+        checkpoints.State(folder.runs.of(name), run=run).save(CHECKPOINT, {})
     assert check(folder.path) == []
-    states = [folder.of_run(name) / "state-0.safetensors" for name in names]
+    states = [folder.runs.of(name) / "state-0.safetensors" for name in names]
     swap(*states)
     copies = [state.read_bytes() for state in states]
     assert found(folder.path) == [str(state.relative_to(folder.path)) for state in states]
@@ -237,7 +237,7 @@ def test_states_and_final_weights_of_another_run_are_found_and_not_gone_on_from(
 
 def test_final_weights_of_another_cell_or_study_are_found_and_not_gone_on_from(folder, whole):
     tickets, identity = Tickets(Folder(folder)), Folder(folder).manifest().identity
-    finals = [Folder(folder).final(cell) for cell in (A, B)]
+    finals = [Folder(folder).runs.final(cell) for cell in (A, B)]
     for cell, file in zip((A, B), finals, strict=True):
         checkpoints.save_ticket(file, tickets.load(cell), run_of(identity, cell))
         tickets.drop(cell)
@@ -277,7 +277,7 @@ def test_records_of_attempts_at_another_run_are_found_and_do_not_count(folder):
     files = [folder / f"cells/{cell}/attempt-1.json" for cell in (A, B)]
     assert json.loads(files[0].read_text())["run"] == str(A)
     swap(*files)
-    assert Folder(folder).attempts(A) == [{}]
+    assert Folder(folder).runs.attempts(A) == [{}]
     assert found(folder) == [str(file.relative_to(folder)) for file in files]
     assert pending(folder) == set()
 

@@ -135,14 +135,14 @@ def test_what_is_cancelled_trains_no_more_and_picks_up_where_it_left_off(local_c
     assert running_tasks(local_client) == []
     assert local_client.run(os.getpid) == workers
     assert driver_of(tmp_path) is None
-    assert list(Folder(tmp_path).unfinished()) == ["dense-r0"]  # its state is saved
+    assert list(Folder(tmp_path).runs.unfinished()) == ["dense-r0"]  # its state is saved
     with pytest.raises(CancelledError, match="the same study picks up where it left off"):
         submitted.wait()
     assert repr(submitted) == f"<tiny in {tmp_path}: cancelled, 0/4 cells done>"
     again = lthdask.submit(LONG, local_client, tmp_path)
-    until(lambda: len(Folder(tmp_path).attempts("dense-r0")) == 2)
+    until(lambda: len(Folder(tmp_path).runs.attempts("dense-r0")) == 2)
     again.cancel()
-    first, second = Folder(tmp_path).attempts("dense-r0")
+    first, second = Folder(tmp_path).runs.attempts("dense-r0")
     assert (second["epoch"], second["step"]) > (first["epoch"], first["step"])
 
 
@@ -154,7 +154,7 @@ def test_a_run_that_is_interrupted_trains_no_more(local_client, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         lthdask.run(LONG, local_client, tmp_path, watch=interrupt)
     assert running_tasks(local_client) == []
-    assert list(Folder(tmp_path).unfinished()) == ["dense-r0"]
+    assert list(Folder(tmp_path).runs.unfinished()) == ["dense-r0"]
 
 
 def test_what_only_a_worker_finds_out_is_told_by_the_run_that_it_ends(local_client, tmp_path):
@@ -178,7 +178,7 @@ def test_a_client_that_is_closed_cancels_what_was_submitted_to_it(second, local_
     until(lambda: is_training(submitted))
     client.close()
     assert "cancelled" in repr(submitted)
-    assert list(Folder(tmp_path).unfinished()) == ["dense-r0"]
+    assert list(Folder(tmp_path).runs.unfinished()) == ["dense-r0"]
     assert running_tasks(local_client) == []
 
 
@@ -305,4 +305,4 @@ def test_a_process_that_ends_without_closing_its_client_ends_its_workers(tmp_pat
     assert (done.returncode, done.stderr) == (0, "")
     pids = map(int, done.stdout.splitlines()[-1].split())
     until(lambda: not any(map(psutil.pid_exists, pids)))
-    assert list(Folder(tmp_path / "run").unfinished()) == ["dense-r0"]
+    assert list(Folder(tmp_path / "run").runs.unfinished()) == ["dense-r0"]

@@ -79,7 +79,7 @@ def test_a_notebook_shows_what_is_trained_and_interrupting_it_stops_that(kernel,
 
     def interrupt():
         end = time.monotonic() + 60
-        while not folder.attempts("dense-r0"):
+        while not folder.runs.attempts("dense-r0"):
             assert time.monotonic() < end
             time.sleep(0.1)
         manager.interrupt_kernel()

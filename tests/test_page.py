@@ -98,7 +98,7 @@ def looked_twice(source):
 def begin(folder, name, **about):
     """Record an attempt at a run."""
     usual = {"driver": "d", "started": NOW, "place": "node2 cpu", "pid": 7, "epoch": 0, "step": 0}
-    folder.begin_attempt(name, usual | {"beside": 1} | about, most=3)
+    folder.runs.begin(name, usual | {"beside": 1} | about, most=3)
 
 
 def test_what_is_left_is_counted_in_epochs_and_takes_as_long_as_what_is_done(folder):
@@ -142,7 +142,7 @@ def test_a_look_shows_what_runs_and_why_cells_failed(folder):
     begin(folder, CELLS[1], driver="an earlier one", started=NOW - 100)
     begin(folder, CELLS[2])
     Cube(folder.cube).mark(CELLS[3], Status.FAILED)
-    folder.write_traceback(
+    folder.runs.write_traceback(
         CELLS[3], "Traceback (most recent call last):\n  x\nValueError: <b>no</b>\n"
     )
     with driving(folder.path):

@@ -71,7 +71,7 @@ def ended(tmp_path_factory):
     )
     why = "Traceback (most recent call last):\nRuntimeError: <b>out of memory</b>\n"
     for name in FAILED:
-        Folder(folder).write_traceback(name, why)
+        Folder(folder).runs.write_traceback(name, why)
     with watching(folder, refusing=True) as address:
         yield address
 

@@ -389,7 +389,7 @@ def test_a_status_says_why_cells_failed(packed, tmp_path):
     cell = Cell("ticket", 0, 0.9, 1)
     Cube(folder / "results.zarr").mark(cell, Status.FAILED)
     reason = "Traceback (most recent call last):\nValueError: out of luck"
-    Folder(folder).write_traceback(cell, reason)
+    Folder(folder).runs.write_traceback(cell, reason)
     done = CliRunner().invoke(main, ["status", str(folder)])
     assert done.exit_code == 1
     assert "1 failed" in done.output

@@ -287,7 +287,7 @@ def test_a_study_with_failed_cells_ends_with_1_and_says_why(command, again, tiny
     for cell, reason in zip(cube.cells(), reasons, strict=True):
         cube.mark(cell, Status.FAILED)
         if reason:
-            Folder(out).write_traceback(cell, f"{head}  File 'a.py'\n{reason}\n\n")
+            Folder(out).runs.write_traceback(cell, f"{head}  File 'a.py'\n{reason}\n\n")
     arguments = ["--study", str(tiny_file), "--out", str(out)]
     done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 1

@@ -109,12 +109,12 @@ def test_an_arm_that_is_broken_costs_no_cell_of_others_and_no_worker(tmp_path, c
     assert (results.status.sel(arm="reinit") == Status.FAILED).all()
     assert "left out" not in caplog.text
     for threshold in study.grid.thresholds:
-        attempts = Folder(tmp_path).attempts(f"reinit-r0-t{threshold:g}-k0")
+        attempts = Folder(tmp_path).runs.attempts(f"reinit-r0-t{threshold:g}-k0")
         assert len({attempt["pid"] for attempt in attempts}) == len(attempts) == 3
         assert {attempt["worker"] for attempt in attempts} == {
             f"worker {number}" for number in range(workers)
         }
-        reason = Folder(tmp_path).reason(f"reinit-r0-t{threshold:g}-k0")
+        reason = Folder(tmp_path).runs.reason(f"reinit-r0-t{threshold:g}-k0")
         assert reason == "RuntimeError: the arm is broken"
 
 

@@ -151,7 +151,7 @@ def test_a_study_longer_than_the_wall_time_completes_over_several_jobs(cluster_f
     # What the end of a job interrupted, if none was between two cells, went on in the next, and
     # not from its start.
     folder = Folder(tmp_path / "run")
-    runs = [folder.attempts(place.name) for place in (tmp_path / "run" / "cells").iterdir()]
+    runs = [folder.runs.attempts(place.name) for place in (tmp_path / "run" / "cells").iterdir()]
     again = [attempts for attempts in runs if len(attempts) > 1]
     for first, *rest in again:
         assert all((a["epoch"], a["step"]) > (first["epoch"], first["step"]) for a in rest)

@@ -213,7 +213,7 @@ def test_attempts_that_get_no_further_are_limited(tmp_path):
 
     def begin(epoch, step=0, driver="a"):
         about = {"driver": driver, "epoch": epoch, "step": step, "place": "node1 cpu"}
-        return folder.begin_attempt(CELL, about, most=2)
+        return folder.runs.begin(CELL, about, most=2)
 
     assert [begin(0), begin(0)] == [1, 2]
     assert [begin(0, 1), begin(0, 1)] == [3, 4]  # both got further than the first two
@@ -224,12 +224,12 @@ def test_attempts_that_get_no_further_are_limited(tmp_path):
         begin(2)
     (tmp_path / "cells" / str(CELL) / "attempt-8.json").touch()  # killed as it began
     assert begin(3) == 9
-    assert [attempt.get("epoch") for attempt in folder.attempts(CELL)][5:] == [2, 2, None, 3]
+    assert [attempt.get("epoch") for attempt in folder.runs.attempts(CELL)][5:] == [2, 2, None, 3]
 
 
 def test_the_reason_of_a_failed_cell_is_what_it_raised_last_in_one_line(tmp_path):
     folder, raised = Folder(tmp_path), "Traceback (most recent call last):\n  line 3\n"
-    assert folder.reason(CELL) == ""
+    assert folder.runs.reason(CELL) == ""
     for text, reason in (
         (f"{raised}OSError: full\n\n  \n", "OSError: full"),
         (f"{raised}KeyError: 1\n\nThe above exception\n\n{raised}OSError: full\n", "OSError: full"),
@@ -238,8 +238,8 @@ def test_the_reason_of_a_failed_cell_is_what_it_raised_last_in_one_line(tmp_path
         ("RuntimeError: a round before failed\n", "RuntimeError: a round before failed"),
         ("", ""),
     ):
-        folder.write_traceback(CELL, text)
-        assert folder.reason(CELL) == reason
+        folder.runs.write_traceback(CELL, text)
+        assert folder.runs.reason(CELL) == reason
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):

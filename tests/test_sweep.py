@@ -57,7 +57,7 @@ def rounds(local_client, tmp_path_factory):
 def started(folder):
     """The event log: name of the run → how often it was begun."""
     names = [place.name for place in (folder / "cells").iterdir()]
-    return {name: len(Folder(folder).attempts(name)) for name in names}
+    return {name: len(Folder(folder).runs.attempts(name)) for name in names}
 
 
 def test_all_arms_are_trained_once_from_one_dense_run_each(every):
@@ -186,7 +186,7 @@ def test_a_round_that_fails_fails_those_that_follow_and_no_other(local_client, t
     failed = results.status == Status.FAILED
     assert failed.sel(arm="ticket", rewind_epoch=0).values.tolist() == [[False, True, True]]
     assert not failed.sel(rewind_epoch=2).any()
-    reason = Folder(tmp_path).reason("random_mask-r0-t0.875-k0")
+    reason = Folder(tmp_path).runs.reason("random_mask-r0-t0.875-k0")
     assert "ticket-r0-t0.75-k0, which it starts from, failed" in reason
 
 
@@ -202,8 +202,8 @@ def test_a_new_cell_that_starts_from_one_that_failed_fails_and_trains_it_no_more
     assert status.sel(child) == Status.FAILED
     assert int((status == Status.FAILED).sum()) == 2
     assert int((status == Status.DONE).sum()) == 6
-    assert len(Folder(tmp_path).attempts(failed)) == 1
-    reason = Folder(tmp_path).reason("ticket_child-r0-t0.95-k0")
+    assert len(Folder(tmp_path).runs.attempts(failed)) == 1
+    reason = Folder(tmp_path).runs.reason("ticket_child-r0-t0.95-k0")
     assert reason == f"RuntimeError: {failed}, which it starts from, failed"
     results = run(grown, local_client, tmp_path, options=Options(retry_failed=True))
     assert (results.status == Status.DONE).all()

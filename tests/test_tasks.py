@@ -143,7 +143,7 @@ def test_a_worker_that_has_to_go_begins_nothing(tmp_path):
     work = fresh(tmp_path / "run")
     with pytest.raises(Stopped):
         train_dense(work, 0, here(lambda: True))
-    assert work.folder.attempts("dense-r0") == []
+    assert work.folder.runs.attempts("dense-r0") == []
 
 
 def test_a_damaged_checkpoint_is_found_before_the_dense_run_goes_on(tmp_path, whole):
@@ -165,7 +165,7 @@ def test_a_damaged_state_costs_one_interval_and_is_said(tmp_path, whole):
     looks = iter([False] * 10)
     with pytest.raises(Stopped):
         train_dense(work, 0, here(lambda: next(looks, True)))
-    states = work.folder.of_run("dense-r0").glob("state-*")
+    states = work.folder.runs.of("dense-r0").glob("state-*")
     files = sorted(states, key=lambda file: file.stat().st_mtime_ns)
     files[-1].write_bytes(b"nonsense")
     assert train_dense(work, 0, here(events=events)) == whole[1]
@@ -173,7 +173,7 @@ def test_a_damaged_state_costs_one_interval_and_is_said(tmp_path, whole):
         f"the state {files[-1]} is damaged: its digest does not match its content; it was set "
         f"aside as {files[-1].stem}.damaged"
     ]
-    first, second = work.folder.attempts("dense-r0")
+    first, second = work.folder.runs.attempts("dense-r0")
     assert (second["epoch"], second["step"]) > (first["epoch"], first["step"])
 
 
@@ -187,9 +187,9 @@ def test_an_epoch_longer_than_a_worker_lives_is_said(tmp_path):
 
 def test_a_cell_that_was_done_before_its_worker_could_say_so_is_not_trained_again(whole):
     work, digests = whole
-    before = [work.folder.attempts(cell) for cell in CELLS]
+    before = [work.folder.runs.attempts(cell) for cell in CELLS]
     assert [train(work, cell, digests) for cell in CELLS] == ["done"] * len(CELLS)
-    assert [work.folder.attempts(cell) for cell in CELLS] == before
+    assert [work.folder.runs.attempts(cell) for cell in CELLS] == before
 
 
 class Kills(RuleBasedStateMachine):

@@ -210,9 +210,9 @@ def test_what_was_not_kept_is_trained_again_in_the_same_bits_and_its_results_sta
     assert found == files_of(kept[0].folder.path, "tickets/*", "cells/*/kept.json")
     assert len(found) == 3
     assert [event for event in events if event.kind == "warning"] == []
-    assert len(work.folder.attempts(CELL)) == 2
+    assert len(work.folder.runs.attempts(CELL)) == 2
     assert train(keeping(work, **KEEP), CELL, begun[1]) == ["done"]
-    assert len(work.folder.attempts(CELL)) == 2  # it is there
+    assert len(work.folder.runs.attempts(CELL)) == 2  # it is there
 
 
 def test_a_cell_that_is_not_the_same_when_it_is_trained_again_says_so(kept, tmp_path):

@@ -177,7 +177,7 @@ def test_another_process_goes_on_without_the_source_to_the_same_bits(
     for cell in lost:
         cube.erase(cell)
     trained(folder, Study.parse((folder / "study.yaml").read_text()))
-    assert len(Folder(folder).attempts(lost[0])) == 2
+    assert len(Folder(folder).runs.attempts(lost[0])) == 2
     one, other = (everything(path) for path in (folder, work.folder.path))
     for name in ("test_accuracy", "validation_loss_curve", "layer_density"):
         np.testing.assert_array_equal(one[name], other[name])

@@ -31,7 +31,7 @@ def trained(folder, study=STUDY, options=Options(), masks=False):
             digests = train_dense(work, replicate, HERE)
             manifest = manifest.with_dense_run(replicate, digests)
             opened.folder.write_manifest(manifest)
-            checkpoints.State(opened.folder.of_run(f"dense-r{replicate}")).remove()
+            checkpoints.State(opened.folder.runs.of(f"dense-r{replicate}")).remove()
             if masks:
                 for threshold in study.grid.thresholds:
                     compare_masks(work, replicate, threshold, digests, HERE)

@@ -189,7 +189,7 @@ class Scene:
 
     def attempts(self, name: object) -> list[dict[str, Any]]:
         """Return the attempts at a run."""
-        return Folder(self.folder).attempts(name)
+        return Folder(self.folder).runs.attempts(name)
 
     def training(self) -> list[int]:
         """Return the processes that train a cell which has saved a state."""

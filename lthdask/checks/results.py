@@ -92,7 +92,7 @@ def damaged_masks(folder: Folder, sound: Cube, replicate: int) -> Iterator[Damag
 
 
 def _write_record(folder: Folder, cell: Cell) -> None:
-    attempts = folder.attempts(cell) or [{}]
+    attempts = folder.runs.attempts(cell) or [{}]
     last = {"place": "?"} | attempts[-1]
     record = {"attempts": len(attempts), "started": last.get("started", np.nan)}
     Cube(folder.cube).write_record(cell, record, last["place"])

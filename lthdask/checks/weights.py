@@ -24,7 +24,7 @@ AGAIN = "a run that is to `keep` it makes it again"
 
 def damaged_attempts(folder: Folder) -> Iterator[Damage]:
     """Find records of attempts that were made for another run."""
-    for file in sorted(folder.files_of_runs("attempt-")):
+    for file in sorted(folder.runs.files("attempt-")):
         if (whose := read_json(file).get("run", file.parent.name)) != file.parent.name:
             what, remedy = str(file.relative_to(folder.path)), "it is emptied; nothing is trained"
             yield Damage(what, f"it is that of {whose}", remedy, partial(write_whole, file, b"{}"))
@@ -32,7 +32,7 @@ def damaged_attempts(folder: Folder) -> Iterator[Damage]:
 
 def damaged_states(folder: Folder, identity: str) -> Iterator[Damage]:
     """Find states of unfinished runs, and final weights, that are damaged, or of other runs."""
-    files = [*folder.files_of_runs("state-"), *folder.files_of_runs("final.")]
+    files = [*folder.runs.files("state-"), *folder.runs.files("final.")]
     for file in sorted(files):
         try:
             checkpoints.load_state(file, run_of(identity, file.parent.name))

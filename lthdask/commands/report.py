@@ -113,7 +113,7 @@ def write_report(console: Console, folder: Path, output: Path | None = None) -> 
     with permitted(folder):
         results = open_results(folder, *GROUPS)
         failed = failed_cells(results)
-        page = report(results, Folder(folder).reasons(failed), methods(folder))
+        page = report(results, Folder(folder).runs.reasons(failed), methods(folder))
     _write(output, page)
     say(console, f"report: {output}")
 

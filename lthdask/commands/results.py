@@ -50,7 +50,7 @@ def print_outcome(console: Console, path: Path, as_json: bool, study: "Study | N
     folder = Folder(path)
     results = open_asked(path, study, "layers") if study else open_results(path, "layers")
     failed = failed_cells(results)
-    why = folder.reasons(failed)
+    why = folder.runs.reasons(failed)
     if as_json:
         values = outcome(results) | {"folder": str(folder.path), "reasons": why}
         click.echo(json.dumps(values, indent=2))

@@ -62,7 +62,7 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
         say(console, in_words(source))
     driver = driver_of(folder.path)
     say(console, f"being run by {driver}" if driver else "nobody runs it now")
-    for run, state in folder.unfinished().items():
+    for run, state in folder.runs.unfinished().items():
         say(console, f"  {run}: {state}")
     if as_json:
         return print_outcome(console, folder.path, as_json)
@@ -75,6 +75,6 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
     cells = product(*(arrays.axes[axis].tolist() for axis in CELL[:-1]), ks)
     each = zip(cells, status.flat, strict=True)
     failed = [Cell(*cell) for cell, s in each if s == Status.FAILED]
-    say_reasons(console, folder.reasons(failed), folder.path)
+    say_reasons(console, folder.runs.reasons(failed), folder.path)
     say(console, f"tables and verdicts: lthdask results {folder.path}")
     return 1 if counts[Status.PENDING] or counts[Status.FAILED] else 0

@@ -57,13 +57,13 @@ class Attempts:
         raise_if_full(folder.path, outcome)
         self.keep_reason(name, outcome)
         if isinstance(outcome, ExhaustedError):
-            self.queue.places.died(name, folder.fruitless(name, self.work.driver))
+            self.queue.places.died(name, folder.runs.fruitless(name, self.work.driver))
             again = self._most(name) > self._allowed[name]
         elif isinstance(outcome, FinalError):
             again = False
         else:
             self._raised[name] += 1
-            attempts = folder.attempts(name)
+            attempts = folder.runs.attempts(name)
             begun = sum(attempt.get("driver") == self.work.driver for attempt in attempts)
             again = self._raised[name] - begun < self._most(name)
         reason, folders = self.reasons[name], (folder.path, self.work.data or folder.path)
@@ -79,7 +79,7 @@ class Attempts:
             self.reasons[name] = outcome
         try:
             text = "".join(traceback.format_exception(self.reasons[name]))
-            self.work.folder.write_traceback(name, text)
+            self.work.folder.runs.write_traceback(name, text)
         except OSError as error:
             if error.errno in UNUSABLE:
                 raise

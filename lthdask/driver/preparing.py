@@ -82,7 +82,7 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
         log.warning("%s", line)
     folder.write_study(study.to_yaml())
     if opened.manifest is None:
-        folder.remove_states(folder.unfinished())  # nobody knows how they were computed
+        folder.runs.remove_states(folder.runs.unfinished())  # nobody knows how they were computed
     folder.write_manifest(manifest)
     if folder.cube.exists():
         grow(folder.cube, extent, about)

@@ -85,9 +85,9 @@ class Sweep:
         """Say what is to be trained, and return the replicates whose dense run is trained."""
         study, folder, engine = self.work.study, self.work.folder, self.work.engine
         for cell in self.cells:
-            folder.remove_traceback(cell)
+            folder.runs.remove_traceback(cell)
         if not self.work.options.masks_only:  # which trains no cell, and decides nothing of them
-            folder.remove_finals(self.chains.awaited)
+            folder.runs.remove_finals(self.chains.awaited)
         replicates = self.remaining.replicates
         trained = {r for r in replicates if r in self.manifest.checkpoints}
         found = {r: self._kept(r).lacking(self.chains.of(r)) for r in sorted(trained)}
@@ -113,7 +113,7 @@ class Sweep:
             before = {str(c) for c in others if statuses[c] is Status.SKIPPED}
             self.work.folder.write_skipped({str(c): why for c, why in skipped.items()}, before)
         done = (cell for cell, status in statuses.items() if status is Status.DONE)
-        self.work.folder.remove_states(done)
+        self.work.folder.runs.remove_states(done)
         self.work.folder.leave_whole(self.work.study.to_yaml(), self.manifest)
 
     def add_dense_run(self, replicate: int) -> None:
@@ -197,7 +197,7 @@ class Sweep:
             return
         self.manifest = self.manifest.with_dense_run(replicate, outcome)
         folder.write_manifest(self.manifest)
-        checkpoints.State(folder.of_run(name)).remove()
+        checkpoints.State(folder.runs.of(name)).remove()
         self.watch(Event("dense", f"dense run {replicate}", "done"))
         self.add_cells(replicate)
 
@@ -225,9 +225,9 @@ class Sweep:
     def _cell_landed(self, cell: Cell, outcome: Any) -> list[Cell]:
         """Note what became of a cell, and return those that can be trained now."""
         if not isinstance(outcome, Exception):
-            self.work.folder.remove_traceback(cell)
-            if self.work.folder.begun(cell, times=2):
-                *before, here = self.work.folder.fruitless(cell, self.work.driver) or [{}]
+            self.work.folder.runs.remove_traceback(cell)
+            if self.work.folder.runs.begun(cell, times=2):
+                *before, here = self.work.folder.runs.fruitless(cell, self.work.driver) or [{}]
                 elsewhere = [at for at in before if at["worker"] != here["worker"]]
                 self.queue.places.died(str(cell), elsewhere)
             self.watch(Event("cell", str(cell), outcome))
@@ -261,7 +261,7 @@ class Sweep:
             self.exploration.ended(cell)
             self._explore()
         if released := self.chains.release(cell):
-            self.work.folder.final(released).unlink(missing_ok=True)
+            self.work.folder.runs.final(released).unlink(missing_ok=True)
 
     def _explore(self) -> None:
         """Queue the cells that the search asks for."""

@@ -127,7 +127,7 @@ class Tickets:
     def names(self) -> set[str]:
         """Return the names of cells of which something is kept, or is said to be."""
         files = [file.name for file in self.path.glob("[!.]*")]
-        records = self.folder.files_of_runs("kept.json")
+        records = self.folder.runs.files("kept.json")
         found = {name.removesuffix(SUFFIX).removesuffix(".rewound") for name in files}
         return found | {record.parent.name for record in records}
 
@@ -135,7 +135,7 @@ class Tickets:
         return self.trained(cell), self.rewound(cell)
 
     def _record(self, cell: Cell) -> Path:
-        return self.folder.of_run(cell) / "kept.json"
+        return self.folder.runs.of(cell) / "kept.json"
 
 
 def final_weights(folder: Folder, cell: Cell, identity: str) -> Ticket | None:
@@ -148,7 +148,7 @@ def final_weights(folder: Folder, cell: Cell, identity: str) -> Ticket | None:
     is_kept = ARMS[cell.arm].start != "before" and tickets.are_there(cell)
     for load in (
         lambda: tickets.load(cell) if is_kept else None,
-        lambda: checkpoints.load_ticket(folder.final(cell), run_of(identity, cell)),
+        lambda: checkpoints.load_ticket(folder.runs.final(cell), run_of(identity, cell)),
     ):
         with suppress(InputError):
             if found := load():

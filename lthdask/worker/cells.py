@@ -66,7 +66,7 @@ def train_cells(
     outcomes = dict[Cell, str | Exception]()
     waiting, done = list[tuple[Cell, ResumableRun]](), set[Cell]()
     for cell in cells:
-        status = cube.status(cell) if work.folder.begun(cell) else Status.PENDING
+        status = cube.status(cell) if work.folder.runs.begun(cell) else Status.PENDING
         if status is Status.DIVERGED or (status is Status.DONE and not is_lacking(work, cell)):
             outcomes[cell] = status.name.lower()
         else:

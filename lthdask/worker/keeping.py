@@ -43,7 +43,7 @@ def keep(
     if needs.awaited(work.study, cell) and (goes_on or not options.keeps(cell)):
         ended = replace(trained, origin=end) if goes_on else trained
         run = run_of(cube_of(work).identity, cell)
-        checkpoints.save_ticket(work.folder.final(cell), ended, run)
+        checkpoints.save_ticket(work.folder.runs.final(cell), ended, run)
 
 
 def is_lacking(work: Work, cell: Cell) -> bool:

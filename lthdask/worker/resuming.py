@@ -61,7 +61,7 @@ class ResumableRun:
         self.saved_at = self._clock
         self._told_at, self._untold = -math.inf, 0.0
         self._state = checkpoints.State(
-            work.folder.of_run(name), self.warn, run_of(cube_of(work).identity, name)
+            work.folder.runs.of(name), self.warn, run_of(cube_of(work).identity, name)
         )
         self.start: Checkpoint | None
         self.start, notes = self._state.load() or (None, {})
@@ -92,7 +92,7 @@ class ResumableRun:
             "beside": beside,
         }
         most = self.work.options.max_attempts
-        self.attempt = self.work.folder.begin_attempt(self.name, about, most)
+        self.attempt = self.work.folder.runs.begin(self.name, about, most)
 
     def restart(self, reason: str) -> None:
         """Forget the state, which cannot be continued."""

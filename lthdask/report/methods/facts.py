@@ -102,7 +102,7 @@ def _alone(folder: Folder) -> bool:
     trained = (Status.DONE, Status.DIVERGED)
     names = {str(c) for c, status in Cube(folder.cube).cells().items() if status in trained}
     known = set[str]()
-    for file in folder.files_of_runs("attempt-"):
+    for file in folder.runs.files("attempt-"):
         if (name := file.parent.name) in names:
             about = read_json(file)
             if about.get("run", name) != name or about.get("beside") != 1:

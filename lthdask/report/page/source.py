@@ -185,12 +185,12 @@ class Source:
 
     def _running(self, results: xr.Dataset) -> dict[str, Run]:
         """Return what the driver has begun, and not ended."""
-        status, begun = results.status.values.ravel(), self.folder.begun_runs()
+        status, begun = results.status.values.ravel(), self.folder.runs.names()
         known = np.isfinite(results.dense_test_accuracy.values)
         unended = {dense_name(r) for r in results.replicate.values[~known].tolist()}
         places = ((name, self._places[name]) for name in begun if name in self._places)
         unended |= {name for name, place in places if status[place] == Status.PENDING}
-        attempts = ((name, self.folder.attempts(name)) for name in sorted(begun & unended))
+        attempts = ((name, self.folder.runs.attempts(name)) for name in sorted(begun & unended))
         last = {name: runs[-1] for name, runs in attempts if runs and "started" in runs[-1]}
         driver = max(last.values(), key=lambda run: run["started"], default={}).get("driver")
         return {name: run for name, run in last.items() if run.get("driver") == driver}
@@ -207,7 +207,7 @@ class Source:
         status = results.status.values.ravel()
         failed = [name for name, i in self._places.items() if status[i] == Status.FAILED]
         self._reasons = {
-            name: self._reasons.get(name) or self.folder.reason(name) for name in failed
+            name: self._reasons.get(name) or self.folder.runs.reason(name) for name in failed
         }
         why = defaultdict[str, list[str]](list)
         for name, reason in self._reasons.items():
