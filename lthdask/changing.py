@@ -5,6 +5,7 @@ from dataclasses import asdict, is_dataclass
 from os import PathLike, fspath
 from typing import Any
 
+from lthdask.arms import ARMS
 from lthdask.errors import InputError
 from lthdask.own import name_of
 from lthdask.reading import flattened, nearest, value_of
@@ -84,6 +85,26 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
             raise InputError(f"{key!r} is a block; set one of {parts}")
         block[last] = _taken(value, block[last], key)
     return new
+
+
+def settled(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a changed study without those that the changes leave no meaning.
+
+    What is said of single arms goes with the arms; a pruning rule, where masks are given; and
+    thresholds that are not asked for, where they follow from masks or from rounds.
+    """
+    grid, pruning = dict(values["grid"]), values["pruning"]
+    for name in ("rewind_epochs_of", "thresholds_of"):
+        arms, of = grid["arms"], grid[name]
+        if isinstance(arms, list) and isinstance(of, dict):  # of others, it binds nothing
+            grid[name] = {arm: some for arm, some in of.items() if arm in arms or arm not in ARMS}
+    masks = "pruning.masks" in changes and pruning["masks"]
+    if masks:
+        pruning = {key: some for key, some in pruning.items() if f"pruning.{key}" in changes}
+    named = masks and all(isinstance(mask, str) for mask in masks)
+    if (named or pruning.get("schedule") == "iterative") and THRESHOLDS not in changes:
+        grid.pop("thresholds", None)
+    return {**values, "grid": grid, "pruning": pruning}
 
 
 def grown(grid: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

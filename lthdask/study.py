@@ -104,6 +104,22 @@ class Study:
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
             object.__setattr__(self, name, strictly(kind, plain(getattr(self, name)), name))
+        self._require_values()
+        self._require_arms()
+        self._require_source()
+        self.pruning.check(self.grid.thresholds)
+        if self.pruning.masks:
+            self._require_masks()
+        if not is_known(self.network):
+            return  # a worker looks at its layers, before anything is trained
+        weights = prunable_weights(self.outline())
+        for mask in self.pruning.masks:
+            given.require_fit(mask, weights, ends=False)
+        spared_weights(weights, self.pruning.spare)
+        rates_by_layer(weights, self.pruning)
+
+    def _require_values(self) -> None:
+        """Refuse values that are out of range, or contradict those of another block."""
         epochs, last = self.recipe.epochs, self.grid.ks[-1]
         if not re.fullmatch(r"[\w][\w.-]*", self.name, re.ASCII):
             raise ValueError(
@@ -134,6 +150,9 @@ class Study:
             raise ValueError(f"matching_margin must be in [0, 1]; got {self.matching_margin}")
         if self.mask_epoch is not None:
             object.__setattr__(self, "mask_epoch", _mask_epoch(self.mask_epoch, epochs))
+
+    def _require_arms(self) -> None:
+        """Refuse arms that the rest of the study leaves nothing to start from."""
         for name in self.grid.arms:
             if ARMS[name].start == "before" and not self.iterative:
                 raise ValueError(
@@ -150,17 +169,6 @@ class Study:
             raise ValueError(
                 "iterative pruning prunes the arm ticket from round to round; add that arm"
             )
-        self._require_source()
-        self.pruning.check(self.grid.thresholds)
-        if self.pruning.masks:
-            self._require_masks()
-        if not is_known(self.network):
-            return  # a worker looks at its layers, before anything is trained
-        weights = prunable_weights(self.outline())
-        for mask in self.pruning.masks:
-            given.require_fit(mask, weights, ends=False)
-        spared_weights(weights, self.pruning.spare)
-        rates_by_layer(weights, self.pruning)
 
     def _require_source(self) -> None:
         """Leave what the grid needs of another study; refuse what contradicts its tickets."""
@@ -291,24 +299,7 @@ class Study:
             or a function, which is code of one's own; or a text as on the command line, where a
             list is comma-separated.
         """
-        values = changing.changed(self.to_dict(), changes)
-        for name in ("rewind_epochs_of", "thresholds_of"):
-            arms, of = values["grid"]["arms"], values["grid"][name]
-            if isinstance(arms, list) and isinstance(of, dict):  # of others, it binds nothing
-                idle = {arm for arm in of if arm in ARMS and arm not in arms}
-                values["grid"][name] = {arm: of[arm] for arm in of if arm not in idle}
-        masks = "pruning.masks" in changes and values["pruning"]["masks"]
-        if masks:  # they take the place of the rule that the study had
-            rule = {
-                key: value
-                for key, value in values["pruning"].items()
-                if f"pruning.{key}" in changes
-            }
-            values["pruning"] = rule
-        follow = masks and all(isinstance(mask, str) for mask in masks)
-        follow = follow or values["pruning"].get("schedule") == "iterative"
-        if follow and changing.THRESHOLDS not in changes:
-            values["grid"].pop("thresholds", None)
+        values = changing.settled(changing.changed(self.to_dict(), changes), changes)
         named = any(key.startswith(changing.THRESHOLDS_OF) for key in changes)
         return Study._resolved(values, self.name, fewer_thresholds=not named)
 
