@@ -36,6 +36,7 @@ from lthdask.report.summary import outcome, sparsest_matching
 from lthdask.report.tables import accuracy_map
 from lthdask.rewinding import Iterations, place_of, step_of
 from lthdask.storage import checkpoints
+from lthdask.storage.arrays import Arrays
 from lthdask.storage.creation import create_cube
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
@@ -266,7 +267,7 @@ def test_the_same_steps_in_iterations_give_the_same_bits_under_their_own_names(
     columns = map_columns(results, "ticket")
     assert (columns["k"][1], columns["cell"][1]) == ("3it", "ticket-r0-t0.5-k3it")
     assert epochs_of(results).ravel().tolist() == pytest.approx([3, 2.5, 3 - 8 / 6])
-    words = in_words(Facts.read(tmp_path))
+    words = in_words(Facts.of(Arrays(tmp_path)))
     assert "complete state after k iterations" in words
     assert "dense network after 15 iterations" in words
     late = results.isel(rewind_epoch=[1, 2]).assign_attrs(majority=0.0)

@@ -105,15 +105,17 @@ def write_report(console: Console, folder: Path, output: Path | None = None) -> 
     from lthdask.report.account import GROUPS, report
     from lthdask.report.methods.text import methods
     from lthdask.report.summary import failed_cells
+    from lthdask.storage.arrays import Arrays
     from lthdask.storage.folder import Folder
-    from lthdask.storage.results import open_results
+    from lthdask.storage.results import dataset_of
 
     output = output or folder / "report.html"
     _require_writable(output)
     with permitted(folder):
-        results = open_results(folder, *GROUPS)
-        failed = failed_cells(results)
-        page = report(results, Folder(folder).runs.reasons(failed), methods(folder))
+        arrays = Arrays(folder)  # read once, for both
+        results = dataset_of(arrays, GROUPS)
+        why = Folder(folder).runs.reasons(failed_cells(results))
+        page = report(results, why, methods(arrays))
     _write(output, page)
     say(console, f"report: {output}")
 

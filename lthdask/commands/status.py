@@ -1,6 +1,5 @@
 """How far a study is, and who runs it."""
 
-from itertools import product
 from pathlib import Path
 
 import rich_click as click
@@ -38,14 +37,13 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
     InputError
         If there is no study in the folder.
     """
-    from lthdask.grid import Cell
     from lthdask.reading import yaml_mapping
     from lthdask.report.accuracy_map import accuracies, print_table
     from lthdask.source import in_words
     from lthdask.storage.arrays import Arrays
     from lthdask.storage.driver import driver_of, no_study
     from lthdask.storage.folder import Folder
-    from lthdask.storage.schema import CELL, Status
+    from lthdask.storage.schema import Status
 
     folder = Folder(out)
     text = folder.study()
@@ -72,9 +70,7 @@ def print_status(console: Console, out: Path, as_json: bool) -> int:
     last = 100 * arrays.named("dense_curves", "test_accuracy")[:, -1]
     map_of_tickets = accuracies(thresholds, ks, status[ticket], 100 * accuracy, density, last)
     print_table(console, map_of_tickets)
-    cells = product(*(arrays.axes[axis].tolist() for axis in CELL[:-1]), ks)
-    each = zip(cells, status.flat, strict=True)
-    failed = [Cell(*cell) for cell, s in each if s == Status.FAILED]
-    say_reasons(console, folder.runs.reasons(failed), folder.path)
+    why = folder.runs.reasons(arrays.cells(Status.FAILED))
+    say_reasons(console, why, folder.path)
     say(console, f"tables and verdicts: lthdask results {folder.path}")
     return 1 if counts[Status.PENDING] or counts[Status.FAILED] else 0

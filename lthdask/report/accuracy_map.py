@@ -5,7 +5,7 @@ It is made of plain arrays, because a glance must not wait for xarray and SciPy.
 
 from collections.abc import Collection, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,11 @@ from rich.text import Text
 
 from lthdask.rewinding import Rewind
 from lthdask.storage.schema import Status
+
+T = TypeVar("T")
+
+MOST = 40
+"""Thresholds, and rewind epochs, in a table: of a wider grid it shows some, evenly chosen."""
 
 
 def accuracies(
@@ -47,18 +52,33 @@ def accuracies(
     fallen : ndarray of bool, optional, (thresholds, rewind epochs)
         Cells to mark, because a replicate lies far below the others.
     """
-    table = map_of("test accuracy, %", rewind_epochs)
-    for i, threshold in enumerate(thresholds):
-        shown = []
-        for j in range(len(rewind_epochs)):
+    rows, columns = some(range(len(thresholds)), MOST), some(range(len(rewind_epochs)), MOST)
+    title = f"test accuracy, %{left_out(len(thresholds), len(rewind_epochs))}"
+    table = map_of(title, [rewind_epochs[j] for j in columns])
+    for i in rows:
+        threshold, shown = thresholds[i], []
+        for j in columns:
             done = np.where(status[:, i, j] == Status.DONE, accuracy[:, i, j], np.nan)
             mark = "†" * bool(fallen is not None and fallen[i, j])
             shown.append((percent(done) or named(status[:, i, j])) + mark)
         table.add_row(*row_head(threshold, density[:, i], threshold in emptied), *shown)
     table.add_section()
-    rest = [""] * (len(rewind_epochs) - 1)
+    rest = [""] * (len(columns) - 1)
     table.add_row("dense", "1", percent(dense) or "not trained", *rest)
     return table
+
+
+def some(values: Sequence[T], most: int = 6) -> list[T]:
+    """Return at most so many values, evenly chosen, with the first and the last."""
+    places = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
+    return [values[place] for place in places.tolist()]
+
+
+def left_out(thresholds: int, rewind_epochs: int = 0) -> str:
+    """Return what the title of a table adds where it does not show all of so many."""
+    of = {"thresholds": thresholds, "rewind epochs": rewind_epochs}
+    shown = [f"{MOST} of {count} {what}" for what, count in of.items() if count > MOST]
+    return f"; {' and '.join(shown)}, all by lthdask report --csv FILE" if shown else ""
 
 
 def map_of(title: str, rewind_epochs: Sequence[Rewind]) -> Table:

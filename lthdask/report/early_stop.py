@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from lthdask.arguments import checked
+from lthdask.report.accuracy_map import MOST, left_out, some
 from lthdask.report.controls import chosen_rewind_epochs
 from lthdask.report.labels import k_of, labelled
 from lthdask.report.paired import MAP, Means, one_image, values_of
@@ -80,7 +81,9 @@ def early_stop_table(results: xr.Dataset, margin: float | None = None) -> Table:
     The median of the steps to the dense accuracy counts a replicate that never reached it as
     ∞, and beside it stands how many did: a mean of the others would make slow tickets fast.
     """
+    chosen = chosen_rewind_epochs(results)
     title = "learning speed, at the k chosen on the validation images: steps, test accuracy, %"
+    title += left_out(chosen.sizes["threshold"])
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
     heads = ("threshold", "k", "arm", "n", "early stop", "accuracy there", "to dense", "reached")
     for name in heads:
@@ -88,9 +91,9 @@ def early_stop_table(results: xr.Dataset, margin: float | None = None) -> Table:
     several = results.sizes["replicate"] > 1
     if several:
         table.add_column("verdict there")
-    found, chosen = early_stop(results), chosen_rewind_epochs(results)
+    found = early_stop(results)
     judged = verdicts(results, margin_of(results, margin), accuracy=AT_EARLY_STOP).verdict
-    for threshold in chosen.threshold.values:
+    for threshold in some(chosen.threshold.values.tolist(), MOST):
         at = {"threshold": threshold, "rewind_epoch": chosen.sel(threshold=threshold).item()}
         head = [f"{threshold:g}", f"{k_of(results, at['rewind_epoch']):g}"]
         for arm in results.arm.values:

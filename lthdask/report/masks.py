@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from rich import box
 from rich.table import Table
 
+from lthdask.report.accuracy_map import MOST, left_out, some
 from lthdask.storage.results import study_of
 
 MOST_COLUMNS = 10
@@ -19,14 +19,15 @@ def mask_table(results: xr.Dataset) -> Table:
     ``results.mask_distances``.
     """
     to_last = results.mask_distances.mean("replicate").isel(other_mask_epoch=-1)
-    epochs = to_last.mask_epoch.values
-    shown = epochs[np.unique(np.linspace(0, len(epochs) - 1, MOST_COLUMNS).round().astype(int))]
+    epochs = to_last.mask_epoch.values.tolist()
+    shown = some(epochs, MOST_COLUMNS)
     title = "weights in which an epoch's mask differs from the last one, %"
+    title += left_out(to_last.sizes["threshold"])
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
     table.add_column("threshold", justify="right")
     for epoch in shown:
         table.add_column(f"e={epoch}", justify="right")
-    for threshold in to_last.threshold.values:
+    for threshold in some(to_last.threshold.values.tolist(), MOST):
         row = to_last.sel(threshold=threshold)
         values = (100 * float(row.sel(mask_epoch=epoch)) for epoch in shown)
         table.add_row(f"{threshold:g}", *(f"{value:.2f}" for value in values))

@@ -1,4 +1,4 @@
-"""What came out, in sentences and as plain values."""
+"""What came out, in sentences and as one value for scripts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +13,13 @@ from lthdask.report.controls import controls
 from lthdask.report.early_stop import dense_runs, early_stop
 from lthdask.report.layers import emptied_layers, limiting_layers
 from lthdask.report.paired import MAP, Means, collapsed, one_image
+from lthdask.report.records import each, plain, records, rows, share
 from lthdask.report.selection import margin_of
 from lthdask.report.verdict import frontier, verdicts
-from lthdask.rewinding import as_given, on_axis, rewind
+from lthdask.rewinding import rewind
 from lthdask.source import in_words
-from lthdask.storage.meanings import PERCENT
 from lthdask.storage.results import study_of
+from lthdask.storage.schema import CELL
 
 
 def flags(results: xr.Dataset) -> dict[str, int]:
@@ -86,15 +87,15 @@ def sparsest_matching(
     to_dense = Means.over_replicates(differences, done, one_image(results))
     return {
         "threshold": float(tickets.threshold[i]),
-        "rewind_epoch": _plain(tickets.rewind_epoch[j]),
+        "rewind_epoch": plain(tickets.rewind_epoch[j]),
         "density": float(density[i, j]),
-        "validation_accuracy": _share(accuracy[i, j]),
-        "test_accuracy": _share(means.test_accuracy[i, j]),
-        "dense_test_accuracy": _share(results.dense_test_accuracy.mean()),
+        "validation_accuracy": share(accuracy[i, j]),
+        "test_accuracy": share(means.test_accuracy[i, j]),
+        "dense_test_accuracy": share(results.dense_test_accuracy.mean()),
         "replicates": int(results.sizes["replicate"]),
         "cells": cells,
-        "minus_dense": _share(to_dense.mean[at]),
-        "minus_dense_interval": _plain(to_dense.interval(level / cells)[at] / 100),
+        "minus_dense": share(to_dense.mean[at]),
+        "minus_dense_interval": plain(to_dense.interval(level / cells)[at] / 100),
     }
 
 
@@ -152,7 +153,7 @@ def sentences(results: xr.Dataset, margin: float | None = None) -> list[str]:
             f"{100 * results.attrs['majority']:.2f} %, and a ticket matches {near}; "
             f"train for more epochs, or set a smaller matching_margin"
         )
-    elif not cells_with(results, "done"):
+    elif "done" not in counts(results):
         said.append("no cell is done yet")
     elif best := sparsest_matching(results, margin):
         said.append(headline(best, margin))
@@ -196,38 +197,21 @@ def outcome(results: xr.Dataset, margin: float | None = None) -> dict[str, Any]:
     Accuracies and their differences are shares, as in the study.
     """
     margin = margin_of(results, margin)
-    names = {code: name for name, code in flags(results).items()}
-    done = {name: of_done(results, name) for name in ("test_accuracy", "counted_density")}
-    stacked = results[["status"]].assign(done).stack(cell=results.status.dims)
-    cells = []
-    for i in range(stacked.sizes["cell"]):
-        cell = stacked.isel(cell=i)
-        cells.append(
-            {
-                "arm": str(cell.arm.values),
-                "replicate": int(cell.replicate),
-                "threshold": float(cell.threshold),
-                "rewind_epoch": _plain(cell.rewind_epoch),
-                "status": names[int(cell.status)],
-                "test_accuracy": _share(cell.test_accuracy),
-                "density": _number(cell.counted_density),
-            }
-        )
     speed = early_stop(results)
     at_stop = verdicts(results, margin, accuracy="early_stop_test_accuracy")
     return {
         "study": study_of(results)["name"],
-        "dense_test_accuracy": [_share(value) for value in results.dense_test_accuracy],
+        "dense_test_accuracy": [share(value) for value in results.dense_test_accuracy],
         "dense_has_learnt": has_learnt(results, margin),
         "sparsest_matching": sparsest_matching(results, margin),
         "emptied_layers": {f"{t:g}": layers for t, layers in emptied_layers(results).items()},
-        "cells": cells,
-        "verdicts": _records(verdicts(results, margin), *MAP),
-        "frontier": _records(frontier(results, margin), "rewind_epoch"),
-        "controls": _records(controls(results).reset_coords("rewind_epoch"), "threshold"),
-        "early_stop": _records(speed, "arm", *MAP),
-        "dense_early_stop": _records(dense_runs(speed))[0],
-        "early_stop_verdicts": _records(at_stop, *MAP),
+        "cells": _cells(results),
+        "verdicts": records(verdicts(results, margin), *MAP),
+        "frontier": records(frontier(results, margin), "rewind_epoch"),
+        "controls": records(controls(results).reset_coords("rewind_epoch"), "threshold"),
+        "early_stop": records(speed, "arm", *MAP),
+        "dense_early_stop": records(dense_runs(speed))[0],
+        "early_stop_verdicts": records(at_stop, *MAP),
     }
 
 
@@ -252,7 +236,7 @@ def of_done(results: xr.Dataset, name: str) -> xr.DataArray:
 def _coordinates(found: xr.DataArray) -> list[dict[str, Any]]:
     """Return the coordinates of the cells where `found` is true."""
     names = [str(name) for name in found.dims]
-    values = [[_plain(value) for value in found[name]] for name in names]  # xarray takes ms for one
+    values = [each(found[name], name) for name in names]
     return [
         {name: of[i] for name, of, i in zip(names, values, index, strict=True)}
         for index in np.argwhere(found.values)
@@ -269,36 +253,13 @@ def _named(cells: list[dict[str, Any]]) -> str:
     return listed + (f" and {len(cells) - 5} more" if len(cells) > 5 else "")
 
 
-def _records(found: xr.Dataset, *axes: str) -> list[dict[str, Any]]:
-    """Return a record per position along `axes`; any other axis is nested in it."""
-    values = {
-        str(name): _in_shares(of).transpose(*axes, ...) for name, of in found.data_vars.items()
+def _cells(results: xr.Dataset) -> list[dict[str, Any]]:
+    """Return a record of each cell."""
+    names = {code: name for name, code in flags(results).items()}
+    accuracy, density = (of_done(results, n) for n in ("test_accuracy", "counted_density"))
+    values: dict[str, list[Any]] = {
+        "status": [names[code] for code in each(results.status, *CELL)],
+        "test_accuracy": [share(value) for value in accuracy.transpose(*CELL).values.flat],
+        "density": each(density, *CELL),
     }
-    return [
-        {axis: _plain(found[axis][i]) for axis, i in zip(axes, index, strict=True)}
-        | {name: _plain(value[index]) for name, value in values.items()}
-        for index in np.ndindex(*(found.sizes[axis] for axis in axes))
-    ]
-
-
-def _plain(value: xr.DataArray) -> Any:
-    """Return nested mappings of label to value; a rewind epoch is as it was given."""
-    if value.dims:
-        labels = value[value.dims[0]].values
-        return {str(label): _plain(value[i]) for i, label in enumerate(labels)}
-    if value.name == "rewind_epoch":
-        return as_given(on_axis(float(value), value.attrs.get("units", "")))
-    return value.item() if value.dtype.kind != "f" else _number(value)
-
-
-def _in_shares(of: xr.DataArray) -> xr.DataArray:
-    return (of / 100).round(12) if of.attrs.get("units") in PERCENT else of
-
-
-def _share(percent: Any) -> float | None:
-    """Return percent as a share, without the digits that the division makes up."""
-    return round(float(percent) / 100, 12) if np.isfinite(percent) else None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return rows(results, CELL, values)

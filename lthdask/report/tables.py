@@ -6,12 +6,20 @@ from rich import box
 from rich.table import Table
 
 from lthdask.arms import ARMS
-from lthdask.report.accuracy_map import accuracies, map_of, named, row_head
+from lthdask.report.accuracy_map import (
+    MOST,
+    accuracies,
+    left_out,
+    map_of,
+    named,
+    row_head,
+    some,
+)
 from lthdask.report.controls import at_chosen, chosen_rewind_epochs, controls
 from lthdask.report.early_stop import early_stop_table, measures_inside_epochs
 from lthdask.report.labels import k_of, ks_of
 from lthdask.report.layers import emptied_layers
-from lthdask.report.paired import Means, collapsed, one_image
+from lthdask.report.paired import MAP, Means, collapsed, one_image
 from lthdask.report.selection import margin_of
 from lthdask.report.summary import points
 from lthdask.report.verdict import (
@@ -72,20 +80,26 @@ def verdict_map(results: xr.Dataset, margin: float | None = None) -> Table:
     margin = margin_of(results, margin)
     source = study_of(results).get("source")
     alone = ", on the one ticket alone" if source and is_one(source["files"]) else ""
-    table = map_of(f"verdict, at a margin of {points(margin)}{alone}", ks_of(results))
+    thresholds, ks = results.threshold.values.tolist(), ks_of(results)
+    rows, columns = some(range(len(thresholds)), MOST), some(range(len(ks)), MOST)
+    title = f"verdict, at a margin of {points(margin)}{alone}"
+    table = map_of(title + left_out(len(thresholds), len(ks)), [ks[j] for j in columns])
     judged, replicates = verdicts(results, margin), results.sizes["replicate"]
-    emptied, axes = emptied_layers(results), ("threshold", "rewind_epoch")
-    counts, verdict = (judged[name].transpose(*axes).values for name in ("replicates", "verdict"))
-    for i, threshold in enumerate(results.threshold.values):
+    counts, verdict = (judged[name].transpose(*MAP).values for name in ("replicates", "verdict"))
+    tickets, emptied = (
+        results.sel(arm="ticket").transpose("replicate", *MAP, ...),
+        emptied_layers(results),
+    )
+    status, density = tickets.status.values, tickets.counted_density.values
+    for i in rows:
         shown = []
-        for j, k in enumerate(results.rewind_epoch.values):
+        for j in columns:
             count = int(counts[i, j])
-            some = f" ({count}/{replicates})" if count < replicates else ""
-            word = SHORT[str(verdict[i, j])] + some
-            shown.append(word if count else _status(results, threshold, k))
-        density = results.counted_density.sel(arm="ticket", threshold=threshold).values
-        table.add_row(*row_head(threshold, density, float(threshold) in emptied), *shown)
-    found = frontier(results, margin)
+            part = f" ({count}/{replicates})" if count < replicates else ""
+            shown.append(SHORT[verdict[i, j]] + part if count else named(status[:, i, j]))
+        head = row_head(thresholds[i], density[:, i], thresholds[i] in emptied)
+        table.add_row(*head, *shown)
+    found = frontier(results, margin).isel(rewind_epoch=columns)
     table.add_section()
     estimates = zip(found.density.values, found.at_edge.values, strict=True)
     table.add_row("frontier", "%", *(("≤ " if edge else "") + _density(d) for d, edge in estimates))
@@ -102,18 +116,19 @@ def arms_table(results: xr.Dataset) -> Table:
     iterative pruning, the tickets of the rounds before. Late rewinding, fine-tuning and starting
     anew spend unequally.
     """
+    chosen = chosen_rewind_epochs(results)
     spread = " ± half its 95 % interval" if results.sizes["replicate"] > 1 else ""
     title = f"arms, at the k chosen on the validation images: test accuracy, %{spread}"
+    title += left_out(chosen.sizes["threshold"])
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="", title_justify="left")
     heads = ("threshold", "k", "arm", "n", "accuracy", "ticket − arm", "to settle", "epochs")
     for name in (*heads, "+ mask"):
         table.add_column(name, justify="left" if name == "arm" else "right")
-    chosen = chosen_rewind_epochs(results)
     means = Means.over_replicates(*at_chosen(results, "test_accuracy", chosen), one_image(results))
     lengths, counts = at_chosen(results, "epochs_trained", chosen)
     epochs = lengths.where(counts).mean("replicate")
     interval, minus = means.interval(0.05), controls(results)
-    for threshold in chosen.threshold.values:
+    for threshold in some(chosen.threshold.values.tolist(), MOST):
         head = [f"{threshold:g}", f"{k_of(results, chosen.sel(threshold=threshold)):g}"]
         for arm in results.arm.values:
             at = {"threshold": threshold, "arm": arm}
@@ -151,11 +166,6 @@ def _epochs_of_mask(results: xr.Dataset, threshold: float, k: Rewind) -> float:
     iterative = study["pruning"]["schedule"] == "iterative"
     rounds = int((results.threshold < threshold).sum()) if iterative else 0
     return dense + rounds * (dense - epochs_before(k, int(results.attrs.get("steps", 0))))
-
-
-def _status(results: xr.Dataset, threshold: float, k: float) -> str:
-    at = {"arm": "ticket", "threshold": threshold, "rewind_epoch": k}
-    return named(results.status.sel(at).values)
 
 
 def _points(mean: xr.DataArray, interval: xr.DataArray) -> str:

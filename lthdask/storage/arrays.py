@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lthdask.arms import ARMS, place_of
 from lthdask.errors import InputError, as_path
-from lthdask.grid import Narrowed
+from lthdask.grid import Cell, Narrowed
 from lthdask.rewinding import Rewind, on_axis
 from lthdask.storage.chunks import Chunks, Index
 from lthdask.storage.cube import readable
@@ -98,6 +98,12 @@ class Arrays:
         """The rewind epochs as they were given."""
         units = str(self._arrays["rewind_epoch"].attrs.get("units"))
         return [on_axis(k, units) for k in self.axes["rewind_epoch"].tolist()]
+
+    def cells(self, *statuses: Status) -> list[Cell]:
+        """Return the cells that have one of these statuses."""
+        axes = [*(self.axes[axis].tolist() for axis in CELL[:-1]), self.ks]
+        found = np.argwhere(np.isin(self["status"], statuses)).tolist()
+        return [Cell(*(of[i] for of, i in zip(axes, at, strict=True))) for at in found]
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays

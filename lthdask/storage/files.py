@@ -32,10 +32,11 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: str | Path) -> dict[str, Any]:
     """Return what a small file holds; nothing if it was not written completely."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        with open(file, "rb") as opened:
+            found = json.loads(opened.read())
     except PermissionError:
         raise
     except (OSError, ValueError, RecursionError):

@@ -114,7 +114,7 @@ class Looks(Iterator[xr.Dataset]):
         arrays, self._arrays = self._arrays or Arrays(self._path), None
         if self._looked:
             arrays.look_again()
-        found = _dataset(arrays, self.groups)
+        found = dataset_of(arrays, self.groups)
         self._arrays, self._looked = arrays, True  # not after an error: it begins anew
         return found
 
@@ -124,7 +124,7 @@ def open_part(path: str | Path, *groups: str, **at: Any) -> xr.Dataset:
 
     The results are those of :func:`open_results`, with a single value along these axes.
     """
-    return _dataset(Arrays(Path(path), at), groups)
+    return dataset_of(Arrays(Path(path), at), groups)
 
 
 def open_asked(path: str | Path, study: "Study", *groups: str) -> xr.Dataset:
@@ -140,10 +140,10 @@ def open_asked(path: str | Path, study: "Study", *groups: str) -> xr.Dataset:
     }
     same = all(sorted(arrays.axes[name].tolist()) == sorted(asked) for name, asked in axes.items())
     if same and not any(of.values()):
-        return _dataset(arrays, groups)
+        return dataset_of(arrays, groups)
     part = Arrays(Path(path), axes, of)
     part.attributes["study"] = study.to_dict()
-    return _dataset(part, groups)
+    return dataset_of(part, groups)
 
 
 def study_of(results: xr.Dataset) -> Mapping[str, Any]:
@@ -157,7 +157,7 @@ def _parsed(text: str) -> Mapping[str, Any]:
     return found
 
 
-def _dataset(arrays: Arrays, groups: Sequence[str]) -> xr.Dataset:
+def dataset_of(arrays: Arrays, groups: Sequence[str]) -> xr.Dataset:
     """Return what was read under its names; what the cube lacks is NaN."""
     variables = dict[str, xr.Variable]()
     for name, array in ARRAYS.items():

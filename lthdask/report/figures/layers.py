@@ -5,12 +5,12 @@ import xarray as xr
 from bokeh.models import ColumnDataSource, Range1d
 from bokeh.plotting import figure
 
+from lthdask.report.accuracy_map import some
 from lthdask.report.figures.style import (
     frame,
     missing,
     percent,
     shades,
-    some,
     ticks,
     with_legend,
 )

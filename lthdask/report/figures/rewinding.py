@@ -7,6 +7,7 @@ import xarray as xr
 from bokeh.models import ColumnDataSource, Range1d
 from bokeh.plotting import figure
 
+from lthdask.report.accuracy_map import some
 from lthdask.report.figures.density import density_range, density_ticks
 from lthdask.report.figures.style import (
     INK,
@@ -15,7 +16,6 @@ from lthdask.report.figures.style import (
     missing,
     percent,
     shades,
-    some,
     ticks,
     with_legend,
 )

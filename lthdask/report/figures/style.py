@@ -138,12 +138,6 @@ def with_legend(plot: figure, location: str = "right") -> figure:
     return plot
 
 
-def some(values: Sequence[float], most: int = 6) -> list[float]:
-    """Return at most so many values, evenly chosen, with the first and the last."""
-    places = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
-    return [values[place] for place in places]
-
-
 def shades(count: int) -> list[str]:
     """Return colours from light to dark, as what they stand for gets sparser."""
     places = np.linspace(215, 10, count).round().astype(int)

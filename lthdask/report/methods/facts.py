@@ -2,15 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lthdask.reading import flattened
 from lthdask.storage.arrays import Arrays
-from lthdask.storage.cube import Cube
-from lthdask.storage.files import read_json
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import CELL, Status
 
@@ -50,15 +47,14 @@ class Facts:
     alone: bool = False
 
     @classmethod
-    def read(cls, folder: Path) -> "Facts":
-        """Read them from a study's folder.
+    def of(cls, arrays: Arrays) -> "Facts":
+        """Take them from the results of a study, and from its attempts.
 
         Raises
         ------
         InputError
-            If there are no results in the folder, or they are damaged.
+            If they are damaged.
         """
-        arrays = Arrays(folder)
         about = arrays.attributes
         same = about.get("engine", {}).get("device") == "cpu" and not about.get("earlier_versions")
         status, last = arrays["status"], arrays.named("dense_curves", "test_accuracy")[:, -1]
@@ -70,7 +66,7 @@ class Facts:
             int(np.isnan(last).sum()),
             about,
             "mask_distances" in arrays and bool(np.isfinite(arrays["mask_distances"]).any()),
-            same and _alone(Folder(folder)),
+            same and _alone(arrays),
         )
 
     def __getitem__(self, key: str) -> Any:
@@ -97,18 +93,12 @@ class Facts:
         return len(self.axes["replicate"])
 
 
-def _alone(folder: Folder) -> bool:
+def _alone(arrays: Arrays) -> bool:
     """Return whether all that was trained of the cells was trained one by one."""
-    trained = (Status.DONE, Status.DIVERGED)
-    names = {str(c) for c, status in Cube(folder.cube).cells().items() if status in trained}
-    known = set[str]()
-    for file in folder.runs.files("attempt-"):
-        if (name := file.parent.name) in names:
-            about = read_json(file)
-            if about.get("run", name) != name or about.get("beside") != 1:
-                return False
-            known.add(name)
-    return known == names
+    runs = Folder(arrays.path.parent).runs
+    trained = arrays.cells(Status.DONE, Status.DIVERGED)
+    attempts = (runs.attempts(cell) for cell in trained)
+    return all(of and all(about.get("beside") == 1 for about in of) for of in attempts)
 
 
 def counted(number: int, noun: str) -> str:

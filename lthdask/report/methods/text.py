@@ -6,6 +6,7 @@ from pathlib import Path
 from lthdask.report.methods import evidence, tickets, training
 from lthdask.report.methods.facts import Facts
 from lthdask.report.methods.references import REFERENCES
+from lthdask.storage.arrays import Arrays
 from lthdask.storage.cube import readable
 
 Sentence = Callable[[Facts], str]
@@ -56,18 +57,24 @@ UNSAID = ("name", "keep_until")
 """Settings that change no result."""
 
 
-def methods(folder: Path) -> str:
-    """Return what a paper says of the methods of the study in a folder, with the references.
+def methods(of: Path | Arrays) -> str:
+    """Return what a paper says of a study's methods, with the references.
 
     Each paragraph is one line, so that it can be pasted anywhere.
+
+    Parameters
+    ----------
+    of : Path or Arrays
+        The study's folder, or its results.
 
     Raises
     ------
     InputError
         If there are no results in the folder, or they are damaged.
     """
-    with readable(folder):
-        return in_words(Facts.read(folder))
+    arrays = of if isinstance(of, Arrays) else Arrays(of)
+    with readable(arrays.path):
+        return in_words(Facts.of(arrays))
 
 
 def in_words(facts: Facts) -> str:
