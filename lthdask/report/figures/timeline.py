@@ -10,8 +10,11 @@ from lthdask.grid import Cell
 from lthdask.report.cost import cost, recorded
 from lthdask.report.figures.style import frame, look_of, missing, named, ticks, with_legend
 from lthdask.report.labels import k_of
+from lthdask.storage.schema import CELL
 
 TITLE = "Workers over time"
+MOST, _WIDTH = 5000, 500
+"""Cells of which each has a bar of its own; pixels of the axis, roughly."""
 _SAID, _ALONE = 24, 0.75
 """Letters of a place that are shown; share of a worker above which a cell has it for itself."""
 
@@ -20,8 +23,9 @@ def timeline(results: xr.Dataset) -> figure:
     """Return when each worker trained which cell: a bar for each cell, beside its device.
 
     A device that trained several cells at once has several rows, but the cells of a cohort lie
-    on each other. Of a cell that was begun several times, the last attempt is shown. What all of
-    it cost says :func:`lthdask.report.cost.cost`.
+    on each other. Of a cell that was begun several times, the last attempt is shown. Of more than
+    `MOST` cells, those of a row that no pixel parts are one bar. What all of it cost says
+    :func:`lthdask.report.cost.cost`.
 
     Parameters
     ----------
@@ -38,8 +42,10 @@ def timeline(results: xr.Dataset) -> figure:
     began, ended = (of[name].astype("M8[ms]") for name in ("started", "ended"))
     first, last = began.min().astype(float), ended.max().astype(float)
     room = max(0.02 * (last - first), 1000.0)
+    pixel = np.timedelta64(round((last - first) / _WIDTH), "ms")
+    joined = len(rows) > MOST
     plot = frame(
-        TITLE,
+        TITLE + "; cells without a gap to be seen are one bar" * joined,
         f"time, UTC, from {began.min().astype('M8[s]').item():%Y-%m-%d %H:%M}",
         "host and device",
         str(spent),
@@ -55,10 +61,8 @@ def timeline(results: xr.Dataset) -> figure:
         seconds="%H:%M:%S", minutes="%H:%M", hourmin="%H:%M", hours="%H:%M", days="%d %b"
     )
     ticks(plot.yaxis[0], _thinned(names))
-    ks = [k_of(results, k) for k in of["rewind_epoch"].tolist()]
-    cells = zip(of["arm"], of["replicate"], of["threshold"], ks, strict=True)
-    columns = {
-        "cell": np.array([str(Cell(*name)) for name in cells], object),
+    bars = {
+        "cell": _names(results, of),
         "place": of["place"],
         "row": rows,
         "began": began,
@@ -67,13 +71,39 @@ def timeline(results: xr.Dataset) -> figure:
     }
     for arm in sorted(set(of["arm"].tolist()), key=place_of):
         mine = of["arm"] == arm
+        drawn = {name: values[mine] for name, values in bars.items()}
+        if joined:
+            drawn = _joined(drawn, pixel)
         plot.hbar(
-            "row", 0.7, "ended", "began",
-            source=ColumnDataSource({name: values[mine] for name, values in columns.items()}),
+            "row", 0.7, "ended", "began", source=ColumnDataSource(drawn),
             fill_color=look_of(arm).colour, fill_alpha=0.75, line_color="#ffffff", line_width=0.5,
             legend_label=named(arm),
         )  # fmt: skip
     return with_legend(plot)
+
+
+def _names(results: xr.Dataset, of: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the names of the cells that are recorded."""
+    ks = {k: k_of(results, k) for k in results.rewind_epoch.values.tolist()}
+    columns = (of[axis].tolist() for axis in CELL)
+    return np.array(
+        [str(Cell(a, r, t, ks[k])) for a, r, t, k in zip(*columns, strict=True)], object
+    )
+
+
+def _joined(bars: dict[str, np.ndarray], pixel: np.timedelta64) -> dict[str, np.ndarray]:
+    """Return bars of an arm, of which those of a row that no pixel parts are one."""
+    order = np.lexsort((bars["began"], bars["row"]))
+    bars = {name: values[order] for name, values in bars.items()}
+    parted = bars["began"][1:] - bars["ended"][:-1] >= pixel
+    first = np.flatnonzero([True, *(parted | (np.diff(bars["row"]) != 0))])
+    counts = np.diff(first, append=len(order))
+    joined = {name: values[first] for name, values in bars.items()}
+    joined["ended"] = np.maximum.reduceat(bars["ended"], first)
+    joined["took"] = np.add.reduceat(bars["took"], first)
+    several = counts > 1
+    joined["cell"][several] = [f"{count} cells" for count in counts[several].tolist()]
+    return joined
 
 
 def _rows(of: dict[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
