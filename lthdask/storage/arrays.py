@@ -102,8 +102,9 @@ class Arrays:
     def cells(self, *statuses: Status) -> list[Cell]:
         """Return the cells that have one of these statuses."""
         axes = [*(self.axes[axis].tolist() for axis in CELL[:-1]), self.ks]
-        found = np.argwhere(np.isin(self["status"], statuses)).tolist()
-        return [Cell(*(of[i] for of, i in zip(axes, at, strict=True))) for at in found]
+        places = np.nonzero(np.isin(self["status"], statuses))
+        along = zip(axes, places, strict=True)
+        return [*map(Cell, *([of[i] for i in places.tolist()] for of, places in along))]
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays

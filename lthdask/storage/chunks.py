@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from lthdask.storage.schema import EMPTY, Array
 
 Index = tuple[int, ...]
-CHECKSUM = Struct("<I")
+CHECKSUM, RESIDUE = 4, 0x48674BC7
+"""Bytes of a CRC-32C; that of anything that ends with its own."""
 TEXT = Struct("<II")
 """What a chunk of one text begins with: the number of texts, and the bytes of this one."""
 LONGEST = 2**16
@@ -56,7 +57,7 @@ class Chunks:
         ):
             raise ValueError(f"the array {path.name} is not made as lthdask makes it")
         self._tail = "/0" * len(self._rest)
-        self._most = LONGEST if self._text else prod(self._rest) * self._dtype.itemsize + 4
+        self._most = LONGEST if self._text else prod(self._rest) * self._dtype.itemsize + CHECKSUM
 
     def read(self, index: Sequence[int]) -> Any:
         """Return what a chunk holds, as an array or a text; what is not written is empty.
@@ -111,9 +112,9 @@ class Chunks:
 
     def _value(self, content: bytes) -> Any:
         """Return what the bytes of a chunk stand for."""
-        body = content[: -CHECKSUM.size]
-        if content[-CHECKSUM.size :] != CHECKSUM.pack(google_crc32c.value(body)):
+        if google_crc32c.value(content) != RESIDUE:
             raise ValueError("stored and computed checksum do not match")
+        body = content[:-CHECKSUM]
         if self._text:
             if len(body) < TEXT.size or TEXT.unpack_from(body) != (1, len(body) - TEXT.size):
                 raise ValueError("a chunk does not hold one text")
