@@ -80,7 +80,7 @@ class ForbiddenError(InputError):
     """Something may not be read or written by this user, which is no damage."""
 
 
-def may(path: Path, how: int) -> bool:
+def may(path: str | Path, how: int) -> bool:
     """Return whether this user may do with a file what `how` says, such as ``os.R_OK``."""
     return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
 

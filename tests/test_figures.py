@@ -225,3 +225,20 @@ def test_arms_differ_in_colour_dash_and_marker_and_an_unknown_one_keeps_its_own(
     assert len({look.colour for look in LOOKS.values()}) == len(LOOKS)
     assert look_of("mine:arm@0123456789abcdef") == look_of("mine:arm@0123456789abcdef")
     figure().line([0], [0], line_dash=look_of("mine:arm@0123456789abcdef").dash)
+
+
+def test_of_many_cells_the_timeline_joins_those_that_no_pixel_parts(whole, monkeypatch):
+    """The 4 tickets of each replicate follow each other at once, 10 s each, on its own worker."""
+    tickets = whole.sel(arm=["ticket"])
+    assert [*timeline(tickets).renderers[0].data_source.data["took"]] == [10.0] * 12
+    monkeypatch.setattr("lthdask.report.figures.timeline.MOST", 11)
+    plot = timeline(tickets)
+    bars = plot.renderers[0].data_source.data
+    assert (sorted(bars["row"]), [*bars["took"]]) == ([0, 1, 2], [40.0] * 3)
+    assert set(bars["cell"]) == {"4 cells"}
+    assert "; cells without a gap to be seen are one bar" in plot.title.text
+    parted = tickets.assign_coords(
+        {name: tickets[name].where(tickets.threshold < 0.9, tickets[name] + np.timedelta64(1, "h"))
+         for name in ("started", "ended")}
+    )  # fmt: skip
+    assert {*timeline(parted).renderers[0].data_source.data["cell"]} == {"2 cells"}

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
@@ -175,6 +177,33 @@ def test_what_cannot_be_written_is_said_and_fails_no_run(folder, tmp_path):
     leave_report(console, tmp_path)
     assert console.file.getvalue().startswith("no report was written: ")
     assert "-o FILE" in console.file.getvalue()
+
+
+def test_a_folder_without_a_study_is_said_to_be_that_and_not_to_be_unwritable(tmp_path):
+    said = lthdask("report", tmp_path / "none")
+    assert said.exit_code == 2
+    assert f"there are no results at {tmp_path}/none/results.zarr; give the folder" in said.output
+    assert "cannot be written" not in said.output
+
+
+def test_a_report_reads_the_cube_once_but_for_the_cell_whose_curves_it_draws(
+    folder, tmp_path, monkeypatch
+):
+    read, opened = Counter[str](), os.open
+
+    def counted(file, *flags, **more):
+        read[str(file)] += "/results.zarr/" in str(file)
+        return opened(file, *flags, **more)
+
+    monkeypatch.setattr(os, "open", counted)
+    assert lthdask("report", folder, "-o", tmp_path / "page.html").exit_code == 0
+    chunks = {file: n for file, n in read.items() if "/results.zarr/status/" in file}
+    # Both arms and replicates of the cell that is drawn.
+    assert sorted(chunks.values()) == [1] * 12 + [2] * 4
+    again = {file for file, n in read.items() if n > 1}
+    assert {file.split("/results.zarr/")[1].split("/")[0] for file in again} <= {
+        "status", "metrics", "dense_curves", "dense_learning",
+    }  # fmt: skip
 
 
 WITHOUT_TORCH = """

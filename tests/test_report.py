@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lthdask.events import Event
 from lthdask.grid import Cell
-from lthdask.report.accuracy_map import print_table
+from lthdask.report.accuracy_map import accuracies, print_table
 from lthdask.report.progress import duration, shown
 from lthdask.report.summary import outcome, points, sentences, sparsest_matching
 from lthdask.report.tables import accuracy_map, arms_table, between, tables, verdict_map
@@ -74,6 +74,38 @@ def test_the_map_shows_percent_by_threshold_and_rewind_epoch_beside_the_dense_ru
     assert ["0.9", "0.1000", "80.0", "94.5"] in rows
     assert ["0.97*", "0.0300", "10.0", "pending"] in rows
     assert ["dense", "1", "95.0"] in rows
+
+
+def test_a_table_of_a_wide_grid_shows_40_of_its_rows_and_columns_and_says_so():
+    thresholds, ks = np.linspace(0.5, 0.9, 41), np.arange(118)
+    accuracy = 50 + thresholds[:, None] + ks / 100
+    done = np.full((1, 41, 118), Status.DONE)
+    of = (done, accuracy[None], 1 - np.broadcast_to(thresholds[:, None], done.shape))
+    shown = accuracies(thresholds.tolist(), ks.tolist(), *of, np.array([95.0]))
+    assert shown.title == (
+        "test accuracy, %; 40 of 41 thresholds and 40 of 118 rewind epochs, "
+        "all by lthdask report --csv FILE"
+    )
+    heads = [str(column.header) for column in shown.columns]
+    assert heads == ["threshold", "density", *(f"k={k}" for k in range(0, 118, 3))]
+    assert [*shown.columns[0].cells][::39] == ["0.5", "0.9"]
+    assert [*shown.columns[-1].cells][39] == f"{50 + 0.9 + 1.17:.1f}"
+    whole = accuracies(thresholds[:40].tolist(), [0], *(v[:, :40, :1] for v in of), np.array([95]))
+    assert (whole.title, len(whole.rows)) == ("test accuracy, %", 41)
+
+
+def test_verdicts_and_frontier_of_a_wide_grid_stand_below_their_own_rewind_epoch():
+    ticket = np.full((2, 79, 3), 0.90)
+    ticket[:, 40:] = 0.96
+    ticket += np.array([0.0, 0.001, -0.001])
+    table = verdict_map(made_up({"ticket": ticket}), 1)
+    assert table.title == (
+        "verdict, at a margin of 1 point; 40 of 79 rewind epochs, all by lthdask report --csv FILE"
+    )
+    columns = {str(column.header): [*column.cells] for column in table.columns}
+    assert list(columns)[2:] == [f"k={k}" for k in range(0, 79, 2)]
+    assert columns["k=38"][:3] == ["worse", "worse", "?"]
+    assert columns["k=40"][:3] == ["matching", "matching", "≤ 40.00"]
 
 
 def test_replicates_are_shown_as_mean_and_standard_deviation(tmp_path):

@@ -110,9 +110,9 @@ def write_report(console: Console, folder: Path, output: Path | None = None) -> 
     from lthdask.storage.results import dataset_of
 
     output = output or folder / "report.html"
-    _require_writable(output)
     with permitted(folder):
-        arrays = Arrays(folder)  # read once, for both
+        arrays = Arrays(folder)
+        _require_writable(output)
         results = dataset_of(arrays, GROUPS)
         why = Folder(folder).runs.reasons(failed_cells(results))
         page = report(results, why, methods(arrays))

@@ -303,7 +303,9 @@ def readable(path: Path) -> Iterator[None]:
     cube = folder / "results.zarr"
     with permitted(cube):
         if not is_there(cube):
-            raise InputError(f"there are no results at {cube}")
+            raise InputError(
+                f"there are no results at {cube}; give the folder of a study that was begun"
+            )
     try:
         with permitted(cube):
             yield

@@ -108,9 +108,9 @@ class Folder:
 
         for place, folders, files in os.walk(self.path, onerror=refuse):
             for name in (*folders, *files):
-                file = Path(place, name)
-                if name[0] != "." and not may(file, os.R_OK) and file.exists():
-                    raise forbidden(file)
+                file = os.path.join(place, name)
+                if name[0] != "." and not may(file, os.R_OK) and os.path.exists(file):
+                    raise forbidden(Path(file))
 
     def make(self) -> None:
         """Make the folder.
