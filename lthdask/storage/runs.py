@@ -10,7 +10,6 @@ cells/<run>/
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
@@ -118,16 +117,22 @@ class Runs:
     def files(self, begins: str) -> Iterator[Path]:
         """Yield the files in ``cells/`` whose names begin so, as a glob would, but quicker."""
         for run in self.names():
-            with suppress(FileNotFoundError, NotADirectoryError):
-                for name in os.listdir(self.of(run)):
-                    if name.startswith(begins):
-                        yield self.of(run) / name
+            yield from map(Path, self._inside(run, begins))
+
+    def _inside(self, run: str, begins: str) -> list[str]:
+        """Return the files of a run whose names begin so, as texts: a `Path` takes 10 µs."""
+        place = f"{self.place}/{run}"
+        try:
+            return [f"{place}/{name}" for name in os.listdir(place) if name.startswith(begins)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def attempts(self, name: object) -> list[dict[str, Any]]:
         """Return what is recorded of each attempt at a run, oldest first; nothing of other runs."""
-        files = self.of(name).glob("attempt-*.json")
-        found = [read_json(file) for file in sorted(files, key=lambda f: (len(f.name), f))]
-        return [about if about.get("run", str(name)) == str(name) else {} for about in found]
+        name = str(name)
+        files = sorted(self._inside(name, "attempt-"), key=lambda file: (len(file), file))
+        found = [read_json(file) for file in files]
+        return [about if about.get("run", name) == name else {} for about in found]
 
     def fruitless(self, name: object, driver: str) -> list[dict[str, Any]]:
         """Return a driver's attempts at a run that got no further; the newest is last.
