@@ -88,9 +88,9 @@ class Chunks:
         return found.reshape(*shape, *self._rest)
 
     def written(self, places: Sequence[NDArray[np.intp]]) -> Iterator[tuple[int, str]]:
-        """Yield the chunks that there are at such places.
+        """Yield the chunks that there are at such places: the row of each, and its file.
 
-        Each is a row, as of an array over these places that was flattened, and a file.
+        Rows are those of an array over these places that is flattened.
         """
         after = [prod(map(len, places[axis + 1 :])) for axis in range(len(places))]
         rows = [
