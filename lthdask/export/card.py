@@ -34,8 +34,10 @@ network = ticket.network  # a plain torch.nn.Module; ticket.mask says what survi
 {inputs}
 
 To train on, `lthdask.hold(optimizer, network, ticket.mask)` keeps the zeros. The file is plain
-safetensors: twenty lines of lthdask's documentation ("Keeping tickets") read it with torch alone.
-"""
+safetensors: twenty lines of lthdask's documentation ("Keeping tickets") read it without lthdask."""
+REWOUND = """\
+`ticket.rewound.safetensors` has the weights that it was trained from: `ticket.rewound`, if it lies
+beside the other. `lthdask run --ticket ticket.safetensors` trains from both on other data."""
 LOAD_DENSE = """\
 import safetensors.torch, torch
 {made}
@@ -75,6 +77,7 @@ def card(
     form: str,
     timm: str | None,
     share: float,
+    rewound: bool,
 ) -> str:
     """Return the card, in Markdown.
 
@@ -90,6 +93,8 @@ def card(
         What timm calls the network.
     share : float
         Size of the file, as a share of the dense one's.
+    rewound : bool
+        Whether what it was trained from lies beside it.
     """
     network, data = about["network"]["name"], about["study"]["data"]["name"]
     kept = f"{100 * about['density']:.3g} %"
@@ -100,6 +105,7 @@ def card(
         f"prunable weights, {kept} are left; the others are exactly zero.",
         "## Accuracy\n\n" + _accuracy(results, cell, about),
         "## Load\n\n" + _load(about, form, timm),
+        *([REWOUND] if rewound else []),
         "## Size and speed\n\n" + _size(form, share, about["compact"]),
         "## How it was found\n\n" + methods(Path(results.encoding["source"]).parent).strip(),
     ]
