@@ -18,6 +18,22 @@ KINDS = {
     "new": (),
 }
 """Start of an arm → the kinds of files that have it, the first one best."""
+NAMES = {
+    "ticket": "a rewound ticket: ",
+    "trained_ticket": "a trained ticket: ",
+    "dense_pretrained": "the pretrained dense network: ",
+}
+STARTS = {
+    "rewound": "the weights of the dense network there at k",
+    "final": "the final weights of the dense network there",
+    "trained": "the trained weights of the ticket",
+    "new": "a new initialisation",
+}
+MASKS = {
+    "ticket": "under the ticket's mask",
+    "random": "under a random mask with the ticket's count in each layer",
+    "none": "without a mask",
+}
 NAME = re.compile(r"(ticket|early|final|rewound)(-r\d{1,9})?(-t[\d.e-]{1,20})?", re.ASCII)
 DIGEST = re.compile("[0-9a-f]{16}")
 
@@ -145,6 +161,19 @@ def transferable() -> list[str]:
         for name, arm in ARMS.items()
         if arm.start in KINDS and not arm.reordered and not is_own(name)
     ]
+
+
+def meaning(arm: str) -> str:
+    """Return what an arm is that starts from another study, where `ARMS` speaks of its own.
+
+    Examples
+    --------
+    >>> meaning("reinit")
+    "a new initialisation under the ticket's mask, trained for all T epochs"
+    """
+    start, mask = STARTS[ARMS[arm].start], MASKS[ARMS[arm].mask]
+    rate = " at the rate for fine-tuning" if ARMS[arm].fine_tuned else ""
+    return f"{NAMES.get(arm, '')}{start} {mask}, trained for all T epochs{rate}"
 
 
 def is_one(files: Mapping[str, str]) -> bool:

@@ -13,13 +13,15 @@ from lthdask.checks.folder import check
 from lthdask.commands.main import main
 from lthdask.driver.opening import open_study
 from lthdask.errors import InputError
+from lthdask.export.choice import Asked
+from lthdask.export.folder import export
 from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.ticket import Ticket
 from lthdask.options import Options
 from lthdask.report.methods.text import methods
 from lthdask.report.paired import values_of
-from lthdask.report.summary import sentences
+from lthdask.report.summary import outcome, sentences
 from lthdask.storage import checkpoints, tickets
 from lthdask.storage import source as source_of
 from lthdask.storage.cube import Cube
@@ -81,7 +83,7 @@ def study(source):
 @pytest.fixture(scope="module")
 def work(study, tmp_path_factory):
     """The work of the transfer, once it is trained."""
-    return trained(tmp_path_factory.mktemp("transfer") / "target", study)
+    return trained(tmp_path_factory.mktemp("transfer") / "target", study, KEEP)
 
 
 @pytest.fixture
@@ -167,6 +169,32 @@ def test_the_cube_has_every_arm_as_a_serial_loop_trains_it(work):
     ticket = results.test_accuracy.sel(arm="ticket", rewind_epoch=0)
     np.testing.assert_allclose(minus, (ticket - dense).mean("replicate"))
     assert lthdask.early_stop(results).reached.notnull().all()
+    each = "each replicate has the tickets of its own replicate of the study source"
+    assert judged.attrs["source"].startswith(each)
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        ("ticket", "a rewound ticket: the weights of the dense network there at k under the tick"),
+        ("trained_ticket", "a trained ticket: the trained weights of the ticket under the ticket"),
+        ("reinit", "a new initialisation under the ticket's mask, trained for all T epochs"),
+        ("random_mask", "the weights of the dense network there at k under a random mask"),
+        ("dense_pretrained", "the pretrained dense network: the final weights of the dense netwo"),
+    ],
+)
+def test_the_card_of_a_transferred_ticket_says_what_it_is_and_where_it_comes_from(
+    work, tmp_path, arm, said
+):
+    export(work.folder.path, tmp_path / "out", Asked(0.5, arm=arm))
+    text = (tmp_path / "out" / "README.md").read_text()
+    (told,) = (line for line in text.splitlines() if line.startswith(f"`{arm}-r"))
+    assert f"of the study `target-from-source`: {said}" in told
+    assert (
+        "Each replicate has the tickets of its own replicate of the study source (digits, k=1)"
+        in told
+    )
+    assert ("exactly zero" in told) == (arm != "dense_pretrained")
 
 
 def test_another_process_goes_on_without_the_source_to_the_same_bits(
@@ -239,7 +267,13 @@ def test_from_one_file_all_replicates_have_its_ticket_and_nothing_is_said_of_oth
         said = " ".join(CliRunner().invoke(main, [command, folder]).output.split())
         assert alone in said
     assert "a margin of 1 point, on the one ticket alone" in said
-    assert any(alone in line for line in sentences(everything(folder)))  # as in the report
+    results = everything(folder)
+    assert any(alone in line for line in sentences(results))  # as in the report
+    judged = lthdask.verdicts(results.drop_attrs(), margin=1), lthdask.verdicts(results)
+    assert ["source" in of.attrs for of in judged] == [False, True]
+    for asked in (lthdask.verdicts, lthdask.frontier, lthdask.controls, lthdask.early_stop):
+        assert alone in asked(results).attrs["source"]
+    assert alone in outcome(results)["source"]
     assert "so nothing is shown of any other" in methods(work.folder.path)
     with pytest.raises(InputError, match="random_mask starts from dense weights of source, which"):
         study.changed({"grid.arms": "ticket,random_mask"})

@@ -181,7 +181,7 @@ def blocks(page):
 
 
 def done(run, *command):
-    """Run a command, which has to do what it is asked for in silence of errors."""
+    """Run a command that has to end well, with nothing on standard error; return what it said."""
     found = run(*command)
     assert (found.returncode, found.stderr) == (0, ""), found.stdout
     return found.stdout
@@ -227,4 +227,4 @@ def test_a_ticket_goes_the_whole_way_home(installed, tmp_path):
     assert "6/6 cells" in said
     assert "verdict, at a margin of 1 point, on the one ticket alone" in " ".join(said.split())
     report = (tmp_path / "runs/others/report.html").read_text()
-    assert "all replicates have one ticket of the study digits" in report
+    assert "All replicates have one ticket of the study digits" in report

@@ -18,6 +18,7 @@ from lthdask.report.paired import Means, difference_to_dense, one_image
 from lthdask.report.summary import points
 from lthdask.report.verdict import verdicts
 from lthdask.rewinding import number
+from lthdask.source import in_words, meaning
 from lthdask.storage.schema import Status
 
 HEAD = """\
@@ -96,13 +97,12 @@ def card(
     rewound : bool
         Whether what it was trained from lies beside it.
     """
-    network, data = about["network"]["name"], about["study"]["data"]["name"]
+    network, data = (plain(of["name"]) for of in (about["network"], about["study"]["data"]))
     kept = f"{100 * about['density']:.3g} %"
     parts = [
         HEAD.format(library="library_name: timm\n" if timm and form == "dense" else ""),
         f"# {network} with {kept} of its weights, on {data}",
-        f"`{cell}` of the study `{about['study']['name']}`: {ARMS[cell.arm].meaning}. Of the "
-        f"prunable weights, {kept} are left; the others are exactly zero.",
+        _what(cell, about, kept),
         "## Accuracy\n\n" + _accuracy(results, cell, about),
         "## Load\n\n" + _load(about, form, timm),
         *([REWOUND] if rewound else []),
@@ -110,6 +110,19 @@ def card(
         "## How it was found\n\n" + methods(Path(results.encoding["source"]).parent).strip(),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _what(cell: Cell, about: Mapping[str, Any], kept: str) -> str:
+    """Return what was trained, from which weights, and how much of it is left."""
+    source = about["study"].get("source")
+    is_here = meaning(cell.arm) if source else ARMS[cell.arm].meaning
+    said = [f"`{cell}` of the study `{about['study']['name']}`: {is_here}."]
+    if source:
+        words = in_words(source)
+        said.append(f"{words[0].upper()}{words[1:]}.")
+    if about["density"] < 1:
+        said.append(f"Of the prunable weights, {kept} are left; the others are exactly zero.")
+    return " ".join(said)
 
 
 def _accuracy(results: xr.Dataset, cell: Cell, about: Mapping[str, Any]) -> str:
