@@ -169,11 +169,11 @@ def meaning(arm: str) -> str:
     Examples
     --------
     >>> meaning("reinit")
-    "a new initialisation under the ticket's mask, trained for all T epochs"
+    "a new initialisation under the ticket's mask"
     """
     start, mask = STARTS[ARMS[arm].start], MASKS[ARMS[arm].mask]
-    rate = " at the rate for fine-tuning" if ARMS[arm].fine_tuned else ""
-    return f"{NAMES.get(arm, '')}{start} {mask}, trained for all T epochs{rate}"
+    rate = ", at the rate for fine-tuning" if ARMS[arm].fine_tuned else ""
+    return f"{NAMES.get(arm, '')}{start} {mask}{rate}"
 
 
 def is_one(files: Mapping[str, str]) -> bool:

@@ -115,7 +115,9 @@ def card(
 def _what(cell: Cell, about: Mapping[str, Any], kept: str) -> str:
     """Return what was trained, from which weights, and how much of it is left."""
     source = about["study"].get("source")
-    is_here = meaning(cell.arm) if source else ARMS[cell.arm].meaning
+    is_here = ARMS[cell.arm].meaning
+    if source:
+        is_here = f"{meaning(cell.arm)}, trained for all T epochs"
     said = [f"`{cell}` of the study `{about['study']['name']}`: {is_here}."]
     if source:
         words = in_words(source)

@@ -5,7 +5,7 @@ from lthdask.own import is_own, plain
 from lthdask.report.methods.facts import Facts, counted, enumerated
 from lthdask.report.methods.training import DATA
 from lthdask.rewinding import Iterations, Rewind, number, rewind
-from lthdask.source import is_one
+from lthdask.source import is_one, meaning
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
 SCORES = {
@@ -62,8 +62,8 @@ def transferred(f: Facts) -> str:
     return (
         f"Tickets, and their masks, were not drawn here but transferred (Morcos et al. 2019) from "
         f"the study {f['source.study']} of the same network on {data}: {of}. Thresholds are the "
-        f"shares that were pruned there; checkpoint k, with k = {f['source.rewind_epoch']}, and "
-        f"the final dense weights, from which arms start, are those of that study.{head}"
+        f"shares that were pruned there, and k = {f['source.rewind_epoch']} is the rewind epoch "
+        f"there.{head}"
     )
 
 
@@ -160,8 +160,9 @@ def rewound(f: Facts) -> str:
     """Say from where tickets were trained again, and how."""
     if _is_transfer(f):
         return (
-            f"All arms were trained for all T = {f['recipe.epochs']} epochs, with a fresh "
-            f"optimizer, while pruned weights stayed at zero."
+            f"A ticket started as {meaning('ticket')}. All arms were trained for all "
+            f"T = {f['recipe.epochs']} epochs, with a fresh optimizer, while pruned weights stayed "
+            f"at zero."
         )
     ks = [rewind(k) for k in f.axes["rewind_epoch"]]
     unit = "iterations" if any(isinstance(k, Iterations) for k in ks) else "epochs"
@@ -199,7 +200,8 @@ def controls(f: Facts) -> str:
             continue
         rate = f" of {_fine_tune_rate(f):g}" if ARMS[arm].fine_tuned else ""
         source = f"; {SOURCES[arm]}" if arm in SOURCES else ""
-        told = f"{arm} ({_meaning(arm)}{rate}{source})"
+        what = meaning(arm) if _is_transfer(f) else _meaning(arm)
+        told = f"{arm} ({what}{rate}{source})"
         if ARMS[arm].has_threshold:
             said.append(told)
         else:
