@@ -24,7 +24,7 @@ NAMES = {
     "dense_pretrained": "the pretrained dense network: ",
 }
 STARTS = {
-    "rewound": "the weights of the dense network there at k",
+    "rewound": "the weights that tickets were trained from there",
     "final": "the final weights of the dense network there",
     "trained": "the trained weights of the ticket",
     "new": "a new initialisation",
@@ -55,8 +55,9 @@ class Source:
         The k of its tickets.
     files : mapping of str to str
         What is taken over of it → digest: ``ticket-r0-t0.9``, trained weights and mask;
-        ``early-r0`` and ``final-r0``, the dense run at k and at its end. Of the file of one ticket,
-        which all replicates have: ``ticket-t0.9``, and ``rewound-t0.9``, what it was trained from.
+        ``early-r0`` and ``final-r0``, the dense run at k and at its end, or, of a study that is a
+        transfer itself, ``rewound-r0-t0.9``, what the ticket was trained from. Of the file of one
+        ticket, which all replicates have: ``ticket-t0.9`` and ``rewound-t0.9``.
     """
 
     study: str
@@ -112,8 +113,9 @@ class Source:
         name = self._file(kinds, replicate, threshold)
         if kinds and not name:
             raise InputError(
-                f"the arm {arm} starts from dense weights of {self.study}, which no file of a "
-                f"ticket has; give the folder of its run as `ticket`, or leave the arm out"
+                f"the arm {arm} starts from dense weights of {self.study}, which neither the file "
+                f"of a ticket has, nor a run whose tickets come from another study; give the "
+                f"folder of the run that drew the ticket as `ticket`, or leave the arm out"
             )
         return name
 

@@ -176,10 +176,10 @@ def test_the_cube_has_every_arm_as_a_serial_loop_trains_it(work):
 @pytest.mark.parametrize(
     ("arm", "said"),
     [
-        ("ticket", "a rewound ticket: the weights of the dense network there at k under the tick"),
+        ("ticket", "a rewound ticket: the weights that tickets were trained from there under the"),
         ("trained_ticket", "a trained ticket: the trained weights of the ticket under the ticket"),
         ("reinit", "a new initialisation under the ticket's mask, trained for all T epochs"),
-        ("random_mask", "the weights of the dense network there at k under a random mask"),
+        ("random_mask", "the weights that tickets were trained from there under a random mask"),
         ("dense_pretrained", "the pretrained dense network: the final weights of the dense netwo"),
     ],
 )
@@ -275,7 +275,9 @@ def test_from_one_file_all_replicates_have_its_ticket_and_nothing_is_said_of_oth
         assert alone in asked(results).attrs["source"]
     assert alone in outcome(results)["source"]
     assert "so nothing is shown of any other" in methods(work.folder.path)
-    with pytest.raises(InputError, match="random_mask starts from dense weights of source, which"):
+    with pytest.raises(
+        InputError, match="random_mask starts from dense weights of source, which neither the file"
+    ):
         study.changed({"grid.arms": "ticket,random_mask"})
     with pytest.raises(InputError, match="there is none at the threshold 0.5; give the folder"):
         study.grown(thresholds=[0.5])
@@ -307,6 +309,48 @@ def test_where_the_classes_are_others_the_head_is_new_and_whole(source, tmp_path
     )
 
 
+def test_tickets_of_a_transfer_go_on_to_a_third_study_from_what_they_were_trained_from(
+    work, tmp_path
+):
+    third = TARGET.changed({"name": "third", "data.subset": "970"})
+    study = lthdask.transfer(third, work.folder.path)
+    assert study.grid.arms == ("ticket", "trained_ticket", "reinit")
+    assert (study.grid.replicates, study.source.rewind_epoch) == (2, 0)
+    some = {"grid.arms": "ticket,trained_ticket", "grid.thresholds": "0.95"}
+    some |= {"grid.replicates": "1"}
+    there, cell = Tickets(work.folder), Cell("ticket", 0, 0.95, 0)
+    work = trained(tmp_path / "third", study.changed(some))
+    kept = there.load(cell)
+    for arm, weights in {
+        "ticket": there.read_rewound(cell, kept.mask),
+        "trained_ticket": kept.origin.weights,
+    }.items():
+        drawn = drawing.draw(work.experiment(), Cell(arm, 0, 0.95, 0), {})
+        assert equal(drawn.origin.weights, weights)
+        assert equal(drawn.mask, kept.mask)
+    with pytest.raises(InputError, match="which neither .*, nor a run whose tickets come from an"):
+        study.changed({"grid.arms": "ticket,random_mask"})
+    lost = tmp_path / "lost"
+    shutil.copytree(there.folder.path, lost)
+    (lost / "tickets" / f"{cell}.rewound.safetensors").unlink()
+    with pytest.raises(InputError, match="what ticket-r0-t0.95-k0 was trained from, was not kept"):
+        lthdask.transfer(third, lost)
+
+
+def test_tickets_that_were_pruned_by_cutoffs_keep_them_as_thresholds(tmp_path):
+    changes = {"pruning.by": "cutoff", "grid.thresholds": "0.05", "grid.replicates": "1"}
+    trained(tmp_path / "source", SOURCE.changed(changes), KEEP)
+    study = lthdask.transfer(TARGET, tmp_path / "source").changed({"grid.arms": "ticket"})
+    assert (study.grid.thresholds, study.pruning.by) == ((0.05,), "cutoff")
+    work = trained(tmp_path / "target", study)
+    there, here = (everything(tmp_path / name) for name in ("source", "target"))
+    assert 0 < float(here.density.item()) < 1
+    np.testing.assert_array_equal(here.counted_density, there.counted_density)
+    assert "Cutoffs are those there, and k = 1 is" in methods(work.folder.path)
+    kept = tmp_path / "source" / "tickets" / "ticket-r0-t0.05-k1.safetensors"
+    assert lthdask.transfer(TARGET, kept).pruning.by == "cutoff"
+
+
 def of_one(source, folder, **about):
     """Write the file of a ticket that says something else."""
     cell = Cell("ticket", 0, 0.95, 1)
@@ -325,8 +369,6 @@ def test_what_gives_no_ticket_is_refused_in_one_sentence(source, work, tmp_path)
         lthdask.transfer(TARGET, tmp_path)
     with pytest.raises(InputError, match="kept no tickets; its own command keeps them, with `keep"):
         lthdask.transfer(TARGET, trained(tmp_path / "none", TARGET).folder.path)
-    with pytest.raises(InputError, match="come from another study themselves; give the file"):
-        lthdask.transfer(TARGET, work.folder.path)
     with pytest.raises(InputError, match="kept tickets of the rewind epochs 1; say which one"):
         lthdask.transfer(TARGET, source, rewind_epoch=2)
     with pytest.raises(InputError, match="`rewind_epoch` takes epochs, such as 2"):
@@ -349,9 +391,10 @@ def test_what_gives_no_ticket_is_refused_in_one_sentence(source, work, tmp_path)
 def test_a_damaged_or_hostile_source_is_refused_and_nothing_in_it_is_run(source, tmp_path):
     with pytest.raises(InputError, match="does not say which ticket of which study it is"):
         lthdask.transfer(TARGET, of_one(source, tmp_path, cell={"threshold": "x"}))
-    study = SOURCE.to_dict() | {"pruning": {"by": "cutoff"}}
-    with pytest.raises(InputError, match="thresholds of .* are cutoffs"):
-        lthdask.transfer(TARGET, of_one(source, tmp_path, study=study))
+    for pruning, problem in (({"by": "chance"}, "pruning.by should be"), ({}, "does not say whi")):
+        study = SOURCE.to_dict() | {"pruning": pruning}
+        with pytest.raises(InputError, match=problem):
+            lthdask.transfer(TARGET, of_one(source, tmp_path, study=study))
     with pytest.raises(InputError, match="is not a valid ticket: "):
         lthdask.transfer(TARGET, of_one(source, tmp_path, network={"name": "os:system"}))
     with pytest.raises(InputError, match="does not fit the network that it names"):

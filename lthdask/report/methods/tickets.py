@@ -61,9 +61,8 @@ def transferred(f: Facts) -> str:
         )
     return (
         f"Tickets, and their masks, were not drawn here but transferred (Morcos et al. 2019) from "
-        f"the study {f['source.study']} of the same network on {data}: {of}. Thresholds are the "
-        f"shares that were pruned there, and k = {f['source.rewind_epoch']} is the rewind epoch "
-        f"there.{head}"
+        f"the study {f['source.study']} of the same network on {data}: {of}. {_by(f)} "
+        f"are those there, and k = {f['source.rewind_epoch']} is the rewind epoch there.{head}"
     )
 
 
@@ -144,7 +143,7 @@ def thresholds(f: Facts) -> str:
     """Say which thresholds there were, and what they left."""
     if not _prunes(f):
         return ""
-    name = "Cutoffs" if f["pruning.by"] == "cutoff" else "Thresholds"
+    name = _by(f)
     if not f.tickets:
         return f"{name} were {enumerated(f.axes['threshold'])}."
     known = zip(f.axes["threshold"], f.densities, strict=True)
@@ -154,6 +153,10 @@ def thresholds(f: Facts) -> str:
         f"convolutions and linear layers that was left in the tickets, counted after training "
         f"(median)."
     )
+
+
+def _by(f: Facts) -> str:
+    return "Cutoffs" if f["pruning.by"] == "cutoff" else "Thresholds"
 
 
 def rewound(f: Facts) -> str:
