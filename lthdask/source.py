@@ -96,7 +96,7 @@ class Source:
             )
         raise InputError(
             f"no ticket of {self.study} was given for replicate {replicate} at the threshold "
-            f"{threshold:g}; give a run that kept it as `ticket`, or fewer"
+            f"{threshold:g}; ask for fewer, or give a run that kept it as `ticket`"
         )
 
     def start_of(self, arm: str, replicate: int, threshold: float) -> str | None:

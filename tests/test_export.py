@@ -94,6 +94,25 @@ def test_what_cannot_be_exported_is_refused_with_what_can(run, asked, said):
         chosen(run, Asked(**asked))
 
 
+def test_an_arm_that_has_no_k_is_found_without_one(run, tmp_path):
+    run, cell = shutil.copytree(run, tmp_path / "run"), Cell("reinit", 1, 0.9, 0)
+    made_ticket(run, cell, ABOUT)
+    assert chosen(run, Asked(arm="reinit"))[0] == cell
+
+
+def test_a_file_that_is_gone_is_not_said_to_be_kept(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    (run / f"tickets/{CELL}.safetensors").unlink()
+    with pytest.raises(InputError, match=f"{CELL} were not kept; the command of the run trains"):
+        chosen(run, Asked())
+
+
+def test_code_that_is_not_there_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match=r"cannot read the code .*nothing.py"):
+        exported(run, tmp_path / "out", code=[tmp_path / "nothing.py"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_study_without_a_match_asks_for_the_cell(tmp_path):
     run = made_study(tmp_path / "run", accuracy=lambda cell: 0.5)
     with pytest.raises(InputError, match="no ticket of this study is within its margin"):
@@ -235,8 +254,11 @@ def test_onnx_has_the_layers_of_a_network_as_they_are(tmp_path):
 
 
 def test_what_is_compacted_is_onnx_in_single_precision(run, tmp_path):
-    for given in ({"compact": True}, {"form": "onnx", "dtype": "fp16"}):
-        with pytest.raises(InputError, match="ONNX is written in fp32, and what is compacted is"):
+    for given, said in (
+        ({"compact": True}, "what is compacted is written as ONNX; take the format onnx"),
+        ({"form": "onnx", "dtype": "fp16"}, "ONNX is written in fp32; got fp16"),
+    ):
+        with pytest.raises(InputError, match=said):
             exported(run, tmp_path / "out", **given)
 
 
@@ -340,3 +362,5 @@ def test_the_command_exports_and_says_what(run, tmp_path):
     done = CliRunner().invoke(main, [*given, "--replicate", "0"])
     assert done.exit_code == 2
     assert "--keep 0.9:2:ticket" in done.stderr
+    done = CliRunner().invoke(main, [*given, "--rewind-epoch", "x"])
+    assert (done.exit_code, "--rewind-epoch takes epochs, such as 2" in done.stderr) == (2, True)

@@ -381,6 +381,10 @@ def test_what_gives_no_ticket_is_refused_in_one_sentence(source, work, tmp_path)
     with pytest.raises(InputError, match="of no threshold did the run .* all replicates up to 1"):
         lthdask.transfer(TARGET, lost)
     file = source / "tickets" / "ticket-r1-t0.5-k1.safetensors"
+    with pytest.raises(
+        InputError, match="has what a ticket was trained from; .* beside it, ticket-"
+    ):
+        lthdask.transfer(TARGET, file.with_name(f"{file.stem}.rewound.safetensors"))
     alone = shutil.copy(file, tmp_path / "alone.safetensors")
     with pytest.raises(
         InputError, match="does not lie beside it, as alone.rewound.safetensors; th"
@@ -419,7 +423,7 @@ def test_a_damaged_or_hostile_source_is_refused_and_nothing_in_it_is_run(source,
     ("changes", "problem"),
     [
         ({"grid.replicates": "3"}, "no ticket of source was given for replicate 2 at the thres"),
-        ({"grid.thresholds": "0.5,0.7"}, "for replicate 0 at the threshold 0.7; give a run that"),
+        ({"grid.thresholds": "0.5,0.7"}, "0.7; ask for fewer, or give a run that kept it as `tic"),
         ({"grid.rewind_epochs": "0,1"}, "trained for all epochs, so the only one of rewind_epoc"),
         ({"grid.arms": "ticket,constant_signs"}, "constant_signs means nothing with tickets of"),
         ({"grid.arms": "ticket,ticket_child"}, "ticket_child means nothing with tickets of anot"),

@@ -119,13 +119,23 @@ def folder_of(folder: Path | None, study: str, out: Path | None) -> Path:
 
 
 def rewind_epoch_of(given: str | None) -> float | None:
-    """Return the k that ``--rewind-epoch`` was given, as axes of results have it."""
+    """Return the k that ``--rewind-epoch`` was given, as axes of results have it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be one.
+    """
     if given is None:
         return None
+    from lthdask.grid import KS
     from lthdask.reading import value_of
     from lthdask.rewinding import number, rewind
 
-    return number(rewind(value_of(given, False, "--rewind-epoch")))
+    try:
+        return number(rewind(value_of(given, False, "--rewind-epoch")))
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"--rewind-epoch takes {KS}; got {given!r}") from None
 
 
 def say(console: Console, line: str) -> None:

@@ -25,7 +25,7 @@ from lthdask.export.compact import compacted
 from lthdask.export.names import as_timm, timm_name
 from lthdask.export.onnx_file import as_onnx
 from lthdask.networks.build import Network
-from lthdask.own import is_own
+from lthdask.own import allow, is_own
 from lthdask.storage import tickets
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
@@ -100,8 +100,12 @@ def export(
         weights, the network cannot be compacted, or the folder cannot be written.
     """
     is_onnx = form.startswith("onnx")
-    if (is_onnx and dtype != "fp32") or (compact and not is_onnx):
-        raise InputError("ONNX is written in fp32, and what is compacted is written as ONNX")
+    if is_onnx and dtype != "fp32":
+        raise InputError(f"ONNX is written in fp32; got {dtype}")
+    if compact and not is_onnx:
+        raise InputError("what is compacted is written as ONNX; take the format onnx")
+    for file in code:
+        allow(file)
     cell, results = chosen(run, asked)
     kept = tickets.Tickets(Folder(run))
     ticket, about = kept.read(cell)

@@ -192,6 +192,11 @@ def read(path: Path) -> tuple[Ticket, About]:
         If there is no such file, it is damaged, or it is not a valid ticket. Nothing in it is
         run, and nothing is allocated that it cannot hold.
     """
+    if path.name.endswith(REWOUND):
+        raise InputError(
+            f"{path} has what a ticket was trained from; give the ticket, which lies beside it, "
+            f"{path.name.removesuffix(REWOUND)}{SUFFIX}"
+        )
     tensors, about = _tensors(path)
     try:
         weights, mask = _others(tensors, about), dict[str, Tensor]()
