@@ -333,7 +333,7 @@ def test_tickets_of_a_transfer_go_on_to_a_third_study_from_what_they_were_traine
     lost = tmp_path / "lost"
     shutil.copytree(there.folder.path, lost)
     (lost / "tickets" / f"{cell}.rewound.safetensors").unlink()
-    with pytest.raises(InputError, match="what ticket-r0-t0.95-k0 was trained from, was not kept"):
+    with pytest.raises(InputError, match="what ticket-r0-t0.95-k0 was trained from was not kept"):
         lthdask.transfer(third, lost)
 
 
@@ -407,7 +407,9 @@ def test_a_damaged_or_hostile_source_is_refused_and_nothing_in_it_is_run(source,
     shutil.copytree(source, broken)
     file = broken / "tickets" / "ticket-r1-t0.5-k1.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(InputError, match="is not a valid ticket"):
+    with pytest.raises(
+        InputError, match="is not a valid ticket.*; `lthdask check .*broken --repair"
+    ):
         lthdask.transfer(TARGET, broken)
     shutil.copy(source / "tickets" / "ticket-r0-t0.5-k1.safetensors", file)
     with pytest.raises(InputError, match="is not the ticket that this study kept of ticket-r1"):
@@ -415,7 +417,7 @@ def test_a_damaged_or_hostile_source_is_refused_and_nothing_in_it_is_run(source,
     shutil.copy(source / "tickets" / file.name, file)
     dense = checkpoints.path_of(broken, 0, 2)
     dense.write_bytes(dense.read_bytes()[:-1] + b"x")
-    with pytest.raises(InputError, match="the checkpoint .* is damaged"):
+    with pytest.raises(InputError, match="the checkpoint .* is damaged.*; `lthdask check .* --rep"):
         lthdask.transfer(TARGET, broken)
 
 
@@ -484,5 +486,8 @@ def test_on_the_command_line_it_is_an_option(source, tmp_path):
     asked += ["--arms", "ticket,reinit", "--set", "source.rewind_epoch=1", "--out", str(tmp_path)]
     said = CliRunner().invoke(main, [*asked[:-1], str(tmp_path / "out")])
     assert said.output.startswith("target-from-source: 8 cells to train, 0 done"), said.output
+    for odd in ("source.classes=3", "pruning.by=cutoff"):
+        said = CliRunner().invoke(main, [*asked[:-2], "--set", odd])
+        assert (said.exit_code, "is said by the tickets; leave it out" in said.stderr) == (2, True)
     said = CliRunner().invoke(main, ["plan", "--ticket", str(tmp_path / "none")])
     assert (said.exit_code, "as --ticket" in said.output) == (2, True)

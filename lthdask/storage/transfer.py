@@ -138,6 +138,7 @@ def _of_run(path: Path, asked: float | str | None) -> _Found:
         for cell in cells
     }
     if source.source:
+        _require_starts(path, tickets, cells)
         readers |= {
             f"rewound-r{cell.replicate}-t{cell.threshold:.12g}": partial(_start_of, tickets, cell)
             for cell in cells
@@ -149,7 +150,22 @@ def _of_run(path: Path, asked: float | str | None) -> _Found:
     thresholds = sorted({cell.threshold for cell in cells})
     replicates = 1 + max(cell.replicate for cell in cells)
     arms = WITHOUT_DENSE if source.source else ARMS
-    return _Found(about, _named(file, about, readers), thresholds, arms, replicates)
+    try:
+        files = _named(file, about, readers)
+    except InputError as error:
+        raise InputError(
+            f"{error}; `lthdask check {path} --repair`, and then the run's own command, mend that"
+        ) from None
+    return _Found(about, files, thresholds, arms, replicates)
+
+
+def _require_starts(path: Path, tickets: Tickets, cells: Sequence[Cell]) -> None:
+    if gone := [cell for cell in cells if not tickets.are_there(cell, rewound=True)]:
+        raise InputError(
+            f"what {gone[0]} was trained from was not kept, and no dense run in {path} has it, as "
+            f"the tickets come from another study; its own command keeps it, with `keep` and "
+            f"`keep_rewound`"
+        )
 
 
 def _of_dense_runs(path: Path, manifest: Manifest, cells: Sequence[Cell], epochs: int) -> Readers:
@@ -241,14 +257,7 @@ def _of_cell(tickets: Tickets, cell: Cell) -> Ticket:
 
 
 def _start_of(tickets: Tickets, cell: Cell) -> Ticket:
-    weights = tickets.read_rewound(cell, tickets.load(cell).mask)
-    if weights is None:
-        raise InputError(
-            f"{tickets.rewound(cell)}, what {cell} was trained from, was not kept, and no dense "
-            f"run of this study has it, as its tickets come from another one; its own command "
-            f"keeps it, with `keep` and `keep_rewound`"
-        )
-    return _alone(weights)
+    return _alone(tickets.read_rewound(cell, tickets.load(cell).mask) or {})
 
 
 def _of_dense(path: Path, digest: str) -> Ticket:
