@@ -188,8 +188,12 @@ def in_words(source: Mapping[str, Any]) -> str:
     k, data = source["rewind_epoch"], plain(source["data"])
     of = f"the study {source['study']} ({data}, k={k})"
     if is_one(source["files"]):
+        tickets = [name for name in source["files"] if name.startswith("ticket")]
+        one, alone = "one ticket", "that ticket"
+        if len(tickets) > 1:
+            one, alone = "one ticket at each threshold", "those tickets"
         return (
-            f"all replicates have one ticket of {of}: what is shown here is shown of that ticket "
-            f"alone, and of no other"
+            f"all replicates have {one} of {of}: what is shown here is shown of {alone} alone, and "
+            f"of no other"
         )
     return f"each replicate has the tickets of its own replicate of {of}"

@@ -117,6 +117,9 @@ def test_a_study_without_a_match_asks_for_the_cell(tmp_path):
     run = made_study(tmp_path / "run", accuracy=lambda cell: 0.5)
     with pytest.raises(InputError, match="no ticket of this study is within its margin"):
         chosen(run, Asked())
+    run = made_study(tmp_path / "other", arms=("reinit",))
+    with pytest.raises(InputError, match="no ticket of this study is within its margin"):
+        chosen(run, Asked(arm="reinit"))
 
 
 def test_an_exported_ticket_is_the_one_that_was_kept_bit_for_bit(run, tmp_path):

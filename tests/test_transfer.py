@@ -22,6 +22,7 @@ from lthdask.options import Options
 from lthdask.report.methods.text import methods
 from lthdask.report.paired import values_of
 from lthdask.report.summary import outcome, sentences
+from lthdask.source import in_words
 from lthdask.storage import checkpoints, tickets
 from lthdask.storage import source as source_of
 from lthdask.storage.cube import Cube
@@ -275,6 +276,14 @@ def test_from_one_file_all_replicates_have_its_ticket_and_nothing_is_said_of_oth
         assert alone in asked(results).attrs["source"]
     assert alone in outcome(results)["source"]
     assert "so nothing is shown of any other" in methods(work.folder.path)
+    with pytest.raises(InputError, match="source: one ticket for all replicates in the folder, ea"):
+        open_study(lthdask.transfer(TARGET, source), folder)
+    for end in ("", ".rewound"):
+        name = f"ticket-r0-t0.5-k1{end}.safetensors"
+        shutil.copy(source / "tickets" / name, tmp_path)
+    more = lthdask.transfer(TARGET, tmp_path / "ticket-r0-t0.5-k1.safetensors")
+    both = growing.joined(study, more).to_dict()["source"]
+    assert "one ticket at each threshold of the study source" in in_words(both)
     with pytest.raises(
         InputError, match="random_mask starts from dense weights of source, which neither the file"
     ):

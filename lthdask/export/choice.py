@@ -76,7 +76,7 @@ def _of_map(results: xr.Dataset, at: xr.Dataset, asked: Asked) -> xr.Dataset:
         if (value := getattr(asked, name)) is not None
     }
     if not where:
-        best = sparsest_matching(results)
+        best = sparsest_matching(results) if "ticket" in results.arm else None
         if best is None:
             raise InputError(
                 "no ticket of this study is within its margin of the dense accuracy, so none is "
