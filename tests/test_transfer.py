@@ -404,6 +404,9 @@ def test_what_gives_no_ticket_is_refused_in_one_sentence(source, work, tmp_path)
 def test_a_damaged_or_hostile_source_is_refused_and_nothing_in_it_is_run(source, tmp_path):
     with pytest.raises(InputError, match="does not say which ticket of which study it is"):
         lthdask.transfer(TARGET, of_one(source, tmp_path, cell={"threshold": "x"}))
+    of_reinit = SOURCE.to_dict(), vars(Cell("reinit", 0, 0.95, 1))
+    with pytest.raises(InputError, match="is of the arm reinit, which is no ticket; give the file"):
+        lthdask.transfer(TARGET, of_one(source, tmp_path, study=of_reinit[0], cell=of_reinit[1]))
     for pruning, problem in (({"by": "chance"}, "pruning.by should be"), ({}, "does not say whi")):
         study = SOURCE.to_dict() | {"pruning": pruning}
         with pytest.raises(InputError, match=problem):
@@ -415,11 +418,12 @@ def test_a_damaged_or_hostile_source_is_refused_and_nothing_in_it_is_run(source,
     broken = tmp_path / "broken"
     shutil.copytree(source, broken)
     file = broken / "tickets" / "ticket-r1-t0.5-k1.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(
-        InputError, match="is not a valid ticket.*; `lthdask check .*broken --repair"
-    ):
-        lthdask.transfer(TARGET, broken)
+    for damaged in (file.with_name("ticket-r0-t0.5-k1.safetensors"), file):
+        whole = damaged.read_bytes()
+        damaged.write_bytes(whole[:-1])
+        with pytest.raises(InputError, match="is not a valid ticket.*; `lthdask check .*--repair"):
+            lthdask.transfer(TARGET, broken)
+        damaged.write_bytes(whole)
     shutil.copy(source / "tickets" / "ticket-r0-t0.5-k1.safetensors", file)
     with pytest.raises(InputError, match="is not the ticket that this study kept of ticket-r1"):
         lthdask.transfer(TARGET, broken)

@@ -145,12 +145,12 @@ def _of_run(path: Path, asked: float | str | None) -> _Found:
         }
     else:
         readers |= _of_dense_runs(path, manifest, cells, source.recipe.epochs)
-    file = tickets.trained(cells[0])
-    about = read(file)[1]
     thresholds = sorted({cell.threshold for cell in cells})
     replicates = 1 + max(cell.replicate for cell in cells)
     arms = WITHOUT_DENSE if source.source else ARMS
+    file = tickets.trained(cells[0])
     try:
+        about = read(file)[1]
         files = _named(file, about, readers)
     except InputError as error:
         raise InputError(
@@ -223,11 +223,19 @@ def _of_file(path: Path) -> _Found:
         study, cell = about["study"], about["cell"]
         threshold = float(cell["threshold"])
         names = study["name"], study["data"]["name"], study["pruning"]["by"]
+        arm = cell["arm"]
         rewind(cell["rewind_epoch"])
-        if not ticket.mask or not all(isinstance(name, str) for name in names):
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("names are text")
+        if arm == "ticket" and not ticket.mask:
             raise ValueError("it has no mask")
     except (TypeError, ValueError, LookupError, OverflowError):
         raise InputError(f"{path} does not say which ticket of which study it is") from None
+    if arm != "ticket":
+        raise InputError(
+            f"{path} is of the arm {arm}, which is no ticket; give the file of one, or the folder "
+            f"of a run, as `ticket`"
+        )
     if not beside.exists():
         raise InputError(
             f"what {path.name} was trained from does not lie beside it, as {beside.name}; the "
