@@ -51,8 +51,14 @@ GONE = (
 )
 RECONNECTING = 20
 """Seconds in which a scheduler may come back."""
+FULL = (
+    "the workers take no data, for example because their memory is full; what is done is kept, and "
+    "the same command picks up where it left off"
+)
+TAKING = 600
+"""Seconds in which workers that take no data may do so again."""
 REFUSALS = 20
-"""How often in a row no worker may take a shared value; each time takes up to half a minute."""
+"""How often in a row a shared value may be lost as it is sent."""
 
 
 class NoWorkersError(InputError):
@@ -152,19 +158,17 @@ class Queue:
                 self._go_on()
                 log.warning("no worker was there to receive %s; sending it again", name)
                 time.sleep(1)
-        raise NoWorkersError(
-            "the workers take no data, for example because their memory is full; what is done is "
-            "kept, and the same command picks up where it left off"
-        )
+        raise NoWorkersError(FULL)
 
     def _wait_for_a_worker(self) -> None:
-        """Wait if there is none, such as between two jobs of a queue."""
+        """Wait if there is none that takes data, such as between two jobs of a queue."""
         patience = dask.config.get("distributed.scheduler.no-workers-timeout")
-        ends = time.monotonic() + parse_timedelta(patience) if patience else math.inf
-        while not self.client.nthreads():
+        patience, began = parse_timedelta(patience) if patience else math.inf, time.monotonic()
+        while not self.client.sync(self.client.scheduler.ncores_running, workers=None):
             self._go_on()
-            if time.monotonic() > ends:
-                raise NoWorkersError(NO_WORKERS)
+            waited, some = time.monotonic() - began, self.client.nthreads()
+            if waited > (TAKING if some else patience):
+                raise NoWorkersError(FULL if some else NO_WORKERS)
             time.sleep(0.1)
 
     def _key(self, name: str) -> str:
@@ -233,8 +237,9 @@ class Queue:
                         task.then(self.places.outcome(task.name, _in_our_words(result)))
         except BaseException as error:
             self._futures.clear()
-            if self.client.status == "connecting":  # nobody is there to take them back from
-                raise (InputError(GONE) if isinstance(error, OSError) else error) from None
+            if self._is_lost():  # nobody is there to take them back from
+                gone = isinstance(error, (OSError, ClosedClientError))
+                raise (InputError(GONE) if gone else error) from None
             take_back(self.client, self._name)
             raise
         finally:
@@ -246,16 +251,23 @@ class Queue:
         if self.stop.is_set():
             raise CancelledError(CANCELLED)
         if self.client.status in CLOSED:
+            if self._is_lost():
+                raise InputError(GONE)
             raise InputError(
                 "the client was closed while the study was trained; what is done is kept, and the "
                 "same study picks up where it left off with another client"
             )
-        if self.client.status != "connecting":  # again, after it had been lost
+        if not self._is_lost():  # or it is there again
             self._lost = math.inf
         else:
             self._lost = min(self._lost, now := time.monotonic())
             if self._lost < now - RECONNECTING:
                 raise InputError(GONE)
+
+    def _is_lost(self) -> bool:
+        """Return whether the scheduler is gone; then Dask closes the client sooner or later."""
+        status = self.client.status
+        return status == "connecting" or (status in CLOSED and self.client.scheduler_comm is None)
 
     def _next(self, landed: as_completed) -> list[tuple[Future, Any]]:
         """Wait for tasks that have ended, and tell what is sent meanwhile."""
