@@ -10,8 +10,9 @@ import dask
 import pytest
 from distributed import Client, LocalCluster, Status
 
-from lthdask.cluster.queue import NoWorkersError, Queue, Task
+from lthdask.cluster.queue import Queue, Task
 from lthdask.cluster.room import GB, Room, cgroup_limits
+from lthdask.cluster.shared_values import NoWorkersError
 from lthdask.errors import InputError
 
 ROOMS = [
