@@ -9,6 +9,8 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
+from multiprocessing.process import current_process
 
 import dask
 import pytest
@@ -18,6 +20,7 @@ from click.testing import CliRunner
 from distributed.comm.addressing import parse_host_port
 
 from lthdask.cluster.client import open_client
+from lthdask.cluster.local import start_forkserver
 from lthdask.cluster.security import own_scratch
 from lthdask.commands.main import main
 from lthdask.errors import InputError, permitted
@@ -121,6 +124,13 @@ def test_a_folder_of_temporary_files_that_cannot_be_used_is_one_sentence(tmp_pat
         own_scratch(),
     ):
         pass
+
+
+def test_no_place_for_sockets_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    monkeypatch.setitem(current_process()._config, "tempdir", None)
+    with pytest.raises(InputError, match="sockets .*'/nowhere/pymp-.*; give one with at most 75"):
+        start_forkserver()
 
 
 def test_what_is_forbidden_of_no_file_is_not_said_of_the_working_directory(monkeypatch):

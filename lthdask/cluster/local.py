@@ -54,6 +54,11 @@ def _make_folder_of_sockets() -> None:
         tempfile.tempdir = "/tmp"
     try:
         folder = util.get_temp_dir()
+    except OSError as error:
+        raise InputError(
+            f"no folder for the sockets of processes can be made: {error}; give one with at most "
+            f"75 bytes in its path with the environment variable TMPDIR"
+        ) from None
     finally:
         tempfile.tempdir = usual
     # It is removed at the end, which is a traceback where somebody has emptied /tmp before.
