@@ -1,8 +1,10 @@
 """What is wrong around a command that ended unexpectedly: other modules, variables of others."""
 
 import os
+import sys
 import traceback
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 OF_OTHERS = {"DISTRIBUTED": "DASK"}
@@ -19,7 +21,7 @@ def hidden_by(error: BaseException) -> str | None:
         module = getattr(getattr(one, "obj", None), "__file__", None)
         files = [module, getattr(one, "path", None), getattr(one, "filename", None), *_files(one)]
         for file in files:
-            if isinstance(file, str) and Path(file).absolute().parent in folders:
+            if isinstance(file, str) and _hides(Path(file).absolute(), folders):
                 return (
                     f"{file} hides a module of Python's, or of a package's, as its folder is in "
                     f"PYTHONPATH; rename it, or take the folder out"
@@ -46,6 +48,12 @@ def told_by(error: BaseException) -> str | None:
         return None
     told = ", ".join(f"{name}={os.environ[name]}" for name in variables)
     return f"{what}; this may come from the environment, which has {told}: run without it"
+
+
+def _hides(file: Path, folders: set[Path]) -> bool:
+    """Return whether a file lies in one of these folders, and a module of its name elsewhere."""
+    others = [place for place in sys.path if Path(place).absolute() not in folders]
+    return file.parent in folders and PathFinder.find_spec(file.stem, others) is not None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -26,7 +26,7 @@ from lthdask.commands.main import main
 from lthdask.errors import InputError, permitted
 from lthdask.storage import checkpoints
 from lthdask.storage.results import open_results
-from lthdask.surroundings import told_by
+from lthdask.surroundings import hidden_by, told_by
 from lthdask.training.checkpoint import Checkpoint
 from tests.test_flow import TINY
 from tests.trained import STUDY, trained
@@ -170,6 +170,14 @@ def test_a_file_of_pythonpath_that_hides_another_module_is_named(tmp_path, name)
         f"error: {tmp_path / name} hides a module of Python's, or of a package's, as its folder is "
         f"in PYTHONPATH; rename it, or take the folder out\n",
     )
+
+
+def test_a_file_of_pythonpath_that_hides_nothing_is_not_blamed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for name, hides in (("nothing_else.py", False), ("queue.py", True)):
+        with pytest.raises(ZeroDivisionError) as error:
+            exec(compile("1 / 0", str(tmp_path / name), "exec"))
+        assert bool(hidden_by(error.value)) == hides
 
 
 def of_dask():
