@@ -39,15 +39,16 @@ def told_by(error: BaseException) -> str | None:
     packages = {file.rpartition(installed)[2].split(os.sep)[0].upper() for file in files}
     names = {OF_OTHERS.get(package, package) for package in packages}
     what = traceback.format_exception_only(error)[-1].splitlines()[0]
-    variables = [
+    told = [
         name
         for name, value in sorted(os.environ.items())
         if name.split("_")[0] in names or (len(value) > 2 and repr(value) in what)
     ]
-    if not variables:
+    if not told:
         return None
-    told = ", ".join(f"{name}={os.environ[name]}" for name in variables)
-    return f"{what}; this may come from the environment, which has {told}: run without it"
+    return (  # without their values, which may be secrets
+        f"{what}; this may come from the environment, which has {', '.join(told)}: run without it"
+    )
 
 
 def _hides(file: Path, folders: set[Path]) -> bool:

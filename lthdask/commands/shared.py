@@ -96,7 +96,7 @@ def exit_with(console: Console, body: Callable[[], int], resumes: bool = False) 
             say(Console(stderr=True), f"error: {problem}")
         sys.exit(2)
     except KeyboardInterrupt:
-        if problem := few_threads(os.cpu_count() or 1):  # which OpenBLAS, too, ends like this
+        if problem := few_threads(1):  # then OpenBLAS, too, interrupts
             say(Console(stderr=True), f"error: {problem}")
             sys.exit(2)
         more = "; the same command picks up where it left off" if resumes else ""
