@@ -13,12 +13,13 @@ from subprocess import PIPE
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import lthdask
 from lthdask.cluster.queue import Queue
 from lthdask.data import copies
-from lthdask.data.decoding import MIDDLE, View, decoded
+from lthdask.data.decoding import MIDDLE, View, _by_pytorch, decoded
 from lthdask.data.folders import read_folder
 from lthdask.data.inputs import inputs_of
 from lthdask.data.prepared import PreparedImages
@@ -291,6 +292,15 @@ def test_a_jpeg_is_decoded_at_the_smallest_size_that_has_the_pixels_that_are_sho
         assert scaled.shape == full.shape == (size, size, 3)
         assert np.abs(scaled.astype(int) - full).mean() < 8  # of 255, in an image of coarse noise
     assert not np.array_equal(scaled, full)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (112, 112), (47, 90)])
+@pytest.mark.parametrize("shape", [(1, 1), (300, 20), (37, 141)])
+def test_pytorch_brings_an_image_to_size_in_the_same_bits_however_it_lies(shape, size):
+    pixels = RANDOM.integers(0, 256, (*shape, 3), np.uint8)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+    wanted = F.interpolate(planes, size[::-1], mode="bilinear", antialias=True)
+    assert np.array_equal(_by_pytorch(pixels, size), wanted[0].permute(1, 2, 0))
 
 
 @pytest.mark.faults
