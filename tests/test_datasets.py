@@ -22,7 +22,7 @@ from PIL import Image
 from torch.overrides import TorchFunctionMode
 
 from lthdask.data.batches import Images
-from lthdask.data.decoding import MIDDLE, View
+from lthdask.data.decoding import MIDDLE, View, decoded
 from lthdask.data.image_files import ImageFiles
 from lthdask.data.readers import READERS, DataSource, _resized, load
 from lthdask.errors import InputError
@@ -534,3 +534,10 @@ def test_pixels_of_16_bits_are_scaled_and_those_without_a_range_refused(folder):
     Image.fromarray(floats).save(file.with_name("floats.tif"))
     with pytest.raises(InputError, match="floats.tif cannot be decoded .its pixels are floats"):
         load(DataSource("folder", 16, validation=4), folder)
+
+
+def test_colours_of_a_palette_are_shown_without_their_transparency(tmp_path):
+    path, colours = tmp_path / "palette.png", Image.effect_mandelbrot((9, 9), (-2, -1, 1, 1), 9)
+    palette = colours.convert("RGB").quantize(4)
+    palette.save(path, transparency=bytes([0, 90, 180, 255]))
+    assert np.array_equal(decoded(path)[0], palette.convert("RGB"))

@@ -207,4 +207,6 @@ def _in_bytes(image: "Image") -> "Image":
     if image.mode in ("I", "F"):
         kind = {"I": "of 32 bits", "F": "floats"}[image.mode]
         raise ValueError(f"its pixels are {kind}, without a range; convert it to 8 or 16 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")  # or Pillow warns that it leaves the transparency out
     return image
