@@ -24,7 +24,8 @@ from torch.overrides import TorchFunctionMode
 from lthdask.data.batches import Images
 from lthdask.data.decoding import MIDDLE, View, decoded
 from lthdask.data.image_files import ImageFiles
-from lthdask.data.readers import READERS, DataSource, _resized, load
+from lthdask.data.readers import READERS, DataSource, load
+from lthdask.data.splits import resized
 from lthdask.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -236,7 +237,7 @@ def test_images_are_resized_one_by_one_whatever_their_number():
 def test_images_for_which_no_machine_has_the_memory_are_refused_before_any_is_made():
     many = torch.zeros(1, 1, 8, 8, dtype=torch.uint8).expand(10**9, 1, 8, 8)
     with pytest.raises(InputError, match="1,000,000,000 images of 1024 by 1024 pixels take .* GiB"):
-        _resized(Images(many, torch.zeros(1).expand(10**9)), 1024)
+        resized(Images(many, torch.zeros(1).expand(10**9)), 1024)
 
 
 def test_a_data_set_is_never_held_in_floats_as_a_whole():
