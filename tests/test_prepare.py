@@ -26,7 +26,7 @@ from lthdask.data.prepared import PreparedImages
 from lthdask.data.readers import DataSource, load
 from lthdask.driver import copy_folder
 from lthdask.driver.copying import copying_of, make_copy
-from lthdask.errors import InputError
+from lthdask.errors import InputError, OtherData
 from lthdask.events import Stopped, TaskContext
 from lthdask.storage.driver import driving
 from lthdask.study import Study
@@ -301,7 +301,7 @@ def test_a_copy_is_refused_where_it_would_show_something_else_or_is_damaged(
     ):
         whole = path.read_bytes()
         path.write_bytes(change(whole)) if change else path.unlink()
-        with pytest.raises(InputError, match=rf"copy in {out} is damaged: .*{problem}; remove the"):
+        with pytest.raises(OtherData, match=rf"copy in {out} is damaged: .*{problem}; remove the"):
             load(source(), out)
         path.write_bytes(whole)
     (out / "prepared.json").write_text('{"format": 2}')

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lthdask.data.decoding import MIDDLE, Pixels, View
-from lthdask.errors import InputError, permitted
+from lthdask.errors import InputError, OtherData, permitted
 
 FORMAT = 1
 MOST_FILES, FEWEST_IMAGES = 256, 1000
@@ -191,8 +191,8 @@ def images_in_a_file(count: int) -> int:
     return max(FEWEST_IMAGES, math.ceil(count / MOST_FILES))
 
 
-def damaged(folder: Path, what: str) -> InputError:
-    """Return the error that a copy is not as it was made."""
-    return InputError(
+def damaged(folder: Path, what: str) -> OtherData:
+    """Return the error that a copy is not as it was made: a run stops, and no cell is to blame."""
+    return OtherData(
         f"the copy in {folder} is damaged: {what}; remove the folder, and prepare it again"
     )
