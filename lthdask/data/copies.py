@@ -129,7 +129,7 @@ class Header:
         return json.dumps({"format": FORMAT} | asdict(self), indent=2).encode()
 
     @classmethod
-    @permitted(Path())
+    @permitted()
     def read(cls, path: Path) -> "Header":
         """Read it from a file.
 
@@ -163,7 +163,7 @@ def beginning_of(folder: Path) -> Path:
     return folder / "preparing.json"
 
 
-@permitted(Path())
+@permitted()
 def is_copy(folder: Path) -> bool:
     """Return whether a folder is a prepared copy, or will be one.
 

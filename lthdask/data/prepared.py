@@ -34,7 +34,7 @@ from lthdask.data.streamed import Streamed, threads
 from lthdask.errors import InputError, permitted
 
 
-@permitted(Path())
+@permitted()
 def read_copy(
     folder: Path, view: View, crops: bool
 ) -> tuple["PreparedImages", "PreparedImages", int]:

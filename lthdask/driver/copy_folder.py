@@ -158,7 +158,7 @@ def _are_the_same(rows: Rows, others: Rows) -> bool:
 def complete(work: Copying, listed: Listed, plan: Plan) -> None:
     """Write down what the copy is, once all of it is there, and remove files of other images."""
     wanted = {pixels_of(work.out, *file) for file in plan.files}
-    for left in wanted.symmetric_difference(work.out.glob("*.pixels")):
+    for left in set(work.out.glob("*.pixels")) - wanted:
         left.unlink()
     digests = {}
     for part in PARTS:
