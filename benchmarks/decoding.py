@@ -5,16 +5,19 @@
 Images of 500 × 375 pixels, as large as most of ImageNet's, as JPEGs of quality 90; random resized
 crops and flips, batches of 64, normalised floats at the end. Theirs is the ImageFolder with a
 DataLoader of a process for each core; `draft` is a loader for it, in one line, that decodes JPEGs
-at a part of their size. Ours takes as many threads as a worker would. All are first shown to have
-the same labels, and ours prepared the same pixels as streamed. Each round takes an epoch of each
-way in turn; ratios are medians over the rounds. Those of CPU seconds hold on a busy machine, too.
+at a part of their size. Ours takes as many threads as a worker would; both keep memory that is
+freed, as a worker does. `its decoding alone` is what Pillow takes to decode the same images at
+the same scale, and bounds what is possible. All are first shown to have the same labels, and ours
+prepared the same pixels as streamed. Each round takes an epoch of each way in turn; ratios are
+medians over the rounds. Those of CPU seconds hold on a busy machine, too.
 """
 
 import argparse
 import math
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,16 +26,21 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from lthdask.cluster.client import open_client
+from lthdask.cluster.overrides import MEMORY
 from lthdask.cluster.queue import Queue
-from lthdask.data.batches import Data
+from lthdask.data.batches import Data, _resized_crops
+from lthdask.data.decoding import decoded
+from lthdask.data.image_files import ImageFiles
 from lthdask.data.readers import DataSource, load
 from lthdask.driver.copying import copying_of, make_copy
+from lthdask.streams import Purpose, below, stream
 
 BATCH, CLASSES, QUALITY = 64, 4, 90
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -87,6 +95,27 @@ def ours(source: DataSource, folder: Path) -> tuple[Data, Way]:
     return data, lambda: data.epoch(BATCH, 0, 0, next(epochs))
 
 
+class Undone(ImageFiles):
+    """Images of files that are decoded as they are shown, and with which nothing else is done."""
+
+    def shown(self, index: int, part: Sequence[float]) -> NDArray[np.uint8]:
+        """Decode an image."""
+        decoded(self.paths[index], partial(self.view._smallest, part))
+        return np.zeros((), np.uint8)
+
+
+def decoding_alone(streamed: Data) -> Way:
+    """Return what takes no longer than it takes to decode the images at the scale of ours."""
+    files = streamed.train
+    assert isinstance(files, ImageFiles)
+    undone = Undone(files.paths, files.labels, files.view, files.root)
+    draw = partial(below, stream(0, 0, Purpose.AUGMENTATION, 1), count=len(files))
+    steps = streamed.steps(BATCH)
+    batches = [torch.arange(step * BATCH, (step + 1) * BATCH) for step in range(steps)]
+    parts = list(_resized_crops(draw).split(BATCH))
+    return lambda: undone.batches(batches, torch.device("cpu"), parts)
+
+
 def require_equal(streamed: Data, prepared: Data, root: Path) -> None:
     """Check that all have the same images of the same classes."""
     labels = sorted(ImageFolder(str(root / "train")).targets)
@@ -101,8 +130,8 @@ def require_equal(streamed: Data, prepared: Data, root: Path) -> None:
 
 def cpu_seconds() -> float:
     """Return what this process and its children have taken."""
-    this = psutil.Process()
-    return sum(sum(p.cpu_times()[:2]) for p in (this, *this.children(recursive=True)))
+    children = psutil.Process().children(recursive=True)  # in ticks of 10 ms
+    return time.process_time() + sum(sum(child.cpu_times()[:2]) for child in children)
 
 
 def speeds(ways: dict[str, Way], rounds: int) -> dict[str, list[tuple[float, float]]]:
@@ -153,6 +182,8 @@ def measure(root: Path, size: int, rounds: int) -> None:
         data, ways[name] = ours(source, folder)
         if folder != root:
             require_equal(load(source, root), data, root)
+        if name == "streamed, scaled":
+            ways["  its decoding alone"] = decoding_alone(data)
     show(size, speeds(ways, rounds))
 
 
@@ -161,12 +192,21 @@ def copy_of(root: Path, name: str, size: int) -> Path:
     return root.parent / f"{name} {size}"
 
 
+def keep_freed_memory() -> None:
+    """Begin again as workers begin, which are told how to by their environment."""
+    told = {name: str(value) for name, value in MEMORY.items()}
+    if told.items() <= os.environ.items():
+        return
+    os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | told)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224])
     given = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(1)
     print(
         f"{len(os.sched_getaffinity(0))} cores, torch {torch.__version__}, Pillow "

@@ -103,7 +103,7 @@ def forbidden(path: Path) -> ForbiddenError:
 
 
 @contextmanager
-def permitted(path: Path) -> Iterator[None]:
+def permitted(path: Path | None = None) -> Iterator[None]:
     """Say in one sentence that something may not be read or written; it is no damage.
 
     Raises
@@ -115,6 +115,8 @@ def permitted(path: Path) -> Iterator[None]:
         yield
     except PermissionError as error:
         name: Any = error.filename or path
+        if name is None:  # it is of no file
+            raise
         raise forbidden(Path(os.fsdecode(name)).absolute()) from None
 
 

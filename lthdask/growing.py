@@ -7,6 +7,8 @@ from lthdask.reading import flattened, shown
 from lthdask.rewinding import as_given, ordered
 from lthdask.study import Study
 
+WHOSE = {True: "one ticket for all replicates", False: "each replicate's own tickets"}
+
 
 def differences(before: Study, given: Study) -> list[str]:
     """Return one line per key in which the `given` study is another than the one in the folder.
@@ -21,7 +23,9 @@ def differences(before: Study, given: Study) -> list[str]:
     for key in [key for key in keys if key.startswith("source.files.")]:
         if key not in mine or key not in theirs:  # a file of a cell that the other does not have
             del keys[key]
-    return [
+    whose = [of.source and WHOSE[of.source.is_one] for of in (before, given)]
+    others = None not in whose and whose[0] != whose[1]
+    return [f"source: {whose[0]} in the folder, {whose[1]} given"] * others + [
         f"{key}: {shown(mine.get(key))} in the folder, {shown(theirs.get(key))} given"
         for key in keys
         if not key.startswith(left_out) and mine.get(key) != theirs.get(key)

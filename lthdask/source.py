@@ -18,6 +18,22 @@ KINDS = {
     "new": (),
 }
 """Start of an arm → the kinds of files that have it, the first one best."""
+NAMES = {
+    "ticket": "a rewound ticket: ",
+    "trained_ticket": "a trained ticket: ",
+    "dense_pretrained": "the pretrained dense network: ",
+}
+STARTS = {
+    "rewound": "the weights that tickets were trained from there",
+    "final": "the final weights of the dense network there",
+    "trained": "the trained weights of the ticket",
+    "new": "a new initialisation",
+}
+MASKS = {
+    "ticket": "under the ticket's mask",
+    "random": "under a random mask with the ticket's count in each layer",
+    "none": "without a mask",
+}
 NAME = re.compile(r"(ticket|early|final|rewound)(-r\d{1,9})?(-t[\d.e-]{1,20})?", re.ASCII)
 DIGEST = re.compile("[0-9a-f]{16}")
 
@@ -39,8 +55,9 @@ class Source:
         The k of its tickets.
     files : mapping of str to str
         What is taken over of it → digest: ``ticket-r0-t0.9``, trained weights and mask;
-        ``early-r0`` and ``final-r0``, the dense run at k and at its end. Of the file of one ticket,
-        which all replicates have: ``ticket-t0.9``, and ``rewound-t0.9``, what it was trained from.
+        ``early-r0`` and ``final-r0``, the dense run at k and at its end, or, of a study that is a
+        transfer itself, ``rewound-r0-t0.9``, what the ticket was trained from. Of the file of one
+        ticket, which all replicates have: ``ticket-t0.9`` and ``rewound-t0.9``.
     """
 
     study: str
@@ -79,7 +96,7 @@ class Source:
             )
         raise InputError(
             f"no ticket of {self.study} was given for replicate {replicate} at the threshold "
-            f"{threshold:g}; give a run that kept it as `ticket`, or fewer"
+            f"{threshold:g}; ask for fewer, or give a run that kept it as `ticket`"
         )
 
     def start_of(self, arm: str, replicate: int, threshold: float) -> str | None:
@@ -96,8 +113,9 @@ class Source:
         name = self._file(kinds, replicate, threshold)
         if kinds and not name:
             raise InputError(
-                f"the arm {arm} starts from dense weights of {self.study}, which no file of a "
-                f"ticket has; give the folder of its run as `ticket`, or leave the arm out"
+                f"the arm {arm} starts from dense weights of {self.study}, which neither the file "
+                f"of a ticket has, nor a run whose tickets come from another study; give the "
+                f"folder of the run that drew the ticket as `ticket`, or leave the arm out"
             )
         return name
 
@@ -147,6 +165,19 @@ def transferable() -> list[str]:
     ]
 
 
+def meaning(arm: str) -> str:
+    """Return what an arm is that starts from another study, where `ARMS` speaks of its own.
+
+    Examples
+    --------
+    >>> meaning("reinit")
+    "a new initialisation under the ticket's mask"
+    """
+    start, mask = STARTS[ARMS[arm].start], MASKS[ARMS[arm].mask]
+    rate = ", at the rate for fine-tuning" if ARMS[arm].fine_tuned else ""
+    return f"{NAMES.get(arm, '')}{start} {mask}{rate}"
+
+
 def is_one(files: Mapping[str, str]) -> bool:
     """Return whether files of a source are those of one ticket."""
     return bool(files) and not any("-r" in name for name in files)
@@ -157,8 +188,12 @@ def in_words(source: Mapping[str, Any]) -> str:
     k, data = source["rewind_epoch"], plain(source["data"])
     of = f"the study {source['study']} ({data}, k={k})"
     if is_one(source["files"]):
+        tickets = [name for name in source["files"] if name.startswith("ticket")]
+        one, alone = "one ticket", "that ticket"
+        if len(tickets) > 1:
+            one, alone = "one ticket at each threshold", "those tickets"
         return (
-            f"all replicates have one ticket of {of}: what is shown here is shown of that ticket "
-            f"alone, and of no other"
+            f"all replicates have {one} of {of}: what is shown here is shown of {alone} alone, and "
+            f"of no other"
         )
     return f"each replicate has the tickets of its own replicate of {of}"

@@ -178,7 +178,7 @@ class Study:
                     f"the arm {odd[0]} starts from tickets of another study; give them as `ticket`"
                 )
             return
-        if self.pruning != Pruning() or self.mask_epoch is not None:
+        if self.pruning != Pruning(by=self.pruning.by) or self.mask_epoch is not None:
             raise ValueError(
                 "tickets come from another study, with their masks, so nothing of pruning means "
                 "anything; leave it out, and mask_epoch"

@@ -1,6 +1,7 @@
 """What cluster.yaml and opening a client promise, on a machine without any queue."""
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -546,9 +547,12 @@ def test_a_scheduler_that_runs_already_is_used_and_left_running(local_client, ru
     from lthdask.flow import run
     from tests.test_flow import TINY
 
+    said = logging.getLogger("distributed.client")
+    before = said.level
     with open_client(scheduler=running) as client:
         assert (run(TINY, client, tmp_path).status == 1).all()
     assert len(local_client.nthreads()) == 2
+    assert said.level == before
 
 
 def test_a_scheduler_that_does_not_answer_is_refused_after_the_patience_of_the_file(tmp_path):

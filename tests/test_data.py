@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lthdask.data import batches
 from lthdask.data.batches import Data, Images, _moved, standardised
 from lthdask.streams import Purpose, below, permutation, stream
 from tests.conftest import images, small_data
@@ -90,6 +91,14 @@ def test_flips_mirror_about_half_of_the_images_left_to_right():
     # Drawn from the stream of augmentation, so that it is independent of the order.
     drawn = below(stream(0, 0, Purpose.AUGMENTATION, 1), 2, 400)
     assert mirrored == drawn.sum()
+
+
+def test_large_images_are_mirrored_as_small_ones_are(monkeypatch):
+    data = small_data(augmentation=BOTH)
+    before, wanted = data.train.images.clone(), list(data.epoch(8, 0, 0, 1))
+    monkeypatch.setattr(batches, "LARGE", 0)
+    assert same(data.epoch(8, 0, 0, 1), wanted)
+    assert torch.equal(data.train.images, before)
 
 
 def test_crops_move_each_image_over_a_black_border():

@@ -22,9 +22,10 @@ from PIL import Image
 from torch.overrides import TorchFunctionMode
 
 from lthdask.data.batches import Images
-from lthdask.data.decoding import MIDDLE, View
+from lthdask.data.decoding import MIDDLE, View, decoded
 from lthdask.data.image_files import ImageFiles
-from lthdask.data.readers import READERS, DataSource, _resized, load
+from lthdask.data.readers import READERS, DataSource, load
+from lthdask.data.splits import resized
 from lthdask.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -236,7 +237,7 @@ def test_images_are_resized_one_by_one_whatever_their_number():
 def test_images_for_which_no_machine_has_the_memory_are_refused_before_any_is_made():
     many = torch.zeros(1, 1, 8, 8, dtype=torch.uint8).expand(10**9, 1, 8, 8)
     with pytest.raises(InputError, match="1,000,000,000 images of 1024 by 1024 pixels take .* GiB"):
-        _resized(Images(many, torch.zeros(1).expand(10**9)), 1024)
+        resized(Images(many, torch.zeros(1).expand(10**9)), 1024)
 
 
 def test_a_data_set_is_never_held_in_floats_as_a_whole():
@@ -534,3 +535,10 @@ def test_pixels_of_16_bits_are_scaled_and_those_without_a_range_refused(folder):
     Image.fromarray(floats).save(file.with_name("floats.tif"))
     with pytest.raises(InputError, match="floats.tif cannot be decoded .its pixels are floats"):
         load(DataSource("folder", 16, validation=4), folder)
+
+
+def test_colours_of_a_palette_are_shown_without_their_transparency(tmp_path):
+    path, colours = tmp_path / "palette.png", Image.effect_mandelbrot((9, 9), (-2, -1, 1, 1), 9)
+    palette = colours.convert("RGB").quantize(4)
+    palette.save(path, transparency=bytes([0, 90, 180, 255]))
+    assert np.array_equal(decoded(path)[0], palette.convert("RGB"))

@@ -60,6 +60,7 @@ print(sockets, psutil.Process().children())
         ("file/inside", "file is not a folder"),
         ("link", "link is not a folder"),
         ("loop/inside", "is no path: Too many levels of symbolic links"),
+        ("results.zarr", "has the name of the results in a study's folder"),
     ],
 )
 def test_what_cannot_be_a_folder_is_one_sentence(tmp_path, monkeypatch, out, problem):

@@ -24,12 +24,14 @@ from lthdask.export.folder import export
 from lthdask.export.names import as_timm, timm_name
 from lthdask.export.onnx_file import as_onnx
 from lthdask.grid import Cell
+from lthdask.lottery.ticket import Ticket
 from lthdask.networks.build import Network, build
 from lthdask.own import allow, is_own
 from lthdask.own import chosen as chosen_name
 from lthdask.report.summary import sparsest_matching
 from lthdask.storage.folder import Folder
-from lthdask.storage.tickets import Tickets, write
+from lthdask.storage.tickets import Tickets
+from lthdask.training.checkpoint import Checkpoint
 from tests.studies import made_study, made_ticket
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +63,10 @@ def exported(run, folder, **more):
     return folder
 
 
+def text_of(folder):
+    return (folder / "README.md").read_text()
+
+
 def test_by_default_it_is_the_cell_of_the_headline_in_the_replicate_of_median_accuracy(run):
     best = sparsest_matching(lthdask.open_results(run))
     assert (best["threshold"], best["rewind_epoch"]) == (CELL.threshold, CELL.rewind_epoch)
@@ -88,10 +94,32 @@ def test_what_cannot_be_exported_is_refused_with_what_can(run, asked, said):
         chosen(run, Asked(**asked))
 
 
+def test_an_arm_that_has_no_k_is_found_without_one(run, tmp_path):
+    run, cell = shutil.copytree(run, tmp_path / "run"), Cell("reinit", 1, 0.9, 0)
+    made_ticket(run, cell, ABOUT)
+    assert chosen(run, Asked(arm="reinit"))[0] == cell
+
+
+def test_a_file_that_is_gone_is_not_said_to_be_kept(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    (run / f"tickets/{CELL}.safetensors").unlink()
+    with pytest.raises(InputError, match=f"{CELL} were not kept; the command of the run trains"):
+        chosen(run, Asked())
+
+
+def test_code_that_is_not_there_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match=r"cannot read the code .*nothing.py"):
+        exported(run, tmp_path / "out", code=[tmp_path / "nothing.py"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_study_without_a_match_asks_for_the_cell(tmp_path):
     run = made_study(tmp_path / "run", accuracy=lambda cell: 0.5)
     with pytest.raises(InputError, match="no ticket of this study is within its margin"):
         chosen(run, Asked())
+    run = made_study(tmp_path / "other", arms=("reinit",))
+    with pytest.raises(InputError, match="no ticket of this study is within its margin"):
+        chosen(run, Asked(arm="reinit"))
 
 
 def test_an_exported_ticket_is_the_one_that_was_kept_bit_for_bit(run, tmp_path):
@@ -104,9 +132,32 @@ def test_an_exported_ticket_is_the_one_that_was_kept_bit_for_bit(run, tmp_path):
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["network"]["name"] == "lenet_300_100"
     assert (config["input"], config["classes"], config["density"]) == ([1, 28, 28], 10, 0.5)
+    assert found.rewound.keys() == kept.rewound.keys()
+    assert all(torch.equal(found.rewound[n], of) for n, of in kept.rewound.items())
     assert {f.name for f in (tmp_path / "out").iterdir()} == {
-        *("ticket.safetensors", "config.json", "README.md")
+        *("ticket.safetensors", "ticket.rewound.safetensors", "config.json", "README.md")
     }
+    assert "`ticket.rewound.safetensors` has the weights that" in text_of(tmp_path / "out")
+
+
+def test_what_it_was_trained_from_goes_along_only_where_it_was_kept(run, tmp_path):
+    exported(run, tmp_path / "out")
+    alone = shutil.copytree(run, tmp_path / "run")
+    (alone / f"tickets/{CELL}.rewound.safetensors").unlink()
+    exported(alone, tmp_path / "out")
+    assert lthdask.load_ticket(tmp_path / "out/ticket.safetensors").rewound is None
+    assert "rewound.safetensors" not in text_of(tmp_path / "out")
+
+
+def test_a_file_that_is_not_the_one_that_was_kept_is_not_exported(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    other = made_study(tmp_path / "other", replicates=3)
+    for name in (f"{CELL}.rewound.safetensors", f"{CELL}.safetensors"):
+        made_ticket(other, CELL, ABOUT)  # of other weights
+        shutil.copy(other / "tickets" / name, run / "tickets" / name)
+        with pytest.raises(InputError, match=f"{name} is not .* this study kept of {CELL}"):
+            exported(run, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
@@ -117,7 +168,7 @@ def test_sixteen_bits_are_the_rounded_values_and_load_into_the_network(run, tmp_
     for name, weight in found.network.state_dict().items():
         assert weight.dtype == torch.float32
         assert torch.equal(weight, kept.weights[name].to(kind).float())
-    assert f"rounded to {dtype}" in (tmp_path / "out/README.md").read_text()
+    assert f"rounded to {dtype}" in text_of(tmp_path / "out")
 
 
 def test_values_beyond_sixteen_bits_are_refused(tmp_path):
@@ -188,7 +239,7 @@ def test_onnx_runtime_has_the_outputs_of_the_ticket_from_fewer_bytes(run, tmp_pa
     with torch.no_grad():
         wanted = lthdask.load_ticket(run / f"tickets/{CELL}.safetensors").network(images)
     assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-5)
-    assert 'network.run(None, {"images":' in (tmp_path / "out/README.md").read_text()
+    assert 'network.run(None, {"images":' in text_of(tmp_path / "out")
 
 
 class Shifting(torch.nn.Conv2d):
@@ -206,13 +257,16 @@ def test_onnx_has_the_layers_of_a_network_as_they_are(tmp_path):
 
 
 def test_what_is_compacted_is_onnx_in_single_precision(run, tmp_path):
-    for given in ({"compact": True}, {"form": "onnx", "dtype": "fp16"}):
-        with pytest.raises(InputError, match="ONNX is written in fp32, and what is compacted is"):
+    for given, said in (
+        ({"compact": True}, "what is compacted is written as ONNX; take the format onnx"),
+        ({"form": "onnx", "dtype": "fp16"}, "ONNX is written in fp32; got fp16"),
+    ):
+        with pytest.raises(InputError, match=said):
             exported(run, tmp_path / "out", **given)
 
 
 def test_the_card_says_how_good_how_sure_and_how_found(run, tmp_path):
-    text = (exported(run, tmp_path / "out") / "README.md").read_text()
+    text = text_of(exported(run, tmp_path / "out"))
     for said in (
         "# lenet_300_100 with 50 % of its weights, on mnist",
         "| this network | 95.00 |",
@@ -268,9 +322,10 @@ def test_the_code_of_the_card_gives_the_logits_of_the_ticket(
     run = shutil.copytree(run, tmp_path / "run")
     file = Tickets(Folder(run)).trained(CELL)
     file.with_name(f"{CELL}.rewound.safetensors").unlink()
-    write(file, weights, {}, about)
+    start = Checkpoint(0, weights)
+    Tickets(Folder(run)).keep(CELL, Ticket(start, {}, {}), None, about)
     exported(run, tmp_path / "out", form=form, code=files)
-    text = (tmp_path / "out/README.md").read_text()
+    text = text_of(tmp_path / "out")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     images = torch.randint(0, 256, (2, *shape), dtype=torch.uint8)
     monkeypatch.chdir(tmp_path / "out")
@@ -310,3 +365,5 @@ def test_the_command_exports_and_says_what(run, tmp_path):
     done = CliRunner().invoke(main, [*given, "--replicate", "0"])
     assert done.exit_code == 2
     assert "--keep 0.9:2:ticket" in done.stderr
+    done = CliRunner().invoke(main, [*given, "--rewind-epoch", "x"])
+    assert (done.exit_code, "--rewind-epoch takes epochs, such as 2" in done.stderr) == (2, True)

@@ -444,15 +444,15 @@ def test_checkpoints_that_the_workers_lost_are_sent_again(local_client):
     queue, seen, keys = Queue(local_client), [], set()
 
     def lose(outcome):
-        keys.add(queue._futures["value"].key)
-        queue._futures["value"].cancel()
+        keys.add(queue._shared["value"].key)
+        queue._shared["value"].cancel()
         queue.add(Task("second", _plus, (2,), ("value",), then=seen.append))
 
     queue.share("value", lambda: 40)
     queue.add(Task("first", _plus, (1,), ("value",), then=lambda o: (seen.append(o), lose(o))))
     queue.run()
     assert seen == [41, 42]
-    assert queue._futures["value"].key not in keys
+    assert queue._shared["value"].key not in keys
 
 
 def test_studies_that_share_a_scheduler_share_no_key(local_client):

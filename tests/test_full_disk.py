@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 from dataclasses import replace
 
 import pytest
@@ -54,6 +55,22 @@ def test_a_folder_that_only_a_worker_has_lost_does_not_stop_the_run(tmp_path):
     raise_if_full(tmp_path / "lost", problem("ENOSPC", "/tmp/another/disk"))
     with pytest.raises(FileNotFoundError):  # here, as there is nothing at all
         raise_if_full(tmp_path / "lost", problem("ESTALE", tmp_path / "lost" / "cells"))
+
+
+def test_a_limit_of_files_that_workers_have_inherited_stops_the_run(tmp_path):
+    raise_if_full(tmp_path, problem("EFBIG", tmp_path / "cells"))  # one worker's alone
+    now, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, most))
+    try:
+        with pytest.raises(InputError) as error, said_when_full(tmp_path):
+            raise_if_full(tmp_path, problem("EFBIG", tmp_path / "cells"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (now, most))
+    assert str(error.value) == (
+        f"cannot write to {tmp_path / 'cells'}: a process may write no larger file; raise the "
+        f"limit, which `ulimit -f` shows as 1048576; run the same command again; what is done is "
+        f"kept"
+    )
 
 
 @pytest.mark.parametrize(

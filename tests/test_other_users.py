@@ -16,6 +16,9 @@ from click.testing import CliRunner
 
 import lthdask
 from lthdask.commands.main import main
+from lthdask.data.copies import Form, Header
+from lthdask.data.inputs import inputs_of
+from lthdask.data.readers import DataSource, load
 from lthdask.driver.opening import driving_study
 from lthdask.errors import InputError
 from lthdask.options import Options
@@ -187,6 +190,20 @@ def test_who_may_not_write_is_told_so_before_anything_starts(folder):
     assert isinstance(refused, InputError), refused
     assert "may not be written by this user" in str(refused)
     assert str(folder / "c") in str(refused)
+
+
+@as_root
+def test_a_prepared_copy_that_may_not_be_read_is_one_sentence(place):
+    copy, source = place / "copy", DataSource("folder", 8, 2)
+    copy.mkdir()
+    header = copy / "prepared.json"
+    header.write_bytes(Header(Form(source.view, False)).to_json())
+    for path, mode in ((header, 0o600), (copy, 0o700)):
+        path.chmod(mode)
+        for ask in (inputs_of, load):
+            refused = as_nobody(ask, source, copy)
+            assert isinstance(refused, InputError), refused
+            assert f"{header} may not be read by this user; it is root who" in str(refused)
 
 
 @as_root

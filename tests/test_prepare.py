@@ -13,20 +13,24 @@ from subprocess import PIPE
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import lthdask
 from lthdask.cluster.queue import Queue
 from lthdask.data import copies
-from lthdask.data.decoding import MIDDLE, View, decoded
+from lthdask.data.decoding import MIDDLE, View, _by_pytorch, decoded
 from lthdask.data.folders import read_folder
 from lthdask.data.inputs import inputs_of
 from lthdask.data.prepared import PreparedImages
 from lthdask.data.readers import DataSource, load
-from lthdask.driver import copying
+from lthdask.driver import copy_folder
 from lthdask.driver.copying import copying_of, make_copy
-from lthdask.errors import InputError
+from lthdask.errors import InputError, OtherData
+from lthdask.events import Stopped, TaskContext
+from lthdask.storage.driver import driving
 from lthdask.study import Study
+from lthdask.worker.copying import list_images, make_file
 
 RANDOM = np.random.default_rng(0)
 NAMES = ("0.jpg", "a b.jpg", "line\nbreak.jpg", os.fsdecode(b"\xff.jpg"), "grey.jpg", "5.png")
@@ -177,6 +181,60 @@ def test_what_is_made_is_kept_and_what_is_torn_or_has_changed_is_made_again(
     assert {path.name: path.stat().st_ino for path in out.iterdir()} == inodes
 
 
+def test_nothing_is_left_of_images_that_are_gone_or_of_workers_that_were_killed(
+    local_client, many, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(copies, "FEWEST_IMAGES", 20)
+    out, of, broken = tmp_path / "copy", source(size=8), many / "train/a/01.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    with pytest.raises(InputError, match=f"the image {broken} cannot be decoded"):
+        prepare(local_client, of, many, out)
+    assert (out / "train-00006.npy").exists()
+    broken.write_bytes(whole)
+    for number in range(40, 65):
+        (many / f"train/b/{number}.png").unlink()
+
+    def killed(done, every):
+        (out / ".train-00002.pixels.0123456789abcdef").write_bytes(bytes(9))
+
+    copied = prepare(local_client, of, many, out, killed)
+    prepare(local_client, of, many, tmp_path / "undisturbed")
+    assert sorted(os.listdir(out)) == sorted(os.listdir(tmp_path / "undisturbed"))
+    assert copied.size == copied.images * 3 * 8 * 8
+
+
+def test_a_task_whose_worker_has_to_go_stops_and_leaves_no_half_a_file(folder, tmp_path):
+    work = copying_of(source(), folder, tmp_path / "copy")
+    work.out.mkdir()
+    list_images(work, TaskContext(lambda event: None, lambda: False))
+    before = sorted(work.out.iterdir())
+    with pytest.raises(Stopped):
+        make_file(work, "train", 0, 1000, TaskContext(lambda event: None, lambda: True))
+    assert sorted(work.out.iterdir()) == before
+
+
+def test_a_complete_copy_that_is_damaged_is_said_to_be_when_it_is_prepared_again(
+    local_client, folder, tmp_path
+):
+    out = tmp_path / "copy"
+    prepare(local_client, source(), folder, out)
+    for name, problem in (("val-00000.pixels", "does not have .* bytes"), ("val.npy", "missing")):
+        whole = (out / name).read_bytes()
+        (out / name).write_bytes(whole[:-1]) if "bytes" in problem else (out / name).unlink()
+        with pytest.raises(InputError, match=f"is damaged: {name} .*{problem}; remove the folder"):
+            prepare(local_client, source(), folder, out)
+        (out / name).write_bytes(whole)
+    assert prepare(local_client, source(), folder, out).kept == 28
+
+
+def test_two_commands_do_not_make_one_copy(folder, tmp_path):
+    out = tmp_path / "copy"
+    out.mkdir()
+    with driving(out), pytest.raises(InputError, match="being made by process .*; wait for it"):
+        copying_of(source(), folder, out)
+
+
 def test_what_cannot_be_prepared_is_refused_before_anything_is_started(folder, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "other").mkdir()
@@ -206,11 +264,11 @@ def test_a_disk_without_room_is_told_before_anything_is_made(
     local_client, folder, tmp_path, monkeypatch
 ):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(copying.shutil, "disk_usage", lambda path: usage(0, 0, 28 * 768 - 1))
-    with pytest.raises(InputError, match="0.0 GiB, but there is room for 0.0 at .*; make room, or"):
+    monkeypatch.setattr(copy_folder.shutil, "disk_usage", lambda path: usage(0, 0, 20_000))
+    with pytest.raises(InputError, match="take 21.5 kB, but there is room for 20.0 kB at .*; make"):
         prepare(local_client, source(), folder, tmp_path / "copy")
     assert not digests(tmp_path / "copy")
-    monkeypatch.setattr(copying.shutil, "disk_usage", lambda path: usage(0, 0, 28 * 768))
+    monkeypatch.setattr(copy_folder.shutil, "disk_usage", lambda path: usage(0, 0, 28 * 768))
     assert prepare(local_client, source(), folder, tmp_path / "copy").size == 28 * 768
 
 
@@ -239,10 +297,11 @@ def test_a_copy_is_refused_where_it_would_show_something_else_or_is_damaged(
         (out / "train.npy", lambda whole: whole.replace(b"5.png", b"6.png"), "npy has changed"),
         (out / "prepared.json", lambda whole: whole[:-1], "prepared.json cannot be read"),
         (out / "prepared.json", lambda whole: b"{}", "prepared.json cannot be read"),
+        (out / "prepared.json", lambda whole: whole.replace(b"val", b"vel"), "json cannot be read"),
     ):
         whole = path.read_bytes()
         path.write_bytes(change(whole)) if change else path.unlink()
-        with pytest.raises(InputError, match=rf"copy in {out} is damaged: .*{problem}; remove the"):
+        with pytest.raises(OtherData, match=rf"copy in {out} is damaged: .*{problem}; remove the"):
             load(source(), out)
         path.write_bytes(whole)
     (out / "prepared.json").write_text('{"format": 2}')
@@ -291,6 +350,15 @@ def test_a_jpeg_is_decoded_at_the_smallest_size_that_has_the_pixels_that_are_sho
         assert scaled.shape == full.shape == (size, size, 3)
         assert np.abs(scaled.astype(int) - full).mean() < 8  # of 255, in an image of coarse noise
     assert not np.array_equal(scaled, full)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (112, 112), (47, 90)])
+@pytest.mark.parametrize("shape", [(1, 1), (300, 20), (37, 141)])
+def test_pytorch_brings_an_image_to_size_in_the_same_bits_however_it_lies(shape, size):
+    pixels = RANDOM.integers(0, 256, (*shape, 3), np.uint8)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+    wanted = F.interpolate(planes, size[::-1], mode="bilinear", antialias=True)
+    assert np.array_equal(_by_pytorch(pixels, size), wanted[0].permute(1, 2, 0))
 
 
 @pytest.mark.faults

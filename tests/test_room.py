@@ -4,13 +4,15 @@ import os
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import dask
 import pytest
 from distributed import Client, LocalCluster, Status
 
-from lthdask.cluster.queue import NoWorkersError, Queue, Task
+from lthdask.cluster.queue import Queue, Task
 from lthdask.cluster.room import GB, Room, cgroup_limits
+from lthdask.cluster.shared_values import NoWorkersError
 from lthdask.errors import InputError
 
 ROOMS = [
@@ -36,6 +38,12 @@ def test_fewer_workers_than_asked_for_are_explained():
         "command: it has 3.5 GB"
     )
     assert Room(4, int(3.5 * GB)).why(4) == by_memory
+
+
+def test_a_run_is_not_started_where_linux_would_end_it_at_once():
+    Room(1, GB).require_memory()
+    with pytest.raises(InputError, match="takes 1 GB of memory or more; here it may have 0.7 GB"):
+        Room(1, int(0.7 * GB)).require_memory()
 
 
 def test_one_worker_per_gpu_where_there_are_gpus_else_by_cores(monkeypatch):
@@ -130,7 +138,7 @@ def test_a_run_that_waits_for_workers_can_be_cancelled(workers):
     with (
         dask.config.set({"distributed.scheduler.no-workers-timeout": "15 s"}),  # not for ever
         in_process(workers) as cluster,
-        Client(cluster, timeout=1) as client,
+        Client(cluster, timeout=3600) as client,  # Dask would wait as long
     ):
         client.run(_pause)
         while client.run_on_scheduler(_running):
@@ -151,14 +159,39 @@ def _running(dask_scheduler):
     return len(dask_scheduler.running)
 
 
-def test_a_scheduler_that_is_lost_ends_the_run_and_fails_no_task():
-    outcomes = []
+@pytest.fixture
+def lonely():
+    """A scheduler with one worker, which may be lost, and a client that Dask soon closes then."""
     with dask.config.set({"distributed.comm.timeouts.connect": "300 ms"}), in_process(1) as cluster:
         client = Client(cluster.scheduler_address)
-        queue = Queue(client)
-        queue.share("checkpoint", cluster.close)
-        queue.add(Task("cell", str, shared=("checkpoint",), then=outcomes.append))
-        with pytest.raises(InputError, match="the scheduler is gone"):
-            queue.run()
+        yield cluster, client
+        _over.set()
         client.close()
+
+
+def test_a_scheduler_that_is_lost_as_values_are_sent_ends_the_run_and_fails_no_task(lonely):
+    outcomes, (cluster, client) = [], lonely
+    queue = Queue(client)
+    queue.share("checkpoint", cluster.close)
+    queue.add(Task("cell", str, shared=("checkpoint",), then=outcomes.append))
+    with pytest.raises(InputError, match="the scheduler is gone"):
+        queue.run()
     assert outcomes == []
+
+
+def test_a_scheduler_that_is_lost_while_a_task_runs_ends_the_run_and_fails_no_task(lonely):
+    outcomes, (cluster, client) = [], lonely
+    queue = Queue(client)
+    queue.add(Task("cell", _held, then=outcomes.append))
+    Thread(target=lambda: (_begun.wait(), cluster.sync(cluster.scheduler.close))).start()
+    with pytest.raises(InputError, match="the scheduler is gone"):
+        queue.run()
+    assert outcomes == []
+
+
+_begun, _over = Event(), Event()
+
+
+def _held(here):
+    _begun.set()
+    _over.wait()

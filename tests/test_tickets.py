@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -15,6 +16,7 @@ import torch
 from hypothesis import example, given
 
 import lthdask
+from lthdask.cluster.local import start_forkserver
 from lthdask.data.readers import load
 from lthdask.errors import InputError
 from lthdask.grid import Cell
@@ -230,24 +232,32 @@ def test_a_cell_that_is_not_the_same_when_it_is_trained_again_says_so(kept, tmp_
     assert Tickets(work.folder).are_there(CELL)
 
 
+def killed_as_it_keeps(work, digests, written):
+    """Train a cell in this process, which dies once so many files of its ticket are written."""
+    replacing, left = os.replace, iter(range(written))
+
+    def killed(source, target):
+        of_ticket = "ticket-" in str(target) and "state-" not in str(target)
+        if of_ticket and next(left, None) is None:
+            os._exit(7)
+        replacing(source, target)
+
+    os.replace = killed
+    train(work, CELL, digests)
+
+
 @pytest.mark.parametrize("written", [0, 1, 2, 3])
 def test_a_worker_that_is_killed_as_it_keeps_a_ticket_leaves_none_that_is_broken(
     begun, kept, tmp_path, written
 ):
     work = keeping(copied(begun[0], tmp_path / "run"), **KEEP)
-    if (child := os.fork()) == 0:
-        replacing, left = os.replace, iter(range(written))
-
-        def killed(source, target):
-            of_ticket = "ticket-" in str(target) and "state-" not in str(target)
-            if of_ticket and next(left, None) is None:
-                os._exit(7)
-            replacing(source, target)
-
-        os.replace = killed
-        train(work, CELL, begun[1])
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (7 if written < 3 else 0)
+    start_forkserver()  # a fork of this process cannot train, once it has written ONNX
+    worker = get_context("forkserver").Process(
+        target=killed_as_it_keeps, args=(work, begun[1], written), name="Dask Worker process"
+    )
+    worker.start()
+    worker.join()
+    assert worker.exitcode == (7 if written < 3 else 0)
     found = list((work.folder.path / "tickets").glob("[!.]*"))
     assert len(found) == min(written, 2)
     for file in found:

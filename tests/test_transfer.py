@@ -13,13 +13,16 @@ from lthdask.checks.folder import check
 from lthdask.commands.main import main
 from lthdask.driver.opening import open_study
 from lthdask.errors import InputError
+from lthdask.export.choice import Asked
+from lthdask.export.folder import export
 from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
 from lthdask.lottery.ticket import Ticket
 from lthdask.options import Options
 from lthdask.report.methods.text import methods
 from lthdask.report.paired import values_of
-from lthdask.report.summary import sentences
+from lthdask.report.summary import outcome, sentences
+from lthdask.source import in_words
 from lthdask.storage import checkpoints, tickets
 from lthdask.storage import source as source_of
 from lthdask.storage.cube import Cube
@@ -81,7 +84,7 @@ def study(source):
 @pytest.fixture(scope="module")
 def work(study, tmp_path_factory):
     """The work of the transfer, once it is trained."""
-    return trained(tmp_path_factory.mktemp("transfer") / "target", study)
+    return trained(tmp_path_factory.mktemp("transfer") / "target", study, KEEP)
 
 
 @pytest.fixture
@@ -167,6 +170,32 @@ def test_the_cube_has_every_arm_as_a_serial_loop_trains_it(work):
     ticket = results.test_accuracy.sel(arm="ticket", rewind_epoch=0)
     np.testing.assert_allclose(minus, (ticket - dense).mean("replicate"))
     assert lthdask.early_stop(results).reached.notnull().all()
+    each = "each replicate has the tickets of its own replicate of the study source"
+    assert judged.attrs["source"].startswith(each)
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        ("ticket", "a rewound ticket: the weights that tickets were trained from there under the"),
+        ("trained_ticket", "a trained ticket: the trained weights of the ticket under the ticket"),
+        ("reinit", "a new initialisation under the ticket's mask, trained for all T epochs"),
+        ("random_mask", "the weights that tickets were trained from there under a random mask"),
+        ("dense_pretrained", "the pretrained dense network: the final weights of the dense netwo"),
+    ],
+)
+def test_the_card_of_a_transferred_ticket_says_what_it_is_and_where_it_comes_from(
+    work, tmp_path, arm, said
+):
+    export(work.folder.path, tmp_path / "out", Asked(0.5, arm=arm))
+    text = (tmp_path / "out" / "README.md").read_text()
+    (told,) = (line for line in text.splitlines() if line.startswith(f"`{arm}-r"))
+    assert f"of the study `target-from-source`: {said}" in told
+    assert (
+        "Each replicate has the tickets of its own replicate of the study source (digits, k=1)"
+        in told
+    )
+    assert ("exactly zero" in told) == (arm != "dense_pretrained")
 
 
 def test_another_process_goes_on_without_the_source_to_the_same_bits(
@@ -239,9 +268,25 @@ def test_from_one_file_all_replicates_have_its_ticket_and_nothing_is_said_of_oth
         said = " ".join(CliRunner().invoke(main, [command, folder]).output.split())
         assert alone in said
     assert "a margin of 1 point, on the one ticket alone" in said
-    assert any(alone in line for line in sentences(everything(folder)))  # as in the report
+    results = everything(folder)
+    assert any(alone in line for line in sentences(results))  # as in the report
+    judged = lthdask.verdicts(results.drop_attrs(), margin=1), lthdask.verdicts(results)
+    assert ["source" in of.attrs for of in judged] == [False, True]
+    for asked in (lthdask.verdicts, lthdask.frontier, lthdask.controls, lthdask.early_stop):
+        assert alone in asked(results).attrs["source"]
+    assert alone in outcome(results)["source"]
     assert "so nothing is shown of any other" in methods(work.folder.path)
-    with pytest.raises(InputError, match="random_mask starts from dense weights of source, which"):
+    with pytest.raises(InputError, match="source: one ticket for all replicates in the folder, ea"):
+        open_study(lthdask.transfer(TARGET, source), folder)
+    for end in ("", ".rewound"):
+        name = f"ticket-r0-t0.5-k1{end}.safetensors"
+        shutil.copy(source / "tickets" / name, tmp_path)
+    more = lthdask.transfer(TARGET, tmp_path / "ticket-r0-t0.5-k1.safetensors")
+    both = growing.joined(study, more).to_dict()["source"]
+    assert "one ticket at each threshold of the study source" in in_words(both)
+    with pytest.raises(
+        InputError, match="random_mask starts from dense weights of source, which neither the file"
+    ):
         study.changed({"grid.arms": "ticket,random_mask"})
     with pytest.raises(InputError, match="there is none at the threshold 0.5; give the folder"):
         study.grown(thresholds=[0.5])
@@ -273,6 +318,48 @@ def test_where_the_classes_are_others_the_head_is_new_and_whole(source, tmp_path
     )
 
 
+def test_tickets_of_a_transfer_go_on_to_a_third_study_from_what_they_were_trained_from(
+    work, tmp_path
+):
+    third = TARGET.changed({"name": "third", "data.subset": "970"})
+    study = lthdask.transfer(third, work.folder.path)
+    assert study.grid.arms == ("ticket", "trained_ticket", "reinit")
+    assert (study.grid.replicates, study.source.rewind_epoch) == (2, 0)
+    some = {"grid.arms": "ticket,trained_ticket", "grid.thresholds": "0.95"}
+    some |= {"grid.replicates": "1"}
+    there, cell = Tickets(work.folder), Cell("ticket", 0, 0.95, 0)
+    work = trained(tmp_path / "third", study.changed(some))
+    kept = there.load(cell)
+    for arm, weights in {
+        "ticket": there.read_rewound(cell, kept.mask),
+        "trained_ticket": kept.origin.weights,
+    }.items():
+        drawn = drawing.draw(work.experiment(), Cell(arm, 0, 0.95, 0), {})
+        assert equal(drawn.origin.weights, weights)
+        assert equal(drawn.mask, kept.mask)
+    with pytest.raises(InputError, match="which neither .*, nor a run whose tickets come from an"):
+        study.changed({"grid.arms": "ticket,random_mask"})
+    lost = tmp_path / "lost"
+    shutil.copytree(there.folder.path, lost)
+    (lost / "tickets" / f"{cell}.rewound.safetensors").unlink()
+    with pytest.raises(InputError, match="what ticket-r0-t0.95-k0 was trained from was not kept"):
+        lthdask.transfer(third, lost)
+
+
+def test_tickets_that_were_pruned_by_cutoffs_keep_them_as_thresholds(tmp_path):
+    changes = {"pruning.by": "cutoff", "grid.thresholds": "0.05", "grid.replicates": "1"}
+    trained(tmp_path / "source", SOURCE.changed(changes), KEEP)
+    study = lthdask.transfer(TARGET, tmp_path / "source").changed({"grid.arms": "ticket"})
+    assert (study.grid.thresholds, study.pruning.by) == ((0.05,), "cutoff")
+    work = trained(tmp_path / "target", study)
+    there, here = (everything(tmp_path / name) for name in ("source", "target"))
+    assert 0 < float(here.density.item()) < 1
+    np.testing.assert_array_equal(here.counted_density, there.counted_density)
+    assert "Cutoffs are those there, and k = 1 is" in methods(work.folder.path)
+    kept = tmp_path / "source" / "tickets" / "ticket-r0-t0.05-k1.safetensors"
+    assert lthdask.transfer(TARGET, kept).pruning.by == "cutoff"
+
+
 def of_one(source, folder, **about):
     """Write the file of a ticket that says something else."""
     cell = Cell("ticket", 0, 0.95, 1)
@@ -291,8 +378,6 @@ def test_what_gives_no_ticket_is_refused_in_one_sentence(source, work, tmp_path)
         lthdask.transfer(TARGET, tmp_path)
     with pytest.raises(InputError, match="kept no tickets; its own command keeps them, with `keep"):
         lthdask.transfer(TARGET, trained(tmp_path / "none", TARGET).folder.path)
-    with pytest.raises(InputError, match="come from another study themselves; give the file"):
-        lthdask.transfer(TARGET, work.folder.path)
     with pytest.raises(InputError, match="kept tickets of the rewind epochs 1; say which one"):
         lthdask.transfer(TARGET, source, rewind_epoch=2)
     with pytest.raises(InputError, match="`rewind_epoch` takes epochs, such as 2"):
@@ -305,6 +390,10 @@ def test_what_gives_no_ticket_is_refused_in_one_sentence(source, work, tmp_path)
     with pytest.raises(InputError, match="of no threshold did the run .* all replicates up to 1"):
         lthdask.transfer(TARGET, lost)
     file = source / "tickets" / "ticket-r1-t0.5-k1.safetensors"
+    with pytest.raises(
+        InputError, match="has what a ticket was trained from; .* beside it, ticket-"
+    ):
+        lthdask.transfer(TARGET, file.with_name(f"{file.stem}.rewound.safetensors"))
     alone = shutil.copy(file, tmp_path / "alone.safetensors")
     with pytest.raises(
         InputError, match="does not lie beside it, as alone.rewound.safetensors; th"
@@ -315,9 +404,13 @@ def test_what_gives_no_ticket_is_refused_in_one_sentence(source, work, tmp_path)
 def test_a_damaged_or_hostile_source_is_refused_and_nothing_in_it_is_run(source, tmp_path):
     with pytest.raises(InputError, match="does not say which ticket of which study it is"):
         lthdask.transfer(TARGET, of_one(source, tmp_path, cell={"threshold": "x"}))
-    study = SOURCE.to_dict() | {"pruning": {"by": "cutoff"}}
-    with pytest.raises(InputError, match="thresholds of .* are cutoffs"):
-        lthdask.transfer(TARGET, of_one(source, tmp_path, study=study))
+    of_reinit = SOURCE.to_dict(), vars(Cell("reinit", 0, 0.95, 1))
+    with pytest.raises(InputError, match="is of the arm reinit, which is no ticket; give the file"):
+        lthdask.transfer(TARGET, of_one(source, tmp_path, study=of_reinit[0], cell=of_reinit[1]))
+    for pruning, problem in (({"by": "chance"}, "pruning.by should be"), ({}, "does not say whi")):
+        study = SOURCE.to_dict() | {"pruning": pruning}
+        with pytest.raises(InputError, match=problem):
+            lthdask.transfer(TARGET, of_one(source, tmp_path, study=study))
     with pytest.raises(InputError, match="is not a valid ticket: "):
         lthdask.transfer(TARGET, of_one(source, tmp_path, network={"name": "os:system"}))
     with pytest.raises(InputError, match="does not fit the network that it names"):
@@ -325,16 +418,19 @@ def test_a_damaged_or_hostile_source_is_refused_and_nothing_in_it_is_run(source,
     broken = tmp_path / "broken"
     shutil.copytree(source, broken)
     file = broken / "tickets" / "ticket-r1-t0.5-k1.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(InputError, match="is not a valid ticket"):
-        lthdask.transfer(TARGET, broken)
+    for damaged in (file.with_name("ticket-r0-t0.5-k1.safetensors"), file):
+        whole = damaged.read_bytes()
+        damaged.write_bytes(whole[:-1])
+        with pytest.raises(InputError, match="is not a valid ticket.*; `lthdask check .*--repair"):
+            lthdask.transfer(TARGET, broken)
+        damaged.write_bytes(whole)
     shutil.copy(source / "tickets" / "ticket-r0-t0.5-k1.safetensors", file)
     with pytest.raises(InputError, match="is not the ticket that this study kept of ticket-r1"):
         lthdask.transfer(TARGET, broken)
     shutil.copy(source / "tickets" / file.name, file)
     dense = checkpoints.path_of(broken, 0, 2)
     dense.write_bytes(dense.read_bytes()[:-1] + b"x")
-    with pytest.raises(InputError, match="the checkpoint .* is damaged"):
+    with pytest.raises(InputError, match="the checkpoint .* is damaged.*; `lthdask check .* --rep"):
         lthdask.transfer(TARGET, broken)
 
 
@@ -342,7 +438,7 @@ def test_a_damaged_or_hostile_source_is_refused_and_nothing_in_it_is_run(source,
     ("changes", "problem"),
     [
         ({"grid.replicates": "3"}, "no ticket of source was given for replicate 2 at the thres"),
-        ({"grid.thresholds": "0.5,0.7"}, "for replicate 0 at the threshold 0.7; give a run that"),
+        ({"grid.thresholds": "0.5,0.7"}, "0.7; ask for fewer, or give a run that kept it as `tic"),
         ({"grid.rewind_epochs": "0,1"}, "trained for all epochs, so the only one of rewind_epoc"),
         ({"grid.arms": "ticket,constant_signs"}, "constant_signs means nothing with tickets of"),
         ({"grid.arms": "ticket,ticket_child"}, "ticket_child means nothing with tickets of anot"),
@@ -403,5 +499,8 @@ def test_on_the_command_line_it_is_an_option(source, tmp_path):
     asked += ["--arms", "ticket,reinit", "--set", "source.rewind_epoch=1", "--out", str(tmp_path)]
     said = CliRunner().invoke(main, [*asked[:-1], str(tmp_path / "out")])
     assert said.output.startswith("target-from-source: 8 cells to train, 0 done"), said.output
+    for odd in ("source.classes=3", "pruning.by=cutoff"):
+        said = CliRunner().invoke(main, [*asked[:-2], "--set", odd])
+        assert (said.exit_code, "is said by the tickets; leave it out" in said.stderr) == (2, True)
     said = CliRunner().invoke(main, ["plan", "--ticket", str(tmp_path / "none")])
     assert (said.exit_code, "as --ticket" in said.output) == (2, True)

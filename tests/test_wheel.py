@@ -6,6 +6,7 @@ one, because torch alone would take minutes.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -14,8 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+import lthdask
 from lthdask.cluster.settings import Settings
+from lthdask.data.readers import load
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -49,16 +54,14 @@ def installed(wheel, tmp_path_factory):
     return place / "bin"
 
 
-@pytest.fixture(scope="module")
-def typed(installed, tmp_path_factory):
-    """Run a command in a folder that was empty at first."""
-    folder = tmp_path_factory.mktemp("empty")
+def typing_in(folder, commands):
+    """Return what runs a command in a folder, of an environment whose commands are given."""
     unknown = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
     variables = {name: value for name, value in os.environ.items() if name not in unknown}
 
     def run(program, *arguments):
         return subprocess.run(
-            [installed / program, *arguments],
+            [commands / program, *arguments],
             cwd=folder,
             env=variables,
             capture_output=True,
@@ -67,6 +70,12 @@ def typed(installed, tmp_path_factory):
 
     run.folder = folder
     return run
+
+
+@pytest.fixture(scope="module")
+def typed(installed, tmp_path_factory):
+    """Run a command in a folder that was empty at first."""
+    return typing_in(tmp_path_factory.mktemp("empty"), installed)
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +122,109 @@ def test_the_module_is_the_command(typed):
     module = typed("python", "-m", "lthdask", "--version")
     assert module.stdout == typed("lthdask", "--version").stdout
     assert module.stdout == f"lthdask, version {version('lthdask')}\n"
+
+
+OTHERS = """
+import torch
+
+def thirds(folder):
+    labels = torch.arange(300) % 3
+    images = torch.randint(0, 200, (300, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    images[labels == 1, :, :4] //= 4
+    images[labels == 2, :, 4:] //= 4
+    return (images.byte()[:200], labels[:200]), (images.byte()[200:], labels[200:])
+"""
+ELSEWHERE = """
+from importlib.util import find_spec
+from safetensors.torch import load_file
+from torch import nn
+
+assert not find_spec("lthdask")
+config, test = json.load(open("my-ticket/config.json")), load_file("test.safetensors")
+weights, mask = read("my-ticket/ticket.safetensors")
+assert all(not weights[name][~kept].any() for name, kept in mask.items())
+layers = [nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)]
+network = nn.Sequential(nn.Flatten(), *layers)
+network.load_state_dict(weights)
+mean, std = (torch.tensor(config["preprocessing"][name]) for name in ("mean", "std"))
+found = network((test["images"].float() - mean) / std).argmax(1)
+assert (found == test["labels"]).double().mean() == config["metrics"]["test_accuracy"]
+torch.save(weights, "read.pt")
+"""
+NO_NUMPY = "ignore:Failed to initialize NumPy"
+TRAINED_ON = """
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+test = load_file("test.safetensors")
+{load}
+images, labels = test["images"], test["labels"]
+{use}
+before = F.cross_entropy(logits, labels)
+{train_on}
+for _ in range(20):
+    loss = F.cross_entropy(network((images.float() - mean) / std), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+assert loss < before
+for name, kept in ticket.mask.items():
+    weight = network.get_parameter(name)
+    assert not weight[~kept].any()
+    assert (weight != ticket.weights[name]).any()
+"""
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+
+
+def done(run, *command):
+    """Run a command that has to end well, with nothing on standard error; return what it said."""
+    found = run(*command)
+    assert (found.returncode, found.stderr) == (0, ""), found.stdout
+    return found.stdout
+
+
+def test_a_ticket_goes_the_whole_way_home(installed, tmp_path):
+    """Trained, kept, exported, read without lthdask, trained on, and trained on other data."""
+    typed = typing_in(tmp_path, installed)
+    here = ("--deploy", "local", "--workers", "1")
+    small = ("--set", "network.name=lenet_300_100", "--set", "data.image_size=8")
+    grid = ("--epochs", "3", "--thresholds", "0.5,0.95", "--rewind-epochs", "2")
+    done(typed, "lthdask", "run", *small, *grid, "--keep", "all", "--keep-rewound", *here)
+    said = done(typed, "lthdask", "export", "runs/digits", "-o", "my-ticket")
+    cell = said.partition(":")[0]
+    study = lthdask.Study.parse((tmp_path / "runs/digits/study.yaml").read_text())
+    test = load(study.data).test
+    save_file({"images": test.images, "labels": test.labels}, tmp_path / "test.safetensors")
+
+    alone = tmp_path / "alone"
+    subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, alone], check=True)
+    two = [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "safetensors")]
+    quiet = ("--quiet", "--link-mode", "symlink", "--python", alone / "bin" / "python")
+    subprocess.run(["uv", "pip", "install", *quiet, *two], check=True)
+    (reader,) = (code for code in blocks("tickets.md") if "def read(path)" in code)
+    without = typing_in(tmp_path, alone / "bin")
+    found = without("python", "-W", NO_NUMPY, "-c", reader + ELSEWHERE)
+    assert (found.returncode, found.stderr) == (0, "")
+    kept = lthdask.load_ticket(tmp_path / f"runs/digits/tickets/{cell}.safetensors")
+    read = torch.load(tmp_path / "read.pt")
+    assert read.keys() == kept.weights.keys()
+    assert all(torch.equal(read[name], weight) for name, weight in kept.weights.items())
+
+    load_it, use, *more = blocks("tickets.md")
+    (train_on,) = (code for code in more if "lthdask.hold(" in code)
+    code = TRAINED_ON.format(load=load_it, use=use, train_on=train_on)
+    done(typed, "python", "-W", "error", "-c", code)
+
+    (tmp_path / "others.py").write_text(OTHERS)
+    data = ("--set", "name=others", "--set", "data.name=others:thirds", "--code", "others.py")
+    data += ("--set", "data.image_size=8", "--set", "data.validation=40")
+    asked = ("--ticket", "my-ticket/ticket.safetensors", "--epochs", "2", "--replicates", "2")
+    said = done(typed, "lthdask", "run", *asked, *data, *here)
+    assert "6/6 cells" in said
+    assert "verdict, at a margin of 1 point, on the one ticket alone" in " ".join(said.split())
+    report = (tmp_path / "runs/others/report.html").read_text()
+    assert "All replicates have one ticket of the study digits" in report

@@ -22,6 +22,7 @@ from lthdask.cluster.settings import Settings
 from lthdask.cluster.steps import allocated
 from lthdask.cluster.workers import Prepare, Say, Workers
 from lthdask.errors import InputError
+from lthdask.limits import require_mask
 
 
 @checked
@@ -76,12 +77,14 @@ def open_client(
     2
     """
     _require_counts(workers, threads)
+    require_mask()
     settings = Settings.read(Path(cluster) if cluster else None)
     chosen = choose(settings, deployment, scheduler, say)
     with ExitStack() as opened:
         for change in (settings.applied(), security.own_scratch(), collecting_rarely()):
             opened.enter_context(in_order(change))
         if chosen == "scheduler":
+            opened.enter_context(in_order(_losing_quietly()))
             existing = _existing(str(scheduler or settings.scheduler))
             client = opened.enter_context(closing(existing))
         elif chosen == "local":
@@ -111,6 +114,18 @@ def collecting_rarely() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
+@contextmanager
+def _losing_quietly() -> Iterator[None]:
+    """Keep Dask from saying that a scheduler is lost: we do, in a sentence, where it ends a run."""
+    dasks = logging.getLogger("distributed.client")
+    before = dasks.level
+    dasks.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        dasks.setLevel(before)
+
+
 def _require_counts(workers: Workers, threads: int) -> None:
     """Refuse numbers of workers and threads with which nothing can be trained."""
     numbers = () if workers is None else workers if isinstance(workers, tuple) else (workers,)
@@ -130,8 +145,6 @@ def _is_count(given: Any) -> bool:
 def _existing(address: str) -> Client:
     """Return a client to a scheduler that runs already; its workers stay when the client leaves."""
     certificates = security.configured_for(address)
-    # That a scheduler is lost is said in a sentence, where it ends a run.
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:  # for distributed.comm.timeouts.connect
         return Client(address, security=certificates)
     except (OSError, ValueError, TimeoutError) as error:

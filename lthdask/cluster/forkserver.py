@@ -50,5 +50,6 @@ end_with_the_command(True)
 end_before_the_command()
 prepare, spawn.prepare = spawn.prepare, prepare_worker
 for module in PRELOADED:
-    import_module(module)
+    with suppress(Exception):  # the command, which imports them, too, says what is wrong
+        import_module(module)
 end_with_the_command(False)

@@ -19,6 +19,7 @@ from lthdask.cluster.owned import Client, in_order
 from lthdask.cluster.room import Room
 from lthdask.cluster.workers import Say, Workers, dashboard_address
 from lthdask.errors import InputError
+from lthdask.limits import few_threads, lacking, require_files
 
 PATIENCE = "5 minutes"
 """How long there may be no worker. One that has died is replaced within seconds."""
@@ -29,6 +30,8 @@ def start_forkserver() -> None:
 
     If started early, it imports what they need while this process does the same.
     """
+    Room.here().require_memory()
+    _require_limits(1)
     for name, value in dask.config.get("distributed.nanny.pre-spawn-environ").items():
         if value is not None:
             os.environ.setdefault(name, str(value))
@@ -51,6 +54,11 @@ def _make_folder_of_sockets() -> None:
         tempfile.tempdir = "/tmp"
     try:
         folder = util.get_temp_dir()
+    except OSError as error:
+        raise InputError(
+            f"no folder for the sockets of processes can be made: {error}; give one with at most "
+            f"75 bytes in its path with the environment variable TMPDIR"
+        ) from None
     finally:
         tempfile.tempdir = usual
     # It is removed at the end, which is a traceback where somebody has emptied /tmp before.
@@ -78,6 +86,8 @@ def local(workers: Workers, threads: int, say: Say) -> Iterator[Client]:
             stack.enter_context(in_order(dask.config.set(ALONE)))
         get_mp_context()  # says once what Dask would have it import; what we say comes after
         start_forkserver()
+        _require_limits(count)
+        _require_semaphores(count)
         with _interrupted_later(), _in_words():
             cluster = stack.enter_context(
                 LocalCluster(
@@ -103,9 +113,39 @@ def _in_words() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        reason: BaseException = error
+        while reason.__cause__:
+            reason = reason.__cause__
+        if problem := lacking(error):
+            raise InputError(problem) from None
+        if isinstance(reason, OSError):
+            raise InputError(f"no worker can be started on this machine: {reason}") from None
         raise InputError(
             f"the workers of this machine end as they start: where memory is short, choose fewer "
             f"`workers`, or end what else runs here (Dask: {error})"
+        ) from None
+
+
+def _require_limits(workers: int) -> None:
+    """Refuse where a run with so many workers may not open the files, or start the threads.
+
+    What it needs was counted, with 1 and 3 workers.
+    """
+    require_files(34 + 6 * workers)
+    if problem := few_threads(15 + 7 * workers):
+        raise InputError(problem)
+
+
+def _require_semaphores(workers: int) -> None:
+    """Refuse where processes cannot have the six semaphores that Dask makes for each worker."""
+    context = get_mp_context()
+    try:
+        [context.Semaphore() for _ in range(6 * workers)]
+    except OSError as error:
+        raise InputError(
+            lacking(error)
+            or f"/dev/shm cannot be used for semaphores of processes: {error.strerror}; make room "
+            f"there, or have it mounted"
         ) from None
 
 

@@ -1,9 +1,7 @@
 """Tasks on the workers: values shared once, tasks submitted longest first in a window.
 
 The driver never holds more than a window of tasks, so that its memory does not grow with
-the grid. Values that many tasks need are scattered once and are futures from then on. A
-value whose last holder was lost is scattered again, and the tasks it took with it are
-submitted anew: Dask itself would cancel them (dask/distributed#3149).
+the grid. Tasks that were lost with a shared value are submitted anew.
 A worker where a task has failed is started anew, the task is tried elsewhere, and a place that
 turns out to be sick is left out.
 """
@@ -22,14 +20,13 @@ from threading import Event as Flag
 from typing import Any
 
 import dask
-from dask.utils import parse_timedelta
 from distributed import Client, Future, as_completed
 from distributed.client import ClosedClientError
-from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker, NoWorkerError
 
 from lthdask.cluster.calls import call_on_worker
 from lthdask.cluster.jobs import ask_for_workers, workers_asked_for
+from lthdask.cluster.shared_values import NO_WORKERS, NoWorkersError, SharedValues, UnreadableError
 from lthdask.cluster.sick_places import SickPlaces
 from lthdask.cluster.stopping import CLOSED, take_back
 from lthdask.cluster.window import FEWEST, Window
@@ -39,11 +36,6 @@ from lthdask.events import Event
 
 log = logging.getLogger(__name__)
 
-NO_WORKERS = (
-    "no worker is left, and none has started: they end as they start, for example because memory "
-    "is short; choose fewer `workers`, or end what else runs there. What is done is kept, and the "
-    "same command picks up where it left off"
-)
 CANCELLED = "it was cancelled; what is done is kept, and the same study picks up where it left off"
 GONE = (
     "the scheduler is gone, and its workers with it; what is done is kept, and the same command, "
@@ -51,16 +43,6 @@ GONE = (
 )
 RECONNECTING = 20
 """Seconds in which a scheduler may come back."""
-REFUSALS = 20
-"""How often in a row no worker may take a shared value; each time takes up to half a minute."""
-
-
-class NoWorkersError(InputError):
-    """There are no workers any more, or none that does anything."""
-
-
-class _UnreadableError(Exception):
-    """A shared value cannot be read; its cause says why."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +96,6 @@ class Queue:
     watch: Callable[[Event], None] = lambda event: None
     stop: Flag = field(default_factory=Flag)
     _waiting: Window[Task] = field(default_factory=Window)
-    _loaders: dict[str, Callable[[], Any]] = field(default_factory=dict)
-    _futures: dict[str, Future] = field(default_factory=dict)
     _events: deque[Event] = field(default_factory=deque)
     _workers: int = 0
     _counted: float = float("-inf")
@@ -125,47 +105,11 @@ class Queue:
 
     def __post_init__(self) -> None:
         self.places = SickPlaces(self.client)
+        self._shared = SharedValues(self.client, self._key, self._go_on)
 
     def share(self, name: str, load: Callable[[], Any]) -> None:
-        """Share a value; `load` reads it, and reads it again if the workers lose it.
-
-        It is scattered once, when the first task that needs it is submitted: workers begin with
-        the longest tasks while values that only others need are sent. If it cannot be read
-        then, the tasks that need it end with that error.
-        """
-        self._loaders[name] = load
-
-    def _shared(self, name: str) -> Future:
-        """Return a shared value, scattered."""
-        if name in self._futures:
-            return self._futures[name]
-        try:
-            value = self._loaders[name]()
-        except (InputError, OSError) as problem:
-            raise _UnreadableError from problem
-        for _ in range(REFUSALS):
-            self._wait_for_a_worker()
-            try:
-                (self._futures[name],) = self.client.scatter({self._key(name): value}).values()
-                return self._futures[name]
-            except (CommClosedError, TimeoutError):  # its worker has just died, or is leaving
-                self._go_on()
-                log.warning("no worker was there to receive %s; sending it again", name)
-                time.sleep(1)
-        raise NoWorkersError(
-            "the workers take no data, for example because their memory is full; what is done is "
-            "kept, and the same command picks up where it left off"
-        )
-
-    def _wait_for_a_worker(self) -> None:
-        """Wait if there is none, such as between two jobs of a queue."""
-        patience = dask.config.get("distributed.scheduler.no-workers-timeout")
-        ends = time.monotonic() + parse_timedelta(patience) if patience else math.inf
-        while not self.client.nthreads():
-            self._go_on()
-            if time.monotonic() > ends:
-                raise NoWorkersError(NO_WORKERS)
-            time.sleep(0.1)
+        """Share a value, which tasks name; `load` reads it, and again if the workers lose it."""
+        self._shared.add(name, load)
 
     def _key(self, name: str) -> str:
         """Return a key that no queue has ever used.
@@ -227,14 +171,15 @@ class Queue:
                         log.warning(
                             "%s lost its checkpoints with a worker; sending them again", task.name
                         )
-                        self._forget_what_was_lost(task)
+                        self._shared.forget_what_was_lost(task.shared)
                         self.add(task)
                     else:
                         task.then(self.places.outcome(task.name, _in_our_words(result)))
         except BaseException as error:
-            self._futures.clear()
-            if self.client.status == "connecting":  # nobody is there to take them back from
-                raise (InputError(GONE) if isinstance(error, OSError) else error) from None
+            self._shared.clear()
+            if self._is_lost():  # nobody is there to take them back from
+                gone = isinstance(error, (OSError, ClosedClientError))
+                raise (InputError(GONE) if gone else error) from None
             take_back(self.client, self._name)
             raise
         finally:
@@ -246,16 +191,23 @@ class Queue:
         if self.stop.is_set():
             raise CancelledError(CANCELLED)
         if self.client.status in CLOSED:
+            if self._is_lost():
+                raise InputError(GONE)
             raise InputError(
                 "the client was closed while the study was trained; what is done is kept, and the "
                 "same study picks up where it left off with another client"
             )
-        if self.client.status != "connecting":  # again, after it had been lost
+        if not self._is_lost():  # or it is there again
             self._lost = math.inf
         else:
             self._lost = min(self._lost, now := time.monotonic())
             if self._lost < now - RECONNECTING:
                 raise InputError(GONE)
+
+    def _is_lost(self) -> bool:
+        """Return whether the scheduler is gone; then Dask closes the client sooner or later."""
+        status = self.client.status
+        return status == "connecting" or (status in CLOSED and self.client.scheduler_comm is None)
 
     def _next(self, landed: as_completed) -> list[tuple[Future, Any]]:
         """Wait for tasks that have ended, and tell what is sent meanwhile."""
@@ -287,8 +239,8 @@ class Queue:
         sent = list[Task]()
         for task in tasks:
             try:
-                values = [self._shared(name) for name in task.shared]
-            except _UnreadableError as error:
+                values = [self._shared[name] for name in task.shared]
+            except UnreadableError as error:
                 task.then(error.__cause__)
                 continue
             sent.append(task)
@@ -302,11 +254,6 @@ class Queue:
             # once, and a long task would wait behind another.
             calls[-1].dask[key]._data_producer = True
         return zip(sent, self.client.compute(calls), strict=True)
-
-    def _forget_what_was_lost(self, task: Task) -> None:
-        for name in task.shared:
-            if name in self._futures and self._futures[name].status != "finished":
-                del self._futures[name]
 
 
 def _in_our_words(result: Any) -> Any:

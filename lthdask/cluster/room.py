@@ -8,12 +8,15 @@ from dask.system import CPU_COUNT
 from distributed.system import memory_limit
 
 from lthdask.cluster.workers import devices
+from lthdask.errors import InputError
 
 GB = 10**9
 WORKER = GB
 """What a worker is given of the memory; training MobileNetV2 of form ``imagenet`` takes 0.7 GB."""
 COMMAND = GB
 """What the command is given; it takes 1.1 GB, with the process that its workers are forked from."""
+LEAST = 8 * 10**8
+"""With less, Linux ends the command as it starts, and nobody says why."""
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -43,6 +46,19 @@ class Room:
     def workers(self) -> int:
         """Most workers there can be; at least 1, which may find out that it is too much."""
         return max(1, min(self.places, (self.memory - COMMAND) // WORKER))
+
+    def require_memory(self) -> None:
+        """Refuse to start where there is no memory even for one worker.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        if self.memory < LEAST:
+            raise InputError(
+                f"a run takes 1 GB of memory or more; here it may have {self.memory / GB:.1f} GB"
+            )
 
     def why(self, asked: int) -> str | None:
         """Return in a sentence why there are fewer workers than asked for, if there are."""

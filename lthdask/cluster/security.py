@@ -64,8 +64,12 @@ def own_scratch() -> Iterator[None]:
     Dask imports from them, and would take a ``dask-scratch-space`` that another user has made.
     """
     place = dask.config.get("temporary-directory")
-    with (
-        TemporaryDirectory(prefix="lthdask-", dir=place, ignore_cleanup_errors=True) as scratch,
-        dask.config.set({"temporary-directory": scratch}),
-    ):
+    try:
+        scratch = TemporaryDirectory(prefix="lthdask-", dir=place, ignore_cleanup_errors=True)
+    except OSError as error:
+        where = f"Dask's temporary-directory, {place}," if place else "the folder of TMPDIR"
+        raise InputError(
+            f"{where} cannot be used for temporary files: {error.strerror}; give another folder"
+        ) from None
+    with scratch, dask.config.set({"temporary-directory": scratch.name}):
         yield

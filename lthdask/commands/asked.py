@@ -75,6 +75,9 @@ def asked_study(given: Given) -> "Study":
         k = more.pop("source.rewind_epoch", None)
         k = None if k is None else value_of(k, False, "source.rewind_epoch")
         asked = transfer(asked, given["ticket"], k)
+        for key in more:
+            if key.startswith("source.") or key == "pruning.by":
+                raise InputError(f"{key} is said by the tickets; leave it out")
     asked = asked.changed(keys | more)
     if not given["stability"]:
         return asked

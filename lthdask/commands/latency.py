@@ -77,6 +77,8 @@ def _table(rows: "list[Measured]") -> "Table":
     from rich import box
     from rich.table import Table
 
+    from lthdask.export.latency import COMPACTED
+
     table = Table(box=box.SIMPLE_HEAD)
     heads = [f"{runtime} {batch}" for runtime, batch in rows[0].seconds]
     table.add_column("left, %", justify="right")
@@ -87,7 +89,7 @@ def _table(rows: "list[Measured]") -> "Table":
         times = []
         for at, seconds in row.seconds.items():
             gain = ""
-            if before and before.density == row.density:
+            if before and row.form == COMPACTED:
                 gain = f" ({before.seconds[at] / seconds:.2f})"
             times.append(f"{1000 * seconds:.2f}{gain}")
         sizes = (row.parameters, row.multiply_adds, round(row.size / 1000))

@@ -6,6 +6,7 @@ from typing import Any
 
 import rich_click as click
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import Progress
 
 from lthdask.commands import options
@@ -61,8 +62,8 @@ def _prepare(console: Console, given: Given) -> int:
     before = f", {copied.kept:,} of them made before" if copied.kept else ""
     say(
         console,
-        f"{work.out}: {copied.images:,} {work.form}{before}; {copied.size / 1e9:,.1f} GB. Give it "
-        f"as `data`",
+        f"{work.out}: {copied.images:,} {work.form}{before}; {decimal(copied.size)}. Give it as "
+        f"`data`",
     )
     return 0
 

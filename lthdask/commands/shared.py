@@ -14,12 +14,16 @@ import rich_click as click
 from rich.console import Console
 
 from lthdask.errors import InputError, on_command_line, permitted, require_working_directory
+from lthdask.limits import few_threads, lacking, require_files, require_mask
+from lthdask.surroundings import hidden_by, told_by
 
 GONE = errno.EPIPE, errno.EIO
 """What writing to a pipe that nobody reads ends with, and to a terminal that was closed."""
+FILES = 16
+"""Files that every command opens at once."""
 UNWRITABLE = "cannot write to standard output"
-ENDING = signal.SIGTERM, signal.SIGHUP
-"""Signals that end a command as Ctrl-C does; the second is that of a terminal which is closed."""
+ENDING = signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU
+"""Signals that end a command as Ctrl-C does: of a terminal that is closed, of a limit of time."""
 
 
 class Output(Console):
@@ -76,32 +80,41 @@ def exit_with(console: Console, body: Callable[[], int], resumes: bool = False) 
             stream.reconfigure(errors="backslashreplace")
     try:
         require_working_directory()
-        with permitted(Path()):
+        require_mask()
+        require_files(FILES)
+        with permitted():
             sys.exit(body())
     except InputError as error:
         say(Console(stderr=True), f"error: {error}")
         sys.exit(2)
-    except OSError as error:
-        if error.filename is not None:
-            say(Console(stderr=True), f"error: {error.filename}: {error.strerror}")
-            sys.exit(2)
-        if error.errno not in (errno.ENOSPC, *GONE):
+    except Exception as error:
+        if (problem := _in_a_sentence(error)) is None:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in buffers
+        if isinstance(error, OSError) and error.filename is None:  # what is left in buffers
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         with suppress(OSError):
-            say(Console(stderr=True), f"error: {UNWRITABLE}: {error.strerror}")
-        sys.exit(2)
-    except Exception:
-        from lthdask.cluster.ambient import malformed
-
-        if (problem := malformed()) is None:
-            raise
-        say(Console(stderr=True), f"error: {problem}")
+            say(Console(stderr=True), f"error: {problem}")
         sys.exit(2)
     except KeyboardInterrupt:
+        if problem := few_threads(1):  # then OpenBLAS, too, interrupts
+            say(Console(stderr=True), f"error: {problem}")
+            sys.exit(2)
         more = "; the same command picks up where it left off" if resumes else ""
         say(console, f"stopped{more}")
         sys.exit(130)
+
+
+def _in_a_sentence(error: Exception) -> str | None:
+    """Return what was wrong with the machine, or its settings; None if it was something else."""
+    if problem := lacking(error) or hidden_by(error):
+        return problem
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, *GONE):
+        return f"{UNWRITABLE}: {error.strerror}"
+    from lthdask.cluster.ambient import malformed
+
+    return malformed() or told_by(error)
 
 
 def folder_of(folder: Path | None, study: str, out: Path | None) -> Path:
@@ -119,13 +132,23 @@ def folder_of(folder: Path | None, study: str, out: Path | None) -> Path:
 
 
 def rewind_epoch_of(given: str | None) -> float | None:
-    """Return the k that ``--rewind-epoch`` was given, as axes of results have it."""
+    """Return the k that ``--rewind-epoch`` was given, as axes of results have it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be one.
+    """
     if given is None:
         return None
+    from lthdask.grid import KS
     from lthdask.reading import value_of
     from lthdask.rewinding import number, rewind
 
-    return number(rewind(value_of(given, False, "--rewind-epoch")))
+    try:
+        return number(rewind(value_of(given, False, "--rewind-epoch")))
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"--rewind-epoch takes {KS}; got {given!r}") from None
 
 
 def say(console: Console, line: str) -> None:

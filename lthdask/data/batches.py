@@ -23,6 +23,9 @@ EVALUATION_BATCH = 250
 EVALUATION_BATCH_ON_A_GPU = 1000
 """For small images and at most 16 models: a GPU is done with 250 before the next are launched."""
 
+LARGE = 10_000
+"""Values of an image from which on a CPU mirrors one by one: ``where`` takes ten times as long."""
+
 
 class Images:
     """Inputs of one split, as one tensor: images as bytes, or any other numbers.
@@ -143,7 +146,7 @@ class Data:
         draw = partial(below, bits, count=steps * batch_size)
         mirrored, moves, parts = None, None, None
         if "flip" in self.augmentation:
-            mirrored = torch.from_numpy(draw(2).reshape(*shape, 1, 1, 1) == 1).to(device)
+            mirrored = torch.from_numpy(draw(2).reshape(shape) == 1).to(device)
         if "crop" in self.augmentation:
             places = 2 * self._border + 1
             drawn = np.stack([draw(places), draw(places)], 1).reshape(*shape, 2)
@@ -155,7 +158,7 @@ class Data:
             if moves is not None:
                 images = _moved(images, moves[step], self._border)
             if mirrored is not None:
-                images = torch.where(mirrored[step], images.flip(3), images)
+                images = _mirrored(images, mirrored[step])
             yield self._normalised(images), labels
 
     def evaluation(
@@ -201,6 +204,15 @@ def standardised(images: Tensor) -> Tensor:
     deviations, means = torch.std_mean(values, 1, correction=0, keepdim=True)
     deviations = deviations.clamp(min=values.shape[1] ** -0.5)
     return ((values - means) / deviations).view_as(images)
+
+
+def _mirrored(images: Tensor, which: Tensor) -> Tensor:
+    """Return the images, (N, C, H, W), those of `which` (N,) mirrored; large ones in place."""
+    if images.device.type != "cpu" or images[0].numel() < LARGE:
+        return torch.where(which[:, None, None, None], images.flip(3), images)
+    for place in which.nonzero().flatten().tolist():
+        images[place] = images[place].flip(2)
+    return images
 
 
 def _moved(images: Tensor, moves: Tensor, border: int) -> Tensor:

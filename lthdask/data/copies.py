@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lthdask.data.decoding import MIDDLE, Pixels, View
-from lthdask.errors import InputError
+from lthdask.errors import InputError, OtherData, permitted
 
 FORMAT = 1
 MOST_FILES, FEWEST_IMAGES = 256, 1000
@@ -129,13 +129,14 @@ class Header:
         return json.dumps({"format": FORMAT} | asdict(self), indent=2).encode()
 
     @classmethod
+    @permitted()
     def read(cls, path: Path) -> "Header":
         """Read it from a file.
 
         Raises
         ------
         InputError
-            If it is none, or a newer version of lthdask wrote it.
+            If it is none, may not be read, or a newer version of lthdask wrote it.
         """
         try:
             values: dict[str, Any] = json.loads(path.read_bytes())
@@ -162,8 +163,15 @@ def beginning_of(folder: Path) -> Path:
     return folder / "preparing.json"
 
 
+@permitted()
 def is_copy(folder: Path) -> bool:
-    """Return whether a folder is a prepared copy, or will be one."""
+    """Return whether a folder is a prepared copy, or will be one.
+
+    Raises
+    ------
+    ForbiddenError
+        If this user may not know.
+    """
     return header_of(folder).exists() or beginning_of(folder).exists()
 
 
@@ -183,8 +191,8 @@ def images_in_a_file(count: int) -> int:
     return max(FEWEST_IMAGES, math.ceil(count / MOST_FILES))
 
 
-def damaged(folder: Path, what: str) -> InputError:
-    """Return the error that a copy is not as it was made."""
-    return InputError(
+def damaged(folder: Path, what: str) -> OtherData:
+    """Return the error that a copy is not as it was made: a run stops, and no cell is to blame."""
+    return OtherData(
         f"the copy in {folder} is damaged: {what}; remove the folder, and prepare it again"
     )

@@ -141,9 +141,10 @@ def _by_pytorch(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
     It takes a third of Pillow's time, and gives the same bits with AVX2, AVX-512, or neither.
     """
-    part = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    whole = F.interpolate(part, size[::-1], mode="bilinear", antialias=True)
-    return whole[0].permute(1, 2, 0).numpy()
+    # In this order, or PyTorch does not see that channels come last, and takes twice the time.
+    image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    whole = F.interpolate(image, size[::-1], mode="bilinear", antialias=True)
+    return whole.permute(0, 2, 3, 1)[0].numpy()
 
 
 def decoded(
@@ -206,4 +207,6 @@ def _in_bytes(image: "Image") -> "Image":
     if image.mode in ("I", "F"):
         kind = {"I": "of 32 bits", "F": "floats"}[image.mode]
         raise ValueError(f"its pixels are {kind}, without a range; convert it to 8 or 16 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")  # or Pillow warns that it leaves the transparency out
     return image

@@ -31,9 +31,10 @@ from lthdask.data.digest import (
     what_is_read,
 )
 from lthdask.data.streamed import Streamed, threads
-from lthdask.errors import InputError
+from lthdask.errors import InputError, permitted
 
 
+@permitted()
 def read_copy(
     folder: Path, view: View, crops: bool
 ) -> tuple["PreparedImages", "PreparedImages", int]:
@@ -42,7 +43,7 @@ def read_copy(
     Raises
     ------
     InputError
-        If it is not complete, damaged, or was prepared for something else.
+        If it is not complete, damaged, may not be read, or was prepared for something else.
     """
     if not header_of(folder).exists():
         raise InputError(
@@ -80,8 +81,9 @@ class Part:
         InputError
             If one of its files is not as it was made, by its size.
         """
-        path, images = folder / f"{name}.npy", header.images[name]
+        path = folder / f"{name}.npy"
         try:
+            images = header.images[name]
             if sha256(path.read_bytes()).hexdigest() != header.rows[name]:
                 raise damaged(folder, f"{path.name} has changed")
             rows = np.load(path, mmap_mode="r")
@@ -94,6 +96,8 @@ class Part:
                 files.append(np.memmap(path, np.uint8, "r"))
         except FileNotFoundError:
             raise damaged(folder, f"{path.name} is missing") from None
+        except (KeyError, TypeError):
+            raise damaged(folder, f"{header_of(folder).name} cannot be read") from None
         ends = sizes.cumsum()
         starts = ends - sizes
         starts -= np.repeat(starts[::images], images)[: len(rows)]

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lthdask.arguments import block
@@ -24,15 +21,13 @@ from lthdask.data.decoding import Decoding, View
 from lthdask.data.digest import DataDigest
 from lthdask.data.folders import read_folder
 from lthdask.data.published import read_published
-from lthdask.data.streamed import Streamed
+from lthdask.data.splits import first, resized, statistics
 from lthdask.data.tensors import are_images, read
 from lthdask.errors import InputError, is_of_file, listed
 from lthdask.own import chosen, is_own, plain
 from lthdask.streams import Purpose, permutation, stream
 
 LARGEST_IMAGE = 1024
-RESIZED_AT_ONCE = 1000
-"""Number of images; their floats take four times the memory of their bytes."""
 
 
 @block
@@ -155,7 +150,7 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         _require_images(source, everything.images)
     else:
         everything, test, classes = READERS[source.name](source, folder or Path(), download)
-    everything = _first(everything, source.subset)
+    everything = first(everything, source.subset)
     if source.validation >= len(everything):
         raise InputError(
             f"validation takes {source.validation} of {len(everything)} training images "
@@ -174,8 +169,8 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         if not is_of_file(error):
             raise
         raise InputError(f"cannot read the data file {error.filename}: {error.strerror}") from None
-    train, validation, test = (_resized(split, source.image_size) for split in splits.values())
-    mean, std = _statistics(train)
+    train, validation, test = (resized(split, source.image_size) for split in splits.values())
+    mean, std = statistics(train)
     return Data(
         train,
         validation,
@@ -187,30 +182,6 @@ def load(source: DataSource, folder: Path | None = None, download: bool = False)
         DataDigest(train.shape, classes, digests),
         source.normalisation,
     )
-
-
-def _first(everything: Split, subset: int | None) -> Split:
-    """Return as many of the training images as are asked for, from the first on."""
-    if subset is None:
-        return everything
-    if subset > (known := len(everything)):
-        raise InputError(
-            f"subset takes {subset} training images, but there are {known}; set a smaller "
-            f"data.subset, or leave it out"
-        )
-    order = torch.arange(known)
-    if isinstance(everything, Streamed):  # which come class by class
-        order = torch.from_numpy(np.argsort(_places(everything.labels), kind="stable"))
-    return everything.subset(order[:subset])
-
-
-def _places(labels: Tensor) -> NDArray[np.int64]:
-    """Return which image of its class each image is, (N,); the first is 0."""
-    places = np.empty(len(labels), np.int64)
-    for label in labels.unique():
-        of = np.flatnonzero(labels == label)
-        places[of] = np.arange(len(of))
-    return places
 
 
 def require_folder(source: DataSource, folder: Path | None, download: bool = False) -> None:
@@ -242,46 +213,6 @@ def _require_images(source: DataSource, inputs: Tensor) -> None:
         )
     if source.augmentation and not source.image_size:
         raise InputError("data.augmentation needs data.image_size, the size of the images")
-
-
-def _statistics(train: Split) -> tuple[Tensor, Tensor]:
-    if isinstance(train, Streamed):  # ImageNet's, which everyone uses
-        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        return (mean * 255)[:, None, None], (std * 255)[:, None, None]
-    if not are_images(train.images):
-        return torch.zeros(()), torch.ones(())
-    levels = torch.arange(256, dtype=torch.float64)
-    means, stds = [], []
-    for channel in train.images.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
-        mean = (share * levels).sum()
-        means.append(mean)
-        stds.append((share * (levels - mean) ** 2).sum().sqrt().clamp(min=1.0))
-    return torch.stack(means).float()[:, None, None], torch.stack(stds).float()[:, None, None]
-
-
-def _resized(split: Split, size: int) -> Split:
-    """Return byte images (N, C, H, W) at size × size pixels; files are resized as they are read."""
-    if isinstance(split, Streamed):
-        return split
-    images = split.images
-    if not size or images.shape[2:] == (size, size):
-        return Images(images.contiguous(), split.labels)
-    whole = len(images) * images.shape[1] * size**2
-    if whole > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-        raise InputError(
-            f"{len(images):,} images of {size} by {size} pixels take {whole / 2**30:,.0f} GiB, "
-            f"more than the memory of this machine; set a smaller data.image_size"
-        )
-    resized = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
-    for part, whole in zip(
-        resized.split(RESIZED_AT_ONCE), images.split(RESIZED_AT_ONCE), strict=True
-    ):
-        pixels = F.interpolate(
-            whole.float(), (size, size), mode="bilinear", align_corners=False, antialias=True
-        )
-        part.copy_(pixels.round().clamp(0, 255))
-    return Images(resized, split.labels)
 
 
 def _digits(source: DataSource, folder: Path, download: bool) -> Reading:

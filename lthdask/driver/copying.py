@@ -1,8 +1,6 @@
-"""A prepared copy of a folder of images: what is there of it, and what is left to make."""
+"""Making a prepared copy of a folder of images, by the workers of a queue."""
 
 import logging
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -10,42 +8,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lthdask.cluster.deaths import allowing
 from lthdask.cluster.queue import Queue, Task
-from lthdask.data.copies import (
-    Form,
-    Header,
-    Rows,
-    beginning_of,
-    header_of,
-    images_in_a_file,
-    is_copy,
-    pixels_of,
-    sizes_of,
-)
-from lthdask.data.folders import PARTS
+from lthdask.data.copies import Form, Header, beginning_of, header_of, is_copy
 from lthdask.data.readers import DataSource, require_folder
-from lthdask.driver.full_disk import is_unusable, said_when_full
-from lthdask.errors import ExhaustedError, InputError, as_path, may
-from lthdask.own import plain
-from lthdask.storage.driver import driver_of, driving
-from lthdask.storage.files import write_whole
-from lthdask.worker.copying import (
-    Copying,
-    Listed,
-    index_of,
-    list_images,
-    listing_of,
-    make_file,
-    write_rows,
+from lthdask.driver.copy_folder import (
+    Plan,
+    complete,
+    is_made,
+    remove_torn,
+    require_nobody,
+    require_place,
+    require_room,
+    require_unchanged,
+    tidy,
 )
+from lthdask.driver.full_disk import is_unusable, said_when_full
+from lthdask.errors import ExhaustedError, InputError, as_path
+from lthdask.own import plain
+from lthdask.storage.driver import driving
+from lthdask.storage.files import write_whole
+from lthdask.worker.copying import Copying, Listed, list_images, make_file
 
 ATTEMPTS = 3
-GIB = 2**30
-KNOWN = ("name", "label", "size", "modified")
-"""What is known of an image before it is decoded, and tells whether it has changed."""
 
 log = logging.getLogger(__name__)
 
@@ -103,31 +88,9 @@ def copying_of(source: DataSource, data: str | Path | None, out: str | Path) -> 
             f"{work.out} lies in the data folder, where it would be read as data; choose another "
             f"folder with `out`"
         )
-    _require_place(work)
+    require_place(work)
+    require_nobody(work.out)
     return work
-
-
-def _require_place(work: Copying) -> None:
-    """Refuse a folder that cannot be written, or has something else than this copy."""
-    out = work.out
-    there = next(path for path in (out, *out.parents) if os.path.lexists(path))
-    if not there.is_dir() or not may(there, os.W_OK | os.X_OK):
-        reason = "is not writable" if there.is_dir() else "is not a folder"
-        raise InputError(f"cannot write to {out}: {there} {reason}; choose another one with `out`")
-    if there != out:
-        return
-    if is_copy(out):
-        complete = header_of(out)
-        before = Header.read(complete if complete.exists() else beginning_of(out)).form
-        if before != work.form:
-            raise InputError(
-                f"the copy in {out} has {before}, not {work.form}; choose another folder with `out`"
-            )
-    elif holds := [path.name for path in out.iterdir() if path.name[0] != "."]:
-        raise InputError(
-            f"the folder {out} contains something other than a prepared copy, such as {holds[0]}; "
-            f"choose another one with `out`"
-        )
 
 
 def make_copy(
@@ -142,35 +105,29 @@ def make_copy(
     InputError
         If something cannot be read or written, or there is no room. What is made is kept.
     """
-    if driver := driver_of(work.out):
-        raise InputError(
-            f"the copy in {work.out} is being made by {driver}; wait for it, or choose another "
-            f"folder with `out`"
-        )
     with said_when_full(work.out):
         work.out.mkdir(parents=True, exist_ok=True)
+        require_nobody(work.out)
         with driving(work.out):
-            _require_place(work)
-            for left in work.out.glob(".*.*.*"):  # of processes that were killed
-                if not left.name.startswith(".driver"):
-                    left.unlink()
+            require_place(work)
+            remove_torn(work.out)
             if not header_of(work.out).exists():
                 write_whole(beginning_of(work.out), Header(work.form).to_json())
-            listed = _asked(work, queue)
-            rows = {part: np.load(listing_of(work.out, part)) for part in PARTS}
-            images = {part: images_in_a_file(len(of)) for part, of in rows.items()}
+            listed = _listed(work, queue)
+            plan = Plan.of(work.out)
             if header_of(work.out).exists():
-                _tidy(work.out)
-                kept = _require_unchanged(work, rows)
+                tidy(work.out)
+                require_unchanged(work, plan)
+                kept = len(plan)
             else:
-                kept = _make_missing(work, queue, listed, rows, images, tell)
-                _finish(work, listed, rows, images)
-                _tidy(work.out)
+                kept = _make_missing(work, queue, listed, plan, tell)
+                complete(work, listed, plan)
+                tidy(work.out)
     size = sum(path.stat().st_size for path in work.out.glob("*.pixels"))
-    return Copied(sum(map(len, rows.values())), size, kept)
+    return Copied(len(plan), size, kept)
 
 
-def _asked(work: Copying, queue: Queue) -> Listed:
+def _listed(work: Copying, queue: Queue) -> Listed:
     """Have a worker list the images."""
     found: list[Any] = []
     _run(work, queue, [Task("list", list_images, (work,), then=found.append)])
@@ -179,29 +136,18 @@ def _asked(work: Copying, queue: Queue) -> Listed:
 
 
 def _make_missing(
-    work: Copying,
-    queue: Queue,
-    listed: Listed,
-    rows: dict[str, Rows],
-    images: dict[str, int],
-    tell: Callable[[int, int], None],
+    work: Copying, queue: Queue, listed: Listed, plan: Plan, tell: Callable[[int, int], None]
 ) -> int:
     """Make the files that are not there; return how many images were there before."""
-    every = {
-        (part, number): of[first : first + images[part]]
-        for part, of in rows.items()
-        for number, first in enumerate(range(0, len(of), images[part]))
-    }
-    missing = {name: of for name, of in every.items() if not _is_made(work.out, *name, of)}
-    count = sum(map(len, every.values()))
-    done = kept = count - sum(map(len, missing.values()))
-    _require_room(work, sum(listed.size[part] * len(of) for (part, _), of in missing.items()))
-    tell(done, count)
+    missing = {file: of for file, of in plan.files.items() if not is_made(work.out, *file, of)}
+    done = kept = len(plan) - sum(map(len, missing.values()))
+    require_room(work, sum(listed.size[part] * len(of) for (part, _), of in missing.items()))
+    tell(done, len(plan))
 
     def note(some: int, outcome: Any) -> None:
         nonlocal done
         done += some
-        tell(done, count)
+        tell(done, len(plan))
 
     _run(
         work,
@@ -210,7 +156,7 @@ def _make_missing(
             Task(
                 f"prepare-{part}-{number}",
                 make_file,
-                (work, part, number, images[part]),
+                (work, part, number, plan.images[part]),
                 length=len(of),
                 then=partial(note, len(of)),
             )
@@ -218,26 +164,6 @@ def _make_missing(
         ],
     )
     return kept
-
-
-def _is_made(out: Path, part: str, number: int, listed: Rows) -> bool:
-    """Return whether a file of pixels is whole, and of the images as they are now."""
-    try:
-        rows = np.load(index_of(out, part, number))
-        same = all(np.array_equal(rows[name], listed[name]) for name in KNOWN)
-        return same and bool(pixels_of(out, part, number).stat().st_size == sizes_of(rows).sum())
-    except (FileNotFoundError, ValueError, EOFError):
-        return False
-
-
-def _require_room(work: Copying, needed: float) -> None:
-    """Refuse a disk on which there is no room for what is missing."""
-    free = shutil.disk_usage(work.out).free
-    if needed > free:
-        raise InputError(
-            f"{work.form} take {needed / GIB:,.1f} GiB, but there is room for {free / GIB:,.1f} at "
-            f"{work.out}; make room, or choose another folder with `out`"
-        )
 
 
 def _run(work: Copying, queue: Queue, tasks: Iterable[Task]) -> None:
@@ -267,40 +193,3 @@ def _run(work: Copying, queue: Queue, tasks: Iterable[Task]) -> None:
         add(task)
     with allowing(ATTEMPTS, queue.client):
         queue.run()
-
-
-def _require_unchanged(work: Copying, listed: dict[str, Rows]) -> int:
-    """Refuse a complete copy of images that have changed since; return how many it has."""
-    for part, now in listed.items():
-        rows = np.load(work.out / f"{part}.npy")
-        if len(rows) == len(now):
-            odd = np.zeros(len(rows), bool)
-            for name in KNOWN:
-                odd |= rows[name] != now[name]
-            if not odd.any():
-                continue
-        raise InputError(
-            f"{work.data / part} has changed since the copy in {work.out} was made; choose another "
-            f"folder with `out`, or remove that one"
-        )
-    return sum(map(len, listed.values()))
-
-
-def _finish(work: Copying, listed: Listed, rows: dict[str, Rows], images: dict[str, int]) -> None:
-    """Write down what the copy is, once all of it is there."""
-    digests = {}
-    for part, of in rows.items():
-        numbers = range(len(range(0, len(of), images[part])))
-        found = np.concatenate([np.load(index_of(work.out, part, number)) for number in numbers])
-        digests[part] = write_rows(work.out / f"{part}.npy", found)
-    header = Header(work.form, listed.classes, images, digests, listed.versions)
-    write_whole(header_of(work.out), header.to_json())
-
-
-def _tidy(out: Path) -> None:
-    """Remove what a complete copy does not need."""
-    beginning_of(out).unlink(missing_ok=True)
-    for part in PARTS:
-        listing_of(out, part).unlink(missing_ok=True)
-        for index in out.glob(f"{part}-*.npy"):
-            index.unlink()

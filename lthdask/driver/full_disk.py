@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lthdask.errors import InputError
+from lthdask.limits import SIZE
 from lthdask.storage.files import write_whole
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -19,7 +20,7 @@ LOST = {
     *(errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
 }
-UNUSABLE = NO_ROOM | FORBIDDEN | LOST
+UNUSABLE = NO_ROOM | FORBIDDEN | LOST | {errno.EFBIG}
 """What the operating system says of a folder. A process out of files or memory is not among it."""
 PROBE = bytes(2**20)
 
@@ -39,6 +40,8 @@ def raise_if_full(folder: Path, outcome: Exception) -> None:
     """
     if not is_unusable(folder, outcome):
         return
+    if getattr(outcome, "errno", None) == errno.EFBIG and SIZE.is_set:  # workers have inherited it
+        raise outcome
     probe = folder / ".probe"
     write_whole(probe, PROBE)
     probe.unlink()
@@ -55,6 +58,8 @@ def said_when_full(folder: Path) -> Iterator[None]:
         where, why = error.filename or folder, error.strerror
         if error.errno in NO_ROOM:
             what, then = f"cannot write to {where}: {why}", "make room, and run"
+        elif error.errno == errno.EFBIG:
+            what, then = f"cannot write to {where}: {SIZE}", "run"
         elif error.errno in FORBIDDEN:
             what, then = f"{where} may not be read or written: {why}", "allow it, and run"
         else:

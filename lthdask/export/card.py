@@ -18,6 +18,7 @@ from lthdask.report.paired import Means, difference_to_dense, one_image
 from lthdask.report.summary import points
 from lthdask.report.verdict import verdicts
 from lthdask.rewinding import number
+from lthdask.source import in_words, meaning
 from lthdask.storage.schema import Status
 
 HEAD = """\
@@ -34,8 +35,10 @@ network = ticket.network  # a plain torch.nn.Module; ticket.mask says what survi
 {inputs}
 
 To train on, `lthdask.hold(optimizer, network, ticket.mask)` keeps the zeros. The file is plain
-safetensors: twenty lines of lthdask's documentation ("Keeping tickets") read it with torch alone.
-"""
+safetensors: twenty lines of lthdask's documentation ("Keeping tickets") read it without lthdask."""
+REWOUND = """\
+`ticket.rewound.safetensors` has the weights that it was trained from: `ticket.rewound`, if it lies
+beside the other. `lthdask run --ticket ticket.safetensors` trains from both on other data."""
 LOAD_DENSE = """\
 import safetensors.torch, torch
 {made}
@@ -75,6 +78,7 @@ def card(
     form: str,
     timm: str | None,
     share: float,
+    rewound: bool,
 ) -> str:
     """Return the card, in Markdown.
 
@@ -90,20 +94,37 @@ def card(
         What timm calls the network.
     share : float
         Size of the file, as a share of the dense one's.
+    rewound : bool
+        Whether what it was trained from lies beside it.
     """
-    network, data = about["network"]["name"], about["study"]["data"]["name"]
+    network, data = (plain(of["name"]) for of in (about["network"], about["study"]["data"]))
     kept = f"{100 * about['density']:.3g} %"
     parts = [
         HEAD.format(library="library_name: timm\n" if timm and form == "dense" else ""),
         f"# {network} with {kept} of its weights, on {data}",
-        f"`{cell}` of the study `{about['study']['name']}`: {ARMS[cell.arm].meaning}. Of the "
-        f"prunable weights, {kept} are left; the others are exactly zero.",
+        _what(cell, about, kept),
         "## Accuracy\n\n" + _accuracy(results, cell, about),
         "## Load\n\n" + _load(about, form, timm),
+        *([REWOUND] if rewound else []),
         "## Size and speed\n\n" + _size(form, share, about["compact"]),
         "## How it was found\n\n" + methods(Path(results.encoding["source"]).parent).strip(),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _what(cell: Cell, about: Mapping[str, Any], kept: str) -> str:
+    """Return what was trained, from which weights, and how much of it is left."""
+    source = about["study"].get("source")
+    is_here = ARMS[cell.arm].meaning
+    if source:
+        is_here = f"{meaning(cell.arm)}, trained for all T epochs"
+    said = [f"`{cell}` of the study `{about['study']['name']}`: {is_here}."]
+    if source:
+        words = in_words(source)
+        said.append(f"{words[0].upper()}{words[1:]}.")
+    if about["density"] < 1:
+        said.append(f"Of the prunable weights, {kept} are left; the others are exactly zero.")
+    return " ".join(said)
 
 
 def _accuracy(results: xr.Dataset, cell: Cell, about: Mapping[str, Any]) -> str:

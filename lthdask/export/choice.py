@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lthdask.arms import ARMS
 from lthdask.errors import InputError, listed
 from lthdask.grid import Cell
 from lthdask.report.selection import select
@@ -15,7 +16,7 @@ from lthdask.rewinding import number, on_axis, rewind
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import Status
-from lthdask.storage.tickets import Tickets
+from lthdask.storage.tickets import REWOUND, SUFFIX, Tickets
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Asked:
     ----------
     threshold, rewind_epoch : float, optional
         By default those of the sparsest ticket within the margin of the dense accuracy; the
-        rewind epoch by default the best of that threshold, on the validation images.
+        rewind epoch by default the best of that threshold, on the validation images. Neither
+        matters to an arm that has none.
     arm : str
     replicate : int, optional
         By default the one of median validation accuracy.
@@ -74,7 +76,7 @@ def _of_map(results: xr.Dataset, at: xr.Dataset, asked: Asked) -> xr.Dataset:
         if (value := getattr(asked, name)) is not None
     }
     if not where:
-        best = sparsest_matching(results)
+        best = sparsest_matching(results) if "ticket" in results.arm else None
         if best is None:
             raise InputError(
                 "no ticket of this study is within its margin of the dense accuracy, so none is "
@@ -84,6 +86,9 @@ def _of_map(results: xr.Dataset, at: xr.Dataset, asked: Asked) -> xr.Dataset:
             "threshold": best["threshold"],
             "rewind_epoch": number(rewind(best["rewind_epoch"])),
         }
+    arm = ARMS[asked.arm]
+    has = {"threshold": arm.has_threshold, "rewind_epoch": arm.has_k}
+    where |= {axis: float(results[axis][0]) for axis in has if not has[axis]}  # where it is stored
     at = select(at, **where)
     if "threshold" in at.dims:
         raise InputError(f"give `threshold`, too: {listed(map(float, results.threshold))}")
@@ -103,7 +108,8 @@ def _named(at: xr.Dataset, asked: Asked) -> str:
 def _require_kept(folder: Folder, cell: Cell) -> None:
     tickets = Tickets(folder)
     if not tickets.are_there(cell):
-        kept = sorted(tickets.names())
+        files = tickets.path.glob(f"[!.]*{SUFFIX}")
+        kept = sorted(f.name.removesuffix(SUFFIX) for f in files if not f.name.endswith(REWOUND))
         there = (
             f"kept are {listed(kept[:5])}{' and more' if len(kept) > 5 else ''}; " if kept else ""
         )

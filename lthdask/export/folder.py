@@ -1,14 +1,16 @@
 """The folder of an exported ticket: its weights, `config.json` and a card for people.
 
-ticket.safetensors    sparse, as kept tickets are (docs/tickets.md)
-model.safetensors     in its place where it is asked for dense, under timm's names if it has them
-model.onnx            in its place where it is asked for ONNX, which may be compacted
-config.json           what a program wants to know: network, input, classes, preprocessing
-README.md             what a person wants to know
+ticket.safetensors            sparse, as kept tickets are (docs/tickets.md)
+ticket.rewound.safetensors    what it was trained from, under its mask, where that was kept
+model.safetensors             in their place where it is asked for dense, under timm's names if it
+                              has them
+model.onnx                    in their place where it is asked for ONNX, which may be compacted
+config.json                   what a program wants to know: network, input, classes, preprocessing
+README.md                     what a person wants to know
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +25,7 @@ from lthdask.export.compact import compacted
 from lthdask.export.names import as_timm, timm_name
 from lthdask.export.onnx_file import as_onnx
 from lthdask.networks.build import Network
-from lthdask.own import is_own
+from lthdask.own import allow, is_own
 from lthdask.storage import tickets
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
@@ -43,7 +45,8 @@ FILES: dict[Form, str] = {
     "onnx-sparse": "model.onnx",
 }
 """Form → the file of the weights."""
-ALL = (*dict.fromkeys(FILES.values()), "config.json", "README.md")
+REWOUND = FILES["sparse"].replace(tickets.SUFFIX, tickets.REWOUND)
+ALL = (*dict.fromkeys(FILES.values()), REWOUND, "config.json", "README.md")
 
 
 @dataclass(frozen=True)
@@ -93,22 +96,27 @@ def export(
     Raises
     ------
     InputError
-        If there is no such ticket, fp16 cannot hold its weights, the network cannot be compacted,
-        or the folder cannot be written.
+        If there is no such ticket, its file is damaged or another one's, fp16 cannot hold its
+        weights, the network cannot be compacted, or the folder cannot be written.
     """
     is_onnx = form.startswith("onnx")
-    if (is_onnx and dtype != "fp32") or (compact and not is_onnx):
-        raise InputError("ONNX is written in fp32, and what is compacted is written as ONNX")
+    if is_onnx and dtype != "fp32":
+        raise InputError(f"ONNX is written in fp32; got {dtype}")
+    if compact and not is_onnx:
+        raise InputError("what is compacted is written as ONNX; take the format onnx")
+    for file in code:
+        allow(file)
     cell, results = chosen(run, asked)
-    kept = tickets.Tickets(Folder(run)).trained(cell)
-    ticket, about = tickets.read(kept)
+    kept = tickets.Tickets(Folder(run))
+    ticket, about = kept.read(cell)
+    rewound = kept.read_rewound(cell, ticket.mask) if form == "sparse" else None
     _require_ours(output)
-    weights = {name: _rounded(name, of, dtype) for name, of in ticket.origin.weights.items()}
+    weights, before = (_rounded(of, dtype) for of in (ticket.origin.weights, rewound or {}))
     whole = sum(4 * of.numel() if of.is_floating_point() else of.nbytes for of in weights.values())
     about |= {"dtype": dtype, "density": _density(ticket.mask), "compact": compact}
     network = Network(**about["network"])
     timm = None if is_own(network.name) else timm_name(network)
-    content = _onnx(kept, code, compact, form == "onnx-sparse") if is_onnx else b""
+    content = _onnx(kept.trained(cell), code, compact, form == "onnx-sparse") if is_onnx else b""
     try:
         output.mkdir(parents=True, exist_ok=True)
         file = output / FILES[form]
@@ -116,14 +124,16 @@ def export(
             write_whole(file, content)
         elif form == "sparse":
             tickets.write(file, weights, ticket.mask, about)
+            if before:
+                tickets.write(output / REWOUND, before, ticket.mask, about, places=False)
         else:
             tickets.write_dense(file, as_timm(network, weights) if timm else weights)
-        for other in {*FILES.values()} - {file.name}:
+        for other in {*FILES.values(), REWOUND} - {file.name, *([REWOUND] if before else [])}:
             (output / other).unlink(missing_ok=True)
         done = Exported(str(cell), file.stat().st_size, whole)
         config = _config(about, form, timm)
         write_whole(output / "config.json", json.dumps(config, indent=2).encode())
-        text = card(results, cell, about, form, timm, done.size / whole)
+        text = card(results, cell, about, form, timm, done.size / whole, bool(before))
         write_whole(output / "README.md", text.encode())
     except OSError as error:
         raise InputError(
@@ -138,13 +148,13 @@ def _onnx(kept: Path, code: Iterable[Path], compact: bool, sparse: bool) -> byte
     return as_onnx(compacted(network, shape) if compact else network, shape, sparse)
 
 
-def _rounded(name: str, values: Tensor, dtype: Dtype) -> Tensor:
-    if not values.is_floating_point():
-        return values
-    found = values.to(DTYPES[dtype])
-    if not torch.equal(found.isfinite(), values.isfinite()):
-        raise InputError(f"{name} has values beyond what fp16 can hold; take bf16")
-    return found
+def _rounded(weights: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:
+    rounded = dict[str, Tensor]()
+    for name, values in weights.items():
+        rounded[name] = values.to(DTYPES[dtype]) if values.is_floating_point() else values
+        if not torch.equal(rounded[name].isfinite(), values.isfinite()):
+            raise InputError(f"{name} has values beyond what fp16 can hold; take bf16")
+    return rounded
 
 
 def _density(mask: Any) -> float:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from lthdask.errors import InputError
 from lthdask.export.choice import Asked
-from lthdask.export.compact import CLOSE, compacted
+from lthdask.export.compact import compacted
 from lthdask.export.onnx_file import as_onnx
+from lthdask.export.outputs import agree
 from lthdask.grid import Cell
 from lthdask.lottery.size import multiply_adds
 from lthdask.networks.build import Network, Shape, build
@@ -207,7 +208,7 @@ def _require_same(
     for run, network in zip(runs, networks, strict=True):
         with torch.no_grad():
             wanted = network(images).numpy()
-        if not np.abs(run(images) - wanted).max() <= CLOSE * np.abs(wanted).max():
+        if not agree(run(images), wanted):
             raise InputError(f"{runtime} computes something else than PyTorch from this network")
 
 

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from lthdask.errors import InputError
+from lthdask.export.outputs import agree
 from lthdask.networks.mobilenet import Depthwise, Pointwise
 
-CLOSE = 1e-4
-"""How far outputs may be from PyTorch's, as a share of the largest."""
 NEEDED = "ONNX needs more packages; install them with: pip install 'lthdask[export]'"
 
 
@@ -67,7 +66,7 @@ def as_onnx(network: nn.Module, shape: Sequence[int], sparse: bool = False) -> b
     content: bytes = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"images": images.numpy()})
-    if not np.abs(found - wanted).max() <= CLOSE * np.abs(wanted).max():
+    if not agree(found, wanted):
         raise InputError("ONNX Runtime computes something else than PyTorch from this network")
     onnx.checker.check_model(content)
     return content

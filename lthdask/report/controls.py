@@ -163,7 +163,7 @@ def controls(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
             "replicates_to_settle_interval": (("threshold", "control", "bound"), between),
         }
     )
-    return labelled(found).transpose("threshold", "control", "bound")
+    return labelled(found, results).transpose("threshold", "control", "bound")
 
 
 def at_chosen(

@@ -43,7 +43,7 @@ def early_stop(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
         ``iterations_to_dense``, the median number of steps until the validation accuracy
         reached that of the dense run's end, ∞ where no more than half of them did, and
         ``reached``, how many did. Each but the last also of the dense runs, as the coordinate
-        ``dense_…``.
+        ``dense_…``. The attribute ``source`` is that of :func:`verdicts`.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def early_stop(results: xr.Dataset, level: float = 0.05) -> xr.Dataset:
     found["reached"] = (counts & (values < np.inf)).sum("replicate")
     found["dense_iterations_to_dense"] = results.dense_iterations_to_dense.median("replicate")
     beside = [name for name in found.data_vars if str(name).startswith("dense_")]
-    return labelled(found).set_coords(beside).transpose("arm", *MAP, "bound", ...)
+    return labelled(found, results).set_coords(beside).transpose("arm", *MAP, "bound", ...)
 
 
 def early_stop_table(results: xr.Dataset, margin: float | None = None) -> Table:

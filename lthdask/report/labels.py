@@ -5,6 +5,8 @@ from typing import Any
 import xarray as xr
 
 from lthdask.rewinding import ITERATION, Rewind, on_axis
+from lthdask.source import in_words
+from lthdask.storage.results import study_of
 
 LABELS = {
     "minus_dense": ("ticket − dense", "points"),
@@ -17,14 +19,25 @@ LABELS = {
 }
 
 
-def labelled(found: xr.Dataset) -> xr.Dataset:
-    """Name variables as people plot them, in place; an interval has the units of its mean."""
+def labelled(found: xr.Dataset, results: xr.Dataset) -> xr.Dataset:
+    """Name variables as people plot them, in place; an interval has the units of its mean.
+
+    What was found of a transfer says so in its attribute `source`.
+    """
     for name, of in found.data_vars.items():
         label, units = LABELS.get(str(name).removesuffix("_interval"), ("", ""))
         of.attrs = {"long_name": label or str(name).replace("_", " ")}
         if units:
             of.attrs["units"] = units
+    if source := source_of(results):
+        found.attrs["source"] = source
     return found
+
+
+def source_of(results: xr.Dataset) -> str | None:
+    """Return where tickets come from, if it is another study, and what that leaves open."""
+    source = study_of(results).get("source") if "study" in results.attrs else None
+    return in_words(source) if source else None
 
 
 def ks_of(results: xr.Dataset) -> list[Rewind]:

@@ -11,13 +11,13 @@ from lthdask.grid import Cell
 from lthdask.lottery.matching import matches
 from lthdask.report.controls import controls
 from lthdask.report.early_stop import dense_runs, early_stop
+from lthdask.report.labels import source_of
 from lthdask.report.layers import emptied_layers, limiting_layers
 from lthdask.report.paired import MAP, Means, collapsed, one_image
 from lthdask.report.records import each, plain, records, rows, share
 from lthdask.report.selection import margin_of
 from lthdask.report.verdict import frontier, verdicts
 from lthdask.rewinding import rewind
-from lthdask.source import in_words
 from lthdask.storage.results import study_of
 from lthdask.storage.schema import CELL
 
@@ -144,7 +144,7 @@ def sentences(results: xr.Dataset, margin: float | None = None) -> list[str]:
     lists["far below the other replicates (†)"] = _coordinates(collapsed(results, "test_accuracy"))
     said += [f"{len(cells)} {what}: {_named(cells)}" for what, cells in lists.items() if cells]
     near = f"within {points(margin)} of the dense accuracy"
-    said += of_source(results)
+    said += filter(None, [source_of(results)])
     if has_learnt(results, margin) is False:
         dense = float(results.dense_validation_accuracy.mean())
         said.append(
@@ -160,12 +160,6 @@ def sentences(results: xr.Dataset, margin: float | None = None) -> list[str]:
     else:
         said.append(f"no cell is {near} on the validation images")
     return said
-
-
-def of_source(results: xr.Dataset) -> list[str]:
-    """Return where tickets come from, if it is another study, and what that leaves open."""
-    source = study_of(results).get("source")
-    return [in_words(source)] if source else []
 
 
 def headline(best: Mapping[str, Any], margin: float) -> str:
@@ -201,6 +195,7 @@ def outcome(results: xr.Dataset, margin: float | None = None) -> dict[str, Any]:
     at_stop = verdicts(results, margin, accuracy="early_stop_test_accuracy")
     return {
         "study": study_of(results)["name"],
+        "source": source_of(results),
         "dense_test_accuracy": [share(value) for value in results.dense_test_accuracy],
         "dense_has_learnt": has_learnt(results, margin),
         "sparsest_matching": sparsest_matching(results, margin),

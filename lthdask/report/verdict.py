@@ -94,7 +94,9 @@ def verdicts(
         of the last three with ``…_interval``, two-sided and of confidence 1 − `level` for this one
         cell, along ``bound`` (low, high); ``stable``, false where a replicate diverged or
         collapsed; the adjusted ``p_matching``, ``p_worse``, ``p_winning`` and ``p_no_better`` of
-        the whole claims; ``verdict``. NaN is what the replicates do not tell.
+        the whole claims; ``verdict``. NaN is what the replicates do not tell. Where tickets come
+        from another study, the attribute ``source`` says from which one, and, where that is a
+        single ticket, that nothing is shown of any other.
 
     Examples
     --------
@@ -151,7 +153,7 @@ def verdicts(
     )
     if not judged.sizes["control"]:  # along which nothing has a maximum, say
         judged = judged.drop_dims("control")
-    return labelled(judged).transpose("control", *MAP, "bound", ..., missing_dims="ignore")
+    return labelled(judged, results).transpose("control", *MAP, "bound", ..., missing_dims="ignore")
 
 
 def _claims(
@@ -213,4 +215,4 @@ def frontier(results: xr.Dataset, margin: float | None = None, level: float = 0.
     high = high.fillna(1.0).where(tested.any("threshold"))
     interval = xr.concat([low, high], "bound").assign_coords(bound=BOUNDS)
     found = {"density": estimate, "at_edge": estimate == edge, "density_interval": interval}
-    return labelled(xr.Dataset(found)).transpose("rewind_epoch", "bound", ...)
+    return labelled(xr.Dataset(found), results).transpose("rewind_epoch", "bound", ...)

@@ -19,6 +19,7 @@ import safetensors.torch
 from torch import Tensor
 
 from lthdask.errors import InputError
+from lthdask.limits import lacking
 from lthdask.lottery.ticket import Ticket
 from lthdask.rewinding import Iterations, Place
 from lthdask.storage.files import write_whole
@@ -126,9 +127,9 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
         with path.open("rb") as file:
             yield file
-    except PermissionError:
-        raise
     except OSError as error:
+        if isinstance(error, PermissionError) or lacking(error):  # which is no damage
+            raise
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror}") from None
 
 
@@ -275,6 +276,8 @@ def _encoded(checkpoint: Checkpoint, notes: dict[str, Any]) -> bytes:
 def _decoded(path: Path, content: bytes) -> tuple[Checkpoint, dict[str, Any]]:
     try:
         return _parsed(content)
+    except MemoryError:
+        raise
     except Exception as error:  # hostile content can be wrong in any way
         raise InputError(f"{path} is not a valid checkpoint: {error}") from None
 

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from lthdask.errors import InputError, is_there, permitted
 from lthdask.grid import Cell
+from lthdask.limits import lacking
 from lthdask.rewinding import on_axis
 from lthdask.storage.chunks import Chunks
 from lthdask.storage.identity import digests, run_of, strangers
 from lthdask.storage.manifest import FORMAT, require_known
 from lthdask.storage.meanings import CURVES, LAYERS, LEARNING, METRICS, RECORD
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, OF_CELLS, Status, check_axes
+from lthdask.surroundings import told_by
 
 OF_DENSE = ("dense_curves", "dense_learning", "dense_digests")
 OF_MASKS = ("mask_distances", "mask_digests")
@@ -312,6 +314,8 @@ def readable(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
+        if problem := lacking(error) or told_by(error):  # which is no damage
+            raise InputError(problem) from None
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
             f"the results at {cube} cannot be read: {reason}; `lthdask check {folder}` says "

@@ -56,6 +56,11 @@ class Folder:
         InputError
             If it cannot be written, or holds something that is not a study.
         """
+        if self.path.name == self.cube.name:
+            raise InputError(
+                f"{self.path} has the name of the results in a study's folder; choose another one "
+                f"with `out`"
+            )
         with permitted(self.path):
             there = next(p for p in (self.path, *self.path.parents) if os.path.lexists(p))
         if not there.is_dir() or not may(there, os.W_OK | os.X_OK):

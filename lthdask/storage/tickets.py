@@ -96,18 +96,38 @@ class Tickets:
         write_whole(self._record(cell), json.dumps(self.recorded(cell) | record).encode())
 
     def load(self, cell: Cell) -> Ticket:
-        """Read the trained weights and the mask that were kept of a cell.
+        """Read the trained weights and the mask that were kept of a cell, as :meth:`read` does."""
+        return self.read(cell)[0]
+
+    def read(self, cell: Cell) -> tuple[Ticket, About]:
+        """Read the trained weights and the mask that were kept of a cell, and what is said of them.
 
         Raises
         ------
         InputError
             If the file is missing, damaged, or not the one that was kept.
         """
-        file = self.trained(cell)
-        ticket, about = read(file)
+        ticket, about = read(self.trained(cell))
+        self._require_own(cell, self.trained(cell), about)
+        return ticket, about
+
+    def read_rewound(self, cell: Cell, mask: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """Read the weights that a kept ticket was trained from; None if they were not kept.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged, or not the one that was kept.
+        """
+        if not self.rewound(cell).exists():
+            return None
+        weights, about = read_rewound(self.rewound(cell), mask)
+        self._require_own(cell, self.rewound(cell), about)
+        return weights
+
+    def _require_own(self, cell: Cell, file: Path, about: About) -> None:
         if about["digest"] != self.recorded(cell).get(file.name):
             raise InputError(f"{file} is not the ticket that this study kept of {cell}")
-        return ticket
 
     def drop(self, cell: Cell) -> None:
         """Remove all that is kept of a cell."""
@@ -172,6 +192,11 @@ def read(path: Path) -> tuple[Ticket, About]:
         If there is no such file, it is damaged, or it is not a valid ticket. Nothing in it is
         run, and nothing is allocated that it cannot hold.
     """
+    if path.name.endswith(REWOUND):
+        raise InputError(
+            f"{path} has what a ticket was trained from; give the ticket, which lies beside it, "
+            f"{path.name.removesuffix(REWOUND)}{SUFFIX}"
+        )
     tensors, about = _tensors(path)
     try:
         weights, mask = _others(tensors, about), dict[str, Tensor]()

@@ -4,11 +4,10 @@ Once a run, or the file of a ticket, is read, a study names what it takes of it 
 is written down and compared as any other value is, and workers read the copies.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from lthdask.rewinding import number, place_of, rewind
 from lthdask.storage import checkpoints
 from lthdask.storage.folder import Folder
 from lthdask.storage.loading import require_valid
+from lthdask.storage.manifest import Manifest
 from lthdask.storage.source import digest_of, given
 from lthdask.storage.tickets import (
     REWOUND,
@@ -67,6 +67,11 @@ def transfer(study: Study, ticket: str | Path, rewind_epoch: float | str | None 
     InputError
         If nothing was kept, or it is damaged. Nothing in a file is run.
 
+    Notes
+    -----
+    The dense weights of a run that is a transfer itself are none that its tickets come from. So it
+    gives ``ticket``, ``trained_ticket`` and ``reinit``, as the file of a ticket does.
+
     Examples
     --------
     >>> file = "runs/digits/tickets/ticket-r0-t0.5-k0.safetensors"
@@ -82,7 +87,7 @@ def transfer(study: Study, ticket: str | Path, rewind_epoch: float | str | None 
     values |= {
         "name": f"{study.name}-from-{of['name']}",
         "network": about["network"],
-        "pruning": {},
+        "pruning": {"by": of["pruning"]["by"]},
         "mask_epoch": None,
         "source": {
             "study": of["name"],
@@ -113,7 +118,8 @@ class _Found:
     replicates: int = 0
 
 
-ARMS = ["ticket", "trained_ticket", "reinit", "random_mask", "dense_pretrained"]
+WITHOUT_DENSE = ["ticket", "trained_ticket", "reinit"]
+ARMS = [*WITHOUT_DENSE, "random_mask", "dense_pretrained"]
 
 
 def _of_run(path: Path, asked: float | str | None) -> _Found:
@@ -125,32 +131,52 @@ def _of_run(path: Path, asked: float | str | None) -> _Found:
             f"ticket"
         )
     source = Study.parse(text, str(path / "study.yaml"))
-    _require_shares(path, source.to_dict())
-    if source.source:
-        raise InputError(
-            f"the tickets of {path} come from another study themselves; give the file of one as "
-            f"`ticket`"
-        )
     cells = _kept(path, source, asked)
     tickets = Tickets(folder)
     readers: Readers = {
         f"ticket-r{cell.replicate}-t{cell.threshold:.12g}": partial(_of_cell, tickets, cell)
         for cell in cells
     }
-    places = {
-        "early": place_of(cells[0].rewind_epoch, manifest.steps),
-        "final": source.recipe.epochs,
-    }
+    if source.source:
+        _require_starts(path, tickets, cells)
+        readers |= {
+            f"rewound-r{cell.replicate}-t{cell.threshold:.12g}": partial(_start_of, tickets, cell)
+            for cell in cells
+        }
+    else:
+        readers |= _of_dense_runs(path, manifest, cells, source.recipe.epochs)
+    thresholds = sorted({cell.threshold for cell in cells})
+    replicates = 1 + max(cell.replicate for cell in cells)
+    arms = WITHOUT_DENSE if source.source else ARMS
+    file = tickets.trained(cells[0])
+    try:
+        about = read(file)[1]
+        files = _named(file, about, readers)
+    except InputError as error:
+        raise InputError(
+            f"{error}; `lthdask check {path} --repair`, and then the run's own command, mend that"
+        ) from None
+    return _Found(about, files, thresholds, arms, replicates)
+
+
+def _require_starts(path: Path, tickets: Tickets, cells: Sequence[Cell]) -> None:
+    if gone := [cell for cell in cells if not tickets.are_there(cell, rewound=True)]:
+        raise InputError(
+            f"what {gone[0]} was trained from was not kept, and no dense run in {path} has it, as "
+            f"the tickets come from another study; its own command keeps it, with `keep` and "
+            f"`keep_rewound`"
+        )
+
+
+def _of_dense_runs(path: Path, manifest: Manifest, cells: Sequence[Cell], epochs: int) -> Readers:
+    places = {"early": place_of(cells[0].rewind_epoch, manifest.steps), "final": epochs}
+    readers: Readers = {}
     for replicate in sorted({cell.replicate for cell in cells}):
         digests = manifest.checkpoints.get(replicate, {})
         for kind, place in places.items():
             file = checkpoints.path_of(path, replicate, place)
             readers[f"{kind}-r{replicate}"] = partial(_of_dense, file, digests.get(place, ""))
-    file = tickets.trained(cells[0])
-    about = read(file)[1]
-    thresholds = sorted({cell.threshold for cell in cells})
-    replicates = 1 + max(cell.replicate for cell in cells)
-    return _Found(about, _named(file, about, readers), thresholds, ARMS, replicates)
+    return readers
 
 
 def _kept(path: Path, source: Study, asked: float | str | None) -> list[Cell]:
@@ -195,15 +221,21 @@ def _of_file(path: Path) -> _Found:
     beside = path.with_name(path.name.removesuffix(SUFFIX) + REWOUND)
     try:
         study, cell = about["study"], about["cell"]
-        threshold, names = float(cell["threshold"]), (study["name"], study["data"]["name"])
-        _require_shares(path, study)
+        threshold = float(cell["threshold"])
+        names = study["name"], study["data"]["name"], study["pruning"]["by"]
+        arm = cell["arm"]
         rewind(cell["rewind_epoch"])
-        if not ticket.mask or not all(isinstance(name, str) for name in names):
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("names are text")
+        if arm == "ticket" and not ticket.mask:
             raise ValueError("it has no mask")
-    except InputError:
-        raise
     except (TypeError, ValueError, LookupError, OverflowError):
         raise InputError(f"{path} does not say which ticket of which study it is") from None
+    if arm != "ticket":
+        raise InputError(
+            f"{path} is of the arm {arm}, which is no ticket; give the file of one, or the folder "
+            f"of a run, as `ticket`"
+        )
     if not beside.exists():
         raise InputError(
             f"what {path.name} was trained from does not lie beside it, as {beside.name}; the "
@@ -214,16 +246,7 @@ def _of_file(path: Path) -> _Found:
         f"ticket{at}": lambda: _in_float32(read(path)[0]),
         f"rewound{at}": lambda: _alone(read_rewound(beside, ticket.mask)[0]),
     }
-    arms = [arm for arm in ARMS if arm not in ("random_mask", "dense_pretrained")]
-    return _Found(about, _named(path, about, readers), [threshold], arms)
-
-
-def _require_shares(path: Path, study: Mapping[str, Any]) -> None:
-    if study["pruning"]["by"] != "share":
-        raise InputError(
-            f"the thresholds of {path} are cutoffs, at which each replicate has a density of its "
-            f"own; give tickets of a study that prunes by share"
-        )
+    return _Found(about, _named(path, about, readers), [threshold], WITHOUT_DENSE)
 
 
 def _named(path: Path, about: About, readers: Readers) -> dict[str, str]:
@@ -239,6 +262,10 @@ def _named(path: Path, about: About, readers: Readers) -> dict[str, str]:
 
 def _of_cell(tickets: Tickets, cell: Cell) -> Ticket:
     return _in_float32(tickets.load(cell))
+
+
+def _start_of(tickets: Tickets, cell: Cell) -> Ticket:
+    return _alone(tickets.read_rewound(cell, tickets.load(cell).mask) or {})
 
 
 def _of_dense(path: Path, digest: str) -> Ticket:

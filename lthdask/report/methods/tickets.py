@@ -5,7 +5,7 @@ from lthdask.own import is_own, plain
 from lthdask.report.methods.facts import Facts, counted, enumerated
 from lthdask.report.methods.training import DATA
 from lthdask.rewinding import Iterations, Rewind, number, rewind
-from lthdask.source import is_one
+from lthdask.source import is_one, meaning
 from lthdask.training.recipe import Optimizer, Recipe, Schedule
 
 SCORES = {
@@ -61,9 +61,8 @@ def transferred(f: Facts) -> str:
         )
     return (
         f"Tickets, and their masks, were not drawn here but transferred (Morcos et al. 2019) from "
-        f"the study {f['source.study']} of the same network on {data}: {of}. Thresholds are the "
-        f"shares that were pruned there; checkpoint k, with k = {f['source.rewind_epoch']}, and "
-        f"the final dense weights, from which arms start, are those of that study.{head}"
+        f"the study {f['source.study']} of the same network on {data}: {of}. {_by(f)} "
+        f"are those there, and k = {f['source.rewind_epoch']} is the rewind epoch there.{head}"
     )
 
 
@@ -144,7 +143,7 @@ def thresholds(f: Facts) -> str:
     """Say which thresholds there were, and what they left."""
     if not _prunes(f):
         return ""
-    name = "Cutoffs" if f["pruning.by"] == "cutoff" else "Thresholds"
+    name = _by(f)
     if not f.tickets:
         return f"{name} were {enumerated(f.axes['threshold'])}."
     known = zip(f.axes["threshold"], f.densities, strict=True)
@@ -156,12 +155,17 @@ def thresholds(f: Facts) -> str:
     )
 
 
+def _by(f: Facts) -> str:
+    return "Cutoffs" if f["pruning.by"] == "cutoff" else "Thresholds"
+
+
 def rewound(f: Facts) -> str:
     """Say from where tickets were trained again, and how."""
     if _is_transfer(f):
         return (
-            f"All arms were trained for all T = {f['recipe.epochs']} epochs, with a fresh "
-            f"optimizer, while pruned weights stayed at zero."
+            f"A ticket started as {meaning('ticket')}. All arms were trained for all "
+            f"T = {f['recipe.epochs']} epochs, with a fresh optimizer, while pruned weights stayed "
+            f"at zero."
         )
     ks = [rewind(k) for k in f.axes["rewind_epoch"]]
     unit = "iterations" if any(isinstance(k, Iterations) for k in ks) else "epochs"
@@ -199,7 +203,8 @@ def controls(f: Facts) -> str:
             continue
         rate = f" of {_fine_tune_rate(f):g}" if ARMS[arm].fine_tuned else ""
         source = f"; {SOURCES[arm]}" if arm in SOURCES else ""
-        told = f"{arm} ({_meaning(arm)}{rate}{source})"
+        what = meaning(arm) if _is_transfer(f) else _meaning(arm)
+        told = f"{arm} ({what}{rate}{source})"
         if ARMS[arm].has_threshold:
             said.append(told)
         else:
