@@ -162,6 +162,8 @@ def _running(dask_scheduler):
 @pytest.fixture
 def lonely():
     """A scheduler with one worker, which may be lost, and a client that Dask soon closes then."""
+    _begun.clear()
+    _over.clear()
     with dask.config.set({"distributed.comm.timeouts.connect": "300 ms"}), in_process(1) as cluster:
         client = Client(cluster.scheduler_address)
         yield cluster, client
