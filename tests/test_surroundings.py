@@ -257,7 +257,7 @@ SURROUNDED = {
     ),
     "a variable": (
         "export DASK_DISTRIBUTED__LOGGING__DISTRIBUTED=garbage",
-        "which has DASK_DISTRIBUTED__LOGGING__DISTRIBUTED: run without it",
+        "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED: run without it",
     ),
 }
 HARMLESS = """
