@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 import lthdask
 from lthdask.cluster.settings import Settings
 from lthdask.data.readers import load
+from tests.test_transfer import OWN_DATA
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -124,16 +125,6 @@ def test_the_module_is_the_command(typed):
     assert module.stdout == f"lthdask, version {version('lthdask')}\n"
 
 
-OTHERS = """
-import torch
-
-def thirds(folder):
-    labels = torch.arange(300) % 3
-    images = torch.randint(0, 200, (300, 1, 8, 8), generator=torch.Generator().manual_seed(0))
-    images[labels == 1, :, :4] //= 4
-    images[labels == 2, :, 4:] //= 4
-    return (images.byte()[:200], labels[:200]), (images.byte()[200:], labels[200:])
-"""
 ELSEWHERE = """
 from importlib.util import find_spec
 from safetensors.torch import load_file
@@ -219,8 +210,8 @@ def test_a_ticket_goes_the_whole_way_home(installed, tmp_path):
     code = TRAINED_ON.format(load=load_it, use=use, train_on=train_on)
     done(typed, "python", "-W", "error", "-c", code)
 
-    (tmp_path / "others.py").write_text(OTHERS)
-    data = ("--set", "name=others", "--set", "data.name=others:thirds", "--code", "others.py")
+    (tmp_path / "others.py").write_text(OWN_DATA)
+    data = ("--set", "name=others", "--set", "data.name=others:halves", "--code", "others.py")
     data += ("--set", "data.image_size=8", "--set", "data.validation=40")
     asked = ("--ticket", "my-ticket/ticket.safetensors", "--epochs", "2", "--replicates", "2")
     said = done(typed, "lthdask", "run", *asked, *data, *here)
