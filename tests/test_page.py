@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import json
+import queue
 import re
 import subprocess
 import sys
@@ -30,7 +32,7 @@ from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.options import Options, origins_with
 from lthdask.report.page import words
-from lthdask.report.page.alone import server_of
+from lthdask.report.page.alone import serve, server_of
 from lthdask.report.page.choice import Choice, Chooser
 from lthdask.report.page.document import bring_up_to_date, document, page_of
 from lthdask.report.page.forecast import forecast
@@ -239,27 +241,33 @@ def test_an_origin_that_is_none_is_refused(origin):
         Options(allow_origin=(origin,))
 
 
+def test_a_page_that_is_refused_leaves_no_event_loop_behind(folder):
+    with pytest.raises(InputError, match="host and port"):
+        serve(folder.path, origins=["*/"])
+    asyncio.set_event_loop(None)
+    gc.collect()  # a loop that nobody closed is an error here
+
+
 @contextlib.contextmanager
 def served(folder, origins=()):
     """Serve the page in another thread; yield its port."""
-    ready, there = threading.Event(), {}
+    there = queue.SimpleQueue()
 
-    def serve():
-        there["sockets"] = bind_sockets(0, "127.0.0.1")
-        there["server"] = server_of(folder.path, "secret", there["sockets"], origins)
-        there["loop"] = loop = asyncio.get_event_loop()
-        loop.call_soon(ready.set)
-        loop.run_forever()
-        there["server"].stop()
-        loop.close()
+    async def until_the_end():
+        end = asyncio.Event()
+        sockets = bind_sockets(0, "127.0.0.1")
+        server = server_of(folder.path, "secret", sockets, origins_with(origins))
+        there.put((sockets[0].getsockname()[1], asyncio.get_running_loop(), end))
+        await end.wait()
+        server.stop()
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=asyncio.run, args=[until_the_end()])
     thread.start()
-    ready.wait()
+    port, loop, end = there.get(timeout=60)
     try:
-        yield there["sockets"][0].getsockname()[1]
+        yield port
     finally:
-        there["loop"].call_soon_threadsafe(there["loop"].stop)
+        loop.call_soon_threadsafe(end.set)
         thread.join()
 
 

@@ -118,14 +118,16 @@ def test_the_keyboard_chooses_arm_replicate_and_cell(browser, ended):
 
 
 SERVER = """
-import sys
+import asyncio, sys
 from pathlib import Path
 from tornado.netutil import bind_sockets
 from lthdask.report.page.alone import server_of
-sockets = bind_sockets(int(sys.argv[2]), "127.0.0.1")
-server = server_of(Path(sys.argv[1]), "secret", sockets)
-print(sockets[0].getsockname()[1], flush=True)
-server.io_loop.start()
+async def serve():
+    sockets = bind_sockets(int(sys.argv[2]), "127.0.0.1")
+    server = server_of(Path(sys.argv[1]), "secret", sockets)
+    print(sockets[0].getsockname()[1], flush=True)
+    await asyncio.Event().wait()
+asyncio.run(serve())
 """
 
 

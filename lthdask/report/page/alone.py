@@ -24,7 +24,7 @@ from tornado.web import HTTPError
 
 from lthdask.cluster.places import tunnel
 from lthdask.errors import InputError
-from lthdask.options import origins_with
+from lthdask.options import LOOPBACK, origins_with
 from lthdask.report.page.document import document
 from lthdask.report.page.source import Source
 from lthdask.storage.driver import no_study
@@ -111,20 +111,25 @@ def serve(
     Raises
     ------
     InputError
-        If there is no study, or the port is taken.
+        If there is no study, the port is taken, or an origin is none.
     """
     if Folder(path).study() is None:
         raise no_study(path)
-    token = secrets.token_urlsafe(24)
-    sockets = _listening(port)
-    server = server_of(path, token, sockets, origins)
-    at = sockets[0].getsockname()[1]
-    say(f"watching {path} at http://127.0.0.1:{at}/?token={token}")
-    say(f"from elsewhere: {tunnel(at, at)}")
-    try:
-        server.io_loop.start()
-    finally:
-        server.stop()
+    may_connect = origins_with(origins)
+
+    async def until_interrupted() -> None:
+        token = secrets.token_urlsafe(24)
+        sockets = _listening(port)
+        server = server_of(path, token, sockets, may_connect)
+        at = sockets[0].getsockname()[1]
+        say(f"watching {path} at http://127.0.0.1:{at}/?token={token}")
+        say(f"from elsewhere: {tunnel(at, at)}")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            server.stop()
+
+    asyncio.run(until_interrupted())
 
 
 def _listening(port: int) -> list[socket]:
@@ -138,10 +143,9 @@ def _listening(port: int) -> list[socket]:
 
 
 def server_of(
-    path: Path, token: str, sockets: list[socket], origins: Sequence[str] = ()
+    path: Path, token: str, sockets: list[socket], origins: Sequence[str] = LOOPBACK
 ) -> BaseServer:
-    """Return the server, which has started; its loop has not."""
-    asyncio.set_event_loop(asyncio.new_event_loop())
+    """Return the server, which has started in the loop that runs."""
     source = Source(path)
     threading.Thread(target=source.look, daemon=True).start()  # while somebody opens the page
     page = document(source)
@@ -152,7 +156,7 @@ def server_of(
 
     site = _Site(
         {"/": Application(FunctionHandler(show))},
-        extra_websocket_origins=list(origins_with(origins)),
+        extra_websocket_origins=list(origins),
         absolute_url="",
         auth_provider=_Secret(token),
         sign_sessions=True,
