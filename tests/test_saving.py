@@ -130,7 +130,10 @@ def test_what_is_no_size_or_format_is_refused(results, tmp_path):
 def test_a_figure_is_saved_in_its_size_as_vectors_with_its_fonts(
     results, scratch, tmp_path, draw, width, points
 ):
-    """The PNG has 300 pixels in an inch of 72 points; the page of the PDF is as large."""
+    """The PNG has 300 pixels in an inch of 72 points; the page of the PDF is as large.
+
+    To a pixel of the screen, which is 3/4 of a point: browsers round differently.
+    """
     plot = draw(results)
     before = json_item(plot)
     save_all({"figure": plot}, tmp_path, width)
@@ -140,10 +143,10 @@ def test_a_figure_is_saved_in_its_size_as_vectors_with_its_fonts(
         (tmp_path / f"figure.{suffix}").read_bytes() for suffix in ("pdf", "png", "svg")
     )
     across, down = (int.from_bytes(png[place : place + 4]) for place in (16, 20))
-    assert across == round(points * 300 / 72)
+    assert across == pytest.approx(points * 300 / 72, abs=300 / 96)
     assert png == (tmp_path / "alone.png").read_bytes()
     sizes = [tuple(map(float, size)) for size in SIZE.findall(pdf)]
-    assert sizes == [pytest.approx((points, 72 * down / 300), abs=0.25)]
+    assert sizes == [pytest.approx((points, 72 * down / 300), abs=72 / 96)]
     assert b"/FontFile2" in pdf
     for image in IMAGES.findall(pdf):  # the bar of colours is one
         pixels = [int(re.search(rb"/%s (\d+)" % side, image)[1]) for side in (b"Width", b"Height")]
