@@ -22,11 +22,12 @@ from lthdask.grid import Cell
 from lthdask.reading import yaml_mapping
 from lthdask.storage import source
 from lthdask.storage.creation import create_cube
-from lthdask.storage.cube import Cube, attributes
+from lthdask.storage.cube import Cube
 from lthdask.storage.driver import driving
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
 from lthdask.storage.manifest import FORMAT, Manifest
+from lthdask.storage.readable import attributes, link_chunks
 from lthdask.storage.schema import ADDED, CELL
 from lthdask.strict_yaml import dumped
 from lthdask.study import Study
@@ -134,7 +135,7 @@ def _damages(folder: Folder) -> Iterator[Damage]:
                 yield Damage("results.zarr", problem_of(folder.cube), remedy)
                 return
             sound = _sound_cube(Path(aside) / "results.zarr", study, layers, manifest, written)
-            yield from _damaged_files(folder, sound.link_chunks(folder.cube))
+            yield from _damaged_files(folder, link_chunks(sound.path, folder.cube))
             lacking = {name for name, first in ADDED.items() if first > manifest.first_format}
             cells = [Cell(*at) for at in product(*(manifest.axes[name] for name in CELL))]
             for cell in cells:

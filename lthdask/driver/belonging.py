@@ -8,9 +8,10 @@ from typing import Any
 
 from lthdask.errors import InputError, listed
 from lthdask.grid import Cell
-from lthdask.storage.cube import Cube, attributes
+from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.manifest import Manifest
+from lthdask.storage.readable import attributes
 from lthdask.storage.schema import Status
 
 

@@ -27,11 +27,12 @@ from lthdask.own import codes, file_of, plain, require_given
 from lthdask.pruning.rule import prunable_weights
 from lthdask.reading import yaml_mapping
 from lthdask.storage import source
-from lthdask.storage.cube import Cube, attributes, layers, readable
+from lthdask.storage.cube import Cube
 from lthdask.storage.driver import driving
 from lthdask.storage.folder import Folder
 from lthdask.storage.growth import grow
 from lthdask.storage.manifest import FORMAT, Manifest
+from lthdask.storage.readable import attributes, layers, readable
 from lthdask.storage.schema import CELL, Extent, Status
 from lthdask.study import Study
 from lthdask.training.engine import Engine

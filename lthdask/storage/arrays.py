@@ -18,8 +18,8 @@ from lthdask.errors import InputError, as_path
 from lthdask.grid import Cell, Narrowed
 from lthdask.rewinding import Rewind, on_axis
 from lthdask.storage.chunks import Chunks, Index
-from lthdask.storage.cube import readable
 from lthdask.storage.manifest import FORMAT, require_known
+from lthdask.storage.readable import readable
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, EMPTY, OF_CELLS, Status, check_axes
 
 FINAL = (Status.DONE, Status.DIVERGED, Status.NOT_APPLICABLE)

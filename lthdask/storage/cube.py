@@ -3,9 +3,7 @@
 ``status`` decides whether a cell is done, and is written last.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,16 +12,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from lthdask.errors import InputError, is_there, permitted
 from lthdask.grid import Cell
-from lthdask.limits import lacking
 from lthdask.rewinding import on_axis
 from lthdask.storage.chunks import Chunks
 from lthdask.storage.identity import digests, run_of, strangers
 from lthdask.storage.manifest import FORMAT, require_known
 from lthdask.storage.meanings import CURVES, LAYERS, LEARNING, METRICS, RECORD
+from lthdask.storage.readable import readable
 from lthdask.storage.schema import ARRAYS, CELL, COORDINATES, OF_CELLS, Status, check_axes
-from lthdask.surroundings import told_by
 
 OF_DENSE = ("dense_curves", "dense_learning", "dense_digests")
 OF_MASKS = ("mask_distances", "mask_digests")
@@ -228,26 +224,6 @@ class Cube:
         """Return the file of the distances between the masks of a dense run."""
         return self._chunk("mask_distances", self._of(replicate, threshold))
 
-    def link_chunks(self, path: Path) -> dict[Path, bytes | None]:
-        """Link the chunks of the cube at `path` into this empty one, whose metadata are sound.
-
-        Returns
-        -------
-        dict of Path to bytes or None
-            The files of metadata and axes that differ from those here → what they should
-            hold; None where there should be no file.
-        """
-        ours = {
-            f.relative_to(self.path): f.read_bytes() for f in self.path.rglob("*") if f.is_file()
-        }
-        theirs = (
-            f.relative_to(path) for name in COORDINATES for f in (path / name / "c").glob("*")
-        )
-        files = {*ours, *(f for f in theirs if f.name.isdigit())}  # the rest is a killed writer's
-        for name in ARRAYS:
-            (self.path / name / "c").symlink_to(path / name / "c")
-        return {f: ours.get(f) for f in sorted(files) if not _holds(path / f, ours.get(f))}
-
     def _read(
         self, arrays: Sequence[str], index: tuple[int, ...]
     ) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -296,72 +272,6 @@ class Cube:
 
 def _masks_of(replicate: int, threshold: float) -> str:
     return f"masks-r{replicate}-t{threshold!r}"
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Say in one sentence that results cannot be read, whatever Zarr and its codecs raise."""
-    folder = path.parent if path.name == "results.zarr" else path
-    cube = folder / "results.zarr"
-    with permitted(cube):
-        if not is_there(cube):
-            raise InputError(
-                f"there are no results at {cube}; give the folder of a study that was begun"
-            )
-    try:
-        with permitted(cube):
-            yield
-    except InputError:
-        raise
-    except Exception as error:
-        if problem := lacking(error) or told_by(error):  # which is no damage
-            raise InputError(problem) from None
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(
-            f"the results at {cube} cannot be read: {reason}; `lthdask check {folder}` says "
-            f"what is damaged, and `lthdask check {folder} --repair` marks it to be trained again"
-        ) from None
-
-
-def layers(path: Path) -> list[str]:
-    """Return the names of a network's prunable weights, whatever else of the cube is damaged.
-
-    Raises
-    ------
-    InputError
-        If they cannot be read.
-    """
-    with readable(path):
-        names: Any = zarr.open_array(path / "layer", mode="r", zarr_format=3)[:]
-        if not all(names):
-            raise ValueError("names of layers are missing")
-    found: list[str] = names.tolist()
-    return found
-
-
-def attributes(path: Path) -> dict[str, Any]:
-    """Return what is kept with a cube; nothing where it cannot be read."""
-    try:
-        return dict(json.loads((path / "zarr.json").read_bytes())["attributes"])
-    except PermissionError:
-        raise
-    except (OSError, LookupError, TypeError, ValueError, RecursionError):
-        return {}
-
-
-def _holds(file: Path, content: bytes | None) -> bool:
-    """Return whether a file holds this; JSON counts by its meaning. None: it should be missing."""
-    try:
-        found = file.read_bytes()
-        if content is not None and file.suffix == ".json":
-            return bool(json.loads(found) == json.loads(content))
-    except FileNotFoundError:
-        return content is None
-    except PermissionError:
-        raise
-    except (OSError, ValueError, RecursionError):
-        return False
-    return found == content
 
 
 def _row(values: Mapping[str, float], names: Mapping[str, object]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from lthdask.report.methods import evidence, tickets, training
 from lthdask.report.methods.facts import Facts
 from lthdask.report.methods.references import REFERENCES
 from lthdask.storage.arrays import Arrays
-from lthdask.storage.cube import readable
+from lthdask.storage.readable import readable
 
 Sentence = Callable[[Facts], str]
 PARAGRAPHS: Sequence[Mapping[Sentence, str]] = (
