@@ -27,7 +27,8 @@ from lthdask.lottery import drawing, runs
 from lthdask.lottery.experiment import Experiment
 from lthdask.lottery.ticket import Ticket
 from lthdask.storage.folder import Folder
-from lthdask.storage.tickets import Tickets, write
+from lthdask.storage.ticket_file import write
+from lthdask.storage.tickets import Tickets
 from lthdask.study import Study
 
 try:

@@ -23,7 +23,8 @@ from lthdask.cluster.client import open_client
 from lthdask.cluster.queue import Queue, Task
 from lthdask.cluster.workers import Prepare
 from lthdask.data.readers import load
-from lthdask.driver.plan import checkpoint_bytes, checkpoint_sizes, plan
+from lthdask.driver.disk import checkpoint_bytes, checkpoint_sizes
+from lthdask.driver.plan import plan
 from lthdask.errors import InputError
 from lthdask.events import Event
 from lthdask.flow import run

@@ -21,11 +21,11 @@ from lthdask.flow import run
 from lthdask.grid import Cell
 from lthdask.options import Options
 from lthdask.pruning.rule import prunable_weights
-from lthdask.storage import tickets
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
-from lthdask.storage.tickets import Tickets
+from lthdask.storage.ticket_file import read
+from lthdask.storage.tickets import Tickets, final_weights
 from lthdask.study import Study
 from lthdask.worker.work import Work
 from tests.conftest import MANIFEST
@@ -196,7 +196,7 @@ def test_a_ticket_whose_mask_does_not_fit_the_results_is_found(larger, tmp_path)
     """It is whole, and recorded as the cell's, but was trained under another mask."""
     folder, kept = in_copy(larger, tmp_path)
     other = replace(CHECKED, threshold=0.5)
-    ticket, about = tickets.read(kept.trained(other))
+    ticket, about = read(kept.trained(other))
     kept.drop(CHECKED)
     del about["digest"]
     kept.keep(CHECKED, ticket, None, about | {"cell": vars(CHECKED)})
@@ -213,7 +213,7 @@ def test_a_ticket_of_another_cell_is_removed_and_one_of_no_cell_left_alone(large
     shutil.copy(kept.trained(other), kept.trained(CHECKED))
     shutil.copy(kept.trained(CHECKED), kept.path / "ticket-r0-t0.95-k2.safetensors")
     (kept.path / ".ticket-r0-t0.5-k0.safetensors.0123").write_bytes(b"a writer was killed")
-    assert tickets.final_weights(Folder(folder), CHECKED, "") is None  # nobody starts from it
+    assert final_weights(Folder(folder), CHECKED, "") is None  # nobody starts from it
     found = repair(folder)
     assert [(damage.what, damage.problem) for damage in found] == [
         (f"tickets/{CHECKED}.safetensors", f"it is that of {other}"),

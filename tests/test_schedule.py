@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from benchmarks.simulate import World, simulated, study_of
 from lthdask import needs
 from lthdask.driver.chains import Chains
-from lthdask.driver.plan import checkpoint_sizes, plan
+from lthdask.driver.disk import checkpoint_sizes
+from lthdask.driver.plan import plan
 from lthdask.driver.remaining import Remaining, epochs_to_train, plain_epochs
 from lthdask.driver.schedule import wall_epochs
 

@@ -21,7 +21,7 @@ from lthdask.data.readers import load
 from lthdask.errors import InputError
 from lthdask.grid import Cell
 from lthdask.lottery import drawing, runs
-from lthdask.storage import tickets
+from lthdask.storage import ticket_file
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.sparse import decoded, encoded
@@ -317,7 +317,7 @@ def rewritten(file, change=lambda about: None, tensors=lambda found: None):
     del about["digest"]
     change(about)
     tensors(found)
-    about["digest"] = tickets._digest(found, about)
+    about["digest"] = ticket_file._digest(found, about)
     file.write_bytes(safetensors.torch.save(found, {"lthdask": json.dumps(about)}))
     return file
 
@@ -452,7 +452,7 @@ def test_a_network_of_one_s_own_needs_the_code_that_its_study_was_begun_with(mad
     rewound.unlink()
     found = lthdask.load_ticket(made[1])
     mask = {new: found.mask[old] for new, old in zip(shapes, found.mask, strict=True)}
-    rewritten(made[1], lambda a: (change(a), a.update(mask=tickets.mask_digest(mask))), names)
+    rewritten(made[1], lambda a: (change(a), a.update(mask=ticket_file.mask_digest(mask))), names)
     with pytest.raises(
         InputError, match=r"if you trust it, give the file kept_mine.py with `code`"
     ):

@@ -23,11 +23,12 @@ from lthdask.report.methods.text import methods
 from lthdask.report.paired import values_of
 from lthdask.report.summary import outcome, sentences
 from lthdask.source import in_words
-from lthdask.storage import checkpoints, tickets
+from lthdask.storage import checkpoints
 from lthdask.storage import source as source_of
 from lthdask.storage.cube import Cube
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
+from lthdask.storage.ticket_file import read, write
 from lthdask.storage.tickets import Tickets
 from lthdask.study import Study
 from tests.conftest import everything
@@ -364,9 +365,9 @@ def of_one(source, folder, **about):
     """Write the file of a ticket that says something else."""
     cell = Cell("ticket", 0, 0.95, 1)
     kept = Tickets(Folder(source)).trained(cell)
-    ticket, said = tickets.read(kept)
+    ticket, said = read(kept)
     file = folder / "ticket.safetensors"
-    tickets.write(file, ticket.origin.weights, ticket.mask, said | about)
+    write(file, ticket.origin.weights, ticket.mask, said | about)
     shutil.copy(Tickets(Folder(source)).rewound(cell), folder / "ticket.rewound.safetensors")
     return file
 

@@ -16,7 +16,8 @@ from lthdask.storage.folder import Folder
 from lthdask.storage.identity import run_of
 from lthdask.storage.meanings import LAYERS
 from lthdask.storage.schema import Status
-from lthdask.storage.tickets import About, Tickets, read, read_rewound
+from lthdask.storage.ticket_file import About, read, read_rewound
+from lthdask.storage.tickets import Tickets
 from lthdask.study import Study
 
 AGAIN = "a run that is to `keep` it makes it again"

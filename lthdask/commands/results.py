@@ -1,6 +1,7 @@
 """What came out of a study: tables, verdicts, and what they do not say."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,8 @@ def print_outcome(console: Console, path: Path, as_json: bool, study: "Study | N
     why = folder.runs.reasons(failed)
     if as_json:
         values = outcome(results) | {"folder": str(folder.path), "reasons": why}
-        click.echo(json.dumps(values, indent=2))
+        json.dump(values, sys.stdout, indent=2)  # piece by piece: the whole text is large
+        click.echo()
     else:
         for table in tables(results):
             print_table(console, table)

@@ -4,13 +4,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lthdask import needs
 from lthdask.driver.chains import Chains
-from lthdask.driver.keeping import ticket_bytes
+from lthdask.driver.disk import bytes_of_tickets, bytes_to_keep, checkpoint_sizes
 from lthdask.driver.opening import Opened, open_study
 from lthdask.driver.remaining import Remaining, epochs_to_train, plain_epochs, remaining
 from lthdask.driver.schedule import wall_epochs
@@ -23,7 +22,6 @@ from lthdask.lottery.size import Size, size_in
 from lthdask.lottery.trial import require_prunable
 from lthdask.networks.zoo import is_of_zoo
 from lthdask.options import Options
-from lthdask.pruning.rule import prunable_weights
 from lthdask.storage.arrays import Arrays
 from lthdask.storage.folder import Folder
 from lthdask.storage.schema import Status
@@ -34,8 +32,6 @@ from lthdask.training.pace import epoch_seconds
 from lthdask.worker.tasks import require_a_batch
 from lthdask.worker.work import Work
 
-BYTES_PER_CELL = 15 * 4096
-"""Bytes of eight files and seven folders, each at least a block of the file system."""
 STATES = 3
 """Files with the state of an unfinished run: two, written in turn, and one while it is written."""
 
@@ -194,7 +190,7 @@ def plan(
     experiment = own_experiment(opened, data)
     own = experiment and experiment.outline()
     sizes = checkpoint_sizes(study, own)
-    disk = _bytes_to_keep(study, left, sizes, steps) + _bytes_of_tickets(opened, left, sizes, own)
+    disk = bytes_to_keep(study, left, sizes, steps) + bytes_of_tickets(opened, left, sizes, own)
     return Plan(
         study,
         left,
@@ -243,41 +239,6 @@ def _look(opened: Opened, data: str | Path | None, here: bool) -> Experiment | N
 def _has_steps(study: Study) -> bool:
     """Return whether a rewind epoch needs the number of steps."""
     return not all(isinstance(k, int) for k in (*study.grid.ks, study.mask_at))
-
-
-def _bytes_to_keep(study: Study, left: Remaining, sizes: tuple[int, int], steps: int) -> int:
-    """Return the size of what is written and kept."""
-    weights, complete = sizes
-    again = left.again_epochs * (complete - weights)  # weights are there, as a rule
-    dense_runs = len(left.dense_runs) * checkpoint_bytes(study, sizes, steps)
-    return dense_runs + again + len(left.cells) * BYTES_PER_CELL
-
-
-def _bytes_of_tickets(opened: Opened, left: Remaining, sizes: tuple[int, int], own: Any) -> int:
-    """Return about the size of the tickets that are kept, `matching` or not."""
-    kept = [cell for cell in left.cells if opened.options.keeps(cell)]
-    network = own or opened.study.outline()
-    prunable = sum(weight.numel() for weight in prunable_weights(network).values())
-    parts = 2 if opened.options.keep_rewound else 1
-    found = (ticket_bytes(opened.study, cell, sizes[0], prunable) for cell in kept)
-    return sum(sum(ticket[:parts]) for ticket in found)
-
-
-def checkpoint_bytes(study: Study, sizes: tuple[int, int], steps: int = 0) -> int:
-    """Return the size of the checkpoints of one dense run, without their headers."""
-    weights, whole = sizes
-    complete = min(needs.kept_until(study, steps) + 1, study.recipe.epochs)
-    inside = len(needs.inside(study, steps)) if steps else 0
-    return (study.recipe.epochs + 1) * weights + complete * (whole - weights) + inside * whole
-
-
-def checkpoint_sizes(study: Study, own: Any = None) -> tuple[int, int]:
-    """Return the bytes of the weights of a checkpoint, and of a complete one."""
-    network = own or study.outline()
-    weights = sum(t.numel() * t.element_size() for t in network.state_dict().values())
-    buffers = study.recipe.optimizer.buffers
-    moments = buffers * sum(p.numel() * p.element_size() for p in network.parameters())
-    return weights, weights + moments
 
 
 def _cohort(opened: Opened) -> int:

@@ -16,7 +16,8 @@ from lthdask.rewinding import number, on_axis, rewind
 from lthdask.storage.folder import Folder
 from lthdask.storage.results import open_results
 from lthdask.storage.schema import Status
-from lthdask.storage.tickets import REWOUND, SUFFIX, Tickets
+from lthdask.storage.ticket_file import REWOUND, SUFFIX
+from lthdask.storage.tickets import Tickets
 
 
 @dataclass(frozen=True)

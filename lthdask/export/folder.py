@@ -26,10 +26,12 @@ from lthdask.export.names import as_timm, timm_name
 from lthdask.export.onnx_file import as_onnx
 from lthdask.networks.build import Network
 from lthdask.own import allow, is_own
-from lthdask.storage import tickets
+from lthdask.storage import ticket_file
 from lthdask.storage.files import write_whole
 from lthdask.storage.folder import Folder
 from lthdask.storage.loading import load_ticket
+from lthdask.storage.ticket_file import About, write, write_dense
+from lthdask.storage.tickets import Tickets
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[Dtype, torch.dtype] = {
@@ -45,7 +47,7 @@ FILES: dict[Form, str] = {
     "onnx-sparse": "model.onnx",
 }
 """Form → the file of the weights."""
-REWOUND = FILES["sparse"].replace(tickets.SUFFIX, tickets.REWOUND)
+REWOUND = FILES["sparse"].replace(ticket_file.SUFFIX, ticket_file.REWOUND)
 ALL = (*dict.fromkeys(FILES.values()), REWOUND, "config.json", "README.md")
 
 
@@ -107,7 +109,7 @@ def export(
     for file in code:
         allow(file)
     cell, results = chosen(run, asked)
-    kept = tickets.Tickets(Folder(run))
+    kept = Tickets(Folder(run))
     ticket, about = kept.read(cell)
     rewound = kept.read_rewound(cell, ticket.mask) if form == "sparse" else None
     _require_ours(output)
@@ -123,11 +125,11 @@ def export(
         if is_onnx:
             write_whole(file, content)
         elif form == "sparse":
-            tickets.write(file, weights, ticket.mask, about)
+            write(file, weights, ticket.mask, about)
             if before:
-                tickets.write(output / REWOUND, before, ticket.mask, about, places=False)
+                write(output / REWOUND, before, ticket.mask, about, places=False)
         else:
-            tickets.write_dense(file, as_timm(network, weights) if timm else weights)
+            write_dense(file, as_timm(network, weights) if timm else weights)
         for other in {*FILES.values(), REWOUND} - {file.name, *([REWOUND] if before else [])}:
             (output / other).unlink(missing_ok=True)
         done = Exported(str(cell), file.stat().st_size, whole)
@@ -162,7 +164,7 @@ def _density(mask: Any) -> float:
     return sum(int(kept.sum()) for kept in mask.values()) / whole if whole else 1.0
 
 
-def _config(about: tickets.About, form: Form, timm: str | None) -> dict[str, Any]:
+def _config(about: About, form: Form, timm: str | None) -> dict[str, Any]:
     """Return what a program wants to know; timm reads its part where the names are timm's."""
     names = (
         "name",
@@ -183,7 +185,7 @@ def _config(about: tickets.About, form: Form, timm: str | None) -> dict[str, Any
     return config
 
 
-def _of_timm(about: tickets.About) -> dict[str, Any]:
+def _of_timm(about: About) -> dict[str, Any]:
     """Return what timm wants to know of inputs: theirs are shares, and ours have three channels."""
     is_timms = about["network"]["name"].startswith("timm/")
     count = about["input"][0] if is_timms else 3

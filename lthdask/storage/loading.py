@@ -13,7 +13,7 @@ from lthdask.arguments import checked
 from lthdask.errors import InputError, as_path, first_sentence, permitted
 from lthdask.networks.build import Network, build, is_known, on_meta
 from lthdask.own import allow, explained, file_of, is_own, require_given
-from lthdask.storage.tickets import REWOUND, SUFFIX, read, read_rewound
+from lthdask.storage.ticket_file import REWOUND, SUFFIX, read, read_rewound
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -13,7 +13,7 @@ from lthdask.lottery.ticket import Ticket
 from lthdask.lottery.transferred import head_of, require_fit
 from lthdask.source import Source
 from lthdask.storage.folder import Folder
-from lthdask.storage.tickets import SUFFIX, mask_digest, read, write
+from lthdask.storage.ticket_file import SUFFIX, mask_digest, read, write
 from lthdask.study import Study
 
 _known: dict[str, Callable[[], Ticket]] = {}

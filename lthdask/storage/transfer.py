@@ -21,14 +21,8 @@ from lthdask.storage.folder import Folder
 from lthdask.storage.loading import require_valid
 from lthdask.storage.manifest import Manifest
 from lthdask.storage.source import digest_of, given
-from lthdask.storage.tickets import (
-    REWOUND,
-    SUFFIX,
-    About,
-    Tickets,
-    read,
-    read_rewound,
-)
+from lthdask.storage.ticket_file import REWOUND, SUFFIX, About, read, read_rewound
+from lthdask.storage.tickets import Tickets
 from lthdask.study import Study
 from lthdask.training.checkpoint import Checkpoint
 
