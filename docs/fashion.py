@@ -1,7 +1,7 @@
 """Write what docs/fashion.md has of a cube, its picture, the README's part, and the card.
 
 python docs/fashion.py DIR
-python docs/fashion.py --longer DIR  (of the run as long as the paper's)
+python docs/fashion.py DIR longer     (a run that is as long as those of the paper)
 """
 
 import re
@@ -287,10 +287,10 @@ def put(path: Path, name: str, text: str, by: str = "docs/fashion.py DIR") -> No
 
 
 if __name__ == "__main__":
-    study = Path(sys.argv[-1])
+    study = Path(sys.argv[1])
     found = lthdask.open_results(study)
-    if "--longer" in sys.argv:
-        put(PAGE, "longer", longer(study, found), "docs/fashion.py --longer DIR")
+    if "longer" in sys.argv[2:]:
+        put(PAGE, "longer", longer(study, found), "docs/fashion.py DIR longer")
     else:
         for page in (PAGE, README):
             put(page, "short", short(complete(found)))
