@@ -3,6 +3,7 @@
 import itertools
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -217,6 +218,8 @@ def test_a_small_transformer_is_pruned_and_trained_end_to_end(local_client, tmp_
     assert not (ticket.network.blocks[3].attn.qkv.weight * pruned).any()
     said = CliRunner().invoke(main, ["report", "--methods", str(tmp_path / "vit")]).output
     assert "The network was test_vit of timm" in said
+    assert f"timm {(used := version('timm'))}" in said
+    assert ticket.about["versions"]["timm"] == used
 
 
 RANDOM = """

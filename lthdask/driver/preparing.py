@@ -100,7 +100,7 @@ def write_down(opened: Opened, around: Surroundings) -> tuple[Manifest, Cube]:
 
 def _manifest(opened: Opened, around: Surroundings) -> Manifest:
     """Return the manifest of this run, which continues the one before."""
-    before, versions = opened.manifest, versions_here()
+    before, versions = opened.manifest, versions_here(opened.study.network.name)
     manifest = Manifest(
         versions=versions,
         host=platform.node(),

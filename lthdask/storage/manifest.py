@@ -5,8 +5,9 @@ import json
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -211,11 +212,15 @@ class Manifest:
         return plain
 
 
-def versions_here() -> Mapping[str, str]:
-    """Return the versions that results may depend on: package, or ``python`` → its version."""
-    return {package: version(package) for package in PACKAGES} | {
-        "python": platform.python_version()
-    }
+def versions_here(network: str = "") -> Mapping[str, str]:
+    """Return the versions that results may depend on: package, or ``python`` → its version.
+
+    That of timm counts where it makes the network.
+    """
+    found = {package: version(package) for package in PACKAGES}
+    with suppress(PackageNotFoundError):  # a checkout that is merely imported from
+        found |= {"timm": version("timm")} if network.startswith("timm/") else {}
+    return found | {"python": platform.python_version()}
 
 
 def require_known(found: Any, path: Path) -> int:

@@ -69,7 +69,7 @@ def _about(work: Work, cell: Cell, metrics: Mapping[str, float]) -> dict[str, An
         "metrics": {name: value for name, value in metrics.items() if isfinite(value)},
         "study": work.study.to_dict(),
         "engine": asdict(work.engine),
-        "versions": dict(versions_here()),
+        "versions": dict(versions_here(work.study.network.name)),
     }
 
 
