@@ -53,8 +53,6 @@ def _in_words(results: xr.Dataset) -> str:
     """Say what the verdicts come to, and by how much tickets gain."""
     at, judged, speed = _at(results, 0), _judged(results, 0), _speed(results, 0)
     gain = judged.minus_dense.max().item()
-    verdicts = Counter(judged.verdict.values.tolist())
-    said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     wins = 100 * at.density.values[judged.verdict.values == WINNING]
     steps = speed.early_stop_iteration
     times = steps.sel(arm="reinit") / steps.sel(arm="ticket")
@@ -63,8 +61,8 @@ def _in_words(results: xr.Dataset) -> str:
     if len(wins):
         winning = f"; the winning ones have {wins.max():.1f} % to {wins.min():.1f} % of the weights"
     return (
-        f"Tickets end up to {gain:.1f} points above it. Of {at.sizes['threshold']} rounds: {said}"
-        f"{winning}. At {where:.1f} % a ticket's validation loss is lowest "
+        f"Tickets end up to {gain:.1f} points above it. Of {at.sizes['threshold']} rounds: "
+        f"{_counts(judged)}{winning}. At {where:.1f} % a ticket's validation loss is lowest "
         f"{times.max().item():.1f} times as early as that of `reinit`."
     )
 
@@ -79,8 +77,18 @@ def longer(folder: Path, results: xr.Dataset) -> str:
     """Return what the page has of the run that is as long as the paper's."""
     parts = [_run(folder, results), _accuracy(results), _learning(results)]
     dense = results.dense_test_accuracy.mean().item()
+    at_stop = lthdask.verdicts(complete(results), accuracy="early_stop_test_accuracy")
     words = f"The dense network ends at {dense:.2f} %. {_in_words(complete(results))}\n"
+    words += (
+        f"Judged where each validation loss is lowest: {_counts(at_stop.sel(rewind_epoch=0))}.\n"
+    )
     return words + "".join(f"\n#{part}" for part in parts)
+
+
+def _counts(judged: xr.Dataset) -> str:
+    """Say how many rounds have which verdict."""
+    verdicts = Counter(judged.verdict.values.tolist())
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
 
 
 def picture(results: xr.Dataset, path: Path) -> None:
