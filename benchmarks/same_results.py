@@ -30,6 +30,8 @@ PINNED = {
     "engine.threads": "1",
     "engine.dense_threads": "1",
     "engine.cohort": "1",
+    "engine.matmul": "default",
+    "engine.evaluation": "plain",
 }
 LENET = {"network.name": "lenet_300_100", "data.image_size": "16", "grid.thresholds": "0.5,0.9"}
 ARMS = "ticket,random_mask,reinit,lr_rewind,fine_tune,ticket_child,dense_child"
@@ -79,7 +81,7 @@ def results(folder: Path) -> dict[str, tuple[tuple[str, ...], NDArray[Any]]]:
     return {
         name: (dims, (values[order] if "arm" in dims else values).astype("f8", "C"))
         for name, (dims, values) in found.items()
-        if name not in RECORD and name != "place"
+        if name not in RECORD and values.dtype.kind in "biuf"  # the texts are a place and digests
     }
 
 
