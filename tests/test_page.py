@@ -6,6 +6,7 @@ import gc
 import json
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -249,14 +250,14 @@ def test_a_page_that_is_refused_leaves_no_event_loop_behind(folder):
 
 
 @contextlib.contextmanager
-def served(folder, origins=()):
+def served(folder):
     """Serve the page in another thread; yield its port."""
     there = queue.SimpleQueue()
 
     async def until_the_end():
         end = asyncio.Event()
         sockets = bind_sockets(0, "127.0.0.1")
-        server = server_of(folder.path, "secret", sockets, origins_with(origins))
+        server = server_of(folder.path, "secret", sockets)
         there.put((sockets[0].getsockname()[1], asyncio.get_running_loop(), end))
         await end.wait()
         server.stop()
@@ -310,13 +311,25 @@ def test_the_page_opens_with_its_token_alone(folder):
 
 
 def test_pages_of_this_machine_may_connect_and_what_was_added_and_no_other(folder):
-    with served(folder, ["hub.example.org"]) as port:
-        session = session_of(opened(f"http://127.0.0.1:{port}/?token=secret"))
-        for origin in ("http://127.0.0.1:8787", "http://localhost:9", "https://hub.example.org"):
-            assert "ACK" in connect(port, origin, session)
-        for origin in ("http://example.org", "http://127.0.0.1.example.org:80"):
-            with pytest.raises(HTTPClientError, match="403"):
-                connect(port, origin, session)
+    command = [sys.executable, "-m", "lthdask", "watch", str(folder.path)]
+    command += ["--allow-origin", "hub.example.org"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        try:
+            address = re.search(r"http://127.0.0.1:(\d+)/\S+", watching.stdout.readline())
+            port, session = address[1], session_of(opened(address[0]))
+            for origin in (
+                "http://127.0.0.1:8787",
+                "http://localhost:9",
+                "https://hub.example.org",
+            ):
+                assert "ACK" in connect(port, origin, session)
+            for origin in ("http://example.org", "http://127.0.0.1.example.org:80"):
+                with pytest.raises(HTTPClientError, match="403"):
+                    connect(port, origin, session)
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(60) == 0
+        finally:
+            watching.kill()
 
 
 def test_a_websocket_without_a_page_that_was_let_in_gets_nothing(folder):
